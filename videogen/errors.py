@@ -1,0 +1,252 @@
+"""Everything that can go wrong, as one tree.
+
+    VideogenError
+    ├── InvalidError                 exit 2: nothing was sent, mend the input
+    │   ├── ValidationError          job, registry, plan: every problem at once
+    │   └── SettingsError            an environment variable or a flag
+    ├── AccountError                 exit 3: stops the whole job
+    │   ├── AuthenticationError      401, 403
+    │   └── BillingError             402
+    ├── JobLockedError               another run holds this job's folder
+    ├── JournalError                 the journal cannot be read or written
+    ├── CallError                    one HTTP call; carried by transport retries, never an attempt
+    │   ├── NotSentError             certain: the request did not reach the server
+    │   ├── OutcomeUnknownError      a create that may have been accepted
+    │   ├── TransientError           an idempotent call that may be repeated
+    │   ├── RateLimitedError         429: wait `retry_after_s`
+    │   └── GoneError                404: this prediction or file is not there
+    └── ClipError                    the end of one attempt (an attempt is a prediction)
+        ├── InputRejectedError       422, 404 on create: permanent
+        ├── ModerationError          flagged by the provider: permanent
+        ├── PredictionFailedError    the model failed: passing
+        ├── PredictionCanceledError  canceled by somebody else, or by its deadline
+        ├── PredictionAbortedError   its deadline passed before it started
+        ├── ClipTimeoutError         longer than the clip's timeout; canceled remotely
+        ├── OutputExpiredError       finished, but the provider deleted the output
+        ├── BadOutputError           finished, but what came is not a whole video: permanent
+        ├── DurationError            whole, but too far from the length asked for
+        ├── UnusableReferenceError   a reference image cannot be used: permanent
+        ├── StorageError             disk full, no permission: permanent, a re-run only downloads
+        ├── UnreachableError         the provider could not be reached for too long
+        └── NotStartedError          the job stopped before this clip was created
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class VideogenError(Exception):
+    """Base of all errors that videogen raises on purpose.
+
+    `code` is stable and made for programs (manifest, events); the message is for people: what, where, what to do.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class InvalidError(VideogenError):
+    """What was asked is not valid; nothing was sent."""
+
+    code = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a job or a registry: where it is and what would be right."""
+
+    message: str
+    where: str = ""
+    """Where in the document, as dotted path (`scenes.2.prompt`); empty for the document as a whole."""
+    position: str = ""
+    """`file:line:column` where known, `file` otherwise; empty for what has no file."""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.position, self.where, self.message) if part)
+
+
+class ValidationError(InvalidError):
+    """A job, registry or plan that cannot be run; carries every problem found, not the first."""
+
+    code = "validation"
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems: tuple[Problem, ...] = (
+            (Problem(problems),) if isinstance(problems, str) else tuple(problems)
+        )
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SettingsError(InvalidError):
+    """An environment variable or a flag has a value that cannot be used."""
+
+    code = "settings"
+
+
+class AccountError(VideogenError):
+    """The account cannot be used; no clip of this job can succeed until a person acts."""
+
+    code = "account"
+
+
+class AuthenticationError(AccountError):
+    """The provider refused the token (401, 403)."""
+
+    code = "authentication"
+
+
+class BillingError(AccountError):
+    """The account has no credit left (402)."""
+
+    code = "billing"
+
+
+class JobLockedError(VideogenError):
+    """Another run of this job is going on."""
+
+    code = "locked"
+
+
+class JournalError(VideogenError):
+    """The journal cannot be read or written."""
+
+    code = "journal"
+
+
+class CallError(VideogenError):
+    """One call to the provider did not answer as hoped."""
+
+    code = "call"
+
+
+class NotSentError(CallError):
+    """The request certainly did not reach the server (connection refused, name not found)."""
+
+    code = "not-sent"
+    retryable = True
+
+
+class OutcomeUnknownError(CallError):
+    """A create whose answer was lost: it may have been accepted and may cost money."""
+
+    code = "outcome-unknown"
+
+
+class TransientError(CallError):
+    """An idempotent call failed in a way that passes: time-out, reset, 5xx, broken JSON."""
+
+    code = "transient"
+    retryable = True
+
+
+class RateLimitedError(CallError):
+    """429. Uses no attempt and does not eat the clip's timeout."""
+
+    code = "rate-limited"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class GoneError(CallError):
+    """404: the prediction or file asked for is not there (any more)."""
+
+    code = "gone"
+
+
+class ClipError(VideogenError):
+    """One attempt at a clip ended without a clip."""
+
+    code = "clip"
+
+
+class InputRejectedError(ClipError):
+    """The endpoint refused the input (422) or does not exist (404); the same call would be refused again."""
+
+    code = "input"
+
+
+class ModerationError(ClipError):
+    """Input or output was flagged as sensitive; the same prompt would be flagged again."""
+
+    code = "moderation"
+
+
+class PredictionFailedError(ClipError):
+    """The model failed in a way that passes (out of memory, interrupted, overloaded, internal error)."""
+
+    code = "model-error"
+    retryable = True
+
+
+class PredictionCanceledError(ClipError):
+    """The prediction was canceled by somebody else, or by its remote deadline while it ran."""
+
+    code = "canceled"
+    retryable = True
+
+
+class PredictionAbortedError(ClipError):
+    """The prediction's remote deadline passed before it started; nothing was billed."""
+
+    code = "aborted"
+    retryable = True
+
+
+class ClipTimeoutError(ClipError):
+    """The clip was not there when its timeout ended; the prediction was canceled remotely."""
+
+    code = "timeout"
+    retryable = True
+
+
+class OutputExpiredError(ClipError):
+    """The prediction succeeded, but the provider no longer has its output."""
+
+    code = "expired"
+    retryable = True
+
+
+class BadOutputError(ClipError):
+    """What the provider delivered is not a whole video; the raw bytes are kept beside the clips."""
+
+    code = "bad-output"
+
+
+class DurationError(ClipError):
+    """The clip is whole, but its length is outside the tolerance."""
+
+    code = "duration"
+    retryable = True
+
+
+class UnusableReferenceError(ClipError):
+    """A reference image cannot be fetched, decoded or sent."""
+
+    code = "reference"
+
+
+class StorageError(ClipError):
+    """The clip could not be written (disk full, no permission); its prediction is kept, a re-run only downloads."""
+
+    code = "storage"
+
+
+class UnreachableError(ClipError):
+    """The provider could not be reached until the clip's deadline; its prediction, if any, is kept for the next run."""
+
+    code = "unreachable"
+
+
+class NotStartedError(ClipError):
+    """The job stopped (account, budget, interruption) before this clip was created."""
+
+    code = "not-started"
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether a new attempt may succeed where this one ended: the one place where this is decided."""
+    return isinstance(error, VideogenError) and error.retryable
