@@ -1,0 +1,616 @@
+"""Fetch reference images safely and compose start frames from them.
+
+What comes in was written by somebody else: URLs may point into our own network, files may be anything. What goes out is
+small, upright, 8 bits a channel, and carries no metadata. httpx and Pillow are imported when they are first needed.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import io
+import ipaddress
+import json
+import os
+import re
+import socket
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from videogen.errors import Problem, ValidationError
+
+if TYPE_CHECKING:
+    import httpx
+    from PIL import Image
+
+MAX_BYTES = 20_000_000
+MAX_MEGAPIXELS = 40
+"""Of PNG and ordinary JPEG. Progressive JPEG and WEBP decode in several copies and are held to less (`_CAPS_MP`)."""
+MAX_EDGE_PX = 4096
+"""Longer images are reduced by a whole factor: no video model takes more than 1080 lines."""
+MAX_FRAME_BYTES = 180_000
+"""A composed frame is made to fit: base64 adds a third, and a `data:` URL of it has to stay under 256 kB."""
+COMPOSITION = 1
+"""Raise it when `compose_frame` draws another picture from the same recipe: the clip keys change with it."""
+
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Takes a host and a port, gives all its addresses; raises OSError when there are none."""
+MediaType: TypeAlias = Literal["image/jpeg", "image/png"]
+
+_File: TypeAlias = io.BytesIO | io.BufferedReader | io.BufferedRandom
+
+_AT_ONCE = 8
+_TRIES = 3
+_MAX_REDIRECTS = 3
+_TOTAL_S = 30.0
+_READ_S = 10.0
+_ADVICE = "use a public https URL, a data: URL or a file beside the job"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceImage:
+    """One picture, ready to be sent or composed."""
+
+    source: str = field(repr=False)
+    """As written in the job."""
+    digest: str
+    """SHA-256, in hex, of the bytes as they came: what a clip's key is made from."""
+    width: int
+    height: int
+    """In pixels, of `data`: upright, and reduced where the original was larger than `MAX_EDGE_PX`."""
+    has_alpha: bool
+    """Whether any pixel is not opaque: a cut-out."""
+    data: bytes = field(repr=False)
+    """Upright RGB JPEG, or RGBA PNG when `has_alpha`, without metadata."""
+    media_type: MediaType
+    url: str | None = field(default=None, repr=False)
+    """The public https URL it came from, which a provider can fetch too; None for files and `data:` URLs."""
+
+
+async def load_references(
+    sources: Iterable[str],
+    *,
+    base_dir: Path | None,
+    allow_private: bool = False,
+    resolve: Resolver | None = None,
+    transport: "httpx.AsyncBaseTransport | None" = None,
+) -> dict[str, ReferenceImage]:
+    """Load each distinct source once: https URLs, `data:` URLs, and paths, which count from `base_dir`.
+
+    A path that stays inside `base_dir` as it is written must also do so once its symbolic links are followed; one that
+    is written as leading elsewhere (absolute, `..`) must not itself be a link. Without a `base_dir` no file is read.
+    `allow_private` admits http and addresses that are not public: for tests and emulators, never for jobs from
+    outside. `resolve` and `transport` stand in for DNS and the network.
+
+    Raises:
+        ValidationError: one problem for each source that cannot be used, called `name_of(source)`.
+    """
+    loader = _Loader(base_dir, allow_private, resolve or _system_resolve, transport)
+    distinct = list(dict.fromkeys(sources))
+    results = await asyncio.gather(*(loader.load(source) for source in distinct))
+    problems = [result for result in results if isinstance(result, Problem)]
+    if problems:
+        raise ValidationError(problems)
+    return {result.source: result for result in results if isinstance(result, ReferenceImage)}
+
+
+def name_of(source: str) -> str:
+    """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
+    if source[:5].lower() == "data:":
+        return f"{source[:40].split(',')[0]},… ({len(source):,} characters)"
+    name = source
+    if _is_url(source):
+        name = re.sub(r"[?#].*", "?…", re.sub(r"//[^/?#]*@", "//…@", source, count=1), count=1, flags=re.DOTALL)
+    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    return name if len(name) <= 120 else name[:80] + "…" + name[-39:]
+
+
+class _UnusableError(Exception):
+    """This source cannot be used, and why."""
+
+
+class _PassingError(_UnusableError):
+    """This source could not be fetched, but may be in a moment."""
+
+
+class _Loader:
+    def __init__(
+        self,
+        base_dir: Path | None,
+        allow_private: bool,
+        resolve: Resolver,
+        transport: "httpx.AsyncBaseTransport | None",
+    ) -> None:
+        self._base_dir = base_dir
+        self._allow_private = allow_private
+        self._resolve = resolve
+        self._transport = transport
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        # A picture of 40 megapixels takes 160 MB while it is decoded; what is waiting lies on the disk.
+        self._decoding = asyncio.Lock()
+
+    async def load(self, source: str) -> ReferenceImage | Problem:
+        try:
+            async with self._slots, self._opened(source) as (file, url), self._decoding:
+                return await asyncio.to_thread(_read_image, source, file, url)
+        except _UnusableError as exc:
+            return Problem(str(exc), where=name_of(source))
+
+    @asynccontextmanager
+    async def _opened(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
+        """The bytes of `source`, and the URL under which anybody can fetch them."""
+        if source[:5].lower() == "data:":
+            yield io.BytesIO(_data_bytes(source)), None
+        elif _is_url(source):
+            with tempfile.TemporaryFile() as file:
+                public = await self._fetch(source, file)
+                yield file, source if public else None
+        else:
+            with _open_file(source, self._base_dir) as file:
+                yield file, None
+
+    async def _fetch(self, source: str, file: _File) -> bool:
+        """Write what `source` answers to `file`; True when it came by https from public addresses only."""
+        import httpx
+
+        try:
+            # No kept connections: they are pooled by address, and one address may serve many hosts and certificates.
+            async with (
+                asyncio.timeout(_TOTAL_S),
+                httpx.AsyncClient(
+                    trust_env=False,
+                    transport=self._transport,
+                    timeout=httpx.Timeout(_READ_S),
+                    limits=httpx.Limits(max_keepalive_connections=0),
+                ) as client,
+            ):
+                return await self._fetch_patiently(client, source, file)
+        except TimeoutError:
+            raise _UnusableError(f"took longer than {_TOTAL_S:.0f} s to fetch") from None
+
+    async def _fetch_patiently(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
+        for tried in range(1, _TRIES + 1):
+            try:
+                file.seek(0)
+                file.truncate()
+                return await self._fetch_once(client, source, file)
+            except _PassingError:
+                if tried == _TRIES:
+                    raise
+                await asyncio.sleep(0.2 * tried)
+        raise AssertionError
+
+    async def _fetch_once(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
+        import httpx
+
+        try:
+            target = httpx.URL(source)
+            public = True
+            for _ in range(_MAX_REDIRECTS + 1):
+                addresses = await self._admit(target)
+                public = public and target.scheme == "https" and all(map(is_public, addresses))
+                response = await _ask(client, target, addresses)
+                try:
+                    if not response.has_redirect_location:
+                        await _receive(response, file)
+                        return public
+                    target = target.join(response.headers["Location"])
+                finally:
+                    await response.aclose()
+        except httpx.InvalidURL as exc:
+            raise _UnusableError(f"not a valid URL: {exc}") from exc
+        except httpx.TimeoutException as exc:
+            raise _PassingError(f"no answer within {_READ_S:.0f} s") from exc
+        except httpx.TransportError as exc:
+            raise _PassingError(f"cannot be fetched: {exc}") from exc
+        raise _UnusableError(f"redirected more than {_MAX_REDIRECTS} times")
+
+    async def _admit(self, target: "httpx.URL") -> Sequence[str]:
+        """The addresses to connect to, all of them checked: asked for once, so that a name cannot change its mind."""
+        if target.scheme != "https" and not (self._allow_private and target.scheme == "http"):
+            raise _UnusableError(f"{target.scheme}: is not fetched; {_ADVICE}")
+        if not target.host or target.userinfo:
+            raise _UnusableError(f"a URL {'with a password' if target.host else 'without a host'}; {_ADVICE}")
+        try:
+            addresses = await self._resolve(target.host, target.port or (443 if target.scheme == "https" else 80))
+        except (OSError, UnicodeError) as exc:
+            raise _PassingError(f"host {target.host!r} is not known") from exc
+        private = [address for address in addresses if not is_public(address)]
+        if not addresses or (private and not self._allow_private):
+            raise _UnusableError(f"host {target.host!r} is at {', '.join(private)}, not a public address; {_ADVICE}")
+        return addresses
+
+
+def _is_url(source: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
+
+
+# --- where bytes come from
+
+
+async def _system_resolve(host: str, port: int) -> Sequence[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether the IP address is one of the open internet, once an IPv4 address is taken out of its IPv6 wrapping."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = _unwrapped(ip)
+        if inner is None:
+            return ip in _GLOBAL_UNICAST and ip.is_global and not ip.is_multicast
+        ip = inner
+    return ip.is_global and not ip.is_multicast
+
+
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
+
+
+def _unwrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if any(ip in network for network in _NAT64) else None
+
+
+async def _ask(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequence[str]) -> "httpx.Response":
+    """Send a GET to the first of the checked addresses that answers; Host and certificate stay those of the name."""
+    import httpx
+
+    failure: httpx.TransportError = httpx.ConnectError("no address")
+    for address in addresses:
+        request = client.build_request(
+            "GET",
+            target.copy_with(host=address),
+            headers={"Host": target.netloc.decode(), "Accept": "image/*", "Accept-Encoding": "identity"},
+            extensions={"sni_hostname": target.raw_host.decode()},
+        )
+        try:
+            return await client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            failure = exc
+    raise failure
+
+
+async def _receive(response: "httpx.Response", file: _File) -> None:
+    """Write the body to `file`, up to the cap; a coded one, not asked for, is refused: it may unfold without end."""
+    if response.status_code != 200:
+        kind = _PassingError if response.status_code in (408, 429) or response.status_code >= 500 else _UnusableError
+        raise kind(f"answered {response.status_code} {response.reason_phrase}".rstrip())
+    coding = response.headers.get("Content-Encoding", "identity")
+    if coding != "identity":
+        raise _UnusableError(f"answered in {coding[:20]!r} encoding, though asked not to")
+    async for chunk in response.aiter_raw():
+        file.write(chunk)
+        if file.tell() > MAX_BYTES:
+            raise _too_heavy()
+
+
+def _data_bytes(source: str) -> bytes:
+    """What a `data:` URL holds; what it says its type is does not matter, the bytes decide."""
+    head, comma, body = source.partition(",")
+    if not comma:
+        raise _UnusableError("a data: URL without a comma")
+    if len(body) > 2 * MAX_BYTES:
+        raise _too_heavy()
+    data = unquote_to_bytes(body)
+    if head.lower().endswith(";base64"):
+        try:
+            data = base64.b64decode(b"".join(data.split()), validate=True)
+        except binascii.Error as exc:
+            raise _UnusableError(f"a data: URL that is not base64: {exc}") from exc
+    return data
+
+
+def _open_file(source: str, base_dir: Path | None) -> _File:
+    """Open the regular file that `source` names; nothing else is opened, so no fifo can hang us."""
+    if base_dir is None:
+        raise _UnusableError("files are not read here; use an https or data: URL")
+    try:
+        path = _resolved(source, base_dir)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _UnusableError(f"there is no such file in {base_dir}") from None
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise _UnusableError(f"cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _UnusableError("not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def _resolved(source: str, base_dir: Path) -> Path:
+    base = Path(os.path.abspath(base_dir))
+    written = Path(os.path.normpath(base / source))
+    resolved = written.resolve(strict=True)
+    if written.is_relative_to(base):
+        if not resolved.is_relative_to(base.resolve()):
+            raise _UnusableError("a symbolic link that leads out of the job's folder; name the file itself")
+    elif written.is_symlink():
+        raise _UnusableError("a symbolic link outside the job's folder; name the file itself")
+    return resolved
+
+
+def _too_heavy() -> _UnusableError:
+    return _UnusableError(f"more than {MAX_BYTES // 1_000_000} MB")
+
+
+# --- what bytes become
+
+
+def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
+    """Decode, straighten and encode anew."""
+    if file.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise _too_heavy()
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    image = _upright(file)
+    has_alpha = image.mode == "RGBA"
+    data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
+    media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
+    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, url)
+
+
+def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _upright(file: _File) -> "Image.Image":
+    """An RGB image, or RGBA when a pixel is not opaque, turned as its EXIF says, and without any metadata."""
+    from PIL import ExifTags
+
+    with _opened_image(file) as image:
+        try:
+            image.load()
+        except Exception as exc:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
+            raise _UnusableError(f"damaged or cut {image.format}: {exc}") from exc
+        turn = image.getexif().get(ExifTags.Base.Orientation)
+        flat = _flat(image)
+    if flat.mode == "RGBA":
+        darkest, lightest = flat.getchannel("A").getextrema()
+        if not lightest:
+            raise _UnusableError("wholly transparent: there is nothing to see")
+        if darkest == 255:
+            flat = flat.convert("RGB")
+    method = _turns().get(turn)
+    return flat.transpose(method) if method is not None else flat
+
+
+def _opened_image(file: _File) -> "Image.Image":
+    """Open a picture of a kind we take and look at its size, without decoding it.
+
+    The plugins are called by what the first bytes say; `Image.open` would try others, and its own guard against bombs
+    only warns below 179 megapixels.
+    """
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
+    try:
+        if head.startswith(b"\x89PNG\r\n\x1a\n"):
+            image: Image.Image = PngImageFile(file)
+        elif head.startswith(b"\xff\xd8\xff"):
+            image = JpegImageFile(file)
+        elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            image = WebPImageFile(file)
+        else:
+            raise _UnusableError("not a PNG, JPEG or WEBP")
+    except _UnusableError:
+        raise
+    except Exception as exc:
+        raise _UnusableError(f"damaged or cut: {exc}") from exc
+    _check_size(image)
+    return image
+
+
+_CAPS_MP = {"PNG": MAX_MEGAPIXELS, "JPEG": MAX_MEGAPIXELS, "progressive JPEG": 15, "WEBP": 12}
+
+
+def _check_size(image: "Image.Image") -> None:
+    kind = "progressive JPEG" if image.info.get("progressive") else image.format or ""
+    if image.width * image.height > _CAPS_MP[kind] * 1_000_000:
+        megapixels = image.width * image.height / 1_000_000
+        raise _UnusableError(f"{megapixels:.0f} megapixels; a {kind} may have {_CAPS_MP[kind]}")
+    if getattr(image, "is_animated", False):
+        raise _UnusableError("an animated picture; use a still one")
+
+
+def _flat(image: "Image.Image") -> "Image.Image":
+    """8-bit RGB(A) of at most `MAX_EDGE_PX`; in strips, because a second copy of a large picture is too much."""
+    from PIL import Image
+
+    to_srgb = _to_srgb(image)
+    mode = "RGBA" if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info else "RGB"
+    factor = -(-max(image.size) // MAX_EDGE_PX)
+    flat = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+    rows = 256 * factor
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        strip.info = image.info
+        strip = to_srgb(strip, mode)
+        flat.paste(strip.reduce(factor) if factor > 1 else strip, (0, top // factor))
+    return flat
+
+
+def _to_srgb(image: "Image.Image") -> "Callable[[Image.Image, str], Image.Image]":
+    """What turns a piece of `image` into sRGB of a mode, by its colour profile if it has one that can be used."""
+    from PIL import ImageCms
+
+    def plainly(piece: "Image.Image", mode: str) -> "Image.Image":
+        if piece.mode.startswith("I"):
+            piece = piece.point(lambda value: value * (1 / 257)).convert("L")  # 16 bits
+        return piece.convert(mode)
+
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK"):
+        return plainly
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), image.mode, "RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return plainly
+    return lambda piece, mode: (ImageCms.applyTransform(piece, transform) or piece).convert(mode)
+
+
+def _turns() -> "dict[int | None, Image.Transpose]":
+    """How to undo each EXIF orientation."""
+    from PIL.Image import Transpose
+
+    return {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+
+
+# --- start frames
+
+
+def frame_digest(size: tuple[int, int], background: str | None, characters: Sequence[str]) -> str:
+    """SHA-256, in hex, of the recipe of a composed frame: its size and the digests of what goes into it, in order."""
+    recipe = {"composition": COMPOSITION, "size": size, "background": background, "characters": list(characters)}
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def compose_frame(
+    *, size: tuple[int, int], background: ReferenceImage | None, characters: Sequence[ReferenceImage]
+) -> bytes:
+    """A JPEG of `size` (width, height in pixels): `background` covers it, `characters` stand before it, left to right.
+
+    Cut-outs stand on the lower edge; opaque pictures hang as cards. They never cover each other: many become small.
+    Without a background, one opaque character covers the frame itself, and others stand before a soft gradient of their
+    own colours. The same pictures always give the same bytes; they fit `MAX_FRAME_BYTES` where the quality allows.
+    """
+    if background is None and len(characters) == 1 and not characters[0].has_alpha:
+        background, characters = characters[0], ()
+    figures = [_figure(character) for character in characters]
+    frame = _cover(background, size) if background else _backdrop(figures, size)
+    for figure, box in zip(figures, _places(size, figures), strict=True):
+        _put(frame, figure, box)
+    return _fitting(frame)
+
+
+_Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, width, height in pixels."""
+
+
+def _decoded(picture: ReferenceImage) -> "Image.Image":
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(picture.data), formats=("JPEG", "PNG"))
+    image.load()
+    return image
+
+
+def _figure(character: ReferenceImage) -> "Image.Image":
+    """A cut-out without its empty margins (mode RGBA), or a whole picture (mode RGB)."""
+    image = _decoded(character)
+    if not character.has_alpha:
+        return image
+    return image.crop(image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
+
+
+def _cover(background: ReferenceImage, size: tuple[int, int]) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    image = _decoded(background)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def _backdrop(figures: "Sequence[Image.Image]", size: tuple[int, int]) -> "Image.Image":
+    """A soft vertical gradient, light above, in a greyed mean of the colours of `figures`."""
+    from PIL import Image
+
+    grey = (196, 198, 202)
+    means = [figure.convert("RGBA").resize((1, 1), Image.Resampling.BOX).tobytes() for figure in figures]
+    mean = [sum(pixel[band] for pixel in means) / len(means) for band in range(3)] if means else grey
+    tint = [0.35 * own + 0.65 * neutral for own, neutral in zip(mean, grey, strict=True)]
+    above = Image.new("RGB", size, tuple(round(band + (255 - band) * 0.45) for band in tint))
+    below = Image.new("RGB", size, tuple(round(band * 0.82) for band in tint))
+    return Image.composite(below, above, Image.linear_gradient("L").resize(size, Image.Resampling.BICUBIC))
+
+
+def _places(size: tuple[int, int], figures: "Sequence[Image.Image]") -> list[_Box]:
+    """A box for each figure, in a row: as large as they can be without touching, the space between shared evenly."""
+    width, height = size
+    wanted = [_wanted(size, figure) for figure in figures]
+    least_gap = min(0.03, 0.25 / (len(figures) + 1)) * width
+    row = sum(each for each, _ in wanted)
+    scale = min(1.0, (width - least_gap * (len(figures) + 1)) / row) if row else 1.0
+    gap = (width - row * scale) / (len(figures) + 1)
+    boxes: list[_Box] = []
+    left = gap
+    for figure, (box_width, box_height) in zip(figures, wanted, strict=True):
+        lift = 0 if figure.mode == "RGBA" else 0.08 * height
+        top = round(height - lift - box_height * scale)
+        boxes.append((round(left), top, max(1, int(box_width * scale)), max(1, int(box_height * scale))))
+        left += box_width * scale + gap
+    return boxes
+
+
+def _wanted(size: tuple[int, int], figure: "Image.Image") -> tuple[float, float]:
+    """How large a figure would be if it were alone: cut-outs by their height, cards inside a third of the width."""
+    width, height = size
+    if figure.mode == "RGBA":
+        scale = 0.72 * height / figure.height
+    else:
+        scale = min(0.5 * height / figure.height, 0.4 * width / figure.width)
+    return figure.width * scale, figure.height * scale
+
+
+def _put(frame: "Image.Image", figure: "Image.Image", box: _Box) -> None:
+    from PIL import Image
+
+    left, top, width, height = box
+    if figure.mode == "RGBA":
+        sized = figure.resize((width, height), Image.Resampling.LANCZOS)
+        # Rounding may leave a line below the feet.
+        frame.paste(sized, (left, frame.height - height), sized)
+        return
+    line = max(1, round(0.012 * min(width, height)))
+    frame.paste((250, 250, 248), (left, top), _rounded((width, height), line * 4))
+    inner = max(1, width - 2 * line), max(1, height - 2 * line)
+    picture = figure.resize(inner, Image.Resampling.LANCZOS)
+    frame.paste(picture, (left + line, top + line), _rounded(inner, line * 3))
+
+
+def _rounded(size: tuple[int, int], radius: int) -> "Image.Image":
+    """A mask of a rectangle with smooth round corners."""
+    from PIL import Image, ImageDraw
+
+    large = Image.new("L", (size[0] * 4, size[1] * 4))
+    ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), radius * 4, fill=255)
+    return large.resize(size, Image.Resampling.BOX)
+
+
+def _fitting(frame: "Image.Image") -> bytes:
+    data = b""
+    for quality in (92, 88, 84, 80, 75, 70, 60, 50, 40, 30):
+        data = _encoded(frame, "JPEG", quality=quality)
+        if len(data) <= MAX_FRAME_BYTES:
+            break
+    return data
