@@ -1,0 +1,59 @@
+"""The emulator as one ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from videogen.emulator import problems
+from videogen.emulator.api import Api
+from videogen.emulator.delivery import Delivery
+from videogen.emulator.ledger import Ledger
+from videogen.emulator.predictions import Predictions
+from videogen.emulator.settings import EmulatorSettings
+from videogen.emulator.studio import Studio
+from videogen.emulator.uploads import Uploads
+
+
+def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
+    """A Replicate-compatible application with a state of its own."""
+    settings = settings or EmulatorSettings()
+    studio, ledger = Studio(), Ledger()
+    uploads = Uploads(studio.folder)
+    predictions = Predictions(settings, ledger, studio, uploads)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        predictions.close()
+        studio.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.include_router(Api(settings, ledger, predictions, uploads).router())
+    app.include_router(Delivery(ledger, predictions).router())
+    app.add_exception_handler(problems.Problem, problems.answer)
+    app.add_exception_handler(HTTPException, _no_route)
+    _add_ledger(app, ledger)
+    return app
+
+
+def _add_ledger(app: FastAPI, ledger: Ledger) -> None:
+    @app.get("/_emulator/ledger")
+    async def read() -> Response:
+        return JSONResponse(ledger.report())
+
+    @app.delete("/_emulator/ledger")
+    async def reset() -> Response:
+        ledger.reset()
+        return Response(status_code=204)
+
+
+async def _no_route(request: Request, exc: Exception) -> Response:
+    """404 and 405 of the router in the API's own words."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 404:
+        return problems.not_found().response()
+    return problems.Problem(exc.status_code, exc.detail, headers=exc.headers).response()

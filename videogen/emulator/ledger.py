@@ -1,0 +1,103 @@
+"""What really happened: every create, poll, cancel, byte and dollar, counted where it happens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(slots=True)
+class Entry:
+    """One accepted create and what came of it."""
+
+    id: str
+    model: str
+    input: Mapping[str, Any]
+    """As received, unknown keys included."""
+    effective_input: Mapping[str, Any]
+    """As the model sees it: unknown keys dropped, defaults filled in."""
+    nth: int
+    """This was the nth accepted create, from 1."""
+    created_at: str
+    status: str = "starting"
+    started_at: str | None = None
+    completed_at: str | None = None
+    polls: int = 0
+    billed: Decimal = Decimal(0)
+    bytes_served: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The counters of one server. Only the event loop writes them."""
+
+    creates: int = 0
+    cancels: int = 0
+    polls: int = 0
+    lists: int = 0
+    uploads: int = 0
+    bytes_served: int = 0
+    running: int = 0
+    peak: int = 0
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def opened(self, entry: Entry) -> None:
+        """A create was accepted."""
+        self.creates += 1
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        self.entries[entry.id] = entry
+
+    def closed(self) -> None:
+        """A prediction reached its terminal state."""
+        self.running -= 1
+
+    def polled(self, prediction_id: str) -> None:
+        """A prediction was looked at."""
+        self.polls += 1
+        if entry := self.entries.get(prediction_id):
+            entry.polls += 1
+
+    def served(self, prediction_id: str, size_bytes: int) -> None:
+        """That many bytes of an output left the server."""
+        self.bytes_served += size_bytes
+        if entry := self.entries.get(prediction_id):
+            entry.bytes_served += size_bytes
+
+    def reset(self) -> None:
+        """Forget everything but what is still running."""
+        running = self.running
+        self.__init__()  # type: ignore[misc]
+        self.running = self.peak = running
+
+    def report(self) -> dict[str, Any]:
+        """The body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
+        return {
+            "creates": self.creates,
+            "cancels": self.cancels,
+            "polls": self.polls,
+            "lists": self.lists,
+            "uploads": self.uploads,
+            "bytes_served": self.bytes_served,
+            "peak": self.peak,
+            "running": self.running,
+            "billed": str(sum((entry.billed for entry in self.entries.values()), Decimal(0))),
+            "predictions": [_row(entry) for entry in self.entries.values()],
+        }
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "model": entry.model,
+        "input": entry.input,
+        "effective_input": entry.effective_input,
+        "status": entry.status,
+        "created_at": entry.created_at,
+        "started_at": entry.started_at,
+        "completed_at": entry.completed_at,
+        "polls": entry.polls,
+        "billed": str(entry.billed),
+        "bytes_served": entry.bytes_served,
+        "nth": entry.nth,
+    }

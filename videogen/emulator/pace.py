@@ -1,0 +1,81 @@
+"""Simulated time: how long a prediction takes, timestamps, `Cancel-After`, and the rate limit of creates."""
+
+import math
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from videogen.emulator.models import Model
+from videogen.emulator.settings import EmulatorSettings, Range
+
+OFFICIAL_QUEUE_S: Range = (0.004, 0.015)
+"""Time in `starting` of an official model; 7 ms was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long one prediction takes, in simulated seconds."""
+
+    queue_s: float
+    run_s: float
+
+
+def draw_pace(model: Model, settings: EmulatorSettings, *, nth: int, cold: bool) -> Pace:
+    """The pace of the nth create: the same for the same seed, number and model."""
+    rng = random.Random(f"{settings.seed}/{nth}/{model.full_name}")
+    run_s = rng.uniform(*(settings.latency_s or model.run_s))
+    own = OFFICIAL_QUEUE_S if not cold or settings.latency_s else (model.cold_s, model.cold_s * 1.2)
+    return Pace(rng.uniform(*(settings.queue_s or own)), run_s)
+
+
+def stamp(epoch_ns: int, *, digits: int) -> str:
+    """An RFC 3339 time in UTC with that many digits of a second; zeros at the end are left out beyond milliseconds."""
+    whole_s, rest_ns = divmod(epoch_ns, 1_000_000_000)
+    fraction = f"{rest_ns:09d}"[:digits]
+    if digits > 3:
+        fraction = fraction.rstrip("0") or "0"
+    return f"{datetime.fromtimestamp(whole_s, UTC):%Y-%m-%dT%H:%M:%S}.{fraction}Z"
+
+
+_CANCEL_AFTER = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+
+
+def parse_cancel_after(text: str) -> int | None:
+    """Seconds of a Cancel-After header (`90s`, `5m`, `1h30m`, `30`), None unless it is 5 s to 24 h.
+
+    Source: the description of the header in the published OpenAPI document, https://api.replicate.com/openapi.json.
+    """
+    found = _CANCEL_AFTER.fullmatch(text.strip())
+    if found is None:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    total_s = hours * 3600 + minutes * 60 + seconds
+    return total_s if 5 <= total_s <= 86400 else None
+
+
+class RateLimit:
+    """A token bucket: `burst` at once, then `per_minute` evenly, in minutes of `time_scale`."""
+
+    def __init__(
+        self, per_minute: int, burst: int, time_scale: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.per_minute, self.burst = per_minute, burst
+        self._interval_s = 60 * time_scale / per_minute
+        self._clock = clock
+        self._tokens = float(burst)
+        self._seen_s = clock()
+
+    def take(self) -> int | None:
+        """Take one token: None if there was one, else the whole seconds until there is."""
+        now = self._clock()
+        if self._interval_s == 0:
+            return None
+        self._tokens = min(self.burst, self._tokens + (now - self._seen_s) / self._interval_s)
+        self._seen_s = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return None
+        return max(1, math.ceil((1 - self._tokens) * self._interval_s))

@@ -1,0 +1,86 @@
+"""The error bodies of the API (`application/problem+json`, with a trailing newline)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+class InvalidField(TypedDict):
+    """One entry of `invalid_fields`."""
+
+    type: str
+    field: str
+    description: str
+
+
+class Problem(Exception):
+    """An HTTP error that is answered as problem+json."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry_after: int | None = None,
+        invalid_fields: Sequence[InvalidField] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        members = {
+            "title": title,
+            "detail": detail,
+            "status": status,
+            "retry_after": retry_after,
+            "invalid_fields": invalid_fields,
+        }
+        self.body = {name: value for name, value in members.items() if value is not None}
+        super().__init__(detail)
+
+    def response(self) -> Response:
+        """The answer as it goes over the wire."""
+        content = json.dumps(self.body, ensure_ascii=False) + "\n"
+        return Response(content, self.status, self.headers, "application/problem+json")
+
+
+async def answer(request: Request, exc: Exception) -> Response:
+    """Exception handler: turn a `Problem` into its answer."""
+    assert isinstance(exc, Problem)
+    return exc.response()
+
+
+def unauthenticated() -> Problem:
+    """401: no token, or a wrong one."""
+    return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
+
+
+def not_found() -> Problem:
+    """404 for everything that is not there, or not there any more."""
+    return Problem(404, "The requested resource could not be found.")
+
+
+def unknown_version() -> Problem:
+    """422: a version that does not exist, or that this account may not run."""
+    detail = "The specified version does not exist (or perhaps you don't have permission to use it?)"
+    return Problem(422, detail, title="Invalid version or not permitted")
+
+
+def invalid_input(fields: Sequence[InvalidField]) -> Problem:
+    """422: the body or the model's input breaks its schema; one line for each field."""
+    lines = (f"- {entry['field'] or '(root)'}: {entry['description']}\n" for entry in fields)
+    return Problem(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
+
+
+def throttled(per_minute: int, burst: int, wait_s: int) -> Problem:
+    """429 as accounts with little credit get it; `wait_s` is the time to wait in seconds."""
+    detail = (
+        f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests per minute "
+        f"with a burst of {burst} requests while you have less than $5.0 in credit. "
+        f"Your rate limit resets in ~{wait_s}s."
+    )
+    headers = {"Retry-After": str(wait_s), "ratelimit-remaining": "0", "ratelimit-reset": str(wait_s)}
+    return Problem(429, detail, headers=headers, retry_after=wait_s)

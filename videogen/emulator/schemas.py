@@ -1,0 +1,173 @@
+"""The models' input schemas as the API publishes them, and the checking of inputs against them.
+
+The wording of problems is that of the JSON schema library behind the API.
+Source: https://github.com/xeipuuv/gojsonschema/blob/master/locales.go
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from videogen.emulator.problems import InvalidField
+
+Inputs = Mapping[str, Any]
+Property = dict[str, Any]
+
+MAX_DATA_URL_BYTES = 256 * 1024
+"""Source: https://replicate.com/docs/topics/predictions/input-files ("data URL … for files smaller than 256 KB")."""
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
+
+
+def text(description: str, **more: Any) -> Property:
+    """A string input."""
+    return {"type": "string", "description": description, **more}
+
+
+def image(description: str, **more: Any) -> Property:
+    """An input that takes the URL of an image."""
+    return {"type": "string", "format": "uri", "description": description, **more}
+
+
+def images(description: str, *, most: int) -> Property:
+    """An input that takes a list of image URLs."""
+    items = {"type": "string", "format": "uri"}
+    return {"type": "array", "items": items, "default": [], "maxItems": most, "description": description}
+
+
+def choice(values: Sequence[str | int], default: str | int, description: str) -> Property:
+    """An input that takes one of `values`."""
+    kind = "integer" if isinstance(default, int) else "string"
+    return {"type": kind, "enum": list(values), "default": default, "description": description}
+
+
+def integer(description: str, **more: Any) -> Property:
+    """A whole number; `minimum` and `maximum` are inclusive."""
+    return {"type": "integer", "description": description, **more}
+
+
+def number(description: str, **more: Any) -> Property:
+    """A number; `minimum` and `maximum` are inclusive."""
+    return {"type": "number", "description": description, **more}
+
+
+def boolean(default: bool, description: str) -> Property:
+    """True or false."""
+    return {"type": "boolean", "default": default, "description": description}
+
+
+def seed(**more: Any) -> Property:
+    """The seed that most models take."""
+    return integer("Random seed. Omit for random generations", nullable=True, **more)
+
+
+def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own as cog does."""
+    schemas: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    for order, (name, plain) in enumerate(properties.items()):
+        title = name.replace("_", " ").title()
+        if "enum" in plain:
+            schemas[name] = {
+                "enum": plain["enum"],
+                "type": plain["type"],
+                "title": name,
+                "description": "An enumeration.",
+            }
+            rest = {key: value for key, value in plain.items() if key not in ("enum", "type")}
+            inputs[name] = {"allOf": [{"$ref": f"#/components/schemas/{name}"}], **rest, "x-order": order}
+        else:
+            inputs[name] = {**plain, "title": title, "x-order": order}
+    schemas["Input"] = {"type": "object", "title": "Input", "required": list(required), "properties": inputs}
+    schemas["Output"] = {"type": "string", "title": "Output", "format": "uri"}
+    return {
+        "openapi": "3.0.2",
+        "info": {"title": "Cog", "version": "0.1.0"},
+        "paths": {},
+        "components": {"schemas": schemas},
+    }
+
+
+def check(given: Inputs, properties: Mapping[str, Property], required: Sequence[str]) -> list[InvalidField]:
+    """Everything wrong with an input; keys that the model does not know are no problem, they are dropped."""
+    fields = [_field("required", "input", f"{name} is required") for name in required if name not in given]
+    for name, value in given.items():
+        if name in properties:
+            fields += _check_value(value, properties[name], name)
+    return fields
+
+
+def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
+    """What the model sees: unknown keys dropped, null taken as not given, defaults filled in."""
+    known = {name: value for name, value in given.items() if name in properties and value is not None}
+    defaults = {name: plain["default"] for name, plain in properties.items() if "default" in plain}
+    return {**defaults, **known}
+
+
+def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
+    field, leaf = f"input.{name}", name.rsplit(".", 1)[-1]
+    if value is None and plain.get("nullable"):
+        return []
+    if not _is(value, plain["type"]):
+        description = f"Invalid type. Expected: {plain['type']}, given: {_type_of(value)}"
+        return [_field("invalid_type", field, description)]
+    if "enum" in plain and value not in plain["enum"]:
+        allowed = ", ".join(json.dumps(entry) for entry in plain["enum"])
+        return [_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
+    if "minimum" in plain and value < plain["minimum"]:
+        return [_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
+    if "maximum" in plain and value > plain["maximum"]:
+        return [_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
+    if plain.get("format") == "uri":
+        return _check_uri(value, field)
+    if plain["type"] == "array":
+        return _check_array(value, plain, name)
+    return []
+
+
+def _check_array(value: list[Any], plain: Property, name: str) -> list[InvalidField]:
+    if len(value) > plain["maxItems"]:
+        return [_field("array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items")]
+    return [
+        found for index, item in enumerate(value) for found in _check_value(item, plain["items"], f"{name}.{index}")
+    ]
+
+
+def _check_uri(value: str, field: str) -> list[InvalidField]:
+    if value.startswith("data:") and len(value) > MAX_DATA_URL_BYTES:
+        return [
+            _field("format", field, f"Data URLs must be at most {MAX_DATA_URL_BYTES} bytes; upload the file instead")
+        ]
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        parts = urlsplit("")
+    if not parts.scheme or not (parts.netloc or parts.path):
+        return [_field("format", field, "Does not match format 'uri'")]
+    return []
+
+
+def _is(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[kind])
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    return next(kind for kind in ("boolean", "integer", "number", "string", "array", "object") if _is(value, kind))
+
+
+def _field(kind: str, field: str, description: str) -> InvalidField:
+    return {"type": kind, "field": field, "description": description}

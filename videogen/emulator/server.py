@@ -1,0 +1,114 @@
+"""Running the emulator: in the foreground, or in a thread of the caller."""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+
+from videogen.emulator.app import create_app
+from videogen.emulator.settings import EmulatorSettings
+
+_GRACE_S = 1
+_START_TIMEOUT_S = 30
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it is listening."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then tell."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._on_ready()
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """A running emulator, seen from outside."""
+
+    url: str
+
+    def ledger(self) -> dict[str, Any]:
+        """What happened so far, as GET /_emulator/ledger tells it."""
+        answer = httpx.get(f"{self.url}/_emulator/ledger", trust_env=False)
+        report: dict[str, Any] = answer.raise_for_status().json()
+        return report
+
+    def reset(self) -> None:
+        """Set the ledger's counters to zero."""
+        httpx.delete(f"{self.url}/_emulator/ledger", trust_env=False).raise_for_status()
+
+
+def serve(
+    settings: EmulatorSettings, *, on_ready: Callable[[str], None] | None = None, exit_with_parent: bool = False
+) -> None:
+    """Run an emulator until SIGINT or SIGTERM; after SIGTERM the process ends by that signal.
+
+    Args:
+        settings: how it behaves.
+        on_ready: called with its address once it is listening.
+        exit_with_parent: also end when standard input does, that is when whoever holds the other end of the pipe is
+            gone, even by SIGKILL.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    sock = _listen(settings)
+    server = _server(settings, lambda: on_ready(_url(sock)) if on_ready else None)
+    if exit_with_parent:
+        threading.Thread(target=_exit_with_stdin, args=(server,), daemon=True).start()
+    with sock, contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[sock])
+
+
+@contextlib.contextmanager
+def running(settings: EmulatorSettings | None = None) -> Iterator[Emulator]:
+    """An emulator in a thread of this process, for as long as the block lasts."""
+    settings = settings or EmulatorSettings()
+    ready = threading.Event()
+    with _listen(settings) as sock:
+        server = _server(settings, ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="emulator", daemon=True)
+        thread.start()
+        try:
+            if not ready.wait(_START_TIMEOUT_S):
+                raise RuntimeError("the emulator did not start")
+            yield Emulator(_url(sock))
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _listen(settings: EmulatorSettings) -> socket.socket:
+    """Bind before anything else, so that a taken port is known at once and port 0 has become a number."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _Server:
+    config = uvicorn.Config(
+        create_app(settings), access_log=False, log_level="warning", timeout_graceful_shutdown=_GRACE_S
+    )
+    return _Server(config, on_ready)
+
+
+def _exit_with_stdin(server: uvicorn.Server) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.should_exit = True

@@ -1,0 +1,25 @@
+"""What a clip shows, as one value: two equal shots are one file."""
+
+import hashlib
+from dataclasses import dataclass
+
+from videogen.emulator.models import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """Everything that decides how a clip looks."""
+
+    shape: Shape
+    prompt: str
+    """The caption, and without a start image what is painted; empty for models without a prompt."""
+    seed: int
+    start_digest: str | None
+    """SHA-256 of the start image's pixels, None without one."""
+    smooth: bool
+    """One long camera move, frame by frame, in place of a repeated one of two seconds."""
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits that name this shot."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Files that a caller uploaded to be used as inputs (POST /v1/files)."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videogen.emulator.pace import stamp
+
+MAX_BYTES = 100 * 1024 * 1024
+_KEPT_NS = 24 * 3600 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One uploaded file."""
+
+    id: str
+    name: str
+    content_type: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    created_ns: int
+
+    def body(self, base: str) -> dict[str, Any]:
+        """The file object of the API."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "content_type": self.content_type,
+            "size": self.size_bytes,
+            "checksums": {"sha256": self.sha256},
+            "metadata": {},
+            "created_at": stamp(self.created_ns, digits=3),
+            "expires_at": stamp(self.created_ns + _KEPT_NS, digits=3),
+            "urls": {"get": f"{base}/v1/files/{self.id}"},
+        }
+
+
+class Uploads(Mapping[str, Path]):
+    """The uploads of one server: their paths by id."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_id: dict[str, Upload] = {}
+
+    def add(self, content: bytes, name: str, content_type: str) -> Upload:
+        """Keep a file."""
+        upload_id = secrets.token_hex(24)
+        path = self._folder / f"upload-{upload_id}"
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        upload = Upload(upload_id, name, content_type, path, digest, len(content), time.time_ns())
+        self._by_id[upload_id] = upload
+        return upload
+
+    def find(self, upload_id: str) -> Upload | None:
+        """The upload of that id."""
+        return self._by_id.get(upload_id)
+
+    def __getitem__(self, upload_id: str) -> Path:
+        return self._by_id[upload_id].path
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
