@@ -143,7 +143,7 @@ def conform(
             if picture is None:
                 _copy(container, stream, target)
             else:
-                _encode(container, stream, audio if keep_audio else None, target, picture)
+                _encode(container, stream, None, target, picture)
     return True
 
 
@@ -163,9 +163,11 @@ def _walk_boxes(path: Path, file: BinaryIO) -> None:
         kind, length = _box_at(path, file, start, size_bytes)
         seen.add(kind)
         start += length
+    else:
+        raise _bad(path, f"an mp4 of more than {_MAX_BOXES:,} boxes")
     missing = [kind.decode() for kind in (b"ftyp", b"moov", b"mdat") if kind not in seen]
-    if missing or start != size_bytes:
-        raise _bad(path, f"an mp4 without {', '.join(missing)}" if missing else "an mp4 of far too many boxes")
+    if missing:
+        raise _bad(path, f"an mp4 without {', '.join(missing)}")
 
 
 def _box_at(path: Path, file: BinaryIO, start: int, size_bytes: int) -> tuple[bytes, int]:

@@ -1,0 +1,82 @@
+"""The Prefect flow: a retried `generate_clip` for every scene of a job, a few at a time; then the verdict.
+
+`python -m flows.generate JOB` runs a job file from the command line, deployments run `generate` with the same parameters.
+"""
+
+import sys
+
+if __name__ == "__main__":  # before Prefect is imported: `--help` and `--dry-run` do without it
+    from videogen.cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))
+
+import asyncio
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed, Failed
+from prefect.tasks import Task, exponential_backoff
+
+from flows.artifacts import publish
+from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.clip import Batch, Clip, ClipRequest
+from videogen.errors import is_retryable
+from videogen.scene import Job
+
+BACKSTOP_S = 1800.0
+"""Prefect's own time-out is this far above the clip's, which does not count waiting for a rate limit."""
+
+
+async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
+    """Whether another attempt may bring the clip that this one did not."""
+    error = await state.aresult(raise_on_failure=False)
+    return isinstance(error, BaseException) and is_retryable(error)
+
+
+@task(
+    task_run_name="{request.scene.id}",
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=1),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=may_retry,
+    cache_policy=NO_CACHE,
+)
+async def generate_clip(request: ClipRequest, session: Session) -> Clip:
+    """One attempt at a clip; the journal makes a second attempt continue what the first one paid for."""
+    return await session.generate(request)
+
+
+@flow(flow_run_name="{job.id} · {job.model}", validate_parameters=True)
+async def generate(job: Job, options: Options | None = None) -> State[Batch]:
+    """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
+    async with opened(await prepare(job, options or Options())) as session:
+        slots = asyncio.Semaphore(session.plan.concurrency)
+
+        async def in_a_slot(request: ClipRequest) -> Clip:
+            async with slots:  # outside the task, so that waiting for a slot is not the clip's time
+                return await clip_of(request, session)
+
+        batch = session.finish(await asyncio.gather(*map(in_a_slot, session.plan.requests)))
+    await publish(batch)
+    return final_state(batch)
+
+
+async def clip_of(request: ClipRequest, session: Session) -> Clip:
+    """The clip, or why there is none, after all its attempts."""
+    attempts = generate_clip.with_options(
+        retries=request.attempts - 1,
+        timeout_seconds=request.timeout_s + BACKSTOP_S,
+        tags={request.model, request.aspect_ratio},
+    )
+    state = await attempts(request, session, return_state=True)
+    result = await state.aresult(raise_on_failure=False)
+    return result if isinstance(result, Clip) else session.failed(request, result)
+
+
+def final_state(batch: Batch) -> State[Batch]:
+    """The verdict as the flow run's state."""
+    verdict = batch.verdict
+    if verdict.status == "failed":
+        return Failed(message=verdict.reason)
+    return Completed(name="Completed" if verdict.status == "complete" else "PartialSuccess", message=verdict.reason)

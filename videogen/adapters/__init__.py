@@ -1,0 +1,1 @@
+"""The real things behind `videogen.ports`, one file per outside thing."""

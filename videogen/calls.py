@@ -1,0 +1,77 @@
+"""How the calls of all clips of a process reach the provider: repeated over what passes, slowed down together."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, stop_never, wait_random_exponential
+
+from videogen.errors import AccountError, NotSentError, OutcomeUnknownError, RateLimitedError, TransientError
+
+T = TypeVar("T")
+
+DEFAULT_TRIES = 8
+"""With full jitter over 0.5, 1, 2 … 20 s: half a minute on average."""
+
+
+class Calls:
+    """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
+    for good once the account is refused."""
+
+    def __init__(self) -> None:
+        self._opens_at = 0.0
+        self._refusal: AccountError | None = None
+
+    async def admit_create(self) -> None:
+        """Returns when a prediction may be created. Raises the `AccountError` that was met, by whichever clip."""
+        await self._passed()
+        if self._refusal:
+            raise self._refusal
+
+    async def repeat(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        tries: int | None = DEFAULT_TRIES,
+        timer: asyncio.Timeout | None = None,
+    ) -> T:
+        """What `call` returns, repeated with full jitter over faults that pass.
+
+        Args:
+            tries: None repeats until the caller's deadline.
+            timer: a deadline that is moved by the time a rate limit takes; a 429 uses no try.
+
+        Raises:
+            CallError: the last one, after `tries`, or one that a repetition cannot mend.
+            AccountError: at once; no prediction is created after it.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError)),
+            wait=wait_random_exponential(multiplier=0.5, max=20),
+            stop=stop_after_attempt(tries) if tries else stop_never,
+            reraise=True,
+        )
+        result: T = await retrying(self._through_the_door, call, timer)
+        return result
+
+    async def _through_the_door(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
+        while True:
+            waited_s = await self._passed()
+            if timer and waited_s and (when := timer.when()):
+                timer.reschedule(when + waited_s)
+            try:
+                return await call()
+            except RateLimitedError as exc:
+                self._opens_at = max(self._opens_at, time.monotonic() + exc.retry_after_s)
+            except AccountError as exc:
+                self._refusal = exc
+                raise
+
+    async def _passed(self) -> float:
+        """Seconds it took until the door was open; waiters come through a little apart from each other."""
+        arrived = time.monotonic()
+        while (wait_s := self._opens_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait_s + random.uniform(0, 0.1 * wait_s))
+        return time.monotonic() - arrived

@@ -1,0 +1,190 @@
+"""The command `videogen`. Prefect, PyAV and the provider's client are imported only by the commands that need them."""
+
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from videogen.documents import Document
+from videogen.errors import AccountError, InvalidError, ValidationError, VideogenError
+from videogen.scene import Job, read_job
+from videogen.settings import ProviderName
+
+app = App(
+    name="videogen",
+    help="Scenes in, verified clips out: a declarative batch runner for video models on Replicate.",
+    version_flags=["--version"],
+)
+
+OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
+    try:
+        result = app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+    except CycloptsError as exc:
+        return _complain(str(exc), INVALID)
+    except InvalidError as exc:
+        return _complain(str(exc), INVALID)
+    except AccountError as exc:
+        return _complain(str(exc), NO_ACCOUNT)
+    except VideogenError as exc:
+        return _complain(str(exc), FAILED)
+    return result if isinstance(result, int) else OK
+
+
+def _complain(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+@app.command
+def run(
+    job: Path,
+    /,
+    *,
+    model: str | None = None,
+    aspect_ratio: str | None = None,
+    out: Path | None = None,
+    max_cost: Decimal | None = None,
+    min_clips: int | None = None,
+    concurrency: int | None = None,
+    provider: ProviderName | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
+
+    Exit code: 0 accepted (complete or partial), 1 too few clips, 2 invalid job, registry or flag, 3 token or credit
+    refused, 130 or 143 interrupted.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    model:
+        Use this model of the registry instead of the job's.
+    aspect_ratio:
+        Use this ratio instead of the job's, such as 9:16.
+    out:
+        Folder in which the job gets its own; `out` by default (VIDEOGEN_OUT).
+    max_cost:
+        Refuse a plan that costs more than this many USD.
+    min_clips:
+        Accept the run when at least this many clips are delivered; 3 by default, at most the number of scenes.
+    concurrency:
+        How many clips are in the making at once; 5 by default.
+    provider:
+        `replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is set.
+    dry_run:
+        Show the plan and its price, then stop: nothing is created.
+    fresh:
+        Make every clip anew, also those that were delivered before.
+    json:
+        Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
+    """
+    from videogen import terminal
+
+    overrides = {
+        "model": model,
+        "aspect_ratio": aspect_ratio,
+        "max_cost": max_cost,
+        "min_clips": min_clips,
+        "concurrency": concurrency,
+    }
+    options = terminal.Options(
+        out=str(out) if out else None, provider=provider, fresh=fresh, folder=str(job.absolute().parent)
+    )
+    asked, document = read_job(job)
+    asked = _overridden(asked, overrides)
+    show = terminal.show_plan if dry_run else terminal.run_job
+    try:
+        return show(asked, options, as_json=json)
+    except ValidationError as exc:
+        raise document.located(exc) from None
+
+
+def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Document(Path("command line"), "", {}).parse(Job, job.model_dump() | given) if given else job
+
+
+@app.command
+def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the models of the registry: ratios, durations and prices.
+
+    Parameters
+    ----------
+    json:
+        Print a JSON object instead of a table.
+    """
+    from videogen import terminal
+
+    terminal.show_models(as_json=json)
+
+
+@app.command
+def emulator(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8473,
+    seed: int = 0,
+    time_scale: float = 1.0,
+    latency: str | None = None,
+    render: Literal["quick", "smooth"] = "quick",
+    creates_per_minute: int | None = None,
+    faults: Path | None = None,
+    exit_with_parent: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Serve the Replicate API on this machine: same wire, real clips, no cost. Point REPLICATE_BASE_URL at it.
+
+    Parameters
+    ----------
+    host:
+        Address to listen on.
+    port:
+        Port to listen on; 0 takes a free one.
+    seed:
+        Decides latencies and pictures.
+    time_scale:
+        Multiplies all simulated times; 0.01 makes three minutes of waiting two seconds.
+    latency:
+        Seconds that every prediction takes, as LOW:HIGH, instead of what its model typically needs.
+    render:
+        `quick` repeats one camera move, `smooth` draws every frame.
+    creates_per_minute:
+        Refuse more creates than this with 429, as accounts without credit meet it.
+    faults:
+        A TOML file of faults to play, see videogen/emulator/README.md.
+    exit_with_parent:
+        End when standard input is closed.
+    """
+    from videogen.emulator import EmulatorSettings, serve
+
+    settings = EmulatorSettings(
+        host=host,
+        port=port,
+        seed=seed,
+        time_scale=time_scale,
+        latency_s=_range(latency),
+        mode=render,
+        creates_per_minute=creates_per_minute,
+        faults=faults,
+    )
+    serve(settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise InvalidError(f"--latency: {text!r} is not LOW:HIGH in seconds") from None

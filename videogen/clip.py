@@ -1,0 +1,226 @@
+"""What is asked for one clip, what came of it, and the verdict on all of them."""
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from videogen.errors import VideogenError
+from videogen.scene import Scene
+
+COMPOSITION = 1
+"""Raised when composing makes other pictures of the same references, so that old clips are not taken for new ones."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ImageInput(_Frozen):
+    """One picture to send: a reference as it is, or a start frame composed of several."""
+
+    size: tuple[int, int] | None = None
+    """Width and height in pixels of the composed frame; None sends the single reference as it is."""
+    background: str | None = None
+    characters: tuple[str, ...] = ()
+    """SHA-256 (hex) of the references' bytes, as is `background`."""
+
+    @property
+    def name(self) -> str:
+        """Stands for the picture in a request's inputs: `sha256:` of its bytes, or `frame:` of what it is made of."""
+        if self.size is None:
+            return f"sha256:{self.background}"
+        return f"frame:{digest([COMPOSITION, self.size, self.background, self.characters])}"
+
+
+class ReferenceUse(_Frozen):
+    """What becomes of a scene's references, by their addresses in the job."""
+
+    used: tuple[str, ...] = ()
+    """Sent one by one."""
+    composed: tuple[str, ...] = ()
+    """Put together in one start frame."""
+    dropped: tuple[str, ...] = ()
+    """The model takes no pictures."""
+
+
+class ClipRequest(_Frozen):
+    """One planned clip. Durations and times are seconds, costs USD."""
+
+    scene: Scene
+    clip_index: int
+    model: str
+    replicate: str
+    """`owner/name` on Replicate."""
+    version: str | None
+    inputs: dict[str, Any]
+    """As they will be sent, but for pictures, which are named by digest and made by `images`."""
+    images: dict[str, ImageInput] = {}
+    references: ReferenceUse = ReferenceUse()
+    aspect_ratio: str
+    buffered_duration: float
+    requested_duration: float
+    tolerance_s: float
+    timeout_s: float
+    typical_run_s: float
+    attempts: int
+    """How many predictions may be made at most."""
+    cost: Decimal
+    """Price of one prediction."""
+    gpu_cost_per_s: Decimal | None = None
+    """USD per second of GPU time where the model is billed so; its `cost` is then an estimate."""
+    buffer_cost_impact: float
+    """Percent."""
+    deliver_fps: float | None = None
+    deliver_size: tuple[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """Digest (32 hex) of all that decides what the clip shows. What was delivered under a key is not paid for again."""
+        asked = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
+        return digest(asked)[:32]
+
+    @property
+    def name(self) -> str:
+        """Stem of the clip's files: readable, and another one when another clip is asked for."""
+        return f"{self.scene.id}-{self.key[:8]}"
+
+    @property
+    def original_target_duration(self) -> float:
+        return self.scene.original_target_duration or self.scene.target_duration
+
+
+class ClipFailure(_Frozen):
+    """Why there is no clip."""
+
+    code: str
+    message: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> "ClipFailure":
+        if isinstance(error, VideogenError):
+            return cls(code=error.code, message=str(error), retryable=error.retryable)
+        return cls(code="internal", message=f"{type(error).__name__}: {error}", retryable=False)
+
+
+class Clip(_Frozen):
+    """What came of one request, as the manifest tells it. Durations and times are seconds, costs USD, paths relative to
+    the job's folder; measured values are None where nothing was delivered."""
+
+    clip_index: int
+    scene_id: str
+    status: Literal["success", "failed"]
+    video_path: str | None = None
+    poster_path: str | None = None
+    sha256: str | None = None
+    target_duration: float
+    original_target_duration: float
+    buffered_duration: float
+    requested_duration: float
+    actual_duration: float | None = None
+    duration_diff: float | None = None
+    """Actual minus target."""
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    cost: Decimal = Decimal(0)
+    """All predictions of this run for this clip, failed ones too; 0 where it was reused."""
+    buffer_cost_impact: float
+    """Percent."""
+    attempts: int = 0
+    retry_count: int = 0
+    generation_time: float = 0.0
+    prediction_ids: tuple[str, ...] = ()
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+    error: ClipFailure | None = None
+
+    @classmethod
+    def failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
+        return cls(status="failed", error=ClipFailure.of(error), **planned(request), **facts)
+
+
+def planned(request: ClipRequest) -> dict[str, Any]:
+    """The fields of a `Clip` that are known before anything is made."""
+    return {
+        "clip_index": request.clip_index,
+        "scene_id": request.scene.id,
+        "target_duration": request.scene.target_duration,
+        "original_target_duration": request.original_target_duration,
+        "buffered_duration": request.buffered_duration,
+        "requested_duration": request.requested_duration,
+        "buffer_cost_impact": request.buffer_cost_impact,
+    }
+
+
+class Verdict(_Frozen):
+    """Whether enough clips came of a job: `complete` (all), `partial` (enough), `failed` (too few)."""
+
+    status: Literal["complete", "partial", "failed"]
+    min_clips: int
+    reason: str
+
+
+class Batch(_Frozen):
+    """All clips of a run in scene order: the content of `manifest.json`."""
+
+    run_id: str
+    job_id: str
+    model: str
+    aspect_ratio: str
+    provider: str
+    verdict: Verdict
+    total_generation_time: float
+    """Seconds from the start of the run to its verdict."""
+    clips: tuple[Clip, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_clips(self) -> int:
+        return len(self.clips)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def successful_clips(self) -> int:
+        return sum(clip.status == "success" for clip in self.clips)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def failed_clips(self) -> int:
+        return self.total_clips - self.successful_clips
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_cost(self) -> Decimal:
+        return sum((clip.cost for clip in self.clips), Decimal(0))
+
+    def manifest(self) -> str:
+        """The batch as JSON text; money as decimal strings."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) -> Verdict:
+    """The verdict on the clips of a job. `min_clips` is capped at their number; `required` are ids of scenes."""
+    wanted = min(min_clips, len(clips))
+    good = sum(clip.status == "success" for clip in clips)
+    missing = [clip.scene_id for clip in clips if clip.status == "failed" and clip.scene_id in required]
+    if missing:
+        return Verdict(status="failed", min_clips=wanted, reason=f"required scenes failed: {', '.join(missing)}")
+    if good < wanted:
+        return Verdict(
+            status="failed", min_clips=wanted, reason=f"{good} of {len(clips)} clips delivered, at least {wanted} needed"
+        )
+    if good < len(clips):
+        return Verdict(
+            status="partial", min_clips=wanted, reason=f"{good} of {len(clips)} clips delivered, {wanted} were enough"
+        )
+    return Verdict(status="complete", min_clips=wanted, reason=f"all {good} clips delivered")

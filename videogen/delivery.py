@@ -1,0 +1,188 @@
+"""The local half of a clip's life: downloaded, checked whole, measured, made true to what was asked, put in its place."""
+
+import asyncio
+import hashlib
+import shutil
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from videogen import durations, media
+from videogen.clip import Clip, ClipRequest, planned
+from videogen.errors import (
+    BadOutputError,
+    DurationError,
+    GoneError,
+    NotSentError,
+    OutputExpiredError,
+    TransientError,
+    UnreachableError,
+)
+from videogen.journal import Attempt, Delivery
+from videogen.ports import Prediction
+from videogen.predictions import Running
+from videogen.run import Run
+
+DOWNLOAD_TRIES = 3
+
+
+async def fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measured]:
+    """The succeeded prediction's video on disk, whole, and its measures; fetched once more when what came is no video.
+
+    Raises:
+        OutputExpiredError: the provider no longer has it.
+        BadOutputError: it is no whole video, twice; the raw bytes are kept.
+        UnreachableError: it could not be downloaded now; it is paid for, and the next run tries again.
+    """
+    try:
+        return await _fetched(run, prediction)
+    except BadOutputError:
+        return await _fetched(run, prediction)
+
+
+async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measured]:
+    part = run.store.scratch(f"{prediction.id}.part")
+    try:
+        await _downloaded(run, prediction, part)
+    except GoneError:
+        await _downloaded(run, await _with_fresh_url(run, prediction), part)
+    try:
+        return part, await asyncio.to_thread(media.check, part)
+    except BadOutputError:
+        _keep_rejected(part)
+        raise
+
+
+async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
+    if prediction.output_url is None:
+        raise OutputExpiredError(f"prediction {prediction.id} succeeded without an output")
+    url = prediction.output_url
+    try:
+        await run.calls.repeat(lambda: run.provider.download(url, part), tries=DOWNLOAD_TRIES)
+    except (TransientError, NotSentError) as exc:
+        raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded: {exc}") from exc
+
+
+async def _with_fresh_url(run: Run, prediction: Prediction) -> Prediction:
+    fresh = await run.calls.repeat(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
+    if fresh.data_removed or fresh.output_url in (None, prediction.output_url):
+        raise OutputExpiredError(f"the provider no longer has the output of prediction {prediction.id}")
+    return fresh
+
+
+async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.Measured) -> Clip:
+    """The clip, under its final name and in the journal. Raises `DurationError`, `StorageError`."""
+    if problem := _duration_problem(request, measured.duration):
+        _keep_rejected(part)
+        raise DurationError(f"prediction {running.prediction.id}: {problem}")
+    part, measured = await _conformed(request, part, measured)
+    video, poster = _names(request)
+    picture = run.store.scratch(f"{running.prediction.id}.jpg")
+    await asyncio.to_thread(media.poster, part, picture)
+    run.store.put(picture, poster)
+    run.store.put(part, video)
+    clip = _clip(request, measured, run.journal.attempts(run.id, request.key))
+    run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    return clip
+
+
+async def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tuple[Path, media.Measured]:
+    """The video in the ratio asked for, and in the frame rate and size that its model could not be told."""
+    width, height = (int(number) for number in request.aspect_ratio.split(":"))
+    out = part.with_suffix(".conformed.mp4")
+    changed = await asyncio.to_thread(
+        media.conform,
+        part,
+        out,
+        ratio=(width, height),
+        fps=request.deliver_fps,
+        size=request.deliver_size,
+        keep_audio=True,
+    )
+    if not changed:
+        return part, measured
+    part.unlink()
+    return out, await asyncio.to_thread(media.check, out)
+
+
+def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
+    tolerance_s, target_s = request.tolerance_s, request.scene.target_duration
+    if not durations.within(request.requested_duration, actual_s, tolerance_s):
+        return f"{actual_s:.2f} s came for the {request.requested_duration:g} s asked for (±{tolerance_s:g} s)"
+    if durations.shortfall(target_s, actual_s) > tolerance_s:
+        return f"{actual_s:.2f} s is more than {tolerance_s:g} s short of the target of {target_s:g} s"
+    return None
+
+
+def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt]) -> Clip:
+    video, poster = _names(request)
+    return Clip(
+        **planned(request),
+        status="success",
+        video_path=video,
+        poster_path=poster,
+        sha256=measured.sha256,
+        actual_duration=round(measured.duration, 3),
+        duration_diff=round(measured.duration - request.scene.target_duration, 3),
+        width=measured.width,
+        height=measured.height,
+        fps=round(measured.fps, 3),
+        warnings=measured.warnings,
+        **spent(attempts),
+    )
+
+
+def _names(request: ClipRequest) -> tuple[str, str]:
+    return f"clips/{request.name}.mp4", f"posters/{request.name}.jpg"
+
+
+def spent(attempts: list[Attempt]) -> dict[str, Any]:
+    """The fields of a `Clip` that say what its attempts took, in USD and seconds."""
+    began = min((attempt.intended_at for attempt in attempts), default=None)
+    return {
+        "cost": sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
+        "attempts": len(attempts),
+        "retry_count": max(0, len(attempts) - 1),
+        "generation_time": round((datetime.now(UTC) - began).total_seconds(), 3) if began else 0.0,
+        "prediction_ids": tuple(attempt.prediction_id for attempt in attempts if attempt.prediction_id),
+    }
+
+
+async def reused(request: ClipRequest, run: Run) -> Clip | None:
+    """The clip that was delivered before under this key, now in this job's folder and under this scene's name.
+
+    None where there is none, or where its file is no longer what it was.
+    """
+    delivery = run.journal.delivery(run.provider.origin, request.key)
+    if delivery is None:
+        return None
+    if not await asyncio.to_thread(_is_intact, delivery):
+        run.journal.forget_delivery(run.provider.origin, request.key)
+        return None
+    for name, new_name in zip((delivery.clip.video_path, delivery.clip.poster_path), _names(request), strict=True):
+        await asyncio.to_thread(_copy, Path(delivery.folder) / str(name), run, new_name)
+    video, poster = _names(request)
+    diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
+    changes = {"video_path": video, "poster_path": poster, "duration_diff": diff, "reused": True, **spent([])}
+    return delivery.clip.model_copy(update=planned(request) | changes)
+
+
+def _is_intact(delivery: Delivery) -> bool:
+    try:
+        with (Path(delivery.folder) / str(delivery.clip.video_path)).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == delivery.clip.sha256
+    except OSError:
+        return False
+
+
+def _copy(source: Path, run: Run, name: str) -> None:
+    if source.exists() and source.resolve() != run.store.path(name).resolve():
+        scratch = run.store.scratch(f"copy-{Path(name).name}")
+        shutil.copyfile(source, scratch)
+        run.store.put(scratch, name)
+
+
+def _keep_rejected(part: Path) -> None:
+    """What was paid for and cannot be used is kept for a person to look at."""
+    part.replace(part.with_suffix(".rejected"))

@@ -1,0 +1,90 @@
+"""The life of one clip: found again or created, waited for, downloaded, checked, delivered.
+
+Every step is in the journal before the next one begins, so that a run killed anywhere is continued by the next one without
+paying twice. One call of `generate` is one attempt, and an attempt is one prediction. Who calls it again, after an error
+that `errors.is_retryable` allows, is the caller's affair.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+from videogen.clip import Clip, ClipFailure, ClipRequest
+from videogen.delivery import delivered, fetched, reused, spent
+from videogen.errors import ClipError, ClipTimeoutError, StorageError, UnreachableError, VideogenError, is_retryable
+from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
+from videogen.media import Measured
+from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
+from videogen.run import Run
+
+LATE_FETCH_S = 120.0
+"""What is paid for is fetched even when its clip's time is up, for this long."""
+
+
+async def generate(request: ClipRequest, run: Run) -> Clip:
+    """One attempt at the clip; what was paid for before is reused or continued.
+
+    Returns:
+        The delivered clip; `reused` and at no cost when its key was delivered before.
+
+    Raises:
+        ClipError: this attempt brought no clip; `is_retryable` says whether another one may.
+        AccountError: the account cannot be used, for any clip.
+    """
+    async with run.keys[request.key]:
+        try:
+            clip = await reused(request, run) or await _made(request, run)
+        except VideogenError as exc:
+            _tell_failure(request, run, exc)
+            raise
+    run.events.emit(ClipCompleted(clip=clip))
+    return clip
+
+
+async def _made(request: ClipRequest, run: Run) -> Clip:
+    running = await started(request, run)
+    try:
+        running, part, measured = await _finished_and_fetched(request, run, running)
+        return await delivered(request, run, running, part, measured)
+    except ClipError as exc:
+        if not isinstance(exc, UnreachableError | StorageError):  # those leave a prediction that can still be fetched
+            end(run, running.attempt, exc)
+        raise
+
+
+async def _finished_and_fetched(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, Measured]:
+    """The succeeded prediction and its whole video, both within the clip's timeout."""
+    time_left_s = max(5.0, request.timeout_s - (time.monotonic() - running.began))
+    try:
+        async with asyncio.timeout(time_left_s) as timer:
+            running = await finished(request, run, running, timer)
+            return running, *await fetched(run, running.prediction)
+    except TimeoutError:
+        return await _given_up(request, run, running)
+    except asyncio.CancelledError:
+        await cancel_interrupted(request, run, running)
+        raise
+
+
+async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, Measured]:
+    """Cancels a clip whose time is up; one that succeeded all the same is paid for, and kept."""
+    running = await cancelled(request, run, running)
+    prediction = running.prediction
+    if prediction.status != "succeeded":
+        raise ClipTimeoutError(
+            f"not there within {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
+        ) from None
+    try:
+        async with asyncio.timeout(LATE_FETCH_S):
+            return running, *await fetched(run, prediction)
+    except TimeoutError:
+        raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
+
+
+def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> None:
+    attempts = run.journal.attempts(run.id, request.key)
+    if is_retryable(exc) and len(attempts) < request.attempts:
+        index, scene_id, error = request.clip_index, request.scene.id, ClipFailure.of(exc)
+        run.events.emit(ClipRetrying(clip_index=index, scene_id=scene_id, attempt=len(attempts), error=error))
+    else:
+        run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **spent(attempts))))

@@ -1,0 +1,278 @@
+"""What was asked, paid for and received: the memory that makes a re-run free.
+
+A row of `attempts` is written *before* its prediction is created (the intent), completed with the prediction's id as soon
+as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from videogen.clip import Clip, ClipRequest, digest
+from videogen.errors import JournalError
+
+SCHEMA_VERSION = 1
+
+AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
+OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
+CostBasis = Literal["known", "estimated", "undeterminable"]
+
+_metadata = sa.MetaData()
+
+_about = sa.Table("about", _metadata, sa.Column("schema_version", sa.Integer, primary_key=True))
+
+_runs = sa.Table(
+    "runs",
+    _metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("job_id", sa.String(80), nullable=False, index=True),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("verdict", sa.String(16)),
+)
+
+_attempts = sa.Table(
+    "attempts",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("clip_key", sa.String(32), nullable=False, index=True),
+    sa.Column("scene_id", sa.String(80), nullable=False),
+    sa.Column("input_digest", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("prediction_id", sa.String(64), unique=True),
+    sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("price", sa.String(32), nullable=False),
+    sa.Column("cost", sa.String(32)),
+    sa.Column("cost_basis", sa.String(16)),
+    sa.Column("error_code", sa.String(32)),
+    sa.Column("error_message", sa.Text),
+)
+
+_deliveries = sa.Table(
+    "deliveries",
+    _metadata,
+    sa.Column("origin", sa.String(255), primary_key=True),
+    sa.Column("clip_key", sa.String(32), primary_key=True),
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("clip", sa.JSON, nullable=False),
+    sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+_events = sa.Table(
+    "events",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One prediction, from its intent to its end. Costs are USD."""
+
+    id: int
+    run_id: str
+    state: AttemptState
+    prediction_id: str | None
+    intended_at: datetime
+    created_at: datetime | None
+    price: Decimal
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A clip that was delivered, and the job folder its paths are relative to."""
+
+    folder: str
+    clip: Clip
+
+
+class Journal:
+    """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`); its tables are made when missing.
+
+    Every method is one transaction, committed when it returns. Raises `JournalError` when the database cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._make_tables()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def start_run(self, run_id: str, *, job_id: str, origin: str, folder: str) -> None:
+        with self._transaction() as db:
+            row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "started_at": _now()}
+            db.execute(_runs.insert().values(row))
+
+    def end_run(self, run_id: str, *, verdict: str) -> None:
+        with self._transaction() as db:
+            db.execute(_runs.update().where(_runs.c.id == run_id).values(ended_at=_now(), verdict=verdict))
+
+    def delivered_keys(self, origin: str, keys: Collection[str]) -> frozenset[str]:
+        """Those of `keys` that were delivered from this origin."""
+        query = sa.select(_deliveries.c.clip_key).where(_deliveries.c.origin == origin)
+        with self._transaction() as db:
+            return frozenset(db.scalars(query)) & frozenset(keys)
+
+    def delivery(self, origin: str, key: str) -> Delivery | None:
+        query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
+        with self._transaction() as db:
+            row = db.execute(query).one_or_none()
+        return row and Delivery(folder=row.folder, clip=Clip.model_validate(row.clip))
+
+    def forget_delivery(self, origin: str, key: str) -> None:
+        """The delivered file is gone or no longer what it was."""
+        with self._transaction() as db:
+            db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key))
+
+    def open_attempt(self, origin: str, key: str) -> Attempt | None:
+        """The latest attempt at this clip, if it has not ended: it may have been paid for."""
+        query = (
+            sa.select(_attempts)
+            .where(_attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES))
+            .order_by(_attempts.c.id.desc())
+            .limit(1)
+        )
+        with self._transaction() as db:
+            row = db.execute(query).one_or_none()
+        return row and _attempt(row)
+
+    def intend(self, request: ClipRequest, *, run_id: str, origin: str) -> Attempt:
+        """Records that a prediction is about to be created for this request."""
+        values = {
+            "run_id": run_id,
+            "origin": origin,
+            "clip_key": request.key,
+            "scene_id": request.scene.id,
+            "input_digest": digest(request.inputs),
+            "state": "intended",
+            "intended_at": _now(),
+            "price": str(request.cost),
+        }
+        with self._transaction() as db:
+            return _attempt(db.execute(_attempts.insert().values(values).returning(*_attempts.c)).one())
+
+    def adopt(self, attempt: Attempt, *, run_id: str) -> Attempt:
+        """Makes an open attempt of an earlier run one of this run."""
+        return self._update(attempt, run_id=run_id)
+
+    def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt:
+        """Records the id of the attempt's prediction: from here on it can always be found again."""
+        return self._update(attempt, state="created", prediction_id=prediction_id, created_at=created_at or _now())
+
+    def billed(self, attempt: Attempt, cost: Decimal, basis: CostBasis, *, succeeded: bool) -> Attempt:
+        """Records what the attempt's prediction cost in the end; when it succeeded, what is left to do is free."""
+        return self._update(
+            attempt, state="succeeded" if succeeded else attempt.state, cost=str(cost), cost_basis=basis
+        )
+
+    def ended(self, attempt: Attempt, *, error: str, message: str) -> Attempt:
+        """Records that nothing more will come of this attempt. What was not billed by now is undeterminable."""
+        basis = sa.func.coalesce(_attempts.c.cost_basis, "undeterminable")
+        return self._update(
+            attempt, state="ended", ended_at=_now(), cost_basis=basis, error_code=error, error_message=message
+        )
+
+    def delivered(self, attempt: Attempt, request: ClipRequest, *, origin: str, folder: str, clip: Clip) -> None:
+        """Records the clip; from here on its key is free."""
+        row = {"origin": origin, "clip_key": request.key, "folder": folder, "clip": clip.model_dump(mode="json")}
+        with self._transaction() as db:
+            db.execute(_attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now()))
+            db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == request.key))
+            db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
+
+    def attempts(self, run_id: str, key: str) -> list[Attempt]:
+        """The attempts of a run at a clip, oldest first."""
+        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.clip_key == key)
+        with self._transaction() as db:
+            return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
+
+    def known_predictions(self, prediction_ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that belong to some attempt."""
+        query = sa.select(_attempts.c.prediction_id).where(_attempts.c.prediction_id.in_(prediction_ids))
+        with self._transaction() as db:
+            return frozenset(db.scalars(query))
+
+    def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
+        """Records an event and returns its number."""
+        row = {"run_id": run_id, "type": type_, "payload": dict(payload), "at": _now()}
+        with self._transaction() as db:
+            return int(db.execute(_events.insert().values(row).returning(_events.c.id)).scalar_one())
+
+    def events(self, run_id: str, *, after: int = 0) -> list[tuple[int, str, dict[str, Any]]]:
+        """Number, type and payload of a run's events after a number, in order."""
+        query = sa.select(_events.c.id, _events.c.type, _events.c.payload)
+        query = query.where(_events.c.run_id == run_id, _events.c.id > after).order_by(_events.c.id)
+        with self._transaction() as db:
+            return [(row.id, row.type, row.payload) for row in db.execute(query)]
+
+    def _update(self, attempt: Attempt, **values: Any) -> Attempt:
+        update = _attempts.update().where(_attempts.c.id == attempt.id).values(values).returning(*_attempts.c)
+        with self._transaction() as db:
+            return _attempt(db.execute(update).one())
+
+    def _make_tables(self) -> None:
+        with self._transaction() as db:
+            _metadata.create_all(db)
+            version = db.scalar(sa.select(_about.c.schema_version))
+            if version is None:
+                db.execute(_about.insert().values(schema_version=SCHEMA_VERSION))
+            elif version != SCHEMA_VERSION:
+                raise JournalError(f"{self._engine.url} has schema {version}, this videogen knows {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as exc:
+            reason = getattr(exc, "orig", None) or exc
+            raise JournalError(f"the journal at {self._engine.url} cannot be used: {reason}") from exc
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(
+        id=row.id,
+        run_id=row.run_id,
+        state=row.state,
+        prediction_id=row.prediction_id,
+        intended_at=_utc(row.intended_at),
+        created_at=_utc(row.created_at) if row.created_at else None,
+        price=Decimal(row.price),
+        cost=None if row.cost is None else Decimal(row.cost),
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _utc(value: datetime) -> datetime:
+    """SQLite forgets the zone."""
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,41 @@
+"""When to look at a prediction next: seldom while it cannot be finished, often when it should be."""
+
+from collections import deque
+from math import sqrt
+from statistics import median
+
+SHORTEST_S = 0.2
+LONGEST_S = 8.0
+
+
+class Pace:
+    """The rhythm of polling one model, learned from how long its predictions took.
+
+    With no experience the wait grows with the time already spent (a fifth of it), so that a clip of any length is noticed
+    within a fifth of its time. With experience the first look is just before the quickest seen so far, and looks then come
+    every `0.18 × √elapsed` seconds: 0.25 s apart for clips of 2 s, 1.4 s apart for clips of 60 s.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=50)
+
+    def learn(self, run_s: float) -> None:
+        """Remembers a prediction that took this many seconds."""
+        self._seen.append(run_s)
+
+    def expected_s(self, typical_s: float) -> float:
+        """How long a prediction takes: the median seen, before the first one what the registry calls typical."""
+        return median(self._seen) if self._seen else typical_s
+
+    def next_s(self, elapsed_s: float) -> float:
+        """Seconds to wait before looking again at a prediction created `elapsed_s` seconds ago."""
+        if len(self._seen) < 3:
+            return _clamp(0.2 * elapsed_s)
+        first_s = 0.9 * min(self._seen)
+        if elapsed_s < first_s:
+            return max(SHORTEST_S, first_s - elapsed_s)
+        return _clamp(0.18 * sqrt(elapsed_s))
+
+
+def _clamp(seconds: float) -> float:
+    return min(max(seconds, SHORTEST_S), LONGEST_S)

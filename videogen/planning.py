@@ -1,0 +1,261 @@
+"""From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
+
+from collections.abc import Container, Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from videogen import durations
+from videogen.clip import ClipRequest, ImageInput, ReferenceUse
+from videogen.errors import Problem, ValidationError
+from videogen.registry import ModelSpec, Registry
+from videogen.scene import Job, Scene
+
+
+class Plan(BaseModel):
+    """Everything a run will ask for, and what it costs. Money is USD, times are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str
+    model: str
+    aspect_ratio: str
+    min_clips: int
+    concurrency: int
+    max_cost: Decimal | None
+    requests: tuple[ClipRequest, ...]
+    reused: frozenset[str]
+    """Ids of the scenes that cost nothing: delivered before, or the same clip as an earlier scene of the job."""
+    warnings: tuple[str, ...]
+
+    @property
+    def to_create(self) -> tuple[ClipRequest, ...]:
+        """The requests that a prediction must be paid for."""
+        return tuple(request for request in self.requests if request.scene.id not in self.reused)
+
+    @property
+    def total_cost(self) -> Decimal:
+        """Price if every prediction succeeds at once."""
+        return sum((request.cost for request in self.to_create), Decimal(0))
+
+    @property
+    def worst_case_cost(self) -> Decimal:
+        """Price if every clip needs all its attempts and all of them are billed."""
+        return sum((request.cost * request.attempts for request in self.to_create), Decimal(0))
+
+    @property
+    def buffer_cost_impact(self) -> float:
+        """Percent that the buffer adds to a clip, on average."""
+        return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as JSON value, as `--dry-run --json` prints it."""
+        return {
+            "job_id": self.job_id,
+            "model": self.model,
+            "aspect_ratio": self.aspect_ratio,
+            "total_cost": str(self.total_cost),
+            "worst_case_cost": str(self.worst_case_cost),
+            "buffer_cost_impact": self.buffer_cost_impact,
+            "warnings": list(self.warnings),
+            "scenes": [self._scene_summary(request) for request in self.requests],
+        }
+
+    def _scene_summary(self, request: ClipRequest) -> dict[str, Any]:
+        reused = request.scene.id in self.reused
+        return {
+            "scene_id": request.scene.id,
+            "target_duration": request.scene.target_duration,
+            "original_target_duration": request.original_target_duration,
+            "buffered_duration": request.buffered_duration,
+            "requested_duration": request.requested_duration,
+            "inputs": request.inputs,
+            "references": request.references.model_dump(mode="json"),
+            "cost": "0" if reused else str(request.cost),
+            "buffer_cost_impact": request.buffer_cost_impact,
+            "reused": reused,
+        }
+
+
+def plan(
+    job: Job,
+    registry: Registry,
+    *,
+    digests: Mapping[str, str] | None = None,
+    buffer: float | None = None,
+    delivered: Container[str] = frozenset(),
+) -> Plan:
+    """What to ask of the model for every scene of the job.
+
+    Args:
+        digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
+        buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
+        delivered: clip keys that were delivered before; they are reused.
+
+    Raises:
+        ValidationError: every reason why the job cannot be run, not the first.
+    """
+    check(job, registry)
+    requests = tuple(
+        _request(job, scene, index, registry, buffer or registry.defaults.duration_buffer, digests or {})
+        for index, scene in enumerate(job.scenes)
+    )
+    return Plan(
+        job_id=job.id,
+        model=job.model,
+        aspect_ratio=job.aspect_ratio,
+        min_clips=min(job.min_clips or registry.defaults.min_clips, len(job.scenes)),
+        concurrency=job.concurrency or registry.defaults.concurrency,
+        max_cost=job.max_cost,
+        requests=requests,
+        reused=_reused(requests, delivered),
+        warnings=tuple(_warnings(job, registry.model(job.model), requests)),
+    )
+
+
+def check(job: Job, registry: Registry) -> None:
+    """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
+    if problems := list(_problems(job, registry.model(job.model), registry)):
+        raise ValidationError(problems)
+
+
+def check_cost(planned: Plan) -> None:
+    """Raises `ValidationError` when the plan alone costs more than the job allows."""
+    if planned.max_cost is not None and planned.total_cost > planned.max_cost:
+        message = f"the plan costs ${planned.total_cost}, more than the ${planned.max_cost} allowed"
+        raise ValidationError([Problem(message, where="max_cost")])
+
+
+def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
+    if job.aspect_ratio not in spec.aspect_ratios:
+        supported = ", ".join(spec.aspect_ratios)
+        yield Problem(f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}", where="aspect_ratio")
+    for index, scene in enumerate(job.scenes):
+        if spec.parameters.image_required and not scene.reference_urls:
+            yield Problem(
+                f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
+                where=f"scenes.{index}.scene_reference_url",
+            )
+        yield from _duration_problem(job, index, scene, spec, _tolerance(job, registry))
+
+
+def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
+    longest = spec.duration.requested(spec.duration.buffered(scene.target_duration, 1.0))
+    if durations.shortfall(scene.target_duration, longest) > tolerance_s:
+        parts = -int(-scene.target_duration // longest)
+        yield Problem(
+            f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s: "
+            f"split the scene into {parts} of {scene.target_duration / parts:g} s",
+            where=f"scenes.{index}.target_duration",
+        )
+
+
+def _request(
+    job: Job, scene: Scene, index: int, registry: Registry, buffer: float, digests: Mapping[str, str]
+) -> ClipRequest:
+    spec = registry.model(job.model)
+    buffered = spec.duration.buffered(scene.target_duration, buffer)
+    requested = spec.duration.requested(buffered)
+    inputs: dict[str, Any] = {
+        **spec.fixed,
+        **spec.aspect_ratios[job.aspect_ratio],
+        **spec.duration.inputs(requested),
+        **_scene_inputs(scene, spec),
+    }
+    images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests)
+    by_length = spec.price.follows_length
+    return ClipRequest(
+        scene=scene,
+        clip_index=index if scene.clip_index is None else scene.clip_index,
+        model=job.model,
+        replicate=spec.replicate,
+        version=spec.version,
+        inputs=inputs | {name: _names(value) for name, value in images.items()},
+        images={image.name: image for value in images.values() for image in _listed(value)},
+        references=uses,
+        aspect_ratio=job.aspect_ratio,
+        buffered_duration=buffered,
+        requested_duration=requested,
+        tolerance_s=_tolerance(job, registry),
+        timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
+        typical_run_s=spec.typical_run_seconds,
+        attempts=job.attempts or registry.defaults.attempts,
+        cost=spec.price.of(requested, spec.typical_run_seconds),
+        gpu_cost_per_s=spec.price.per_gpu_second,
+        buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested) if by_length else 0.0,
+        deliver_fps=spec.delivery.fps,
+        deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
+    )
+
+
+def _scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
+    names = spec.parameters
+    pairs = ((names.prompt, scene.prompt), (names.negative_prompt, scene.negative_prompt), (names.seed, scene.seed))
+    return {name: value for name, value in pairs if name is not None and value is not None}
+
+
+def _image_inputs(
+    scene: Scene, spec: ModelSpec, aspect_ratio: str, inputs: Mapping[str, Any], digests: Mapping[str, str]
+) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
+    """The pictures to send by input name: the model's own list where it applies, else one composed start frame."""
+    sources = scene.reference_urls
+    shown = tuple(shorten(source) for source in sources)
+    native = spec.references
+    if not sources:
+        return {}, ReferenceUse()
+    if native and len(sources) <= native.max and native.requires.items() <= inputs.items():
+        listed = [ImageInput(background=digests[source]) for source in sources]
+        return {native.input: listed}, ReferenceUse(used=shown)
+    if spec.parameters.image is None:
+        return {}, ReferenceUse(dropped=shown)
+    frame = ImageInput(
+        size=spec.frame_size(aspect_ratio),
+        background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
+        characters=tuple(digests[source] for source in scene.character_reference_urls),
+    )
+    return {spec.parameters.image: frame}, ReferenceUse(composed=shown)
+
+
+def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
+    seen: set[str] = set()
+    reused = set()
+    for request in requests:
+        if request.key in seen or request.key in delivered:
+            reused.add(request.scene.id)
+        seen.add(request.key)
+    return frozenset(reused)
+
+
+def _warnings(job: Job, spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+    timeout_s = requests[0].timeout_s
+    if timeout_s < spec.typical_run_seconds:
+        yield f"the timeout of {timeout_s:g} s is below the {spec.typical_run_seconds:g} s that {job.model} typically needs"
+    unheard = (
+        ("references are dropped, the model takes no images", lambda r: r.references.dropped),
+        ("the negative prompt is not sent", lambda r: r.scene.negative_prompt and not spec.parameters.negative_prompt),
+        ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),
+        ("the prompt is not sent, the model takes only an image", lambda _: not spec.parameters.prompt),
+        ("shorter than the target within the tolerance", lambda r: r.requested_duration < r.scene.target_duration),
+    )
+    for what, applies in unheard:
+        if scenes := [request.scene.id for request in requests if applies(request)]:
+            shown = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
+            yield f"{job.model}: {what} ({shown})"
+
+
+def _tolerance(job: Job, registry: Registry) -> float:
+    return registry.defaults.duration_tolerance if job.duration_tolerance is None else job.duration_tolerance
+
+
+def _listed(value: ImageInput | list[ImageInput]) -> list[ImageInput]:
+    return value if isinstance(value, list) else [value]
+
+
+def _names(value: ImageInput | list[ImageInput]) -> str | list[str]:
+    return [image.name for image in value] if isinstance(value, list) else value.name
+
+
+def shorten(source: str) -> str:
+    """A reference's address, short enough to show: `data:` URLs are cut."""
+    return source if len(source) <= 100 else f"{source[:60]}…"

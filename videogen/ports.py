@@ -1,0 +1,96 @@
+"""What the life of a clip needs from outside, as protocols; `videogen.adapters` has the real ones."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from videogen.clip import ImageInput
+from videogen.events import ClipEvent
+
+Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
+TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A prediction as the provider tells it. A status that nobody knows yet counts as `processing`."""
+
+    id: str
+    status: Status
+    output_url: str | None = None
+    error: str | None = None
+    model: str = ""
+    version: str | None = None
+    input: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+    predict_time_s: float | None = None
+    started: bool = True
+    """False while it is known not to have started: nothing is billed then."""
+    data_removed: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+
+class VideoProvider(Protocol):
+    """Where predictions are made. Each method is one call; it raises `CallError` or `AccountError` and repeats nothing."""
+
+    @property
+    def origin(self) -> str:
+        """Whose predictions these are; what was paid for at one origin is not reused for another."""
+
+    async def check_account(self) -> None:
+        """Raises `AuthenticationError` when the token is refused."""
+
+    async def create(
+        self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
+    ) -> Prediction:
+        """Starts a prediction that the provider itself ends after `cancel_after_s`.
+
+        Raises `InputRejectedError` when the same call would be refused again, `OutcomeUnknownError` when it may have
+        been accepted.
+        """
+
+    async def get(self, prediction_id: str) -> Prediction: ...
+
+    async def cancel(self, prediction_id: str) -> Prediction: ...
+
+    def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
+        """The account's predictions, newest first."""
+
+    async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
+        """The URL under which the provider's models can read these bytes."""
+
+    async def download(self, url: str, part: Path) -> None:
+        """Writes what is at `url` to `part`, continuing what is there. Raises `GoneError`, `TransientError`,
+        `BadOutputError` (more than the byte cap), `StorageError`."""
+
+
+class Store(Protocol):
+    """Where a job's files are kept. Names are relative to the job's folder."""
+
+    def scratch(self, name: str) -> Path:
+        """A local path for what is not finished yet; its folder exists."""
+
+    def path(self, name: str) -> Path:
+        """The local path of a finished file."""
+
+    def put(self, scratch: Path, name: str) -> None:
+        """Makes a scratch file a finished one: whole or not at all, also through a crash. Raises `StorageError`."""
+
+    def put_text(self, text: str, name: str) -> None: ...
+
+
+class EventSink(Protocol):
+    def emit(self, event: ClipEvent) -> None: ...
+
+
+class ImageSender(Protocol):
+    async def url(self, image: ImageInput) -> str:
+        """An address the model can read the picture at: `data:`, or uploaded once and reused.
+
+        Raises `UnusableReferenceError`.
+        """

@@ -1,0 +1,313 @@
+"""The remote half of a clip's life: a prediction is found again or created, waited for, and cancelled when given up."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import anyio
+
+from videogen.clip import ClipRequest
+from videogen.errors import (
+    AccountError,
+    CallError,
+    ClipError,
+    GoneError,
+    ModerationError,
+    NotSentError,
+    OutcomeUnknownError,
+    PredictionAbortedError,
+    PredictionCanceledError,
+    PredictionFailedError,
+    UnreachableError,
+    VideogenError,
+)
+from videogen.events import ClipProgress, ClipStarted
+from videogen.journal import Attempt, CostBasis
+from videogen.ports import Prediction
+from videogen.run import Run
+
+PROGRESS_EVERY_S = 2.0
+CANCEL_AFTER_MARGIN_S = 30.0
+"""The provider's own deadline is this far behind the clip's timeout: it matters only when we are gone."""
+CLEAN_UP_S = 8.0
+"""How long an interrupted clip may take to cancel its prediction."""
+CLOCK_SKEW = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt and its prediction. `began` is when it was created, on the monotonic clock in seconds."""
+
+    attempt: Attempt
+    prediction: Prediction
+    began: float
+
+
+# -- found again, or created ------------------------------------------------------------------------------------------
+
+
+async def started(request: ClipRequest, run: Run) -> Running:
+    """The attempt to go on with: one that is open, also from an earlier run, else a new one.
+
+    Raises:
+        ClipError: no prediction can be created for this request now; the attempt is ended or left open in the journal.
+        AccountError: none can be created for any.
+    """
+    attempt = run.journal.open_attempt(run.provider.origin, request.key)
+    running = await _resumed(request, run, run.journal.adopt(attempt, run_id=run.id)) if attempt else None
+    found_again = running is not None
+    running = running or await _created(request, run)
+    run.events.emit(
+        ClipStarted(
+            clip_index=request.clip_index,
+            scene_id=request.scene.id,
+            attempt=len(run.journal.attempts(run.id, request.key)),
+            prediction_id=running.prediction.id,
+            resumed=found_again,
+        )
+    )
+    return running
+
+
+async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running | None:
+    """The prediction of an open attempt; None when there is none, and the attempt is over."""
+    prediction = await (_found(run, attempt) if attempt.prediction_id else _lost(request, run, attempt))
+    if prediction is None:
+        bill(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
+        end(run, attempt, GoneError("the prediction of this attempt is not there any more, or never was"))
+        return None
+    if not attempt.prediction_id:
+        attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
+    elapsed_s = max(0.0, (datetime.now(UTC) - attempt.intended_at).total_seconds())
+    return Running(attempt, prediction, began=time.monotonic() - elapsed_s)
+
+
+async def _found(run: Run, attempt: Attempt) -> Prediction | None:
+    try:
+        return await run.calls.repeat(lambda: run.provider.get(str(attempt.prediction_id)))
+    except GoneError:
+        return None
+    except CallError as exc:
+        raise UnreachableError(f"prediction {attempt.prediction_id} cannot be looked up: {exc}") from exc
+
+
+async def _lost(request: ClipRequest, run: Run, attempt: Attempt) -> Prediction | None:
+    """A run was killed between the intent and the id: the prediction may exist, and then it is in the account's list."""
+    try:
+        return await _search(request, run, await _sendable(request, run), attempt.intended_at)
+    except CallError as exc:
+        raise UnreachableError(f"whether a prediction was created cannot be looked up: {exc}") from exc
+
+
+async def _created(request: ClipRequest, run: Run) -> Running:
+    inputs = await _sendable(request, run)
+    await run.calls.admit_create()
+    attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin)
+    creating = asyncio.ensure_future(_create(request, run, inputs, attempt))
+    try:
+        prediction = await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        await _created_in_vain(request, run, attempt, creating)
+        raise
+    except (ClipError, AccountError) as exc:
+        if not isinstance(exc.__cause__, OutcomeUnknownError):  # nothing was accepted, so nothing is to be paid
+            bill(run, attempt, Decimal(0), "known")
+            end(run, attempt, exc)
+        raise
+    attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
+    return Running(attempt, prediction, began=time.monotonic())
+
+
+async def _create(request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt) -> Prediction:
+    async def create() -> Prediction:
+        try:
+            return await run.provider.create(
+                request.replicate, request.version, inputs, cancel_after_s=request.timeout_s + CANCEL_AFTER_MARGIN_S
+            )
+        except OutcomeUnknownError:
+            if found := await _search(request, run, inputs, attempt.intended_at):
+                return found
+            raise
+
+    try:
+        return await run.calls.repeat(create)
+    except CallError as exc:
+        raise UnreachableError(f"no prediction could be created: {exc}") from exc
+
+
+async def _created_in_vain(
+    request: ClipRequest, run: Run, attempt: Attempt, creating: "asyncio.Future[Prediction]"
+) -> None:
+    """Interrupted while creating: the prediction may be accepted any moment, so it is waited for and then cancelled."""
+    try:
+        with anyio.move_on_after(CLEAN_UP_S, shield=True):
+            prediction = await creating
+            attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
+            await cancel_interrupted(request, run, Running(attempt, prediction, time.monotonic()))
+    except VideogenError:
+        pass  # the attempt stays open: the next run looks for it
+    finally:
+        creating.cancel()
+
+
+async def _search(request: ClipRequest, run: Run, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
+    """The account's prediction with these inputs that no attempt knows of, if there is one."""
+
+    async def search() -> Prediction | None:
+        async for prediction in run.provider.list_since(since - CLOCK_SKEW):
+            if _answers(request, inputs, prediction) and not run.journal.known_predictions([prediction.id]):
+                return prediction
+        return None
+
+    return await run.calls.repeat(search)
+
+
+def _answers(request: ClipRequest, inputs: Mapping[str, Any], prediction: Prediction) -> bool:
+    """Whether the prediction has this request's model and inputs. Pictures are not compared: the provider may show them
+    under other addresses than they were sent with."""
+    if request.version not in (None, prediction.version) or prediction.model not in ("", request.replicate):
+        return False
+    comparable = {name: value for name, value in inputs.items() if value == request.inputs.get(name)}
+    shown = {name: value for name, value in prediction.input.items() if name in comparable}
+    return bool(shown) and all(comparable[name] == value for name, value in shown.items())
+
+
+async def _sendable(request: ClipRequest, run: Run) -> dict[str, Any]:
+    """The request's inputs with an address in place of each picture's name."""
+    urls = {name: await run.images.url(image) for name, image in request.images.items()}
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, list):
+            return [replaced(item) for item in value]
+        return urls.get(value, value) if isinstance(value, str) else value
+
+    return {name: replaced(value) for name, value in request.inputs.items()}
+
+
+# -- waited for -------------------------------------------------------------------------------------------------------
+
+
+async def finished(request: ClipRequest, run: Run, running: Running, timer: asyncio.Timeout) -> Running:
+    """Polls until the prediction has succeeded. Raises the `ClipError` of any other end."""
+    pace, prediction = run.paces[request.replicate], running.prediction
+    progress = _Progress(request, run, running, pace.expected_s(request.typical_run_s))
+    polled = False
+    while not prediction.ended:
+        await progress.sleep(pace.next_s(time.monotonic() - running.began), prediction.status)
+        prediction = await run.calls.repeat(lambda: run.provider.get(running.prediction.id), tries=None, timer=timer)
+        polled = True
+    if polled and prediction.status == "succeeded":
+        pace.learn(time.monotonic() - running.began)
+    running = billed(request, run, replace(running, prediction=prediction))
+    if prediction.status != "succeeded":
+        raise _failure(prediction)
+    return running
+
+
+class _Progress:
+    """Sleeps between polls, and tells every two seconds how far the clip is; what it tells never goes back."""
+
+    def __init__(self, request: ClipRequest, run: Run, running: Running, expected_s: float) -> None:
+        self._request, self._run, self._running, self._expected_s = request, run, running, expected_s
+        self._tell_at = time.monotonic() + PROGRESS_EVERY_S
+
+    async def sleep(self, seconds: float, status: str) -> None:
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            if now >= self._tell_at:
+                self._tell(now - self._running.began, status)
+                self._tell_at = now + PROGRESS_EVERY_S
+            await asyncio.sleep(min(until, self._tell_at) - now)
+
+    def _tell(self, elapsed_s: float, status: str) -> None:
+        self._run.events.emit(
+            ClipProgress(
+                clip_index=self._request.clip_index,
+                scene_id=self._request.scene.id,
+                prediction_id=self._running.prediction.id,
+                status=status,
+                elapsed=round(elapsed_s, 1),
+                fraction=round(min(0.95, elapsed_s / self._expected_s), 3),
+            )
+        )
+
+
+def _failure(prediction: Prediction) -> ClipError:
+    """The error of a prediction that ended without output."""
+    message = f"prediction {prediction.id} {prediction.status}: {prediction.error or 'no reason given'}"
+    if prediction.status == "aborted":
+        return PredictionAbortedError(message)
+    if prediction.status == "canceled":
+        return PredictionCanceledError(message)
+    if prediction.error and ("sensitive" in prediction.error.lower() or "(E005)" in prediction.error):
+        return ModerationError(message)
+    return PredictionFailedError(message)
+
+
+# -- cancelled --------------------------------------------------------------------------------------------------------
+
+
+async def cancelled(request: ClipRequest, run: Run, running: Running) -> Running:
+    """The prediction after it was cancelled remotely: looked at again, since it may have succeeded in the meantime.
+
+    Raises `UnreachableError` when its end cannot be confirmed; the attempt stays open then.
+    """
+    prediction_id = running.prediction.id
+    try:
+        async with asyncio.timeout(CLEAN_UP_S):
+            await _cancel(run, prediction_id)
+            while not (prediction := await run.calls.repeat(lambda: run.provider.get(prediction_id), tries=None)).ended:
+                await asyncio.sleep(0.5)
+    except (TimeoutError, CallError):
+        raise UnreachableError(f"prediction {prediction_id} could not be cancelled; it may still be running") from None
+    return billed(request, run, replace(running, prediction=prediction))
+
+
+async def _cancel(run: Run, prediction_id: str) -> None:
+    """A cancel that fails is not the last word: the prediction is looked at afterwards."""
+    try:
+        await run.provider.cancel(prediction_id)
+    except CallError:
+        pass
+
+
+async def cancel_interrupted(request: ClipRequest, run: Run, running: Running) -> None:
+    """Cancels remotely what an interrupted run leaves behind; what succeeded meanwhile is left for the next run."""
+    with anyio.move_on_after(CLEAN_UP_S, shield=True):
+        running = await cancelled(request, run, running)
+        if running.prediction.status != "succeeded":
+            run.journal.ended(running.attempt, error="interrupted", message="the run was interrupted")
+
+
+# -- paid for, ended --------------------------------------------------------------------------------------------------
+
+
+def billed(request: ClipRequest, run: Run, running: Running) -> Running:
+    """Records what a prediction that ended has cost, and how sure that is."""
+    cost, basis = _cost(request, running.prediction)
+    succeeded = running.prediction.status == "succeeded"
+    return replace(running, attempt=run.journal.billed(running.attempt, cost, basis, succeeded=succeeded))
+
+
+def bill(run: Run, attempt: Attempt, cost: Decimal, basis: CostBasis) -> None:
+    run.journal.billed(attempt, cost, basis, succeeded=False)
+
+
+def end(run: Run, attempt: Attempt, error: VideogenError) -> None:
+    run.journal.ended(attempt, error=error.code, message=str(error))
+
+
+def _cost(request: ClipRequest, prediction: Prediction) -> tuple[Decimal, CostBasis]:
+    if not prediction.started:
+        return Decimal(0), "known"
+    if request.gpu_cost_per_s is not None:
+        if prediction.predict_time_s is None:
+            return request.cost, "estimated"
+        return (request.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))).quantize(Decimal("0.000001")), "known"
+    if prediction.status == "failed":
+        return Decimal(0), "estimated"
+    return request.cost, "known" if prediction.status == "succeeded" else "estimated"

@@ -1,0 +1,151 @@
+"""What is asked: a job and its scenes."""
+
+import re
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from videogen.documents import Document, Loc, read_document
+
+MAX_PROMPT_CHARS = 10_000
+MAX_SCENES = 5_000
+_RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
+
+
+def safe_name(name: str) -> str:
+    """`name`, if it can be a file's name on every system. Raises `ValueError` saying what may be used."""
+    if not _NAME.fullmatch(name) or name.split(".")[0].lower() in _RESERVED_NAMES or name.endswith("."):
+        raise ValueError(
+            f"{name[:40]!r} cannot name a file: use 1 to 80 of letters, digits, '.', '_', '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+class Scene(BaseModel):
+    """One clip that is wanted. Durations are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    """Unique in its job, also when case is ignored; names the clip's files."""
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    target_duration: Seconds
+    original_target_duration: Seconds | None = None
+    """What the composer planned with; None means `target_duration`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    take: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Another number asks for another version of the same scene."""
+    scene_reference_url: str | None = None
+    """Background: https or `data:` URL, or a path beside the job file."""
+    character_reference_urls: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    required: bool = False
+    """The job fails without this clip, however many others there are."""
+    clip_index: Annotated[int, Field(ge=0)] | None = None
+    """Place in the film; where the job does not say, the scene's place in the job, from 0."""
+
+    @field_validator("id")
+    @classmethod
+    def _id_names_a_file(cls, value: str) -> str:
+        return safe_name(value)
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _prompt_is_text(cls, value: str | None) -> str | None:
+        if value is not None and (found := _CONTROL.search(value)):
+            raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
+        return value
+
+    @property
+    def reference_urls(self) -> tuple[str, ...]:
+        """All references, the scene's own first."""
+        return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
+
+
+class Job(BaseModel):
+    """Scenes for one model. What is None here comes from the registry's defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = "job"
+    """Names the job's folder; by default the job file's name without its suffix."""
+    model: str = "kling-v2.5-turbo"
+    aspect_ratio: str = "16:9"
+    min_clips: Annotated[int, Field(ge=1)] | None = None
+    """Fewer delivered clips than this fail the job; capped at the number of scenes."""
+    max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    """USD; None means no cap."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=10)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
+    duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
+    scenes: tuple[Scene, ...]
+
+    @field_validator("id")
+    @classmethod
+    def _id_names_a_folder(cls, value: str) -> str:
+        return safe_name(value)
+
+    @model_validator(mode="after")
+    def _scenes_are_some_and_unique(self) -> Self:
+        if not 1 <= len(self.scenes) <= MAX_SCENES:
+            raise ValueError(f"a job has 1 to {MAX_SCENES} scenes, this one has {len(self.scenes)}")
+        counts = Counter(scene.id.lower() for scene in self.scenes)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise ValueError(f"scene ids must be unique, also when case is ignored: {', '.join(twice[:10])}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_know_their_place(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
+            return data
+        return {**data, "scenes": [_placed(scene, index) for index, scene in enumerate(data["scenes"])]}
+
+
+def _placed(scene: Any, index: int) -> Any:
+    if isinstance(scene, dict) and scene.get("clip_index") is None:
+        return {**scene, "clip_index": index}
+    return scene
+
+
+def read_job(path: Path) -> tuple[Job, Document]:
+    """The job in a TOML or JSON file, which may also be the upstream module's list of clip prompts.
+
+    Raises:
+        ValidationError: every problem of the file, each with its line and column.
+    """
+    document = read_document(path)
+    data = _from_upstream(document) if isinstance(document.data, list) else document.data
+    if isinstance(data, dict):
+        data = {"id": _slug(path.stem), **data}
+    return document.parse(Job, data), document
+
+
+def _from_upstream(document: Document) -> dict[str, Any]:
+    """The scene planner's JSON: `duration` is the target, `clip_index` names the clip, `metadata` is its own affair."""
+    problems: list[tuple[Loc, str]] = [
+        ((index,), "a clip prompt is an object") for index, clip in enumerate(document.data) if not isinstance(clip, dict)
+    ]
+    if problems:
+        raise document.error(problems)
+    return {"scenes": [_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
+
+
+def _upstream_scene(clip: dict[str, Any], index: int) -> dict[str, Any]:
+    renamed = {("target_duration" if key == "duration" else key): value for key, value in clip.items() if value is not None}
+    renamed.pop("metadata", None)
+    number = renamed.get("clip_index", index)
+    return {"id": f"clip-{number:03d}" if isinstance(number, int) else f"clip-{index:03d}", **renamed}
+
+
+def _slug(stem: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "job"

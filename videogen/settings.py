@@ -1,0 +1,70 @@
+"""What the environment says."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic import ValidationError as PydanticError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from videogen.errors import SettingsError
+
+ProviderName = Literal["replicate", "local"]
+
+
+class Settings(BaseSettings):
+    """Read from environment variables when made; every field names its variable."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    replicate_api_token: Annotated[SecretStr | None, Field(validation_alias="REPLICATE_API_TOKEN")] = None
+    replicate_base_url: Annotated[str, Field(validation_alias="REPLICATE_BASE_URL")] = "https://api.replicate.com"
+    duration_buffer: Annotated[
+        float | None, Field(validation_alias="VIDEO_GENERATOR_DURATION_BUFFER", ge=1, allow_inf_nan=False)
+    ] = None
+    """Multiplier for models of continuous duration; None means the registry's."""
+    out: Annotated[Path, Field(validation_alias="VIDEOGEN_OUT")] = Path("out")
+    """Jobs get a folder each in here."""
+    journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
+    """SQLAlchemy URL; None means `journal.db` in `out`."""
+    registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
+    """A `models.toml`; None means the one that came with videogen."""
+    provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
+    """None means Replicate when there is a token for it, else the emulator on this machine."""
+
+    @field_validator("replicate_api_token")
+    @classmethod
+    def _token_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        token = value.get_secret_value().strip()
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("must be one word of printable ASCII characters")
+        return SecretStr(token) if token else None
+
+    def provider_choice(self) -> tuple[ProviderName, str]:
+        """The provider to use, and why."""
+        if self.provider:
+            return self.provider, "asked for"
+        if self.replicate_api_token:
+            return "replicate", "REPLICATE_API_TOKEN is set"
+        return "local", "REPLICATE_API_TOKEN is not set: the emulator on this machine, at no cost"
+
+    def effective_journal_url(self) -> str:
+        return self.journal_url or f"sqlite:///{(self.out / 'journal.db').absolute()}"
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises `SettingsError` naming each variable that is wrong, never its secret."""
+    try:
+        return Settings()
+    except PydanticError as exc:
+        raise SettingsError("\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())) from None
+
+
+def _line(loc: tuple[str | int, ...], message: str, value: object) -> str:
+    name = str(loc[0])
+    if name == "VIDEO_GENERATOR_DURATION_BUFFER":
+        message = "must be a number of at least 1"
+    shown = "" if "TOKEN" in name else f", not {str(value)[:60]!r}"
+    return f"{name}: {message.removeprefix('Value error, ')}{shown}"

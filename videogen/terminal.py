@@ -1,0 +1,298 @@
+"""What the commands show a person: the plan, a run as it goes on, its result."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from videogen.bootstrap import Options, Prepared, handing_over, prepare
+from videogen.clip import Batch
+from videogen.events import ClipCompleted, ClipEvent, ClipRetrying, ClipStarted, RunStarted
+from videogen.planning import Plan
+from videogen.registry import Continuous, read_registry
+from videogen.scene import Job
+from videogen.settings import read_settings
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+ACCOUNT_CODES = {"authentication", "billing"}
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
+    """Prints what the job would ask for and cost. Returns the exit code."""
+    prepared = asyncio.run(prepare(job, options))
+    if as_json:
+        print(json.dumps(prepared.plan.summary(), indent=2, ensure_ascii=False))
+        return 0
+    console = _console(stderr=False)
+    console.print(_provider_line(prepared))
+    console.print(_plan_table(prepared.plan))
+    _print_totals(console, prepared.plan)
+    return 0
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("scene", title=f"{plan.job_id}: {plan.model}, {plan.aspect_ratio}", title_justify="left")
+    for column in ("target s", "buffered s", "requested s", "adds %", "cost $"):
+        table.add_column(column, justify="right")
+    table.add_column("inputs", overflow="fold")
+    table.add_column("references", overflow="fold")
+    for request in plan.requests:
+        reused = request.scene.id in plan.reused
+        uses = request.references.model_dump()
+        table.add_row(
+            escape(request.scene.id),
+            f"{request.scene.target_duration:g}",
+            f"{request.buffered_duration:g}",
+            f"{request.requested_duration:g}",
+            f"{request.buffer_cost_impact:g}",
+            "reused" if reused else str(request.cost),
+            escape(", ".join(f"{name}={value}" for name, value in request.inputs.items() if _is_short(value))),
+            escape("; ".join(f"{use}: {', '.join(sources)}" for use, sources in uses.items() if sources)),
+        )
+    return table
+
+
+def _is_short(value: Any) -> bool:
+    return not isinstance(value, list) and len(str(value)) <= 24
+
+
+def _print_totals(console: Console, plan: Plan) -> None:
+    console.print(
+        f"{len(plan.to_create)} of {len(plan.requests)} clips to make for ${plan.total_cost}, "
+        f"${plan.worst_case_cost} if every attempt is needed; the buffer adds {plan.buffer_cost_impact:g} % on average"
+    )
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def _provider_line(prepared: Prepared) -> str:
+    place = "" if prepared.provider == "local" else f" at {prepared.origin}"
+    return escape(f"provider: {prepared.provider}{place} ({prepared.why})")
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+def run_job(job: Job, options: Options, *, as_json: bool) -> int:
+    """Runs the flow on the job and prints its result. Returns the exit code."""
+    interruption = Interruption()
+    try:
+        return asyncio.run(_run(job, options, as_json, interruption))
+    except asyncio.CancelledError:
+        print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
+        return interruption.exit_code
+
+
+async def _run(job: Job, options: Options, as_json: bool, interruption: "Interruption") -> int:
+    console = _console(stderr=as_json)
+    prepared = await prepare(job, options)
+    await _check_account(prepared)
+    console.print(_provider_line(prepared))
+    _print_totals(console, prepared.plan)
+    lines = ProgressLines(console, prepared.plan)
+    interruption.watch(asyncio.current_task(), lines)
+    await _call_flow(prepared, console, lines, interruption)
+    batch = Batch.model_validate(_manifest(prepared.folder))
+    if as_json:
+        print(batch.manifest(), end="")
+    else:
+        _print_result(console, batch, prepared.folder)
+    return _exit_code(batch)
+
+
+async def _check_account(prepared: Prepared) -> None:
+    """A refused token is said before Prefect is started, in one line."""
+    token = prepared.settings.replicate_api_token
+    if prepared.provider == "replicate" and prepared.plan.to_create and token:
+        from videogen.adapters.replicate import ReplicateProvider
+        from videogen.calls import Calls
+
+        provider = ReplicateProvider(token.get_secret_value(), base_url=prepared.settings.replicate_base_url)
+        try:
+            await Calls().repeat(provider.check_account, tries=4)
+        finally:
+            await provider.aclose()
+
+
+async def _call_flow(prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption") -> None:
+    _set_up_prefect()
+    began = time.monotonic()
+    if not os.environ.get("PREFECT_API_URL"):
+        console.print("starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
+    from flows.generate import generate
+
+    def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+        if isinstance(event, RunStarted):
+            console.print(f"Prefect is there after {time.monotonic() - began:.1f} s")
+            interruption.arm()  # Prefect has put its own handler in place
+        lines.show(event, payload)
+
+    with handing_over(prepared, on_event):
+        await generate(prepared.job, prepared.options, return_state=True)
+
+
+def _set_up_prefect() -> None:
+    """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
+    for name, value in {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for computed in ("total_clips", "successful_clips", "failed_clips", "total_cost"):
+        data.pop(computed)
+    return data
+
+
+class ProgressLines:
+    """One line for each step of a clip that a person waits for."""
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self._console = console
+        self._models = plan.model
+        self.running: dict[str, str] = {}
+        """Prediction ids by the scene they are for."""
+
+    def show(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+        if isinstance(event, ClipStarted):
+            self.running[event.scene_id] = event.prediction_id
+            again = "continued" if event.resumed else "started"
+            self._line(event.scene_id, f"{again}, attempt {event.attempt}, prediction {event.prediction_id}")
+        elif isinstance(event, ClipRetrying):
+            self.running.pop(event.scene_id, None)
+            self._line(event.scene_id, f"attempt {event.attempt} failed, trying again: {event.error.message}")
+        elif isinstance(event, ClipCompleted):
+            self.running.pop(event.clip.scene_id, None)
+            self._line(event.clip.scene_id, f"[{payload['completed']}/{payload['total']}] {_outcome(event)}")
+
+    def _line(self, scene_id: str, text: str) -> None:
+        self._console.print(f"  {scene_id}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _outcome(event: ClipCompleted) -> str:
+    clip = event.clip
+    if clip.error:
+        return f"failed ({clip.error.code}): {clip.error.message}"
+    size = f"{clip.actual_duration:.2f} s, {clip.width}x{clip.height}, {clip.fps:g} fps"
+    return f"reused, {size}" if clip.reused else f"delivered in {clip.generation_time:.1f} s: {size}, ${clip.cost}"
+
+
+def _print_result(console: Console, batch: Batch, folder: Path) -> None:
+    table = Table("scene", "status", title=f"{batch.job_id}: {batch.verdict.status}", title_justify="left")
+    for column in ("target s", "actual s", "size", "fps", "attempts", "cost $"):
+        table.add_column(column, justify="right")
+    table.add_column("file or reason", overflow="fold")
+    for clip in batch.clips:
+        table.add_row(
+            escape(clip.scene_id),
+            "reused" if clip.reused else clip.status,
+            f"{clip.target_duration:g}",
+            "" if clip.actual_duration is None else f"{clip.actual_duration:.2f}",
+            f"{clip.width}x{clip.height}" if clip.width else "",
+            f"{clip.fps:g}" if clip.fps else "",
+            str(clip.attempts),
+            str(clip.cost),
+            escape(clip.error.message if clip.error else str(clip.video_path)),
+        )
+    console.print(table)
+    console.print(
+        escape(f"{batch.verdict.status}: {batch.verdict.reason}; ${batch.total_cost} in {batch.total_generation_time:.1f} s")
+    )
+    console.print(f"clips and manifest.json are in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _exit_code(batch: Batch) -> int:
+    if any(clip.error and clip.error.code in ACCOUNT_CODES for clip in batch.clips):
+        return 3
+    return 1 if batch.verdict.status == "failed" else 0
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM: the first cancels the run and its predictions, the second leaves at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 130
+        self._task: Task[Any] | None = None
+        self._lines: ProgressLines | None = None
+
+    def watch(self, task: "Task[Any] | None", lines: ProgressLines) -> None:
+        self._task, self._lines = task, lines
+        self.arm()
+
+    def arm(self) -> None:
+        with suppress(NotImplementedError):  # not on Windows, where Ctrl-C cancels the main task as it is
+            for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+                asyncio.get_running_loop().add_signal_handler(number, self._interrupt, code)
+
+    def _interrupt(self, code: int) -> None:
+        self.exit_code = code
+        task, self._task = self._task, None
+        if task is None:
+            self._leave()
+        else:
+            print("interrupted: cancelling what runs; once more to leave at once", file=sys.stderr)
+            task.cancel()
+
+    def _leave(self) -> None:
+        running = self._lines.running.values() if self._lines else ()
+        for prediction_id in running:
+            print(f"may still be running: prediction {prediction_id}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(self.exit_code)
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def show_models(*, as_json: bool) -> None:
+    """Prints the registry."""
+    registry = read_registry(read_settings().registry)
+    if as_json:
+        print(registry.model_dump_json(indent=2, exclude_none=True))
+        return
+    table = Table("model", "ratios", "seconds", "price $", "typically", "needs an image")
+    for name, spec in registry.models.items():
+        duration = spec.duration
+        lengths = duration.accepts if isinstance(duration, Continuous) else [size.seconds for size in duration.sizes]
+        price = spec.price
+        each = price.per_second and f"{price.per_second} a second"
+        table.add_row(
+            name,
+            ", ".join(spec.aspect_ratios),
+            ", ".join(f"{s:g}" for s in lengths) if lengths else f"{duration.min:g} to {duration.max:g}",  # type: ignore[union-attr]
+            str(each or (price.per_gpu_second and f"{price.per_gpu_second} a GPU second") or _per_clip(price.per_clip)),
+            f"{spec.typical_run_seconds:g} s",
+            "yes" if spec.parameters.image_required else "no",
+        )
+    _console(stderr=False).print(table)
+
+
+def _per_clip(price: Any) -> str:
+    if not isinstance(price, dict):
+        return f"{price} a clip"
+    return ", ".join(f"{cost} for {seconds:g} s" for seconds, cost in price.items())
+
+
+def _console(*, stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False)
