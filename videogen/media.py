@@ -143,7 +143,7 @@ def conform(
             if picture is None:
                 _copy(container, stream, target)
             else:
-                _encode(container, stream, None, target, picture)
+                _encode(container, stream, audio if keep_audio else None, target, picture)
     return True
 
 

@@ -1,0 +1,570 @@
+"""Whether a file is a whole video, and what is made of it."""
+
+import hashlib
+import io
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from videogen.errors import BadOutputError, StorageError
+from videogen.media import check, conform, poster
+
+Damage = Callable[[bytearray], bytes | bytearray]
+
+
+def film(
+    path: Path,
+    *,
+    size: tuple[int, int] = (320, 180),
+    fps: int = 24,
+    frames: int = 48,
+    picture: Callable[[int], Image.Image] | None = None,
+    sound: bool = False,
+    moov_first: bool = True,
+) -> Path:
+    """Encode a real mp4: noise that moves, unless `picture` draws each frame."""
+    paint = picture or moving(size)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"} if moov_first else {}) as target:
+        video = target.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        audio = target.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for index in range(frames):
+            frame = av.VideoFrame.from_image(paint(index))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            target.mux(video.encode(frame))
+            if audio is not None:
+                target.mux(audio.encode(hiss(index, 48000 // fps)))
+        target.mux(video.encode(None))
+        if audio is not None:
+            target.mux(audio.encode(None))
+    return path
+
+
+def moving(size: tuple[int, int]) -> Callable[[int], Image.Image]:
+    width, height = size
+    noise = Image.frombytes("L", (64, 64), random.Random(1).randbytes(64 * 64)).convert("RGB")
+    wide = noise.resize((width + 64, height + 64), Image.Resampling.BICUBIC)
+    return lambda index: wide.crop((index % 64, index % 32, index % 64 + width, index % 32 + height))
+
+
+def shown(frame: av.VideoFrame) -> Image.Image:
+    """The frame as a player shows it that reads it as bt709."""
+    image = frame.to_image(src_colorspace="ITU709")  # type: ignore[no-untyped-call]
+    assert isinstance(image, Image.Image)
+    return image
+
+
+def hiss(index: int, samples: int) -> av.AudioFrame:
+    frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
+    frame.planes[0].update(random.Random(index).randbytes(samples * 2).ljust(frame.planes[0].buffer_size, b"\0"))
+    frame.sample_rate, frame.pts, frame.time_base = 48000, index * samples, Fraction(1, 48000)
+    return frame
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("films")
+
+
+@pytest.fixture(scope="session")
+def whole(folder: Path) -> Path:
+    """Two seconds at 24 frames a second, 320x180, its header before its pictures."""
+    return film(folder / "whole.mp4")
+
+
+@pytest.fixture(scope="session")
+def heard(folder: Path) -> Path:
+    """One second of noise to see and to hear."""
+    return film(folder / "heard.mp4", frames=24, sound=True)
+
+
+@pytest.fixture(scope="session")
+def slow(folder: Path) -> Path:
+    """Three seconds at 8 frames a second, 208x120: nearly, but not quite, 16:9."""
+    return film(folder / "slow.mp4", size=(208, 120), fps=8, frames=24)
+
+
+# --- check: what is whole
+
+
+def test_a_whole_clip_is_measured_exactly(whole: Path) -> None:
+    """Every figure is the clip's own, none is rounded or guessed."""
+    measured = check(whole)
+    assert (measured.duration, measured.width, measured.height) == (2.0, 320, 180)
+    assert (measured.fps, measured.frames, measured.codec) == (24.0, 48, "h264")
+    assert (measured.has_audio, measured.warnings) == (False, ())
+    assert measured.size_bytes == len(whole.read_bytes())
+    assert measured.sha256 == hashlib.sha256(whole.read_bytes()).hexdigest()
+
+
+def test_sound_is_noticed_and_does_not_count_as_duration(heard: Path) -> None:
+    """The duration is that of the pictures, though the sound is a little longer."""
+    measured = check(heard)
+    assert measured.has_audio
+    assert measured.duration == 1.0
+
+
+def test_a_header_at_the_end_is_as_good(tmp_path: Path) -> None:
+    """moov after mdat is how most encoders write; it is whole too."""
+    assert check(film(tmp_path / "late.mp4", moov_first=False)).frames == 48
+
+
+def test_quicktime_is_taken_too(tmp_path: Path, whole: Path) -> None:
+    """The QuickTime brand is the same container."""
+    path = tmp_path / "quick.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mov") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    assert path.read_bytes()[8:12] == b"qt  "
+    assert check(path).frames == 48
+
+
+def still(size: tuple[int, int], color: tuple[int, int, int] | None) -> Callable[[int], Image.Image]:
+    picture = moving(size)(0) if color is None else Image.new("RGB", size, color)
+    return lambda index: picture
+
+
+def spark(index: int) -> Image.Image:
+    """Night, and one lamp that stays lit."""
+    picture = Image.new("RGB", (320, 180))
+    picture.paste((255, 240, 200), (150 + index, 80, 170 + index, 100))
+    return picture
+
+
+def late(index: int) -> Image.Image:
+    """Black for most of the clip, a grey picture at its end."""
+    return Image.new("RGB", (320, 180), (0, 0, 0) if index < 30 else (90, 90, 90))
+
+
+@pytest.mark.parametrize(
+    ("picture", "warnings"),
+    [
+        pytest.param(still((320, 180), (0, 0, 0)), ("black",), id="black"),
+        pytest.param(still((320, 180), None), ("frozen",), id="frozen"),
+        pytest.param(still((320, 180), (200, 200, 200)), ("frozen",), id="frozen-grey"),
+        pytest.param(spark, (), id="small-thing-moves-at-night"),
+        pytest.param(late, (), id="black-only-at-first"),
+    ],
+)
+def test_black_and_frozen_clips_are_whole_but_warned_of(
+    tmp_path: Path, picture: Callable[[int], Image.Image], warnings: tuple[str, ...]
+) -> None:
+    """The warning needs the flaw from start to end: a fade-in or a small move is a film."""
+    assert check(film(tmp_path / "clip.mp4", picture=picture)).warnings == warnings
+
+
+# --- check: what is not
+
+
+def cut_in_half(data: bytearray) -> bytes:
+    return bytes(data[: len(data) // 2])
+
+
+def cut_by_one(data: bytearray) -> bytes:
+    return bytes(data[:-1])
+
+
+def zero_tail(data: bytearray) -> bytearray:
+    data[-len(data) // 4 :] = bytes(-(-len(data) // 4))
+    return data
+
+
+def zero_hole(data: bytearray) -> bytearray:
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    return data
+
+
+def flip_bytes(data: bytearray) -> bytearray:
+    """Eight bits of the pictures, as a bad disk does."""
+    dice = random.Random(7)
+    for _ in range(8):
+        data[dice.randrange(data.index(b"mdat") + 1000, len(data))] ^= 1 << dice.randrange(8)
+    return data
+
+
+def swap_blocks(data: bytearray) -> bytearray:
+    """Two blocks of a resumed download in the wrong order."""
+    data[-8192:] = data[-4096:] + data[-8192:-4096]
+    return data
+
+
+def scramble_header(data: bytearray) -> bytearray:
+    start = data.index(b"moov") + 200
+    data[start : start + 300] = bytes(300)
+    return data
+
+
+def drop_pictures(data: bytearray) -> bytes:
+    start = data.index(b"mdat") - 4
+    return bytes(data[:start]) + struct.pack(">I4s", 8, b"mdat")
+
+
+def append_page(data: bytearray) -> bytes:
+    return bytes(data) + b"<html>502 Bad Gateway</html>"
+
+
+def cut_endless(data: bytearray) -> bytes:
+    """A box that says it ends where the file does cannot tell that it was cut; its last packet can."""
+    start = data.index(b"mdat") - 4
+    data[start : start + 4] = bytes(4)
+    return bytes(data[:-100])
+
+
+def promise_more(data: bytearray) -> bytearray:
+    """A table of times for twice as many frames as there are."""
+    for field in (data.index(b"mdhd") + 20, data.index(b"stts") + 12, data.index(b"elst") + 12):
+        (value,) = struct.unpack_from(">I", data, field)
+        struct.pack_into(">I", data, field, value * 2)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        pytest.param(cut_in_half, "cut: its mdat ends at byte", id="cut-with-moov-first"),
+        pytest.param(cut_by_one, "cut: its mdat ends at byte", id="cut-by-one-byte"),
+        pytest.param(zero_tail, "damaged", id="zeroed-tail"),
+        pytest.param(zero_hole, "damaged", id="zeroed-hole"),
+        pytest.param(flip_bytes, "damaged", id="flipped-bits"),
+        pytest.param(swap_blocks, "damaged", id="swapped-blocks"),
+        pytest.param(scramble_header, "it holds no video stream", id="scrambled-header"),
+        pytest.param(drop_pictures, "it holds no frames", id="header-without-pictures"),
+        pytest.param(append_page, "ends at byte", id="page-appended"),
+        pytest.param(cut_endless, "cut: a packet at byte", id="cut-without-a-length"),
+        pytest.param(promise_more, "promises 4.000 s, but only 2.000 s", id="promises-more"),
+    ],
+)
+def test_damage_is_caught(tmp_path: Path, whole: Path, damage: Damage, says: str) -> None:
+    """Every damage that a download or a disk can do is found, and the message names the file."""
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(damage(bytearray(whole.read_bytes())))
+    with pytest.raises(BadOutputError, match=says) as caught:
+        check(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_cut_with_the_header_last_is_caught(tmp_path: Path) -> None:
+    """The other half of all cut files have no header at all."""
+    path = film(tmp_path / "late.mp4", moov_first=False)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(BadOutputError, match=r"cut|without moov"):
+        check(path)
+
+
+def test_damaged_sound_is_caught(tmp_path: Path, heard: Path) -> None:
+    """A clip that can be seen but not heard is not whole."""
+    path, data = tmp_path / "damaged.mp4", bytearray(heard.read_bytes())
+    with av.open(str(heard)) as source:
+        spots = [(p.pos, p.size) for p in source.demux(source.streams.audio[0]) if p.size]
+    for position, size in spots[5:15]:
+        assert position is not None
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    with pytest.raises(BadOutputError, match="damaged"):
+        check(path)
+
+
+def image_bytes(form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"\n<!DOCTYPE html><title>Just a moment</title>", "HTML.*Just a moment", id="html"),
+        pytest.param(b'{"detail": "Not found."}', "JSON.*Not found", id="json"),
+        pytest.param(b"upstream connect error", "text.*upstream connect", id="text"),
+        pytest.param(image_bytes("PNG"), "PNG", id="png"),
+        pytest.param(image_bytes("JPEG"), "JPEG", id="jpeg"),
+        pytest.param(image_bytes("GIF"), "GIF", id="gif"),
+        pytest.param(b"\x1a\x45\xdf\xa3" + bytes(64), "WebM", id="webm"),
+        pytest.param(bytes(4096), "zeros", id="zeros"),
+        pytest.param(b"\x07\x01\x99\x80" * 16, "unknown, first bytes 07 01 99 80", id="unknown"),
+        pytest.param(struct.pack(">I4s4s", 12, b"ftyp", b"isom"), "without moov, mdat", id="ftyp-alone"),
+        pytest.param(struct.pack(">I4s4sI4s", 12, b"ftyp", b"isom", 3, b"moov"), "damaged at byte 12", id="tiny-box"),
+        pytest.param(struct.pack(">I4s", 8, b"free") * 200_000, "boxes", id="endless-boxes"),
+    ],
+)
+def test_what_came_instead_is_named(tmp_path: Path, data: bytes, says: str) -> None:
+    """A page, an error answer or a picture named .mp4 is called what it is."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(data)
+    with pytest.raises(BadOutputError, match=says):
+        check(path)
+
+
+def test_a_quoted_answer_carries_no_terminal_codes(tmp_path: Path) -> None:
+    """What a stranger wrote is printed, so it must not steer the terminal."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"<p>\x1b[2J\x07gone")
+    with pytest.raises(BadOutputError) as caught:
+        check(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
+    """Not the provider's fault, so not its error."""
+    nothing, out = tmp_path / "nothing.mp4", tmp_path / "out"
+    with pytest.raises(StorageError, match="No such file"):
+        check(nothing)
+    with pytest.raises(StorageError, match="No such file"):
+        poster(nothing, out)
+    with pytest.raises(StorageError, match="No such file"):
+        conform(nothing, out, ratio=(1, 1), fps=None, size=None, keep_audio=True)
+
+
+# --- poster
+
+
+@pytest.mark.parametrize(
+    ("max_edge_px", "size"),
+    [pytest.param(960, (320, 180), id="never-enlarged"), pytest.param(160, (160, 90), id="ratio-kept")],
+)
+def test_a_poster_keeps_the_ratio(tmp_path: Path, whole: Path, max_edge_px: int, size: tuple[int, int]) -> None:
+    """The longer edge is at most what was asked."""
+    poster(whole, tmp_path / "poster.jpg", max_edge_px=max_edge_px)
+    with Image.open(tmp_path / "poster.jpg") as image:
+        assert (image.format, image.size, dict(image.getexif())) == ("JPEG", size, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["poster.jpg"]
+
+
+def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
+    """Not the first frame, which is often the start image or black."""
+    film(tmp_path / "clip.mp4", picture=lambda index: Image.new("L", (320, 180), 40 + 4 * index).convert("RGB"))
+    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    with Image.open(tmp_path / "poster.jpg") as image:
+        assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(40 + 4 * 16, abs=4)
+
+
+def test_a_poster_looks_past_black(tmp_path: Path) -> None:
+    """A clip that is black a third of the way in is shown by a later frame."""
+    film(tmp_path / "clip.mp4", picture=late)
+    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    with Image.open(tmp_path / "poster.jpg") as image:
+        assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(90, abs=4)
+
+
+def test_a_black_clip_still_gets_a_poster(tmp_path: Path) -> None:
+    """There is nothing better to show than what there is."""
+    film(tmp_path / "clip.mp4", picture=still((320, 180), (0, 0, 0)), frames=3)
+    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    assert (tmp_path / "poster.jpg").stat().st_size > 0
+
+
+def test_a_poster_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None:
+    """And nothing is left behind."""
+    with pytest.raises(StorageError, match="No such file"):
+        poster(whole, tmp_path / "missing" / "poster.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- conform
+
+
+def reframe(
+    source: Path,
+    out: Path,
+    ratio: tuple[int, int] | None = None,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    keep_audio: bool = True,
+    tolerance: float = 0.01,
+) -> bool:
+    """`conform` with nothing asked for but what is named."""
+    return conform(source, out, ratio=ratio, fps=fps, size=size, keep_audio=keep_audio, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size"),
+    [
+        pytest.param((16, 9), (208, 116), id="16:9"),
+        pytest.param((9, 16), (66, 120), id="9:16"),
+        pytest.param((1, 1), (120, 120), id="1:1"),
+        pytest.param((4, 3), (160, 120), id="4:3"),
+        pytest.param((3, 4), (90, 120), id="3:4"),
+        pytest.param((21, 9), (208, 88), id="21:9"),
+    ],
+)
+def test_a_clip_is_cropped_to_the_ratio(
+    tmp_path: Path, slow: Path, ratio: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """The largest even picture of the ratio is cut out, and the frames stay as many and as long."""
+    assert reframe(slow, tmp_path / "out.mp4", ratio=ratio)
+    measured = check(tmp_path / "out.mp4")
+    assert (measured.width, measured.height) == size
+    assert (measured.frames, measured.duration) == (24, 3.0)
+
+
+def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
+    """What is in the middle stays in the middle; both edges go."""
+
+    def target(index: int) -> Image.Image:
+        picture = Image.new("RGB", (320, 180), (200, 40, 40))
+        picture.paste((40, 160, 60), (80, 0, 240, 180))
+        return picture
+
+    film(tmp_path / "clip.mp4", picture=target, frames=4)
+    reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", size=(160, 180))
+    poster(tmp_path / "out.mp4", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        difference = ImageChops.difference(image.convert("RGB"), Image.new("RGB", image.size, (40, 160, 60)))
+    assert max(ImageStat.Stat(difference.crop((4, 4, 156, 176))).mean) < 8
+
+
+@pytest.fixture(scope="session")
+def padded(folder: Path) -> Path:
+    """1920x1088: sixteen-pixel blocks, 0.7 % off 16:9."""
+    return film(folder / "padded.mp4", size=(1920, 1088), frames=4)
+
+
+def test_a_ratio_within_the_tolerance_is_left_alone(tmp_path: Path, padded: Path) -> None:
+    """Eight lines are not worth encoding a clip again."""
+    assert not reframe(padded, tmp_path / "out.mp4", ratio=(16, 9))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tolerance_is_the_callers(tmp_path: Path, padded: Path) -> None:
+    """With half a percent the padding lines go."""
+    assert reframe(padded, tmp_path / "out.mp4", ratio=(16, 9), tolerance=0.005)
+    measured = check(tmp_path / "out.mp4")
+    assert (measured.width, measured.height) == (1920, 1080)
+
+
+@pytest.mark.parametrize(
+    "fps", [pytest.param(24.0, id="thrice"), pytest.param(30.0, id="uneven"), pytest.param(5.0, id="fewer")]
+)
+def test_the_frame_rate_changes_and_the_duration_does_not(tmp_path: Path, slow: Path, fps: float) -> None:
+    """Frames are repeated or left out; the last one is held to its end."""
+    assert reframe(slow, tmp_path / "out.mp4", fps=fps)
+    measured = check(tmp_path / "out.mp4")
+    assert measured.fps == fps
+    assert measured.duration == pytest.approx(3.0, abs=1 / fps)
+    assert measured.frames == round(3.0 * fps)
+
+
+def test_frames_are_repeated_not_blended(tmp_path: Path) -> None:
+    """A cut from dark to light stays a cut: every frame is one or the other."""
+    film(
+        tmp_path / "clip.mp4",
+        fps=8,
+        frames=8,
+        picture=lambda index: Image.new("RGB", (320, 180), (40, 40, 40) if index < 4 else (200, 200, 200)),
+    )
+    reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", fps=24)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        means = [ImageStat.Stat(shown(frame)).mean[0] for frame in container.decode(video=0)]
+    assert len(means) == 24
+    assert [round(mean / 10) for mean in means] == [4] * 12 + [20] * 12
+
+
+def test_a_rate_within_the_tolerance_is_left_alone(tmp_path: Path, whole: Path) -> None:
+    """23.976 is 24 to the eye."""
+    assert not reframe(whole, tmp_path / "out.mp4", fps=24000 / 1001)
+
+
+def test_a_size_is_cropped_to_and_scaled_to(tmp_path: Path, slow: Path) -> None:
+    """The model's own picture, 208x120, becomes the square asked for, without being squeezed."""
+    assert reframe(slow, tmp_path / "out.mp4", size=(256, 256))
+    measured = check(tmp_path / "out.mp4")
+    assert (measured.width, measured.height) == (256, 256)
+
+
+def test_nothing_asked_is_nothing_written(tmp_path: Path, heard: Path) -> None:
+    """A clip that is as asked is not touched."""
+    assert not reframe(heard, tmp_path / "out.mp4", ratio=(16, 9), fps=24, size=(320, 180))
+    assert list(tmp_path.iterdir()) == []
+
+
+def packets(path: Path, kind: str) -> list[bytes]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0] if kind == "video" else container.streams.audio[0]
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def test_dropping_the_sound_copies_the_picture(tmp_path: Path, heard: Path) -> None:
+    """The pictures come out byte for byte; encoding them again would cost quality and time."""
+    assert reframe(heard, tmp_path / "out.mp4", keep_audio=False)
+    assert not check(tmp_path / "out.mp4").has_audio
+    assert packets(tmp_path / "out.mp4", "video") == packets(heard, "video")
+
+
+def test_kept_sound_is_copied_while_the_picture_changes(tmp_path: Path, heard: Path) -> None:
+    """The sound comes out byte for byte beside the new picture."""
+    assert reframe(heard, tmp_path / "out.mp4", ratio=(1, 1))
+    assert check(tmp_path / "out.mp4").has_audio
+    assert packets(tmp_path / "out.mp4", "audio") == packets(heard, "audio")
+
+
+def test_a_conformed_clip_plays_at_once_and_says_its_colours(tmp_path: Path, slow: Path) -> None:
+    """The header comes first, and the colours are tagged, so that browsers agree on both."""
+    reframe(slow, tmp_path / "out.mp4", ratio=(1, 1))
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+
+
+def test_a_conformed_clip_keeps_its_colours(tmp_path: Path) -> None:
+    """Tagging bt709 what was bt601 would turn a red orange."""
+    film(tmp_path / "clip.mp4", picture=still((320, 180), (190, 40, 30)), frames=4)
+    reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", ratio=(1, 1))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frame = next(container.decode(video=0))
+        mean = ImageStat.Stat(shown(frame)).mean
+    assert mean == pytest.approx([190, 40, 30], abs=6)
+
+
+def test_a_damaged_source_leaves_nothing(tmp_path: Path) -> None:
+    """No half-made clip appears under the final name, nor beside it."""
+    source = tmp_path / "damaged.mp4"
+    source.write_bytes(b"\0\0\0\x0cftypisom")
+    with pytest.raises(BadOutputError, match="damaged"):
+        reframe(source, tmp_path / "out.mp4", ratio=(1, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.mp4"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from videogen.errors import StorageError
+from videogen.media import conform
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    conform(Path(sys.argv[1]), Path(sys.argv[2]), ratio=(1, 1), fps=60, size=None, keep_audio=True)
+except StorageError as exc:
+    print(exc)
+"""
+
+
+def test_a_full_disk_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None:
+    """Whatever had been written is removed, so that the disk is not fuller than before."""
+    out = tmp_path / "out.mp4"
+    command = [sys.executable, "-c", FULL_DISK, str(whole), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith(f"{out}: cannot be written: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+LIGHT = "import sys, videogen.media, videogen.references; print(*{'av', 'PIL', 'httpx'} & sys.modules.keys())"
+
+
+def test_importing_costs_nothing() -> None:
+    """A plan or a help text loads no decoder, no image library and no HTTP client."""
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == ""
