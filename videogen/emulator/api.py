@@ -19,7 +19,7 @@ from videogen.emulator.listing import page
 from videogen.emulator.models import Model
 from videogen.emulator.pace import RateLimit
 from videogen.emulator.predictions import Prediction, Predictions
-from videogen.emulator.problems import Problem, not_found, throttled, unauthenticated
+from videogen.emulator.problems import ApiError, not_found, throttled, unauthenticated
 from videogen.emulator.requests import CreateRequest, official_request, version_request
 from videogen.emulator.settings import EmulatorSettings
 from videogen.emulator.uploads import MAX_BYTES, Upload, Uploads
@@ -116,7 +116,7 @@ class Api:
         async with request.form() as form:
             part = form.get("content")
             if not isinstance(part, UploadFile):
-                raise Problem(400, "Missing content", title="Bad request")
+                raise ApiError(400, "Missing content", title="Bad request")
             if (part.size or 0) > MAX_BYTES:
                 raise _too_large()
             content = await part.read()
@@ -185,5 +185,5 @@ def _model(owner: str, name: str) -> Model:
     return model
 
 
-def _too_large() -> Problem:
-    return Problem(413, "Files must be less than 100MB in size")
+def _too_large() -> ApiError:
+    return ApiError(413, "Files must be less than 100MB in size")

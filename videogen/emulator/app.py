@@ -34,7 +34,7 @@ def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(Api(settings, ledger, predictions, uploads).router())
     app.include_router(Delivery(ledger, predictions).router())
-    app.add_exception_handler(problems.Problem, problems.answer)
+    app.add_exception_handler(problems.ApiError, problems.answer)
     app.add_exception_handler(HTTPException, _no_route)
     _add_ledger(app, ledger)
     return app
@@ -51,9 +51,9 @@ def _add_ledger(app: FastAPI, ledger: Ledger) -> None:
         return Response(status_code=204)
 
 
-async def _no_route(request: Request, exc: Exception) -> Response:
+async def _no_route(_request: Request, exc: Exception) -> Response:
     """404 and 405 of the router in the API's own words."""
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
         return problems.not_found().response()
-    return problems.Problem(exc.status_code, exc.detail, headers=exc.headers).response()
+    return problems.ApiError(exc.status_code, exc.detail, headers=exc.headers).response()

@@ -177,7 +177,7 @@ VEO_31 = Model(
         "image": image("Input image to start generating from. Ideal images are 16:9 or 9:16.", nullable=True),
         "last_frame": image("Ending image for interpolation with the input image.", nullable=True),
         "reference_images": images(
-            "1 to 3 reference images. They only work with 16:9 aspect ratio and 8-second duration; last frame is ignored.",
+            "1 to 3 reference images, only with 16:9 aspect ratio and 8-second duration; last frame is ignored then.",
             most=3,
         ),
         "negative_prompt": text("Description of what to exclude from the generated video", nullable=True),

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -40,7 +39,7 @@ class Delivery:
         router.api_route("/files/{secret}/output.mp4", methods=["GET", "HEAD"])(self.deliver)
         return router
 
-    async def deliver(self, request: Request, secret: str) -> Response:
+    async def deliver(self, secret: str) -> Response:
         """The clip, until its data is removed."""
         prediction = self._predictions.by_secret(secret)
         if prediction is None or prediction.output is None:

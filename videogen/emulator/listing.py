@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from videogen.emulator.predictions import Prediction
-from videogen.emulator.problems import Problem
+from videogen.emulator.problems import ApiError
 
 PAGE = 100
 Side = Literal["older", "newer"]
@@ -28,7 +28,7 @@ def page(newest_first: Sequence[Prediction], query: QueryParams) -> Page:
     """The page that the query asks for.
 
     Raises:
-        Problem: a cursor or a date that is none.
+        ApiError: a cursor or a date that is none.
     """
     matching = _within(newest_first, query)
     begin = _begin(matching, query.get("cursor"))
@@ -56,7 +56,7 @@ def _milliseconds(query: QueryParams, name: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Problem(422, f"{name} must be an ISO 8601 date-time", title="Invalid query") from None
+        raise ApiError(422, f"{name} must be an ISO 8601 date-time", title="Invalid query") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
 
 
@@ -87,5 +87,5 @@ def _read(cursor: str) -> tuple[Side, str]:
     return side, prediction_id
 
 
-def _invalid_cursor() -> Problem:
-    return Problem(404, "Invalid cursor")
+def _invalid_cursor() -> ApiError:
+    return ApiError(404, "Invalid cursor")

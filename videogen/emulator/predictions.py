@@ -261,7 +261,7 @@ def _entry(prediction: Prediction) -> Entry:
 
 
 def _times(prediction: Prediction) -> dict[str, Any]:
-    """The times that are known: created_at in milliseconds, the others down to nanoseconds, as the live API has them."""
+    """The times that are known: created_at in milliseconds, the others down to nanoseconds, as live."""
     times: dict[str, Any] = {"created_at": stamp(prediction.created_ns, digits=3)}
     if prediction.deadline_ns is not None:
         times["deadline"] = stamp(prediction.deadline_ns, digits=3)

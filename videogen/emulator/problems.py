@@ -16,7 +16,7 @@ class InvalidField(TypedDict):
     description: str
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """An HTTP error that is answered as problem+json."""
 
     def __init__(
@@ -47,40 +47,40 @@ class Problem(Exception):
         return Response(content, self.status, self.headers, "application/problem+json")
 
 
-async def answer(request: Request, exc: Exception) -> Response:
-    """Exception handler: turn a `Problem` into its answer."""
-    assert isinstance(exc, Problem)
+async def answer(_request: Request, exc: Exception) -> Response:
+    """Exception handler: turn a `ApiError` into its answer."""
+    assert isinstance(exc, ApiError)
     return exc.response()
 
 
-def unauthenticated() -> Problem:
+def unauthenticated() -> ApiError:
     """401: no token, or a wrong one."""
-    return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
+    return ApiError(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
-def not_found() -> Problem:
+def not_found() -> ApiError:
     """404 for everything that is not there, or not there any more."""
-    return Problem(404, "The requested resource could not be found.")
+    return ApiError(404, "The requested resource could not be found.")
 
 
-def unknown_version() -> Problem:
+def unknown_version() -> ApiError:
     """422: a version that does not exist, or that this account may not run."""
     detail = "The specified version does not exist (or perhaps you don't have permission to use it?)"
-    return Problem(422, detail, title="Invalid version or not permitted")
+    return ApiError(422, detail, title="Invalid version or not permitted")
 
 
-def invalid_input(fields: Sequence[InvalidField]) -> Problem:
+def invalid_input(fields: Sequence[InvalidField]) -> ApiError:
     """422: the body or the model's input breaks its schema; one line for each field."""
     lines = (f"- {entry['field'] or '(root)'}: {entry['description']}\n" for entry in fields)
-    return Problem(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
+    return ApiError(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
 
 
-def throttled(per_minute: int, burst: int, wait_s: int) -> Problem:
+def throttled(per_minute: int, burst: int, wait_s: int) -> ApiError:
     """429 as accounts with little credit get it; `wait_s` is the time to wait in seconds."""
     detail = (
-        f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests per minute "
-        f"with a burst of {burst} requests while you have less than $5.0 in credit. "
+        f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests "
+        f"per minute with a burst of {burst} requests while you have less than $5.0 in credit. "
         f"Your rate limit resets in ~{wait_s}s."
     )
     headers = {"Retry-After": str(wait_s), "ratelimit-remaining": "0", "ratelimit-reset": str(wait_s)}
-    return Problem(429, detail, headers=headers, retry_after=wait_s)
+    return ApiError(429, detail, headers=headers, retry_after=wait_s)

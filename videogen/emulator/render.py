@@ -30,7 +30,7 @@ _SMOOTH_OVERSCAN = 1.16
 _RATE_HZ = 48_000
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The server is going down; the file is not finished."""
 
 
@@ -55,7 +55,7 @@ def film(shot: Shot, start: Image.Image | None, path: Path, stop: threading.Even
     """Write the shot's mp4 to `path`.
 
     Raises:
-        Stopped: `stop` was set meanwhile.
+        StoppedError: `stop` was set meanwhile.
     """
     size = shot.shape.size
     overscan = _SMOOTH_OVERSCAN if shot.smooth else _QUICK_OVERSCAN
@@ -163,7 +163,7 @@ def _shift(plane: Image.Image, left: float, top: float, size: Size) -> Image.Ima
 def _encode(stream: VideoStream, frames: Iterator[Planes], stop: threading.Event) -> Iterator["av.Packet[Any]"]:
     for index, planes in enumerate(frames):
         if stop.is_set():
-            raise Stopped
+            raise StoppedError
         frame = av.VideoFrame(stream.width, stream.height, "yuv420p")
         for target, plane in zip(frame.planes, planes, strict=True):
             target.update(_padded(plane, target.line_size))
@@ -180,9 +180,7 @@ def _padded(plane: Image.Image, line_size: int) -> bytes:
     return plane.tobytes()
 
 
-def _repeat(
-    loop: list["av.Packet[Any]"], frames: int, stream: VideoStream
-) -> Iterator["av.Packet[Any]"]:
+def _repeat(loop: list["av.Packet[Any]"], frames: int, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
     """The packets of one closed GOP over and over with new timestamps, exactly `frames` of them."""
     tick = Fraction(1) / stream.codec_context.framerate / stream.codec_context.time_base
     payloads = [bytes(packet) for packet in loop]

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from videogen.emulator.catalogue import MODELS, by_version
 from videogen.emulator.models import Model
 from videogen.emulator.pace import parse_cancel_after
-from videogen.emulator.problems import InvalidField, Problem, invalid_input, not_found, unknown_version
+from videogen.emulator.problems import ApiError, InvalidField, invalid_input, not_found, unknown_version
 
 _OPTIONAL = {"input", "webhook", "webhook_events_filter", "stream"}
 _WAIT = re.compile(r"wait(?:=([0-9]{1,4}))?")
@@ -33,7 +33,7 @@ def official_request(owner: str, name: str, raw: bytes, headers: Headers) -> Cre
     """A create by model name; community models are not found here.
 
     Raises:
-        Problem: 400, 404 or 422.
+        ApiError: 400, 404 or 422.
     """
     model = MODELS.get(f"{owner}/{name}")
     if model is None or not model.official:
@@ -46,7 +46,7 @@ def version_request(raw: bytes, headers: Headers) -> CreateRequest:
     """A create by version: 64 hex digits, `owner/name:` and 64 hex digits, or `owner/name` of an official model.
 
     Raises:
-        Problem: 400 or 422.
+        ApiError: 400 or 422.
     """
     body = _parse(raw, required=("version", "input"))
     return _checked(_model_of(body["version"]), body, headers)
@@ -69,7 +69,7 @@ def _parse(raw: bytes, *, required: tuple[str, ...]) -> dict[str, Any]:
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise Problem(400, "The request body is not valid JSON.", title="Bad request") from None
+        raise ApiError(400, "The request body is not valid JSON.", title="Bad request") from None
     if not isinstance(body, dict):
         raise invalid_input([_field("invalid_type", "", "Invalid type. Expected: object, given: other")])
     fields = [_field("required", "", f"{name} is required") for name in required if name not in body]

@@ -70,7 +70,7 @@ def seed(**more: Any) -> Property:
 
 
 def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own as cog does."""
+    """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own, as cog's."""
     schemas: dict[str, Any] = {}
     inputs: dict[str, Any] = {}
     for order, (name, plain) in enumerate(properties.items()):
@@ -113,12 +113,18 @@ def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, An
 
 
 def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
-    field, leaf = f"input.{name}", name.rsplit(".", 1)[-1]
     if value is None and plain.get("nullable"):
         return []
     if not _is(value, plain["type"]):
         description = f"Invalid type. Expected: {plain['type']}, given: {_type_of(value)}"
-        return [_field("invalid_type", field, description)]
+        return [_field("invalid_type", f"input.{name}", description)]
+    if plain.get("format") == "uri":
+        return _check_uri(value, f"input.{name}")
+    return _check_array(value, plain, name) if plain["type"] == "array" else _check_limits(value, plain, name)
+
+
+def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
+    field, leaf = f"input.{name}", name.rsplit(".", 1)[-1]
     if "enum" in plain and value not in plain["enum"]:
         allowed = ", ".join(json.dumps(entry) for entry in plain["enum"])
         return [_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
@@ -126,10 +132,6 @@ def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
         return [_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
     if "maximum" in plain and value > plain["maximum"]:
         return [_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
-    if plain.get("format") == "uri":
-        return _check_uri(value, field)
-    if plain["type"] == "array":
-        return _check_array(value, plain, name)
     return []
 
 

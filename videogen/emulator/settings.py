@@ -55,5 +55,5 @@ class EmulatorSettings(BaseModel):
     def admits(self, token: str) -> bool:
         """Whether this bearer token opens the API."""
         if self.tokens is None:
-            return token == "local" or token.startswith("r8_")
+            return token in ("local",) or token.startswith("r8_")
         return token in self.tokens

@@ -1,0 +1,188 @@
+"""Which picture a prompt asks for: light, land, water and a few things in it, by the prompt's words."""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+Light = Literal["night", "neon", "aurora", "sunset", "dawn", "storm", "day", "space"]
+Land = Literal["city", "forest", "mountains", "hills", "dunes", "planet"]
+Ground = Literal["water", "meadow", "snow", "sand", "street"]
+Thing = Literal["lighthouse", "boat", "birds", "balloon", "figure", "house", "tree", "castle"]
+Weather = Literal["snowfall", "rain", "lightning", "mist"]
+
+Colour = tuple[int, int, int]
+_Name = TypeVar("_Name", bound=str)
+
+
+def rgb(text: str) -> Colour:
+    """The colour of six hex digits."""
+    return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """The colours of one light."""
+
+    sky: tuple[Colour, ...]
+    """From the top of the sky to the horizon."""
+    haze: Colour
+    """What far things fade into."""
+    near: Colour
+    """What the nearest silhouettes are painted in."""
+    sun: Colour
+    cloud: Colour
+    daylight: float
+    """How much of its own colour the ground shows, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenery:
+    """What to paint."""
+
+    light: Light
+    palette: Palette
+    land: Land
+    ground: Ground
+    things: tuple[Thing, ...]
+    weather: tuple[Weather, ...]
+
+
+def _palette(sky: str, others: str, daylight: float) -> Palette:
+    """`others`: haze, near, sun, cloud."""
+    haze, near, sun, cloud = map(rgb, others.split())
+    return Palette(tuple(map(rgb, sky.split())), haze, near, sun, cloud, daylight)
+
+
+PALETTES: Mapping[Light, Sequence[Palette]] = {
+    "night": (
+        _palette("060a1e 101b40 22356b 4d5f95 8f93b5", "47578a 050814 f6f1dc 2c3b6b", 0.16),
+        _palette("04101f 0b2540 16425f 3c7089 8fb0b3", "37657c 030b14 f1f5ea 1d4560", 0.16),
+    ),
+    "neon": (
+        _palette("0a0620 231048 571b6e a8327c f2708a", "7b2a78 090516 ffd9ec 6b2a78", 0.12),
+        _palette("04081f 0b1c4a 123f7a 1c7a9c 74d0c8", "1f6089 040a18 d8fff6 1c4d83", 0.12),
+    ),
+    "aurora": (_palette("040718 08132b 0f2a41 1d4a55 3f7a72", "255560 040a12 e8fff2 12333f", 0.2),),
+    "sunset": (
+        _palette("2b1d55 73306c c94a5c f2834b ffc873", "e57a57 1d1128 fff1c4 8a3c66", 0.32),
+        _palette("1d2b5e 574382 b75a86 f28a78 ffd5a3", "dc8587 1a1530 fff3d6 7d4a83", 0.32),
+        _palette("17324a 3f5d70 b98a6a f3b15c ffe2a0", "d8a067 1a1c22 fff6cf 8f7363", 0.36),
+    ),
+    "dawn": (
+        _palette("6a8fbf 9fb6d6 d9c5d0 f7d5c2 fff0dc", "d3c3cf 3b4760 fffaf0 f4dcdc", 0.55),
+        _palette("7fa6a8 a9c6bf dbdcc4 f6e6c4 fff7e2", "cbd2c2 35504d fffdf0 f3efdc", 0.55),
+    ),
+    "storm": (
+        _palette("151b24 27313d 43505c 6c7a80 9aa5a3", "5d6a73 0c1116 dfe7e6 2b343e", 0.3),
+        _palette("141a1c 26332f 46574d 758270 aeb094", "627062 0b110e e9eedd 2a3632", 0.3),
+    ),
+    "day": (
+        _palette("1f63b5 4a93da 86c0ee c0e0f5 eaf5f8", "a5cae0 1c3b3f fffbe8 ffffff", 0.85),
+        _palette("1785a8 49afc4 8fd2d4 c9e9dd f6f4de", "a9d3cf 153f47 fffbe0 ffffff", 0.85),
+    ),
+    "space": (
+        _palette("04030d 0a0822 180f3a 2d1450 431a56", "2d1a50 030208 ffe9cf 47207a", 0.25),
+        _palette("020810 051726 0b2b3f 134457 1f5a63", "17475a 010509 eaffff 1b5b70", 0.25),
+    ),
+}
+
+_LIGHTS: Mapping[Light, str] = {
+    "space": "space galaxy nebula planet planets cosmos cosmic astronaut orbit spaceship starship mars moonscape",
+    "aurora": "aurora northern lights polar",
+    "neon": "neon cyberpunk nightclub arcade tokyo hologram holographic futuristic",
+    "storm": "storm stormy thunder thunderstorm lightning rain rainy raining tempest hurricane grey gray gloomy "
+    "overcast",
+    "night": "night midnight moon moonlit moonlight stars starry starlight dark darkness nocturnal lantern lanterns",
+    "sunset": "sunset dusk evening golden twilight autumn fall ember fire campfire orange warm sundown",
+    "dawn": "dawn sunrise morning mist misty fog foggy pastel haze hazy spring soft",
+    "day": "day noon sunny bright summer blue clear afternoon daylight sunlight sunlit tropical",
+}
+_LANDS: Mapping[Land, str] = {
+    "planet": "planet planets galaxy nebula space orbit cosmos spaceship starship",
+    "city": "city skyline town street streets neon tokyo paris london york rooftop rooftops building buildings "
+    "downtown market alley cyberpunk urban bridge apartment cafe café shop car cars taxi traffic office",
+    "forest": "forest wood woods woodland tree trees pine pines jungle fox deer owl bear wolf redwood cabin autumn "
+    "leaves",
+    "mountains": "mountain mountains peak peaks alps alpine cliff cliffs summit eagle fjord himalaya volcano snow "
+    "glacier winter ice arctic castle dragon ridge climber",
+    "dunes": "desert dune dunes sand sahara camel mars canyon oasis pyramid pyramids",
+    "hills": "hill hills meadow field fields flower flowers grass farm village horse horses wheat garden "
+    "countryside vineyard valley lavender sheep",
+}
+_GROUNDS: Mapping[Ground, str] = {
+    "water": "sea ocean wave waves harbour harbor boat boats ship ships lighthouse beach coast coastline island "
+    "sail sailing sailboat lake river water fjord bay pier whale dolphin pond shore canal reflection",
+    "snow": "snow snowy winter ice icy glacier arctic blizzard frozen penguin polar frost",
+    "sand": "desert dune dunes sand sahara camel mars canyon pyramid pyramids moonscape",
+    "street": "city street streets alley neon town market downtown urban car cars taxi rooftop skyline traffic "
+    "cyberpunk",
+    "meadow": "meadow field fields flower flowers grass farm village horse horses wheat garden forest wood woods "
+    "hill hills",
+}
+_THINGS: Mapping[Thing, str] = {
+    "lighthouse": "lighthouse beacon",
+    "boat": "boat boats ship ships sail sailing sailboat yacht fisherman fishing",
+    "birds": "bird birds gull gulls seagull seagulls eagle eagles crane cranes crow crows raven swallows flock",
+    "balloon": "balloon balloons airship zeppelin",
+    "castle": "castle fortress palace kingdom",
+    "house": "house cabin cottage hut farm village lodge home",
+    "tree": "oak tree willow",
+    "figure": "man woman girl boy person people hero heroine detective traveler traveller wanderer child knight "
+    "samurai warrior character she he hiker climber explorer astronaut monk dancer runner robot wizard "
+    "witch princess king queen fisherman mother father couple walker stranger",
+}
+_WEATHERS: Mapping[Weather, str] = {
+    "snowfall": "snow snowy snowing snowfall blizzard winter",
+    "lightning": "lightning thunder thunderstorm storm stormy",
+    "rain": "rain rainy raining rains storm stormy thunderstorm tempest downpour hurricane",
+    "mist": "mist misty fog foggy haze hazy dawn",
+}
+_ANY_LIGHT: Sequence[Light] = ("sunset", "dawn", "day", "night", "sunset")
+_GROUND_OF: Mapping[Land, Sequence[Ground]] = {
+    "city": ("street", "water"),
+    "forest": ("meadow", "water"),
+    "mountains": ("water", "meadow"),
+    "hills": ("meadow",),
+    "dunes": ("sand",),
+    "planet": ("sand",),
+}
+
+
+def read(prompt: str, rng: random.Random) -> Scenery:
+    """The scenery of a prompt; what its words leave open is drawn from `rng`."""
+    words = re.findall(r"\w+", prompt.lower())
+    named: Light | None = _first(words, _LIGHTS)
+    light: Light = rng.choice(_ANY_LIGHT) if named is None else named
+    ground = _first(words, _GROUNDS)
+    land = _first(words, _LANDS) or _land_of(ground, rng)
+    if land == "city" and any(word in _GROUNDS["water"].split() for word in words):
+        ground = "water"
+    return Scenery(
+        light=light,
+        palette=rng.choice(PALETTES[light]),
+        land=land,
+        ground=ground if ground and not (land == "city" and ground == "meadow") else rng.choice(_GROUND_OF[land]),
+        things=tuple(_all(words, _THINGS)),
+        weather=tuple(_all(words, _WEATHERS)),
+    )
+
+
+def _land_of(ground: Ground | None, rng: random.Random) -> Land:
+    if ground == "street":
+        return "city"
+    if ground == "sand":
+        return "dunes"
+    return rng.choice(("mountains", "hills", "mountains", "forest")) if ground != "water" else "hills"
+
+
+def _first(words: Sequence[str], table: Mapping[_Name, str]) -> _Name | None:
+    """The entry that most words speak for; the one named first in the table if several do."""
+    counts = {name: sum(word in listed.split() for word in words) for name, listed in table.items()}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else None
+
+
+def _all(words: Sequence[str], table: Mapping[_Name, str]) -> list[_Name]:
+    return [name for name, listed in table.items() if any(word in listed.split() for word in words)]
