@@ -11,7 +11,9 @@ from videogen.clip import Batch, Clip
 async def publish(batch: Batch) -> None:
     """Records verdict and clips under keys of the job, so that its runs can be compared over time."""
     slug = re.sub(r"[^a-z0-9]+", "-", batch.job_id.lower()).strip("-") or "job"
-    await acreate_markdown_artifact(key=f"{slug}-verdict", markdown=verdict_markdown(batch), description=batch.verdict.reason)
+    await acreate_markdown_artifact(
+        key=f"{slug}-verdict", markdown=verdict_markdown(batch), description=batch.verdict.reason
+    )
     await acreate_table_artifact(key=f"{slug}-clips", table=clip_rows(batch), description=f"Clips of {batch.job_id}")
 
 

@@ -1,6 +1,7 @@
 """The Prefect flow: a retried `generate_clip` for every scene of a job, a few at a time; then the verdict.
 
-`python -m flows.generate JOB` runs a job file from the command line, deployments run `generate` with the same parameters.
+`python -m flows.generate JOB` runs a job file from the command line; deployments run `generate` with the same
+parameters.
 """
 
 import sys
@@ -11,6 +12,7 @@ if __name__ == "__main__":  # before Prefect is imported: `--help` and `--dry-ru
     sys.exit(main(["run", *sys.argv[1:]]))
 
 import asyncio
+from typing import cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -69,7 +71,7 @@ async def clip_of(request: ClipRequest, session: Session) -> Clip:
         timeout_seconds=request.timeout_s + BACKSTOP_S,
         tags={request.model, request.aspect_ratio},
     )
-    state = await attempts(request, session, return_state=True)
+    state = cast(State[Clip], await attempts(request, session, return_state=True))  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
     return result if isinstance(result, Clip) else session.failed(request, result)
 

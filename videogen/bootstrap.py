@@ -196,7 +196,7 @@ class Session:
 
 @asynccontextmanager
 async def opened(prepared: Prepared) -> AsyncIterator[Session]:
-    """A session on the prepared job, holding its folder's lock, with the provider's account checked when it will be used.
+    """A session on the prepared job, holding its folder's lock; the account is checked when it will be used.
 
     Raises:
         JobLockedError: another run of this job is going on.
@@ -217,9 +217,7 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
         journal = Journal(prepared.settings.effective_journal_url())
         stack.callback(journal.close)
         run_id = uuid.uuid4().hex[:12]
-        journal.start_run(
-            run_id, job_id=prepared.job.id, origin=prepared.origin, folder=str(prepared.folder)
-        )
+        journal.start_run(run_id, job_id=prepared.job.id, origin=prepared.origin, folder=str(prepared.folder))
         if prepared.options.fresh:
             _forget(journal, prepared)
         handed = _handover.get()
@@ -290,7 +288,8 @@ async def _emulator() -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         async with asyncio.timeout(EMULATOR_START_S):
             line = (await process.stdout.readline()).decode()

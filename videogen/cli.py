@@ -23,7 +23,7 @@ OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
+    """Runs a command line. Exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
     try:
         result = app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
     except CycloptsError as exc:
@@ -90,6 +90,7 @@ def run(
         Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
     """
     from videogen import terminal
+    from videogen.bootstrap import Options
 
     overrides = {
         "model": model,
@@ -98,9 +99,7 @@ def run(
         "min_clips": min_clips,
         "concurrency": concurrency,
     }
-    options = terminal.Options(
-        out=str(out) if out else None, provider=provider, fresh=fresh, folder=str(job.absolute().parent)
-    )
+    options = Options(out=str(out) if out else None, provider=provider, fresh=fresh, folder=str(job.absolute().parent))
     asked, document = read_job(job)
     asked = _overridden(asked, overrides)
     show = terminal.show_plan if dry_run else terminal.run_job

@@ -84,7 +84,7 @@ class ClipRequest(_Frozen):
 
     @property
     def key(self) -> str:
-        """Digest (32 hex) of all that decides what the clip shows. What was delivered under a key is not paid for again."""
+        """Digest (32 hex) of all that decides what the clip shows; what was delivered under a key is free."""
         asked = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
         return digest(asked)[:32]
 
@@ -217,7 +217,9 @@ def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) 
         return Verdict(status="failed", min_clips=wanted, reason=f"required scenes failed: {', '.join(missing)}")
     if good < wanted:
         return Verdict(
-            status="failed", min_clips=wanted, reason=f"{good} of {len(clips)} clips delivered, at least {wanted} needed"
+            status="failed",
+            min_clips=wanted,
+            reason=f"{good} of {len(clips)} clips delivered, at least {wanted} needed",
         )
     if good < len(clips):
         return Verdict(

@@ -1,4 +1,4 @@
-"""The local half of a clip's life: downloaded, checked whole, measured, made true to what was asked, put in its place."""
+"""The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
 
 import asyncio
 import hashlib

@@ -39,7 +39,7 @@ class Document:
             raise self.error([(entry["loc"], _message(entry)) for entry in details]) from None
 
     def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
-        """The problems, each with the `file:line:column` (from 1) of its value or of the nearest parent written down."""
+        """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
         places = _places(self)
         shown = [
             Problem(message, where=dotted(loc), position=_position(self.path, places, loc))

@@ -1,5 +1,7 @@
 """Everything that can go wrong, as one tree.
 
+::
+
     VideogenError
     ├── InvalidError                 exit 2: nothing was sent, mend the input
     │   ├── ValidationError          job, registry, plan: every problem at once
@@ -72,9 +74,7 @@ class ValidationError(InvalidError):
     code = "validation"
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
-        self.problems: tuple[Problem, ...] = (
-            (Problem(problems),) if isinstance(problems, str) else tuple(problems)
-        )
+        self.problems: tuple[Problem, ...] = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

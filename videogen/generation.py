@@ -1,8 +1,8 @@
 """The life of one clip: found again or created, waited for, downloaded, checked, delivered.
 
-Every step is in the journal before the next one begins, so that a run killed anywhere is continued by the next one without
-paying twice. One call of `generate` is one attempt, and an attempt is one prediction. Who calls it again, after an error
-that `errors.is_retryable` allows, is the caller's affair.
+Every step is in the journal before the next one begins, so that a run killed anywhere is continued by the next one
+without paying twice. One call of `generate` is one attempt, and an attempt is one prediction. Calling it again, after
+an error that `errors.is_retryable` allows, is the caller's affair.
 """
 
 import asyncio

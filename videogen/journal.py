@@ -1,7 +1,7 @@
 """What was asked, paid for and received: the memory that makes a re-run free.
 
-A row of `attempts` is written *before* its prediction is created (the intent), completed with the prediction's id as soon
-as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
+A row of `attempts` is written *before* its prediction is created (the intent), completed with the prediction's id as
+soon as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -138,7 +138,7 @@ class Journal:
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
         with self._transaction() as db:
             row = db.execute(query).one_or_none()
-        return row and Delivery(folder=row.folder, clip=Clip.model_validate(row.clip))
+        return None if row is None else Delivery(folder=row.folder, clip=Clip.model_validate(row.clip))
 
     def forget_delivery(self, origin: str, key: str) -> None:
         """The delivered file is gone or no longer what it was."""
@@ -155,7 +155,7 @@ class Journal:
         )
         with self._transaction() as db:
             row = db.execute(query).one_or_none()
-        return row and _attempt(row)
+        return None if row is None else _attempt(row)
 
     def intend(self, request: ClipRequest, *, run_id: str, origin: str) -> Attempt:
         """Records that a prediction is about to be created for this request."""
@@ -197,8 +197,12 @@ class Journal:
         """Records the clip; from here on its key is free."""
         row = {"origin": origin, "clip_key": request.key, "folder": folder, "clip": clip.model_dump(mode="json")}
         with self._transaction() as db:
-            db.execute(_attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now()))
-            db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == request.key))
+            db.execute(
+                _attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now())
+            )
+            db.execute(
+                _deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == request.key)
+            )
             db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
 
     def attempts(self, run_id: str, key: str) -> list[Attempt]:

@@ -11,9 +11,9 @@ LONGEST_S = 8.0
 class Pace:
     """The rhythm of polling one model, learned from how long its predictions took.
 
-    With no experience the wait grows with the time already spent (a fifth of it), so that a clip of any length is noticed
-    within a fifth of its time. With experience the first look is just before the quickest seen so far, and looks then come
-    every `0.18 × √elapsed` seconds: 0.25 s apart for clips of 2 s, 1.4 s apart for clips of 60 s.
+    With no experience the wait grows with the time already spent (a fifth of it), so that a clip of any length is
+    noticed within a fifth of its time. With experience the first look is just before the quickest seen so far, and
+    looks then come every `0.18 × √elapsed` seconds: 0.25 s apart for clips of 2 s, 1.4 s apart for clips of 60 s.
     """
 
     def __init__(self) -> None:

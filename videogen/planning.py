@@ -1,6 +1,6 @@
 """From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -130,7 +130,9 @@ def check_cost(planned: Plan) -> None:
 def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
         supported = ", ".join(spec.aspect_ratios)
-        yield Problem(f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}", where="aspect_ratio")
+        yield Problem(
+            f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}", where="aspect_ratio"
+        )
     for index, scene in enumerate(job.scenes):
         if spec.parameters.image_required and not scene.reference_urls:
             yield Problem(
@@ -145,8 +147,8 @@ def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, toler
     if durations.shortfall(scene.target_duration, longest) > tolerance_s:
         parts = -int(-scene.target_duration // longest)
         yield Problem(
-            f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s: "
-            f"split the scene into {parts} of {scene.target_duration / parts:g} s",
+            f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
+            f": split the scene into {parts} of {scene.target_duration / parts:g} s",
             where=f"scenes.{index}.target_duration",
         )
 
@@ -230,8 +232,9 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
 def _warnings(job: Job, spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
     timeout_s = requests[0].timeout_s
     if timeout_s < spec.typical_run_seconds:
-        yield f"the timeout of {timeout_s:g} s is below the {spec.typical_run_seconds:g} s that {job.model} typically needs"
-    unheard = (
+        typical = f"{spec.typical_run_seconds:g} s that {job.model} typically needs"
+        yield f"the timeout of {timeout_s:g} s is below the {typical}"
+    unheard: tuple[tuple[str, Callable[[ClipRequest], object]], ...] = (
         ("references are dropped, the model takes no images", lambda r: r.references.dropped),
         ("the negative prompt is not sent", lambda r: r.scene.negative_prompt and not spec.parameters.negative_prompt),
         ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),

@@ -36,7 +36,7 @@ class Prediction:
 
 
 class VideoProvider(Protocol):
-    """Where predictions are made. Each method is one call; it raises `CallError` or `AccountError` and repeats nothing."""
+    """Where predictions are made. Each method is one call; raises `CallError` or `AccountError`, repeats nothing."""
 
     @property
     def origin(self) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +18,6 @@ from videogen.errors import (
     ClipError,
     GoneError,
     ModerationError,
-    NotSentError,
     OutcomeUnknownError,
     PredictionAbortedError,
     PredictionCanceledError,
@@ -96,7 +96,7 @@ async def _found(run: Run, attempt: Attempt) -> Prediction | None:
 
 
 async def _lost(request: ClipRequest, run: Run, attempt: Attempt) -> Prediction | None:
-    """A run was killed between the intent and the id: the prediction may exist, and then it is in the account's list."""
+    """A run was killed between the intent and the id: if the prediction exists, it is in the account's list."""
     try:
         return await _search(request, run, await _sendable(request, run), attempt.intended_at)
     except CallError as exc:
@@ -269,10 +269,8 @@ async def cancelled(request: ClipRequest, run: Run, running: Running) -> Running
 
 async def _cancel(run: Run, prediction_id: str) -> None:
     """A cancel that fails is not the last word: the prediction is looked at afterwards."""
-    try:
+    with suppress(CallError):
         await run.provider.cancel(prediction_id)
-    except CallError:
-        pass
 
 
 async def cancel_interrupted(request: ClipRequest, run: Run, running: Running) -> None:

@@ -47,6 +47,7 @@ _File: TypeAlias = io.BytesIO | io.BufferedReader | io.BufferedRandom
 
 _AT_ONCE = 8
 _TRIES = 3
+_PAUSE_S = 0.2
 _MAX_REDIRECTS = 3
 _TOTAL_S = 30.0
 _READ_S = 10.0
@@ -103,7 +104,7 @@ async def load_references(
 def name_of(source: str) -> str:
     """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
     if source[:5].lower() == "data:":
-        return f"{source[:40].split(',')[0]},… ({len(source):,} characters)"
+        return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
     name = source
     if _is_url(source):
         name = re.sub(r"[?#].*", "?…", re.sub(r"//[^/?#]*@", "//…@", source, count=1), count=1, flags=re.DOTALL)
@@ -183,7 +184,7 @@ class _Loader:
             except _PassingError:
                 if tried == _TRIES:
                     raise
-                await asyncio.sleep(0.2 * tried)
+                await asyncio.sleep(_PAUSE_S * tried)
         raise AssertionError
 
     async def _fetch_once(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
@@ -291,7 +292,7 @@ async def _receive(response: "httpx.Response", file: _File) -> None:
     coding = response.headers.get("Content-Encoding", "identity")
     if coding != "identity":
         raise _UnusableError(f"answered in {coding[:20]!r} encoding, though asked not to")
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         file.write(chunk)
         if file.tell() > MAX_BYTES:
             raise _too_heavy()
@@ -331,7 +332,7 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
 
 
 def _resolved(source: str, base_dir: Path) -> Path:
-    base = Path(os.path.abspath(base_dir))
+    base = Path(os.path.normpath(base_dir.absolute()))
     written = Path(os.path.normpath(base / source))
     resolved = written.resolve(strict=True)
     if written.is_relative_to(base):

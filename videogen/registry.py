@@ -17,7 +17,9 @@ Inputs = dict[str, str | bool | int | float]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 AspectRatio = Annotated[str, Field(pattern=r"^[1-9]\d{0,2}:[1-9]\d{0,2}$")]
-FrameSize = tuple[Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]]
+FrameSize = tuple[
+    Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
+]
 
 FRAME_SIZES: dict[str, tuple[int, int]] = {
     "16:9": (1280, 720),
@@ -60,8 +62,13 @@ class Discrete(_Table):
             raise ValueError("needs `input`, the name of the input that takes the length, or `inputs` for every size")
         return self
 
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """The lengths in seconds that can be asked for."""
+        return tuple(size.seconds for size in self.sizes)
+
     def buffered(self, target_s: float, _buffer: float) -> float:
-        return durations.discrete_duration(target_s, [size.seconds for size in self.sizes])
+        return durations.discrete_duration(target_s, self.lengths)
 
     def requested(self, buffered_s: float) -> float:
         return buffered_s
@@ -72,7 +79,7 @@ class Discrete(_Table):
 
 
 class Continuous(_Table):
-    """The model makes clips of any length between `min` and `max` seconds, or of those in it that its endpoint accepts."""
+    """The model makes clips of any length from `min` to `max` seconds, or of those in it that its endpoint accepts."""
 
     mode: Literal["continuous"]
     min: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -87,6 +94,11 @@ class Continuous(_Table):
         if self.accepts is not None and not self.accepts:
             raise ValueError("accepts is empty: leave it out where any length is accepted")
         return self
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """The lengths in seconds that can be asked for; empty where any is accepted."""
+        return self.accepts or ()
 
     def buffered(self, target_s: float, buffer: float) -> float:
         return durations.buffered_duration(target_s, buffer, min_s=self.min, max_s=self.max)
@@ -187,13 +199,10 @@ class ModelSpec(_Table):
     def _price_covers_all_sizes(self) -> Self:
         table = self.price.per_clip
         if isinstance(table, dict):
-            lengths = (
-                [size.seconds for size in self.duration.sizes]
-                if isinstance(self.duration, Discrete)
-                else list(self.duration.accepts or ())
-            )
-            if not lengths or (missing := [s for s in lengths if s not in table]):
-                raise ValueError(f"price.per_clip has no price for {missing if lengths else 'a continuous duration'} seconds")
+            lengths = self.duration.lengths
+            missing = ", ".join(f"{length:g}" for length in lengths if length not in table)
+            if missing or not lengths:
+                raise ValueError(f"price.per_clip has no price for {missing or 'every length between min and max'} s")
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
 def safe_name(name: str) -> str:
     """`name`, if it can be a file's name on every system. Raises `ValueError` saying what may be used."""
-    if not _NAME.fullmatch(name) or name.split(".")[0].lower() in _RESERVED_NAMES or name.endswith("."):
+    if not _NAME.fullmatch(name) or name.partition(".")[0].lower() in _RESERVED_NAMES or name.endswith("."):
         raise ValueError(
             f"{name[:40]!r} cannot name a file: use 1 to 80 of letters, digits, '.', '_', '-', "
             "beginning with a letter or digit"
@@ -133,7 +133,9 @@ def read_job(path: Path) -> tuple[Job, Document]:
 def _from_upstream(document: Document) -> dict[str, Any]:
     """The scene planner's JSON: `duration` is the target, `clip_index` names the clip, `metadata` is its own affair."""
     problems: list[tuple[Loc, str]] = [
-        ((index,), "a clip prompt is an object") for index, clip in enumerate(document.data) if not isinstance(clip, dict)
+        ((index,), "a clip prompt is an object")
+        for index, clip in enumerate(document.data)
+        if not isinstance(clip, dict)
     ]
     if problems:
         raise document.error(problems)
@@ -141,7 +143,9 @@ def _from_upstream(document: Document) -> dict[str, Any]:
 
 
 def _upstream_scene(clip: dict[str, Any], index: int) -> dict[str, Any]:
-    renamed = {("target_duration" if key == "duration" else key): value for key, value in clip.items() if value is not None}
+    renamed = {
+        ("target_duration" if key == "duration" else key): value for key, value in clip.items() if value is not None
+    }
     renamed.pop("metadata", None)
     number = renamed.get("clip_index", index)
     return {"id": f"clip-{number:03d}" if isinstance(number, int) else f"clip-{index:03d}", **renamed}

@@ -59,7 +59,9 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except PydanticError as exc:
-        raise SettingsError("\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())) from None
+        raise SettingsError(
+            "\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())
+        ) from None
 
 
 def _line(loc: tuple[str | int, ...], message: str, value: object) -> str:

@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from videogen.bootstrap import Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
 from videogen.events import ClipCompleted, ClipEvent, ClipRetrying, ClipStarted, RunStarted
 from videogen.planning import Plan
-from videogen.registry import Continuous, read_registry
+from videogen.registry import read_registry
 from videogen.scene import Job
 from videogen.settings import read_settings
 
@@ -39,50 +39,42 @@ def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
         print(json.dumps(prepared.plan.summary(), indent=2, ensure_ascii=False))
         return 0
     console = _console(stderr=False)
-    console.print(_provider_line(prepared))
+    _say(console, _provider_line(prepared))
     console.print(_plan_table(prepared.plan))
     _print_totals(console, prepared.plan)
     return 0
 
 
 def _plan_table(plan: Plan) -> Table:
-    table = Table("scene", title=f"{plan.job_id}: {plan.model}, {plan.aspect_ratio}", title_justify="left")
-    for column in ("target s", "buffered s", "requested s", "adds %", "cost $"):
-        table.add_column(column, justify="right")
-    table.add_column("inputs", overflow="fold")
-    table.add_column("references", overflow="fold")
+    table = _table("scene", "target s", "buffered s", "request s", "adds %", "cost $", "references")
     for request in plan.requests:
-        reused = request.scene.id in plan.reused
-        uses = request.references.model_dump()
+        uses = {name: len(sources) for name, sources in request.references.model_dump().items() if sources}
         table.add_row(
-            escape(request.scene.id),
+            request.scene.id,
             f"{request.scene.target_duration:g}",
             f"{request.buffered_duration:g}",
             f"{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
-            "reused" if reused else str(request.cost),
-            escape(", ".join(f"{name}={value}" for name, value in request.inputs.items() if _is_short(value))),
-            escape("; ".join(f"{use}: {', '.join(sources)}" for use, sources in uses.items() if sources)),
+            "reused" if request.scene.id in plan.reused else str(request.cost),
+            ", ".join(f"{count} {name}" for name, count in uses.items()),
         )
     return table
 
 
-def _is_short(value: Any) -> bool:
-    return not isinstance(value, list) and len(str(value)) <= 24
-
-
 def _print_totals(console: Console, plan: Plan) -> None:
-    console.print(
-        f"{len(plan.to_create)} of {len(plan.requests)} clips to make for ${plan.total_cost}, "
-        f"${plan.worst_case_cost} if every attempt is needed; the buffer adds {plan.buffer_cost_impact:g} % on average"
+    _say(
+        console,
+        f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
+        f"at {plan.aspect_ratio} for ${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
+        f"the buffer adds {plan.buffer_cost_impact:g} % on average",
     )
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        _say(console, f"warning: {warning}")
 
 
 def _provider_line(prepared: Prepared) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
-    return escape(f"provider: {prepared.provider}{place} ({prepared.why})")
+    return f"provider: {prepared.provider}{place} ({prepared.why})"
 
 
 # -- run --------------------------------------------------------------------------------------------------------------
@@ -102,7 +94,7 @@ async def _run(job: Job, options: Options, as_json: bool, interruption: "Interru
     console = _console(stderr=as_json)
     prepared = await prepare(job, options)
     await _check_account(prepared)
-    console.print(_provider_line(prepared))
+    _say(console, _provider_line(prepared))
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
     interruption.watch(asyncio.current_task(), lines)
@@ -129,16 +121,18 @@ async def _check_account(prepared: Prepared) -> None:
             await provider.aclose()
 
 
-async def _call_flow(prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption") -> None:
+async def _call_flow(
+    prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption"
+) -> None:
     _set_up_prefect()
     began = time.monotonic()
     if not os.environ.get("PREFECT_API_URL"):
-        console.print("starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
+        _say(console, "starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
     from flows.generate import generate
 
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
         if isinstance(event, RunStarted):
-            console.print(f"Prefect is there after {time.monotonic() - began:.1f} s")
+            _say(console, f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
         lines.show(event, payload)
 
@@ -187,7 +181,7 @@ class ProgressLines:
             self._line(event.clip.scene_id, f"[{payload['completed']}/{payload['total']}] {_outcome(event)}")
 
     def _line(self, scene_id: str, text: str) -> None:
-        self._console.print(f"  {scene_id}: {text}", markup=False, highlight=False, soft_wrap=True)
+        _say(self._console, f"  {scene_id}: {text}")
 
 
 def _outcome(event: ClipCompleted) -> str:
@@ -199,27 +193,25 @@ def _outcome(event: ClipCompleted) -> str:
 
 
 def _print_result(console: Console, batch: Batch, folder: Path) -> None:
-    table = Table("scene", "status", title=f"{batch.job_id}: {batch.verdict.status}", title_justify="left")
-    for column in ("target s", "actual s", "size", "fps", "attempts", "cost $"):
-        table.add_column(column, justify="right")
-    table.add_column("file or reason", overflow="fold")
+    table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
-            escape(clip.scene_id),
-            "reused" if clip.reused else clip.status,
+            clip.scene_id,
             f"{clip.target_duration:g}",
             "" if clip.actual_duration is None else f"{clip.actual_duration:.2f}",
             f"{clip.width}x{clip.height}" if clip.width else "",
             f"{clip.fps:g}" if clip.fps else "",
             str(clip.attempts),
             str(clip.cost),
-            escape(clip.error.message if clip.error else str(clip.video_path)),
+            "reused" if clip.reused else clip.error.code if clip.error else "delivered",
         )
     console.print(table)
-    console.print(
-        escape(f"{batch.verdict.status}: {batch.verdict.reason}; ${batch.total_cost} in {batch.total_generation_time:.1f} s")
-    )
-    console.print(f"clips and manifest.json are in {folder}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"{batch.verdict.status}: {batch.verdict.reason}; ${batch.total_cost}, {_seconds(batch)}")
+    _say(console, f"clips and manifest.json are in {folder}")
+
+
+def _seconds(batch: Batch) -> str:
+    return f"{batch.total_generation_time:.1f} s"
 
 
 def _exit_code(batch: Batch) -> int:
@@ -271,19 +263,17 @@ def show_models(*, as_json: bool) -> None:
     if as_json:
         print(registry.model_dump_json(indent=2, exclude_none=True))
         return
-    table = Table("model", "ratios", "seconds", "price $", "typically", "needs an image")
+    table = _table("model", "seconds", "price $", "typically", "ratios")
     for name, spec in registry.models.items():
-        duration = spec.duration
-        lengths = duration.accepts if isinstance(duration, Continuous) else [size.seconds for size in duration.sizes]
+        lengths = spec.duration.lengths
         price = spec.price
         each = price.per_second and f"{price.per_second} a second"
         table.add_row(
             name,
-            ", ".join(spec.aspect_ratios),
-            ", ".join(f"{s:g}" for s in lengths) if lengths else f"{duration.min:g} to {duration.max:g}",  # type: ignore[union-attr]
+            ", ".join(f"{s:g}" for s in lengths),
             str(each or (price.per_gpu_second and f"{price.per_gpu_second} a GPU second") or _per_clip(price.per_clip)),
             f"{spec.typical_run_seconds:g} s",
-            "yes" if spec.parameters.image_required else "no",
+            ", ".join(spec.aspect_ratios),
         )
     _console(stderr=False).print(table)
 
@@ -294,5 +284,19 @@ def _per_clip(price: Any) -> str:
     return ", ".join(f"{cost} for {seconds:g} s" for seconds, cost in price.items())
 
 
+def _table(*columns: str) -> Table:
+    """A table narrow enough for 80 columns: the first and the last one are text, the others numbers."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for index, name in enumerate(columns):
+        text = index in (0, len(columns) - 1)
+        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=index == 0)
+    return table
+
+
 def _console(*, stderr: bool) -> Console:
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False)
+
+
+def _say(console: Console, line: str) -> None:
+    """One line as it is: neither wrapped, nor read as markup."""
+    console.print(line, soft_wrap=True)

@@ -32,7 +32,7 @@ class FileStore:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             _sync(scratch)
-            os.replace(scratch, final)
+            scratch.replace(final)
             _sync(final.parent)
         except OSError as exc:
             raise StorageError(f"cannot write {name}: {exc.strerror}") from exc

@@ -1,8 +1,8 @@
 """Replicate over HTTP: one call per method, every outcome as one of our errors.
 
-The official client carries address, token and headers. What it makes of an answer is not used: it loses the headers and
-fields of an error, cannot read the status `aborted`, and repeats GETs for as long as a `Retry-After` says. So our transport
-sits under it and turns every answer that is not a success into an error before the client sees it.
+The official client carries address, token and headers. What it makes of an answer is not used: it loses the headers
+and fields of an error, cannot read the status `aborted`, and repeats GETs for as long as a `Retry-After` says. So our
+transport sits under it and turns every answer that is not a success into an error before the client sees it.
 
 Source: replicate-python 1.0.7, https://replicate.com/docs/reference/http
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import replicate
+from replicate.client import Client
 
 from videogen.errors import (
     AuthenticationError,
@@ -52,7 +52,7 @@ class ReplicateProvider:
 
     def __init__(self, token: str, *, base_url: str = DEFAULT_BASE_URL, origin: str | None = None) -> None:
         self.origin = origin or httpx.URL(base_url).netloc.decode()
-        self._client = replicate.Client(
+        self._client = Client(
             api_token=token,
             base_url=base_url,
             timeout=httpx.Timeout(30.0, connect=10.0),
@@ -96,12 +96,13 @@ class ReplicateProvider:
 
     async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
         query = {"created_after": created_after.astimezone(UTC).isoformat().replace("+00:00", "Z")}
-        path: str | None = f"/v1/predictions?{httpx.QueryParams(query)}"
+        path = f"/v1/predictions?{httpx.QueryParams(query)}"
         for _ in range(MAX_PAGES):
             page = await self._call("GET", path)
             for result in page.get("results") or []:
                 yield _prediction(result)
-            if not (path := page.get("next")):
+            path = page.get("next") or ""
+            if not path:
                 return
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
@@ -131,7 +132,7 @@ class ReplicateProvider:
             part.unlink(missing_ok=True)
             raise StorageError(f"cannot write {part.name}: {exc.strerror or exc}") from exc
 
-    async def _call(self, method: str, path: str | None, **content: Any) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 answer = await self._client._async_request(method, path, **content)
@@ -182,11 +183,11 @@ async def _read_capped(response: httpx.Response) -> bytes:
     return b"".join(chunks)
 
 
-def _is_create(method: str, path: str | None) -> bool:
-    return method == "POST" and str(path).endswith("/predictions")
+def _is_create(method: str, path: str) -> bool:
+    return method == "POST" and path.endswith("/predictions")
 
 
-def _lost(method: str, path: str | None, reason: str) -> VideogenError:
+def _lost(method: str, path: str, reason: str) -> VideogenError:
     """An answer that did not arrive or cannot be read: a create may have been accepted all the same."""
     message = f"{method} {path}: {reason}"
     return OutcomeUnknownError(message) if _is_create(method, path) else TransientError(message)

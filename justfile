@@ -1,0 +1,32 @@
+# The one door: `uv run just` lists what there is.
+
+_list:
+    @just --list --unsorted
+
+# all that has to hold before a change lands
+check: lint types test
+
+# format, then say what is wrong
+lint:
+    uv run ruff format .
+    uv run ruff check .
+    uv run lint-imports
+
+types:
+    uv run mypy
+
+# the tests; arguments go to pytest: `just test tests/unit -k duration`
+test *arguments:
+    uv run pytest {{arguments}}
+
+# eight scenes on the emulator: no account, no cost
+demo:
+    uv run python -m flows.generate examples/lighthouse.toml
+
+# record the cassettes anew: from Replicate when REPLICATE_API_TOKEN is set, else from the emulator
+record:
+    uv run pytest tests/adapters --record-mode=rewrite
+
+# CHANGELOG.md from the fragments in changelog.d
+changelog:
+    uv run towncrier build --yes
