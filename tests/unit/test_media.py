@@ -379,6 +379,7 @@ def test_a_poster_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path, 
 def reframe(
     source: Path,
     out: Path,
+    *,
     ratio: tuple[int, int] | None = None,
     fps: float | None = None,
     size: tuple[int, int] | None = None,
