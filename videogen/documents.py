@@ -19,6 +19,8 @@ MAX_SIZE_BYTES = 8 * 1024 * 1024
 MAX_PROBLEMS = 50
 
 Loc = tuple[str | int, ...]
+Places = dict[Loc, tuple[int, int]]
+"""Line and column, from 1, of what is written down."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -41,10 +43,7 @@ class Document:
     def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
         """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
         places = _places(self)
-        shown = [
-            Problem(message, where=dotted(loc), position=_position(self.path, places, loc))
-            for loc, message in problems[:MAX_PROBLEMS]
-        ]
+        shown = [self._problem(places, loc, message) for loc, message in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
@@ -56,10 +55,17 @@ class Document:
             [
                 problem
                 if problem.position or not problem.where
-                else replace(problem, position=_position(self.path, places, _undotted(problem.where)))
+                else self._problem(places, _undotted(problem.where), problem.message)
                 for problem in error.problems
             ]
         )
+
+    def _problem(self, places: Places, loc: Loc, message: str) -> Problem:
+        if (0,) in places and loc[:1] == ("scenes",):  # the upstream list of clip prompts has no name for itself
+            loc = loc[1:]
+        found, loc = _written(places, loc)
+        line, column = places.get(found, (1, 1))
+        return Problem(message, where=dotted(loc), position=f"{self.path.name}:{line}:{column}")
 
 
 def read_document(path: Path) -> Document:
@@ -143,16 +149,20 @@ def _message(entry: "ErrorDetails") -> str:
     return f"{message}, not {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def _position(path: Path, places: dict[Loc, tuple[int, int]], loc: Loc) -> str:
-    if (0,) in places and loc[:1] == ("scenes",):  # the upstream list of clip prompts has no name for itself
-        loc = loc[1:]
-    while loc and loc not in places:
-        loc = loc[:-1]
-    line, column = places.get(loc, (1, 1))
-    return f"{path.name}:{line}:{column}"
+def _written(places: Places, loc: Loc) -> tuple[Loc, Loc]:
+    """The deepest place on the way to `loc` that is written down, and `loc` without the names of union members that
+    pydantic puts between."""
+    found: Loc = ()
+    missing: Loc = ()
+    for part in loc:
+        if (*found, part) in places:
+            found, missing = (*found, part), ()
+        else:
+            missing = (*missing, part)
+    return found, (*found, *missing)
 
 
-def _places(document: Document) -> dict[Loc, tuple[int, int]]:
+def _places(document: Document) -> Places:
     """Line and column of every key and array element of the document."""
     from tree_sitter import Language, Parser
 

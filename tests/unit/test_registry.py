@@ -1,0 +1,117 @@
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from videogen.errors import ValidationError
+from videogen.registry import Price, Registry, read_registry
+
+MODEL = """
+[models.mine]
+replicate = "me/mine"
+source = "https://example.com"
+typical_run_seconds = 60
+duration = { mode = "discrete", sizes = [5, 10], input = "duration" }
+aspect_ratios = { "16:9" = {} }
+parameters = { prompt = "prompt" }
+price = { per_second = "0.10", as_of = 2026-11-01, basis = "exact" }
+"""
+
+
+def registry_of(text: str, folder: Path) -> Registry:
+    path = folder / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_registry(path)
+
+
+def test_the_shipped_registry_has_the_described_models() -> None:
+    """The seven models of the description and the truly continuous one."""
+    assert set(read_registry().models) == {
+        "kling-v2.1",
+        "kling-v2.5-turbo",
+        "hailuo-2.3",
+        "wan-2.5-i2v",
+        "veo-3.1",
+        "seedance-1-pro",
+        "svd",
+        "cogvideox",
+    }
+
+
+def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    """The message is enough to mend the job."""
+    with pytest.raises(ValidationError, match="'yours' is not in the registry; there are: mine"):
+        registry_of(MODEL, tmp_path).model("yours")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param(
+            "sizes = [5, 10]",
+            "sizes = [5, -1]",
+            "models.toml:6:45: models.mine.duration.sizes.1.seconds: input should be greater than 0, not -1",
+            id="negative-size",
+        ),
+        pytest.param(
+            'input = "duration"',
+            'inptu = "duration"',
+            "models.toml:6:50: models.mine.duration.inptu: unknown field",
+            id="misspelt",
+        ),
+        pytest.param(
+            'as_of = 2026-11-01, basis = "exact"',
+            'basis = "exact"',
+            "models.toml:9:1: models.mine.price.as_of: is required",
+            id="missing",
+        ),
+        pytest.param('"16:9" = {}', '"wide" = {}', "models.toml:7:19: models.mine.aspect_ratios.wide", id="no-ratio"),
+        pytest.param('"16:9" = {}', '"5:4" = {}', "frame_sizes must name the size in pixels for 5:4", id="no-size"),
+        pytest.param(
+            'per_second = "0.10"',
+            'per_second = "0.10", per_clip = "1"',
+            "exactly one of per_second, per_clip, per_gpu_second",
+            id="two-prices",
+        ),
+        pytest.param(
+            'per_second = "0.10"',
+            'per_clip = { 5 = "1" }',
+            "price.per_clip has no price for 10 s",
+            id="size-without-price",
+        ),
+        pytest.param('mode = "discrete"', 'mode = "some"', "models.toml:6:1", id="no-such-mode"),
+    ],
+)
+def test_a_wrong_registry_says_where_and_what(old: str, new: str, message: str, tmp_path: Path) -> None:
+    """File, line and column of the value, and what is wrong with it."""
+    assert old in MODEL
+    with pytest.raises(ValidationError) as caught:
+        registry_of(MODEL.replace(old, new), tmp_path)
+    assert message in str(caught.value)
+
+
+def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
+    """Mending one does not uncover the next."""
+    text = MODEL.replace("[5, 10]", "[0, 10]").replace('"me/mine"', '"mine"').replace("= 60", "= 0")
+    with pytest.raises(ValidationError) as caught:
+        registry_of(text, tmp_path)
+    assert [problem.where for problem in caught.value.problems] == [
+        "models.mine.replicate",
+        "models.mine.typical_run_seconds",
+        "models.mine.duration.sizes.0.seconds",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"),
+    [
+        pytest.param({"per_second": "0.07"}, "0.35", id="per-second"),
+        pytest.param({"per_clip": "0.28"}, "0.28", id="per-clip"),
+        pytest.param({"per_clip": {5: "0.28", 10: "0.56"}}, "0.28", id="per-clip-by-length"),
+        pytest.param({"per_gpu_second": "0.001"}, "0.032", id="gpu-time"),
+    ],
+)
+def test_a_price_is_exact_to_the_cent_and_below(price: dict[str, object], expected: str) -> None:
+    """Five seconds that took 32 s of GPU time, in decimals, not in floats."""
+    model = Price.model_validate({**price, "as_of": "2026-11-01", "basis": "exact"})
+    assert model.of(5.0, 32.0) == Decimal(expected)
