@@ -12,6 +12,7 @@ import email.utils
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -35,13 +36,24 @@ from videogen.errors import (
 from videogen.ports import TERMINAL, Prediction, Status
 
 DEFAULT_BASE_URL = "https://api.replicate.com"
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-MAX_DOWNLOAD_BYTES = 2 * 1024**3
-CALL_TIMEOUT_S = 60.0
-STALLED_S = 30.0
 DEFAULT_RETRY_AFTER_S = 5.0
 MAX_RETRY_AFTER_S = 600.0
 MAX_PAGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How slow and how large what comes back may be."""
+
+    stalled_s: float = 30.0
+    """Without a byte, before a call or a download is given up."""
+    call_s: float = 60.0
+    """For a whole call, however its bytes trickle in; a download has no such limit."""
+    answer_bytes: int = 16 * 1024**2
+    download_bytes: int = 2 * 1024**3
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class ReplicateProvider:
@@ -50,17 +62,25 @@ class ReplicateProvider:
     Usable in one event loop. `origin` is the account's home as the journal keeps it: by default the host and port.
     """
 
-    def __init__(self, token: str, *, base_url: str = DEFAULT_BASE_URL, origin: str | None = None) -> None:
+    def __init__(
+        self,
+        token: str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        origin: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.origin = origin or httpx.URL(base_url).netloc.decode()
+        self._limits = limits
         self._client = Client(
             api_token=token,
             base_url=base_url,
-            timeout=httpx.Timeout(30.0, connect=10.0),
-            transport=_Transport(),
+            timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
+            transport=_Transport(limits),
             headers={"Accept-Encoding": "identity"},  # an answer is no larger than what was read
         )
         self._downloads = httpx.AsyncClient(
-            timeout=httpx.Timeout(STALLED_S, connect=10.0),
+            timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
             transport=httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=100)),
             follow_redirects=True,
             max_redirects=3,
@@ -120,8 +140,8 @@ class ReplicateProvider:
                 if answer.status_code == 416:
                     part.unlink()
                     raise TransientError("what is already here does not fit what is there: from the start again")
-                _raise_for_download(answer)
-                await _write(answer, part, keep=answer.status_code == 206)
+                _raise_for_download(answer, self._limits)
+                await _write(answer, part, self._limits, keep=answer.status_code == 206)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise NotSentError(f"cannot connect: {_reason(exc)}") from exc
         except httpx.HTTPError as exc:
@@ -134,10 +154,10 @@ class ReplicateProvider:
 
     async def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(self._limits.call_s):
                 answer = await self._client._async_request(method, path, **content)
         except TimeoutError as exc:
-            raise _lost(method, path, f"no whole answer within {CALL_TIMEOUT_S:g} s") from exc
+            raise _lost(method, path, f"no whole answer within {self._limits.call_s:g} s") from exc
         try:
             data = answer.json()
         except ValueError as exc:
@@ -150,7 +170,8 @@ class ReplicateProvider:
 class _Transport(httpx.AsyncBaseTransport):
     """Turns what is not a success into one of our errors, with what the answer's headers and body say."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._wire = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=200))
 
     async def aclose(self) -> None:
@@ -160,7 +181,7 @@ class _Transport(httpx.AsyncBaseTransport):
         path = request.url.path
         try:
             response = await self._wire.handle_async_request(request)
-            body = await _read_capped(response)
+            body = await _read_capped(response, self._limits.answer_bytes)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as exc:
             raise NotSentError(f"cannot connect to {request.url.host}: {_reason(exc)}") from exc
         except httpx.HTTPError as exc:
@@ -170,13 +191,13 @@ class _Transport(httpx.AsyncBaseTransport):
         raise _refusal(request.method, path, response, body)
 
 
-async def _read_capped(response: httpx.Response) -> bytes:
+async def _read_capped(response: httpx.Response, most_bytes: int) -> bytes:
     chunks, size = [], 0
     try:
         async for chunk in response.aiter_raw():
             size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise httpx.ReadError(f"the answer is larger than {MAX_ANSWER_BYTES // 1024**2} MiB")
+            if size > most_bytes:
+                raise httpx.ReadError(f"the answer is larger than {most_bytes:,} bytes")
             chunks.append(chunk)
     finally:
         await response.aclose()
@@ -252,21 +273,21 @@ def _number(value: Any) -> float:
         return 0.0
 
 
-def _raise_for_download(answer: httpx.Response) -> None:
+def _raise_for_download(answer: httpx.Response, limits: Limits) -> None:
     if answer.status_code in (401, 403, 404, 410):
         raise GoneError(f"the output's address answers {answer.status_code}")
     if not answer.is_success:
         raise TransientError(f"the output's address answers {answer.status_code}")
-    if _number(answer.headers.get("content-length")) > MAX_DOWNLOAD_BYTES:
-        raise BadOutputError(f"the output is larger than {MAX_DOWNLOAD_BYTES // 1024**3} GiB")
+    if _number(answer.headers.get("content-length")) > limits.download_bytes:
+        raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
 
 
-async def _write(answer: httpx.Response, part: Path, *, keep: bool) -> None:
+async def _write(answer: httpx.Response, part: Path, limits: Limits, *, keep: bool) -> None:
     with part.open("ab" if keep else "wb") as file:
         async for chunk in answer.aiter_raw(1024 * 256):
             file.write(chunk)
-            if file.tell() > MAX_DOWNLOAD_BYTES:
-                raise BadOutputError(f"the output is larger than {MAX_DOWNLOAD_BYTES // 1024**3} GiB")
+            if file.tell() > limits.download_bytes:
+                raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
 
 
 def _prediction(data: Mapping[str, Any]) -> Prediction:
