@@ -14,11 +14,13 @@ import json
 import os
 import re
 import socket
+import ssl
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -136,6 +138,12 @@ class _Loader:
         # A picture of 40 megapixels takes 160 MB while it is decoded; what is waiting lies on the disk.
         self._decoding = asyncio.Lock()
 
+    @cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        import httpx
+
+        return httpx.create_ssl_context(trust_env=False)
+
     async def load(self, source: str) -> ReferenceImage | Problem:
         try:
             async with self._slots, self._opened(source) as (file, url), self._decoding:
@@ -166,6 +174,7 @@ class _Loader:
                 asyncio.timeout(_TOTAL_S),
                 httpx.AsyncClient(
                     trust_env=False,
+                    verify=self._certificates,
                     transport=self._transport,
                     timeout=httpx.Timeout(_READ_S),
                     limits=httpx.Limits(max_keepalive_connections=0),
@@ -249,7 +258,7 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         inner = _unwrapped(ip)
         if inner is None:
-            return ip in _GLOBAL_UNICAST and ip.is_global and not ip.is_multicast
+            return ip in _GLOBAL_UNICAST and ip.is_global
         ip = inner
     return ip.is_global and not ip.is_multicast
 
@@ -303,8 +312,6 @@ def _data_bytes(source: str) -> bytes:
     head, comma, body = source.partition(",")
     if not comma:
         raise _UnusableError("a data: URL without a comma")
-    if len(body) > 2 * MAX_BYTES:
-        raise _too_heavy()
     data = unquote_to_bytes(body)
     if head.lower().endswith(";base64"):
         try:
@@ -566,9 +573,9 @@ def _places(size: tuple[int, int], figures: "Sequence[Image.Image]") -> list[_Bo
     boxes: list[_Box] = []
     left = gap
     for figure, (box_width, box_height) in zip(figures, wanted, strict=True):
-        lift = 0 if figure.mode == "RGBA" else 0.08 * height
-        top = round(height - lift - box_height * scale)
-        boxes.append((round(left), top, max(1, int(box_width * scale)), max(1, int(box_height * scale))))
+        box = max(1, int(box_width * scale)), max(1, int(box_height * scale))
+        lift = 0 if figure.mode == "RGBA" else round(0.08 * height)
+        boxes.append((round(left), height - lift - box[1], *box))
         left += box_width * scale + gap
     return boxes
 
@@ -589,8 +596,7 @@ def _put(frame: "Image.Image", figure: "Image.Image", box: _Box) -> None:
     left, top, width, height = box
     if figure.mode == "RGBA":
         sized = figure.resize((width, height), Image.Resampling.LANCZOS)
-        # Rounding may leave a line below the feet.
-        frame.paste(sized, (left, frame.height - height), sized)
+        frame.paste(sized, (left, top), sized)
         return
     line = max(1, round(0.012 * min(width, height)))
     frame.paste((250, 250, 248), (left, top), _rounded((width, height), line * 4))

@@ -349,6 +349,27 @@ async def test_the_next_address_is_tried_when_one_is_dead() -> None:
     assert [request.url.host for request in web.asked] == [PUBLIC, "93.184.215.15"]
 
 
+async def test_a_connection_serves_one_host_only() -> None:
+    """Two hosts may share an address, but not a connection: its certificate was checked for the first alone."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(away if b"Host: one.example" in head else here)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    away = b"HTTP/1.1 302 Found\r\nLocation: http://two.example:%d/\r\nContent-Length: 0\r\n\r\n" % port
+    here = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PNG) + PNG
+    async with server:
+        await load(f"http://one.example:{port}/", resolve=Names(["127.0.0.1"]), allow_private=True)
+    assert connections == 2
+
+
 async def test_an_endless_answer_is_cut_off() -> None:
     """At the cap, not when the memory is full."""
     sent = 0
@@ -433,7 +454,6 @@ async def test_a_data_url_holds_its_picture(source: str) -> None:
         pytest.param("data:image/png;base64", "without a comma", id="no-comma"),
         pytest.param("data:image/png;base64,@@@@", "not base64", id="not-base64"),
         pytest.param("data:image/png;base64,aGVsbG8=", "not a PNG, JPEG or WEBP", id="text"),
-        pytest.param("data:," + "x" * 40_000_001, "more than 20 MB", id="huge"),
         pytest.param("data:," + "x" * 20_000_001, "more than 20 MB", id="just-too-large"),
     ],
 )
@@ -740,10 +760,12 @@ async def test_the_largest_pictures_stay_under_300_mb(tmp_path: Path) -> None:
 
 async def test_a_large_picture_is_reduced(tmp_path: Path) -> None:
     """No model takes more, and what is kept for a whole job has to be small."""
-    Image.new("RGB", (5000, 1000), RED).save(tmp_path / "a.png")
+    image = Image.new("RGB", (5000, 1000), BLUE)
+    image.paste(RED, (3000, 600, 5000, 1000))
+    image.save(tmp_path / "a.png")
     reference = await load("a.png", tmp_path)
     assert (reference.width, reference.height) == picture_of(reference).size == (2500, 500)
-    assert picture_of(reference).getpixel((2499, 499)) == pytest.approx(RED, abs=6)
+    assert spot(picture_of(reference), RED) == pytest.approx((1500, 300, 2500, 500), abs=1)
 
 
 # --- start frames
@@ -841,6 +863,15 @@ def test_characters_never_cover_each_other(
     assert edges[-1] < size[0]
 
 
+def test_faint_specks_do_not_count_as_the_figure() -> None:
+    """Background removers leave some; counted in, they would make the figure small and let it float."""
+    image = picture_of(cut_out(RED))
+    image.putpixel((0, image.height - 1), (0, 0, 0, 5))
+    clean, specked = ([cut_out(RED)], [reference(image)])
+    frames = [compose_frame(size=(640, 360), background=white(), characters=each) for each in (clean, specked)]
+    assert frames[0] == frames[1]
+
+
 def test_a_very_wide_cut_out_still_fits() -> None:
     """A lying figure is scaled by its width."""
     frame = opened(compose_frame(size=(720, 1280), background=white(), characters=[cut_out(RED, (900, 60))]))
@@ -871,6 +902,7 @@ def test_an_opaque_picture_hangs_as_a_card() -> None:
     assert line == pytest.approx((250, 250, 248), abs=30)
     assert frame.getpixel((left - 4, top - 4)) == pytest.approx(GREY, abs=25)
     assert frame.getpixel((left + 40, top + 40)) == pytest.approx(RED, abs=8)
+    assert frame.getpixel((left + 1, top + 1)) != pytest.approx(RED, abs=60)
 
 
 def test_without_a_background_the_backdrop_is_soft_and_of_their_colours() -> None:
