@@ -32,6 +32,7 @@ def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
         studio.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.state.close = predictions.close  # for a server that wants its connections to end before the lifespan does
     app.include_router(Api(settings, ledger, predictions, uploads).router())
     app.include_router(Delivery(ledger, predictions).router())
     app.add_exception_handler(problems.ApiError, problems.answer)

@@ -147,11 +147,12 @@ class Predictions:
         }
 
     def close(self) -> None:
-        """Stop everything that is still going on; nothing is counted any more."""
+        """Stop everything that is still going on and let go of held creates; nothing is counted any more."""
         for timer in self._deadlines.values():
             timer.cancel()
-        for task in self._tasks.values():
+        for prediction_id, task in self._tasks.items():
             task.cancel()
+            self._by_id[prediction_id].ended.set()
 
     async def _run(self, prediction: Prediction) -> None:
         await asyncio.sleep(prediction.pace.queue_s * self._scale)

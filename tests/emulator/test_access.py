@@ -1,0 +1,128 @@
+"""Tokens, rate limits, uploads and the small routes."""
+
+import hashlib
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+SEEDANCE = "bytedance/seedance-1-pro"
+SMALL = {"prompt": "x", "resolution": "480p", "duration": 2}
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", "Bearer", "Basic r8_x", ""], ids=["none", "wrong", "empty", "basic", "blank"]
+)
+def test_a_wrong_token_is_refused(client: Any, header: str | None) -> None:
+    """Every route of the API answers 401 with the live API's body."""
+    headers = {} if header is None else {"Authorization": header}
+    for method, path in (
+        ("POST", f"/v1/models/{SEEDANCE}/predictions"),
+        ("POST", "/v1/predictions"),
+        ("GET", "/v1/predictions"),
+        ("GET", "/v1/account"),
+    ):
+        answer = httpx.request(method, f"{client.http.base_url}{path}", headers=headers, trust_env=False)
+        assert answer.status_code == 401
+        assert answer.json() == {
+            "title": "Unauthenticated",
+            "detail": "You did not pass a valid authentication token",
+            "status": 401,
+        }
+
+
+@pytest.mark.parametrize(
+    ("tokens", "token", "status"),
+    [
+        pytest.param(None, "local", 200, id="local"),
+        pytest.param(None, "r8_anything", 200, id="r8"),
+        pytest.param(["only"], "only", 200, id="listed"),
+        pytest.param(["only"], "r8_anything", 401, id="not-listed"),
+    ],
+)
+def test_tokens_can_be_listed(launch: Any, tokens: list[str] | None, token: str, status: int) -> None:
+    """Without a list `local` and `r8_…` open the API, with one only what it names."""
+    client = launch(tokens=tokens)
+    answer = client.http.get("/v1/account", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == status
+
+
+def test_creates_are_limited(launch: Any) -> None:
+    """Beyond the burst 429 says how long to wait, in header and body; nothing is created; later it works again."""
+    client = launch(creates_per_minute=6, burst=1, time_scale=0.1, latency_s=(999, 999))
+    client.create(SEEDANCE, SMALL)
+    answer = client.post(SEEDANCE, SMALL)
+    assert answer.status_code == 429
+    assert answer.json() == {
+        "detail": "Request was throttled. Your rate limit for creating predictions is reduced to 6 requests per minute "
+        "with a burst of 1 requests while you have less than $5.0 in credit. Your rate limit resets in ~1s.",
+        "status": 429,
+        "retry_after": 1,
+    }
+    assert (answer.headers["retry-after"], answer.headers["ratelimit-remaining"]) == ("1", "0")
+    assert client.ledger()["creates"] == 1
+    time.sleep(1.05)
+    client.create(SEEDANCE, SMALL)
+
+
+def test_only_creates_are_limited(launch: Any) -> None:
+    """Polling and listing go on."""
+    client = launch(creates_per_minute=1)
+    done = client.run(SEEDANCE, SMALL)
+    assert client.post(SEEDANCE, SMALL).status_code == 429
+    assert client.get(done["id"])["status"] == "succeeded"
+    assert client.http.get("/v1/predictions").status_code == 200
+
+
+def test_an_upload_can_be_used_as_input(launch: Any, picture: Callable[..., str]) -> None:
+    """POST /v1/files answers the file object; its URL works as an image, its bytes can be read back."""
+    import base64
+
+    client = launch()
+    content = base64.b64decode(picture().partition(",")[2])
+    answer = client.http.post("/v1/files", files={"content": ("frame.png", content, "image/png")})
+    assert answer.status_code == 201
+    file = answer.json()
+    assert (file["name"], file["content_type"], file["size"]) == ("frame.png", "image/png", len(content))
+    assert file["checksums"] == {"sha256": hashlib.sha256(content).hexdigest()}
+    assert client.http.get(file["urls"]["get"]).json() == file
+    assert client.http.get(file["urls"]["get"] + "/download").content == content
+    assert client.ledger()["uploads"] == 1
+    done = client.run("kwaivgi/kling-v2.1", {"prompt": "x", "start_image": file["urls"]["get"]})
+    assert done["status"] == "succeeded"
+
+
+def test_an_upload_without_content_is_refused(client: Any) -> None:
+    """The part must be called `content`; an unknown file is 404."""
+    assert client.http.post("/v1/files", files={"file": b"x"}).status_code == 400
+    assert client.http.get("/v1/files/nope").status_code == 404
+
+
+def test_a_huge_upload_is_refused(client: Any) -> None:
+    """413 before the body is read."""
+    address = urlsplit(str(client.http.base_url))
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer local\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {101 * 1024 * 1024}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=5) as sock:
+        sock.sendall(head.encode())
+        assert b" 413 " in sock.recv(4096).split(b"\r\n")[0]
+
+
+def test_the_account_and_the_webhook_secret_are_there(client: Any) -> None:
+    """Both have the shape of the live API's."""
+    assert client.http.get("/v1/account").json()["type"] == "user"
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{32}", client.http.get("/v1/webhooks/default/secret").json()["key"])
+
+
+def test_an_unknown_path_is_not_found(client: Any) -> None:
+    """404 and 405 speak problem+json too."""
+    answer = client.http.get("/v1/nothing")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "The requested resource could not be found.")
+    assert client.http.delete("/v1/predictions").status_code == 405
