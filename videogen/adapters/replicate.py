@@ -11,9 +11,12 @@ import asyncio
 import email.utils
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +84,7 @@ class ReplicateProvider:
         )
         self._downloads = httpx.AsyncClient(
             timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
-            transport=httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=100)),
+            transport=httpx.AsyncHTTPTransport(verify=_tls(), limits=httpx.Limits(max_connections=100)),
             follow_redirects=True,
             max_redirects=3,
             headers={"Accept-Encoding": "identity"},
@@ -98,32 +101,28 @@ class ReplicateProvider:
     async def create(
         self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
     ) -> Prediction:
-        headers = {"Cancel-After": f"{min(max(round(cancel_after_s), 5), 86_400)}s"}
+        path, body = "/v1/predictions", {"version": version, "input": dict(inputs)}
         if version is None:
-            return _prediction(
-                await self._call(
-                    "POST", f"/v1/models/{replicate}/predictions", json={"input": dict(inputs)}, headers=headers
-                )
-            )
-        body = {"version": version, "input": dict(inputs)}
-        return _prediction(await self._call("POST", "/v1/predictions", json=body, headers=headers))
+            path, body = f"/v1/models/{replicate}/predictions", {"input": dict(inputs)}
+        headers = {"Cancel-After": f"{min(max(round(cancel_after_s), 5), 86_400)}s"}
+        return await self._predicted("POST", path, json=body, headers=headers)
 
     async def get(self, prediction_id: str) -> Prediction:
-        return _prediction(await self._call("GET", f"/v1/predictions/{prediction_id}"))
+        return await self._predicted("GET", f"/v1/predictions/{prediction_id}")
 
     async def cancel(self, prediction_id: str) -> Prediction:
-        return _prediction(await self._call("POST", f"/v1/predictions/{prediction_id}/cancel"))
+        return await self._predicted("POST", f"/v1/predictions/{prediction_id}/cancel")
 
     async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
         query = {"created_after": created_after.astimezone(UTC).isoformat().replace("+00:00", "Z")}
         path = f"/v1/predictions?{httpx.QueryParams(query)}"
         for _ in range(MAX_PAGES):
             page = await self._call("GET", path)
-            for result in page.get("results") or []:
+            for result in _results(page):
                 yield _prediction(result)
-            path = page.get("next") or ""
-            if not path:
+            if not page.get("next"):
                 return
+            path = httpx.URL(str(page["next"])).raw_path.decode()  # whatever host it names, the token goes to ours
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
         answer = await self._call("POST", "/v1/files", files={"content": (name, data, media_type)})
@@ -133,9 +132,9 @@ class ReplicateProvider:
             raise TransientError("the answer to an upload names no URL") from None
 
     async def download(self, url: str, part: Path) -> None:
-        had_bytes = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={had_bytes}-"} if had_bytes else {}
         try:
+            had_bytes = part.stat().st_size if part.exists() else 0
+            headers = {"Range": f"bytes={had_bytes}-"} if had_bytes else {}
             async with self._downloads.stream("GET", url, headers=headers) as answer:
                 if answer.status_code == 416:
                     part.unlink()
@@ -144,13 +143,20 @@ class ReplicateProvider:
                 await _write(answer, part, self._limits, keep=answer.status_code == 206)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise NotSentError(f"cannot connect: {_reason(exc)}") from exc
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+            raise BadOutputError(f"the output is at no address: {exc}") from exc
         except httpx.HTTPError as exc:
             raise TransientError(f"the download broke off: {_reason(exc)}") from exc
-        except httpx.InvalidURL as exc:
-            raise BadOutputError(f"the output is at no address: {exc}") from exc
         except OSError as exc:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise StorageError(f"cannot write {part.name}: {exc.strerror or exc}") from exc
+
+    async def _predicted(self, method: str, path: str, **content: Any) -> Prediction:
+        data = await self._call(method, path, **content)
+        if not data.get("id"):
+            raise _lost(method, path, "the answer names no prediction")
+        return _prediction(data)
 
     async def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
@@ -172,7 +178,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._wire = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=200))
+        self._wire = httpx.AsyncHTTPTransport(verify=_tls(), limits=httpx.Limits(max_connections=200))
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -186,9 +192,17 @@ class _Transport(httpx.AsyncBaseTransport):
             raise NotSentError(f"cannot connect to {request.url.host}: {_reason(exc)}") from exc
         except httpx.HTTPError as exc:
             raise _lost(request.method, path, _reason(exc)) from exc
-        if response.is_success:
-            return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
-        raise _refusal(request.method, path, response, body)
+        if not response.is_success:
+            raise _refusal(request.method, path, response, body)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise _lost(request.method, path, "the answer is compressed, which was not asked for")
+        return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all connections: reading the certificates takes 20 ms."""
+    return httpx.create_ssl_context()
 
 
 async def _read_capped(response: httpx.Response, most_bytes: int) -> bytes:
@@ -284,16 +298,22 @@ def _raise_for_download(answer: httpx.Response, limits: Limits) -> None:
 
 async def _write(answer: httpx.Response, part: Path, limits: Limits, *, keep: bool) -> None:
     with part.open("ab" if keep else "wb") as file:
-        async for chunk in answer.aiter_raw(1024 * 256):
+        async for chunk in answer.aiter_raw():  # as they come: what was received before a cut is kept
             file.write(chunk)
             if file.tell() > limits.download_bytes:
                 raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
 
 
+def _results(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The predictions of one page of the list."""
+    results = page.get("results")
+    return [item for item in results if isinstance(item, dict) and item.get("id")] if isinstance(results, list) else []
+
+
 def _prediction(data: Mapping[str, Any]) -> Prediction:
     """A prediction from its JSON, whatever its model made of it: fields may be missing, null or of another type."""
     status = data.get("status")
-    known = status in TERMINAL or status in ("starting", "processing")
+    known = status in ("starting", "processing", *TERMINAL)
     metrics = data.get("metrics") if isinstance(data.get("metrics"), dict) else {}
     predict_time = _number(metrics.get("predict_time")) if metrics else 0.0
     inputs = data.get("input")
@@ -324,13 +344,14 @@ def _output_url(output: Any) -> str | None:
 
 
 def _time(value: Any) -> datetime | None:
-    """An RFC 3339 time; Replicate gives up to nanoseconds, of which microseconds are kept."""
+    """An RFC 3339 time, in UTC if it has no zone; Replicate gives nanoseconds, of which microseconds are kept."""
     if not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.replace("Z", "+00:00")))
+        time = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.replace("Z", "+00:00")))
     except ValueError:
         return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _reason(exc: Exception) -> str:

@@ -1,0 +1,131 @@
+"""How cassettes are made and played: from whom, what is left out, and where the video of a download is kept."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videogen.adapters.replicate import DEFAULT_BASE_URL
+from videogen.emulator import EmulatorSettings, running
+
+CASSETTES = Path(__file__).parents[2] / "cassettes"
+CLIP_BYTES = 64 * 1024
+"""So much of a recorded clip is kept: cassettes prove the wire, not the picture."""
+
+EMULATED = EmulatorSettings(time_scale=0.01, output_ttl_s=400, creates_per_minute=6, burst=1)
+"""An account with little credit, a hundred times as fast; outputs are there for 4 s."""
+
+_OF_REQUESTS = {"authorization", "cancel-after", "content-type", "prefer", "range"}
+_OF_RESPONSES = {
+    "accept-ranges",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after",
+    "server",
+}
+_SECRETS = re.compile(r"\b(?:r8|whsec)_[\w+/=-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Who answers the requests of a test, and with what token and how often they are asked."""
+
+    base_url: str
+    token: str
+    poll_every_s: float
+
+    def vcr_config(self) -> dict[str, Any]:
+        """For `VCR.use_cassette`. Headers are matched as far as they are kept, so also that no token goes astray."""
+        return {
+            "match_on": ("method", "scheme", "host", "port", "path", "query", "headers", "body"),
+            "filter_query_parameters": ["created_after"],
+            "before_record_request": self._request,
+            "before_record_response": self._response,
+            "before_save_interaction": _put_clip_aside,
+            "after_load_interaction": _put_clip_back,
+        }
+
+    def _request(self, request: Any) -> Any:
+        """As it is recorded, and as a later one is compared with it."""
+        request.uri = self._text(request.uri)
+        request.headers = {
+            name.lower(): value for name, value in request.headers.items() if name.lower() in _OF_REQUESTS
+        }
+        if "authorization" in request.headers:
+            request.headers["authorization"] = "[token]"
+        request.body = self._body(request.body)
+        return request
+
+    def _response(self, response: Any) -> Any:
+        """Only the headers that are listed above: what a server may add one day (cookies, addresses) stays out."""
+        headers = {name.lower(): values for name, values in response["headers"].items()}
+        response["headers"] = {name: headers[name] for name in sorted(headers.keys() & _OF_RESPONSES)}
+        body = response["body"]["string"]
+        response["body"]["string"] = body = body[:CLIP_BYTES] if _is_clip(response) else self._body(body)
+        if "content-length" in headers:
+            response["headers"]["content-length"] = [str(len(body))]
+        return response
+
+    def _body(self, body: Any) -> Any:
+        return self._text(body.decode()).encode() if isinstance(body, bytes) else body
+
+    def _text(self, text: str) -> str:
+        """Without secrets, and with Replicate's addresses in place of the emulator's."""
+        if self.base_url != DEFAULT_BASE_URL:
+            text = text.replace(f"{self.base_url}/files/", "https://replicate.delivery/xezq/")
+            text = text.replace(f"{self.base_url}/p/", "https://replicate.com/p/")
+            text = text.replace(self.base_url, DEFAULT_BASE_URL)
+        if len(self.token) > len("local"):
+            text = text.replace(self.token, "[token]")
+        return _SECRETS.sub("[secret]", text)
+
+
+def is_live() -> bool:
+    """Whether a recording is made from Replicate itself."""
+    return bool(os.environ.get("REPLICATE_API_TOKEN"))
+
+
+@contextmanager
+def wired(*, recording: bool) -> Iterator[Wire]:
+    """The wire of one test."""
+    if not recording:
+        yield Wire(DEFAULT_BASE_URL, "r8_not_a_real_one", poll_every_s=0)
+    elif is_live():
+        yield Wire(DEFAULT_BASE_URL, os.environ["REPLICATE_API_TOKEN"].strip(), poll_every_s=5)
+    else:
+        with running(EMULATED) as emulator:
+            yield Wire(emulator.url, "local", poll_every_s=0.5)
+
+
+def unplayed(cassette: Any) -> list[str]:
+    """The recorded requests that were not made."""
+    requests = enumerate(cassette.requests)
+    return [f"{request.method} {request.uri}" for index, request in requests if cassette.play_counts[index] != 1]
+
+
+def _is_clip(response: Any) -> bool:
+    return any(value.startswith("video/") for value in response["headers"].get("content-type", []))
+
+
+def _put_clip_aside(request: Any, response: Any, cassette: Any) -> tuple[Any, Any]:
+    """Video goes into a file of its own beside the cassette."""
+    if _is_clip(response):
+        path = Path(cassette.path)
+        file = path.parent / "media" / f"{path.stem}.mp4"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(response["body"]["string"])
+        response["body"] = {"file": f"media/{file.name}"}
+    return request, response
+
+
+def _put_clip_back(request: Any, response: Any, cassette: Any) -> tuple[Any, Any]:
+    if "file" in response["body"]:
+        response["body"] = {"string": (Path(cassette.path).parent / response["body"]["file"]).read_bytes()}
+    return request, response
