@@ -10,7 +10,7 @@ SEEDANCE = "bytedance/seedance-1-pro"
 
 def test_pages_hold_a_hundred_newest_first(launch: Any) -> None:
     """Following `next` shows each prediction once, `previous` leads back, and new creates shift nothing."""
-    client = launch(latency_s=(999, 999))
+    client = launch(queue_s=(999, 999))
     ids = [client.create(SEEDANCE, {"prompt": str(index)})["id"] for index in range(230)]
     first = client.http.get("/v1/predictions").json()
     assert first["previous"] is None
@@ -28,7 +28,7 @@ def test_pages_hold_a_hundred_newest_first(launch: Any) -> None:
 
 def test_the_list_can_be_cut_by_time(launch: Any) -> None:
     """`created_after` includes its moment, `created_before` does not."""
-    client = launch(latency_s=(999, 999))
+    client = launch(queue_s=(999, 999))
     made = []
     for index in range(3):
         made.append(client.create(SEEDANCE, {"prompt": str(index)}))

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import functools
 import io
 import ipaddress
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -59,9 +61,11 @@ def _is_loopback(host: str | None) -> bool:
 
 async def _download(url: str) -> bytes:
     content = bytearray()
+    # Reading the certificates takes long enough to be noticed by every other caller.
+    trusted = await asyncio.to_thread(_trusted)
     try:
         async with (
-            httpx.AsyncClient(timeout=10, follow_redirects=True, trust_env=False) as client,
+            httpx.AsyncClient(timeout=10, follow_redirects=True, trust_env=False, verify=trusted) as client,
             client.stream("GET", url) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
@@ -73,6 +77,11 @@ async def _download(url: str) -> bytes:
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise ModelError(f"Failed to download input: {type(exc).__name__} for url: {url}") from exc
     return bytes(content)
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _decode(raw: bytes) -> Image.Image:
