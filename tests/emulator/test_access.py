@@ -89,7 +89,8 @@ def test_an_upload_can_be_used_as_input(launch: Any, picture: Callable[..., str]
     assert answer.status_code == 201
     file = answer.json()
     assert (file["name"], file["content_type"], file["size"]) == ("frame.png", "image/png", len(content))
-    assert file["checksums"] == {"sha256": hashlib.sha256(content).hexdigest()}
+    assert file["checksums"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert file["etag"] == file["checksums"]["md5"] == hashlib.md5(content).hexdigest()
     assert client.http.get(file["urls"]["get"]).json() == file
     assert client.http.get(file["urls"]["get"] + "/download").content == content
     assert client.ledger()["uploads"] == 1

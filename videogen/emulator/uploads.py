@@ -23,6 +23,7 @@ class Upload:
     content_type: str
     path: Path
     sha256: str
+    md5: str
     size_bytes: int
     created_ns: int
 
@@ -33,7 +34,8 @@ class Upload:
             "name": self.name,
             "content_type": self.content_type,
             "size": self.size_bytes,
-            "checksums": {"sha256": self.sha256},
+            "etag": self.md5,  # not in the OpenAPI document, but client 1.0.7 fails without it
+            "checksums": {"sha256": self.sha256, "md5": self.md5},
             "metadata": {},
             "created_at": stamp(self.created_ns, digits=3),
             "expires_at": stamp(self.created_ns + _KEPT_NS, digits=3),
@@ -53,8 +55,8 @@ class Uploads(Mapping[str, Path]):
         upload_id = secrets.token_hex(24)
         path = self._folder / f"upload-{upload_id}"
         path.write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        upload = Upload(upload_id, name, content_type, path, digest, len(content), time.time_ns())
+        sums = hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+        upload = Upload(upload_id, name, content_type, path, *sums, len(content), time.time_ns())
         self._by_id[upload_id] = upload
         return upload
 
