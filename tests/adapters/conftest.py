@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.recording import CASSETTES, Wire, unplayed, wired
+from tests.adapters.recording import CASSETTES, ReadableYaml, Wire, unplayed, wired
 from videogen.adapters.replicate import ReplicateProvider
 
 MakeProvider = Callable[..., ReplicateProvider]
@@ -36,6 +36,10 @@ def wire(record_mode: str) -> Iterator[Wire]:
 @pytest.fixture
 def vcr_config(wire: Wire) -> dict[str, Any]:
     return wire.vcr_config()
+
+
+def pytest_recording_configure(vcr: Any) -> None:
+    vcr.register_serializer("yaml", ReadableYaml)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+from vcr.serializers import yamlserializer
+
 from videogen.adapters.replicate import DEFAULT_BASE_URL
 from videogen.emulator import EmulatorSettings, running
 
@@ -39,7 +42,8 @@ class Wire:
 
     base_url: str
     token: str
-    poll_every_s: float
+    poll_every_s: float = 0
+    output_kept_s: float = 0
 
     def vcr_config(self) -> dict[str, Any]:
         """For `VCR.use_cassette`. Headers are matched as far as they are kept, so also that no token goes astray."""
@@ -87,21 +91,29 @@ class Wire:
         return _SECRETS.sub("[secret]", text)
 
 
-def is_live() -> bool:
-    """Whether a recording is made from Replicate itself."""
-    return bool(os.environ.get("REPLICATE_API_TOKEN"))
-
-
 @contextmanager
 def wired(*, recording: bool) -> Iterator[Wire]:
-    """The wire of one test."""
+    """The wire of one test: a cassette, or while recording Replicate where there is a token, else an emulator."""
+    token = os.environ.get("REPLICATE_API_TOKEN", "").strip()
     if not recording:
-        yield Wire(DEFAULT_BASE_URL, "r8_not_a_real_one", poll_every_s=0)
-    elif is_live():
-        yield Wire(DEFAULT_BASE_URL, os.environ["REPLICATE_API_TOKEN"].strip(), poll_every_s=5)
+        yield Wire(DEFAULT_BASE_URL, "r8_not_a_real_one")
+    elif token:
+        yield Wire(DEFAULT_BASE_URL, token, poll_every_s=5)
     else:
         with running(EMULATED) as emulator:
-            yield Wire(emulator.url, "local", poll_every_s=0.5)
+            kept_s = EMULATED.output_ttl_s * EMULATED.time_scale
+            yield Wire(emulator.url, "local", poll_every_s=0.5, output_kept_s=kept_s)
+
+
+class ReadableYaml:
+    """vcrpy's YAML, with characters in place of their codes."""
+
+    deserialize = staticmethod(yamlserializer.deserialize)
+
+    @staticmethod
+    def serialize(cassette: dict[str, Any]) -> str:
+        text: str = yaml.safe_dump(cassette, allow_unicode=True, width=120)
+        return text
 
 
 def unplayed(cassette: Any) -> list[str]:
