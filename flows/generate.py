@@ -24,6 +24,7 @@ from flows.artifacts import publish
 from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.errors import is_retryable
+from videogen.run import Slot
 from videogen.scene import Job
 
 BACKSTOP_S = 1800.0
@@ -44,34 +45,28 @@ async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -
     retry_condition_fn=may_retry,
     cache_policy=NO_CACHE,
 )
-async def generate_clip(request: ClipRequest, session: Session) -> Clip:
+async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> Clip:
     """One attempt at a clip; the journal makes a second attempt continue what the first one paid for."""
-    return await session.generate(request)
+    return await session.generate(request, slot)
 
 
 @flow(flow_run_name="{job.id} · {job.model}", validate_parameters=True)
 async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     async with opened(await prepare(job, options or Options())) as session:
-        slots = asyncio.Semaphore(session.plan.concurrency)
-
-        async def in_a_slot(request: ClipRequest) -> Clip:
-            async with slots:  # outside the task, so that waiting for a slot is not the clip's time
-                return await clip_of(request, session)
-
-        batch = session.finish(await asyncio.gather(*map(in_a_slot, session.plan.requests)))
+        clips = await asyncio.gather(*(clip_of(request, session) for request in session.plan.requests))
+        batch = session.finish(clips)
     await publish(batch)
     return final_state(batch)
 
 
 async def clip_of(request: ClipRequest, session: Session) -> Clip:
     """The clip, or why there is none, after all its attempts."""
-    attempts = generate_clip.with_options(
-        retries=request.attempts - 1,
-        timeout_seconds=request.timeout_s + BACKSTOP_S,
-        tags={request.model, request.aspect_ratio},
+    task_ = generate_clip.with_options(  # no tags: each one costs a call to the server before the task begins
+        retries=request.attempts - 1, timeout_seconds=request.timeout_s + BACKSTOP_S
     )
-    state = cast(State[Clip], await attempts(request, session, return_state=True))  # type: ignore[misc]
+    async with session.slot() as slot:  # taken before the task begins: waiting for it is not the clip's time
+        state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
     return result if isinstance(result, Clip) else session.failed(request, result)
 

@@ -24,7 +24,7 @@ from videogen.settings import ProviderName, Settings, read_settings
 if TYPE_CHECKING:
     from videogen.journal import Journal
     from videogen.references import ReferenceImage
-    from videogen.run import Run
+    from videogen.run import Run, Slot
 
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
@@ -151,6 +151,7 @@ class Session:
     def __init__(self, prepared: Prepared, run: "Run", events: "_Recorder") -> None:
         self.plan, self.run = prepared.plan, run
         self._prepared, self._events = prepared, events
+        self._slots = asyncio.Semaphore(prepared.plan.concurrency)
         self._began = monotonic()
         events.emit(
             RunStarted(
@@ -162,11 +163,17 @@ class Session:
             )
         )
 
-    async def generate(self, request: ClipRequest) -> Clip:
+    def slot(self) -> "Slot":
+        """The right to one of the plan's `concurrency` predictions at a time."""
+        from videogen.run import Slot
+
+        return Slot(self._slots)
+
+    async def generate(self, request: ClipRequest, slot: "Slot") -> Clip:
         """One attempt at a clip, see `videogen.generation.generate`."""
         from videogen.generation import generate
 
-        return await generate(request, self.run)
+        return await generate(request, self.run, slot)
 
     def failed(self, request: ClipRequest, error: BaseException) -> Clip:
         """The clip that there is not, and what its attempts took."""

@@ -20,7 +20,9 @@ class Calls:
     """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
     for good once the account is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, backoff_s: float = 0.5) -> None:
+        """`backoff_s`: the longest first pause after a fault; the next ones may be twice as long each, up to 20 s."""
+        self._backoff_s = backoff_s
         self._opens_at = 0.0
         self._refusal: AccountError | None = None
 
@@ -49,7 +51,7 @@ class Calls:
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError)),
-            wait=wait_random_exponential(multiplier=0.5, max=20),
+            wait=wait_random_exponential(multiplier=self._backoff_s, max=20),
             stop=stop_after_attempt(tries) if tries else stop_never,
             reraise=True,
         )

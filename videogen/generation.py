@@ -15,14 +15,17 @@ from videogen.errors import ClipError, ClipTimeoutError, StorageError, Unreachab
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.media import Measured
 from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
-from videogen.run import Run
+from videogen.run import Run, Slot
 
 LATE_FETCH_S = 120.0
 """What is paid for is fetched even when its clip's time is up, for this long."""
 
 
-async def generate(request: ClipRequest, run: Run) -> Clip:
+async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
     """One attempt at the clip; what was paid for before is reused or continued.
+
+    `slot` is taken before a prediction is created or continued, unless it is held already, and given back as soon as
+    the prediction has ended.
 
     Returns:
         The delivered clip; `reused` and at no cost when its key was delivered before.
@@ -33,18 +36,21 @@ async def generate(request: ClipRequest, run: Run) -> Clip:
     """
     async with run.keys[request.key]:
         try:
-            clip = await reused(request, run) or await _made(request, run)
+            clip = await reused(request, run) or await _made(request, run, slot)
         except VideogenError as exc:
             _tell_failure(request, run, exc)
             raise
+        finally:
+            slot.give_back()
     run.events.emit(ClipCompleted(clip=clip))
     return clip
 
 
-async def _made(request: ClipRequest, run: Run) -> Clip:
+async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
+    await slot.take()
     running = await started(request, run)
     try:
-        running, part, measured = await _finished_and_fetched(request, run, running)
+        running, part, measured = await _finished_and_fetched(request, run, slot, running)
         return await delivered(request, run, running, part, measured)
     except ClipError as exc:
         if not isinstance(exc, UnreachableError | StorageError):  # those leave a prediction that can still be fetched
@@ -52,12 +58,15 @@ async def _made(request: ClipRequest, run: Run) -> Clip:
         raise
 
 
-async def _finished_and_fetched(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, Measured]:
+async def _finished_and_fetched(
+    request: ClipRequest, run: Run, slot: Slot, running: Running
+) -> tuple[Running, Path, Measured]:
     """The succeeded prediction and its whole video, both within the clip's timeout."""
-    time_left_s = max(5.0, request.timeout_s - (time.monotonic() - running.began))
+    elapsed_s = time.monotonic() - running.began
     try:
-        async with asyncio.timeout(time_left_s) as timer:
+        async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
             running = await finished(request, run, running, timer)
+            slot.give_back()
             return running, *await fetched(run, running.prediction)
     except TimeoutError:
         return await _given_up(request, run, running)

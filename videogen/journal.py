@@ -48,7 +48,7 @@ _attempts = sa.Table(
     sa.Column("scene_id", sa.String(80), nullable=False),
     sa.Column("input_digest", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("prediction_id", sa.String(64), unique=True),
+    sa.Column("prediction_id", sa.String(64)),
     sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("ended_at", sa.DateTime(timezone=True)),
@@ -57,6 +57,7 @@ _attempts = sa.Table(
     sa.Column("cost_basis", sa.String(16)),
     sa.Column("error_code", sa.String(32)),
     sa.Column("error_message", sa.Text),
+    sa.UniqueConstraint("origin", "prediction_id"),
 )
 
 _deliveries = sa.Table(
@@ -211,11 +212,12 @@ class Journal:
         with self._transaction() as db:
             return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
 
-    def known_predictions(self, prediction_ids: Collection[str]) -> frozenset[str]:
-        """Those of the ids that belong to some attempt."""
-        query = sa.select(_attempts.c.prediction_id).where(_attempts.c.prediction_id.in_(prediction_ids))
+    def is_known(self, origin: str, prediction_id: str) -> bool:
+        """Whether the prediction belongs to some attempt."""
+        query = sa.select(_attempts.c.id)
+        query = query.where(_attempts.c.origin == origin, _attempts.c.prediction_id == prediction_id)
         with self._transaction() as db:
-            return frozenset(db.scalars(query))
+            return db.scalar(query) is not None
 
     def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
         """Records an event and returns its number."""

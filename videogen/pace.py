@@ -11,8 +11,8 @@ LONGEST_S = 8.0
 class Pace:
     """The rhythm of polling one model, learned from how long its predictions took.
 
-    With no experience the wait grows with the time already spent (a fifth of it), so that a clip of any length is
-    noticed within a fifth of its time. With experience the first look is just before the quickest seen so far, and
+    With no experience the wait grows with the time already spent (an eighth of it), so that a clip of any length is
+    noticed within an eighth of its time. With experience the first look is just before the quickest seen so far, and
     looks then come every `0.18 × √elapsed` seconds: 0.25 s apart for clips of 2 s, 1.4 s apart for clips of 60 s.
     """
 
@@ -29,8 +29,8 @@ class Pace:
 
     def next_s(self, elapsed_s: float) -> float:
         """Seconds to wait before looking again at a prediction created `elapsed_s` seconds ago."""
-        if len(self._seen) < 3:
-            return _clamp(0.2 * elapsed_s)
+        if not self._seen:
+            return _clamp(elapsed_s / 8)
         first_s = 0.9 * min(self._seen)
         if elapsed_s < first_s:
             return max(SHORTEST_S, first_s - elapsed_s)

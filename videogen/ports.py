@@ -25,6 +25,7 @@ class Prediction:
     version: str | None = None
     input: Mapping[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
+    completed_at: datetime | None = None
     predict_time_s: float | None = None
     started: bool = True
     """False while it is known not to have started: nothing is billed then."""
@@ -33,6 +34,13 @@ class Prediction:
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds from its creation to its end, by the provider's clock."""
+        if self.created_at is None or self.completed_at is None:
+            return None
+        return (self.completed_at - self.created_at).total_seconds()
 
 
 class VideoProvider(Protocol):

@@ -35,6 +35,8 @@ CANCEL_AFTER_MARGIN_S = 30.0
 """The provider's own deadline is this far behind the clip's timeout: it matters only when we are gone."""
 CLEAN_UP_S = 8.0
 """How long an interrupted clip may take to cancel its prediction."""
+RESUMED_S = 30.0
+"""How long a prediction that is found again has at least, whatever the wall clock says of its age."""
 CLOCK_SKEW = timedelta(minutes=2)
 
 
@@ -82,8 +84,9 @@ async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running 
         return None
     if not attempt.prediction_id:
         attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
-    elapsed_s = max(0.0, (datetime.now(UTC) - attempt.intended_at).total_seconds())
-    return Running(attempt, prediction, began=time.monotonic() - elapsed_s)
+    elapsed_s = (datetime.now(UTC) - attempt.intended_at).total_seconds()
+    counted_s = max(0.0, min(elapsed_s, request.timeout_s - RESUMED_S))
+    return Running(attempt, prediction, began=time.monotonic() - counted_s)
 
 
 async def _found(run: Run, attempt: Attempt) -> Prediction | None:
@@ -159,7 +162,7 @@ async def _search(request: ClipRequest, run: Run, inputs: Mapping[str, Any], sin
 
     async def search() -> Prediction | None:
         async for prediction in run.provider.list_since(since - CLOCK_SKEW):
-            if _answers(request, inputs, prediction) and not run.journal.known_predictions([prediction.id]):
+            if _answers(request, inputs, prediction) and not run.journal.is_known(run.provider.origin, prediction.id):
                 return prediction
         return None
 
@@ -195,13 +198,11 @@ async def finished(request: ClipRequest, run: Run, running: Running, timer: asyn
     """Polls until the prediction has succeeded. Raises the `ClipError` of any other end."""
     pace, prediction = run.paces[request.replicate], running.prediction
     progress = _Progress(request, run, running, pace.expected_s(request.typical_run_s))
-    polled = False
     while not prediction.ended:
         await progress.sleep(pace.next_s(time.monotonic() - running.began), prediction.status)
         prediction = await run.calls.repeat(lambda: run.provider.get(running.prediction.id), tries=None, timer=timer)
-        polled = True
-    if polled and prediction.status == "succeeded":
-        pace.learn(time.monotonic() - running.began)
+    if prediction.status == "succeeded" and prediction.run_s:
+        pace.learn(prediction.run_s)
     running = billed(request, run, replace(running, prediction=prediction))
     if prediction.status != "succeeded":
         raise _failure(prediction)

@@ -3,11 +3,39 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Self
 
 from videogen.calls import Calls
 from videogen.journal import Journal
 from videogen.pace import Pace
 from videogen.ports import EventSink, ImageSender, Store, VideoProvider
+
+
+class Slot:
+    """The right of one clip to a prediction, among a limited number: held from before the create until the prediction has
+    ended. Downloading and checking need none, so that the next clip can begin meanwhile."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._held = False
+
+    async def take(self) -> None:
+        """Waits for a free slot, unless this one is held already."""
+        if not self._held:
+            await self._slots.acquire()
+            self._held = True
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+    async def __aenter__(self) -> Self:
+        await self.take()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.give_back()
 
 
 @dataclass(frozen=True)

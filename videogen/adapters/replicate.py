@@ -326,6 +326,7 @@ def _prediction(data: Mapping[str, Any]) -> Prediction:
         version=data.get("version") if isinstance(data.get("version"), str) else None,
         input=inputs if isinstance(inputs, dict) else {},
         created_at=_time(data.get("created_at")),
+        completed_at=_time(data.get("completed_at")),
         predict_time_s=predict_time or None,
         started=bool(data.get("started_at")) or status in ("processing", "succeeded", "failed"),
         data_removed=bool(data.get("data_removed")),

@@ -1,0 +1,138 @@
+"""One Prefect server for the whole test run, and the command line run against it as a person would."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from videogen.emulator import Emulator, EmulatorSettings, running
+
+START_S = 120
+COMMAND = [sys.executable, "-m", "flows.generate"]
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API's address of a Prefect server that lives as long as the test run."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            api = f"http://127.0.0.1:{port}/api"
+            _wait_for(api, server, home / "server.log")
+            yield api
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{api}/health", trust_env=False, timeout=2).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    pytest.fail(f"no Prefect server: {log.read_text()[-2000:]}")
+
+
+@dataclass
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.out)
+        return data
+
+
+@dataclass
+class CommandLine:
+    """`python -m flows.generate` in a folder of its own, with nothing of ours in its environment but what is given."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def job(self, *scenes: dict[str, Any], **fields: Any) -> Path:
+        path = self.folder / "film.json"
+        path.write_text(json.dumps({"scenes": scenes, **fields}), encoding="utf-8")
+        return path
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        ours = ("REPLICATE_", "VIDEO", "PREFECT_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            env={**inherited, "PYTHONPATH": str(Path.cwd()), **self.environment},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path, timeout_s: float = 110) -> Finished:
+        began = time.monotonic()
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        return Finished(process.returncode, out, err, time.monotonic() - began)
+
+
+@pytest.fixture
+def command(tmp_path: Path, prefect_api: str) -> CommandLine:
+    """The command line with a Prefect server and no token: clips come from an emulator of its own."""
+    return CommandLine(tmp_path, {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / "prefect")})
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """An emulator whose clips take two seconds."""
+    with running(EmulatorSettings(latency_s=(2.0, 2.0))) as server:
+        yield server
+
+
+@pytest.fixture
+def on_emulator(command: CommandLine, emulator: Emulator) -> CommandLine:
+    """The command line as for Replicate, with the emulator at its address."""
+    command.environment |= {"REPLICATE_API_TOKEN": "r8_" + "t" * 37, "REPLICATE_BASE_URL": emulator.url}
+    return command

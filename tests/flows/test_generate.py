@@ -1,0 +1,216 @@
+"""The main job, run as a person runs it: job in, clips out."""
+
+import hashlib
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.flows.conftest import CommandLine
+from videogen.emulator import Emulator
+from videogen.media import check
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def scenes(count: int, **fields: Any) -> list[dict[str, Any]]:
+    return [{"id": f"s{n:02d}", "prompt": f"scene {n}", "target_duration": 5, **fields} for n in range(count)]
+
+
+def wait_for(ledger_of: Emulator, what: str, at_least: int) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while (ledger := ledger_of.ledger())[what] < at_least:
+        assert time.monotonic() < deadline, f"never {at_least} {what}"
+        time.sleep(0.1)
+    return ledger
+
+
+def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: str) -> None:
+    """No account, no server of Replicate's: mp4 files, a manifest that tells the truth about them, a verdict."""
+    shutil.copytree(EXAMPLES, command.folder / "examples")
+    done = command.run("examples/lighthouse.toml")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].startswith("provider: local (REPLICATE_API_TOKEN is not set")
+    folder = command.folder / "out" / "lighthouse"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["verdict"]["status"], manifest["successful_clips"], manifest["total_cost"]) == (
+        "complete",
+        8,
+        "3.150",
+    )
+    assert len(list((folder / "clips").glob("*.mp4"))) == 8
+    for clip in manifest["clips"]:
+        measured = check(folder / clip["video_path"])
+        assert measured.sha256 == clip["sha256"]
+        assert (measured.width, measured.height, measured.fps) == (clip["width"], clip["height"], clip["fps"])
+        assert measured.duration == pytest.approx(clip["actual_duration"], abs=0.001)
+        assert measured.width * 9 == measured.height * 16
+        assert measured.warnings == ()
+    assert_prefect_shows(prefect_api, manifest)
+
+
+def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
+    """A flow run named by job and model, a task run for each scene, the verdict and the clips as artifacts."""
+    runs = httpx.post(f"{api}/flow_runs/filter", json={}, trust_env=False).json()
+    run = next(run for run in runs if run["name"] == "lighthouse · kling-v2.5-turbo")
+    assert run["state"]["name"] == "Completed"
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    artifacts = httpx.post(f"{api}/artifacts/filter", json=of_run, trust_env=False).json()
+    assert {artifact["key"] for artifact in artifacts} == {"lighthouse-verdict", "lighthouse-clips"}
+    assert "all 8 clips delivered" in next(a["data"] for a in artifacts if a["type"] == "markdown")
+    assert len(json.loads(next(a["data"] for a in artifacts if a["type"] == "table"))) == 8
+    expected = {clip["scene_id"] for clip in manifest["clips"]}
+    deadline = time.monotonic() + 20
+    while {
+        task["name"] for task in httpx.post(f"{api}/task_runs/filter", json=of_run, trust_env=False).json()
+    } != expected:
+        assert time.monotonic() < deadline, "task runs are missing"
+        time.sleep(0.2)
+
+
+def test_twenty_clips_keep_five_slots_busy(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """The peak is exactly five; four rounds of two seconds take at most 15 % more, and a quarter of one at a time."""
+    shutil.copy(EXAMPLES / "references" / "lighthouse.jpg", on_emulator.folder)
+    picture = {"prompt": "one picture", "scene_reference_url": "lighthouse.jpg"}
+    wanted = [scene | picture | {"take": n} for n, scene in enumerate(scenes(20), start=1)]
+    done = on_emulator.run(on_emulator.job(*wanted, model="wan-2.5-i2v"), "--json")
+    assert done.code == 0, done.err
+    ledger = emulator.ledger()
+    assert (ledger["creates"], ledger["peak"]) == (20, 5)
+    assert done.manifest["total_generation_time"] <= 1.15 * 4 * 2.0
+    assert done.manifest["total_generation_time"] <= 0.25 * 20 * 2.0
+
+
+def test_a_run_that_is_killed_is_continued_without_paying_twice(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """Kill -9 with some clips delivered and some in flight: the next run creates only what was never created."""
+    job = on_emulator.job(*scenes(12))
+    first = on_emulator.start(job)
+    wait_for(emulator, "creates", 8)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    done = on_emulator.run(job, "--json")
+    assert done.code == 0, done.err
+    ledger = emulator.ledger()
+    assert ledger["creates"] == 12
+    assert len({prediction["input"]["prompt"] for prediction in ledger["predictions"]}) == 12
+    manifest = done.manifest
+    assert manifest["successful_clips"] == 12
+    for clip in manifest["clips"]:
+        data = (on_emulator.folder / "out" / "film" / clip["video_path"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == clip["sha256"]
+
+
+def test_a_second_run_creates_nothing(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """Every clip is reused at no cost."""
+    job = on_emulator.job(*scenes(5))
+    assert on_emulator.run(job, "--json").code == 0
+    again = on_emulator.run(job, "--json")
+    assert (again.code, emulator.ledger()["creates"]) == (0, 5)
+    assert [clip["reused"] for clip in again.manifest["clips"]] == [True] * 5
+    assert again.manifest["total_cost"] == "0"
+
+
+def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """On demand only."""
+    job = on_emulator.job(*scenes(1))
+    on_emulator.run(job, "--json")
+    again = on_emulator.run(job, "--json", "--fresh")
+    assert (again.manifest["clips"][0]["reused"], emulator.ledger()["creates"]) == (False, 2)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_run_leaves_nothing_running(
+    number: signal.Signals, code: int, on_emulator: CommandLine, emulator: Emulator
+) -> None:
+    """Within ten seconds, with all predictions cancelled remotely."""
+    process = on_emulator.start(on_emulator.job(*scenes(8)))
+    wait_for(emulator, "creates", 5)
+    process.send_signal(number)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, time.monotonic() - began < 10) == (code, True), err
+    assert emulator.ledger()["running"] == 0
+    assert "Traceback" not in err
+
+
+def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:
+    """Exit 3 before Prefect is even started, and the token is nowhere."""
+    on_emulator.environment["REPLICATE_API_TOKEN"] = "bad"
+    done = on_emulator.run(on_emulator.job(*scenes(3)))
+    assert done.code == 3
+    assert (done.out, len(done.err.splitlines())) == ("", 1)
+    assert "Replicate refused the token (401)" in done.err
+    assert "bad" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags", "message"),
+    [
+        pytest.param(
+            {"model": "kling-v2.1"}, [], "film.json:1:14: scenes.0.scene_reference_url: kling-v2.1 needs", id="image"
+        ),
+        pytest.param(
+            {}, ["--aspect-ratio", "21:9"], "kling-v2.5-turbo does not support '21:9'; it supports 16:9", id="ratio"
+        ),
+        pytest.param({"model": "nope"}, [], "'nope' is not in the registry", id="model"),
+        pytest.param({}, ["--max-cost", "0.1"], "the plan costs $0.350, more than the $0.1 allowed", id="budget"),
+        pytest.param({}, ["--min-clips", "0"], "min_clips", id="flag"),
+        pytest.param({}, ["--no-such-flag"], "--no-such-flag", id="unknown-flag"),
+    ],
+)
+def test_an_invalid_job_creates_nothing(
+    fields: dict[str, Any], flags: list[str], message: str, on_emulator: CommandLine, emulator: Emulator
+) -> None:
+    """Exit 2, all that is wrong on standard error, no traceback, not one create."""
+    done = on_emulator.run(on_emulator.job(*scenes(1), **fields), *flags)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert emulator.ledger()["creates"] == 0
+
+
+def test_a_buffer_below_one_is_refused(on_emulator: CommandLine) -> None:
+    """The message names the variable and what it may be."""
+    on_emulator.environment["VIDEO_GENERATOR_DURATION_BUFFER"] = "0.9"
+    done = on_emulator.run(on_emulator.job(*scenes(1)), "--dry-run")
+    assert done.code == 2
+    assert done.err == "error: VIDEO_GENERATOR_DURATION_BUFFER: must be a number of at least 1, not '0.9'\n"
+
+
+def test_a_dry_run_prints_the_plan_and_creates_nothing(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """As one JSON object, or as a table."""
+    job = on_emulator.job(*scenes(2), model="veo-3.1")
+    on_emulator.environment["VIDEO_GENERATOR_DURATION_BUFFER"] = "1.5"
+    plan = on_emulator.run(job, "--dry-run", "--json").manifest
+    assert [row["buffered_duration"] for row in plan["scenes"]] == [7.5, 7.5]
+    assert plan["total_cost"] == "3.200"
+    assert "film: 2 of 2 clips to make with veo-3.1" in on_emulator.run(job, "--dry-run").out
+    assert emulator.ledger()["creates"] == 0
+
+
+@pytest.mark.parametrize("flag", ["--help", "--dry-run"])
+def test_help_and_dry_run_import_neither_prefect_nor_pyav(flag: str, on_emulator: CommandLine) -> None:
+    """They answer at once."""
+    on_emulator.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    done = on_emulator.run(on_emulator.job(*scenes(1)), flag)
+    assert done.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "videogen.cli" in imported
+    assert not imported & {"prefect", "av", "replicate", "fastapi"}
+
+
+def test_a_job_that_is_running_is_not_run_twice(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """The second run names the holder and leaves."""
+    job = on_emulator.job(*scenes(5))
+    first = on_emulator.start(job)
+    wait_for(emulator, "creates", 1)
+    second = on_emulator.run(job)
+    assert second.code != 0
+    assert f"process {first.pid} on" in second.err
+    assert first.communicate(timeout=60) and first.returncode == 0
+    assert emulator.ledger()["creates"] == 5

@@ -1,0 +1,179 @@
+"""Classes of the ports made for tests: a provider with a script, a recorder of events, a maker of small clips."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import av
+from PIL import Image
+
+from videogen.adapters.files import FileStore
+from videogen.calls import Calls
+from videogen.clip import ClipRequest, ImageInput
+from videogen.errors import GoneError, OutcomeUnknownError
+from videogen.events import ClipEvent
+from videogen.journal import Journal
+from videogen.planning import plan
+from videogen.ports import Prediction, Status
+from videogen.registry import read_registry
+from videogen.run import Run
+from videogen.scene import Job
+
+
+@cache
+def small_clip(seconds: float = 5.0, *, size: tuple[int, int] = (128, 72), fps: int = 8) -> bytes:
+    """An mp4 of stripes that move."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps))
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for index in range(round(seconds * fps)):
+                picture = Image.linear_gradient("L").resize(size).rotate(9 * index).convert("RGB")
+                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def request_of(**scene: Any) -> ClipRequest:
+    """The request of one scene of five seconds on Kling v2.5; `job_` fields go to the job."""
+    fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
+    wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
+    job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
+    return plan(job, read_registry()).requests[0]
+
+
+@dataclass
+class Script:
+    """How one prediction goes: it ends as `status` at the `polls`-th look (None: never by itself)."""
+
+    status: Status = "succeeded"
+    polls: int | None = 1
+    error: str | None = None
+    output: bytes = b""
+    cancel_as: Status = "canceled"
+
+
+@dataclass
+class FakeProvider:
+    """Predictions by script, in the order they are created. Faults are raised once each, in order, by the call named."""
+
+    scripts: list[Script] = field(default_factory=list)
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    origin: str = "fake"
+    created: list[Mapping[str, Any]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    cancel_after_s: list[float] = field(default_factory=list)
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    _polls: dict[str, int] = field(default_factory=dict)
+
+    async def check_account(self) -> None:
+        self._fault("check_account")
+
+    async def create(
+        self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
+    ) -> Prediction:
+        self._fault("create")
+        name = f"prediction{len(self.created)}"
+        self.created.append(dict(inputs))
+        self.cancel_after_s.append(cancel_after_s)
+        self.predictions[name] = Prediction(
+            id=name,
+            status="starting",
+            model=replicate,
+            version=version,
+            input=dict(inputs),
+            created_at=datetime.now(UTC),
+        )
+        self._fault("answer")
+        return self.predictions[name]
+
+    async def get(self, prediction_id: str) -> Prediction:
+        self._fault("get")
+        if prediction_id not in self.predictions:
+            raise GoneError("not found")
+        prediction, script = self.predictions[prediction_id], self._script(prediction_id)
+        self._polls[prediction_id] = self._polls.get(prediction_id, 0) + 1
+        if not prediction.ended and script.polls is not None and self._polls[prediction_id] >= script.polls:
+            self._end(prediction_id, script.status)
+        return self.predictions[prediction_id]
+
+    async def cancel(self, prediction_id: str) -> Prediction:
+        self.cancelled.append(prediction_id)
+        self._fault("cancel")
+        if not self.predictions[prediction_id].ended:
+            self._end(prediction_id, self._script(prediction_id).cancel_as)
+        return self.predictions[prediction_id]
+
+    async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
+        self._fault("list")
+        for prediction in reversed(self.predictions.values()):
+            yield prediction
+
+    async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
+        return f"https://files.example/{name}"
+
+    async def download(self, url: str, part: Path) -> None:
+        self.downloads.append(url)
+        self._fault("download")
+        part.write_bytes(self._script(url.rpartition("/")[2]).output or small_clip())
+
+    def running(self) -> list[str]:
+        return [prediction.id for prediction in self.predictions.values() if not prediction.ended]
+
+    def _script(self, prediction_id: str) -> Script:
+        index = int(prediction_id.removeprefix("prediction"))
+        return self.scripts[index] if index < len(self.scripts) else Script()
+
+    def _end(self, prediction_id: str, status: Status) -> None:
+        output = f"https://delivery.example/{prediction_id}" if status == "succeeded" else None
+        error = self._script(prediction_id).error
+        self.predictions[prediction_id] = replace(
+            self.predictions[prediction_id], status=status, output_url=output, error=error
+        )
+
+    def _fault(self, call: str) -> None:
+        if faults := self.faults.get(call):
+            raise faults.pop(0)
+
+
+LOST = OutcomeUnknownError("the answer was lost")
+
+
+class Heard:
+    """An event sink that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[ClipEvent] = []
+
+    def emit(self, event: ClipEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+
+class NoImages:
+    async def url(self, image: ImageInput) -> str:
+        return f"https://pictures.example/{image.name}"
+
+
+def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard: Heard | None = None) -> Run:
+    """A run whose files and journal are in `folder`; another one on the same folder is a later run of the job."""
+    return Run(
+        id=run_id,
+        folder=str(folder),
+        provider=provider,
+        store=FileStore(folder),
+        journal=Journal(f"sqlite:///{folder / 'journal.db'}"),
+        images=NoImages(),
+        events=heard or Heard(),
+        calls=Calls(backoff_s=0.01),
+    )

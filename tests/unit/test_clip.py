@@ -1,0 +1,45 @@
+from typing import Any
+
+import pytest
+
+from videogen.clip import Clip, judge
+
+
+def clips(*statuses: str) -> tuple[Clip, ...]:
+    facts: dict[str, Any] = {
+        "target_duration": 5,
+        "original_target_duration": 5,
+        "buffered_duration": 5,
+        "requested_duration": 5,
+        "buffer_cost_impact": 0,
+    }
+    return tuple(
+        Clip.model_validate({"clip_index": index, "scene_id": f"s{index}", "status": status, **facts})
+        for index, status in enumerate(statuses)
+    )
+
+
+GOOD, BAD = "success", "failed"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "min_clips", "status", "reason"),
+    [
+        pytest.param([GOOD] * 8, 3, "complete", "all 8 clips delivered", id="all"),
+        pytest.param([GOOD] * 3 + [BAD] * 5, 3, "partial", "3 of 8 clips delivered, 3 were enough", id="just-enough"),
+        pytest.param([GOOD] * 2 + [BAD] * 6, 3, "failed", "2 of 8 clips delivered, at least 3 needed", id="too-few"),
+        pytest.param([GOOD, GOOD], 3, "complete", "all 2 clips delivered", id="fewer-scenes-than-minimum"),
+        pytest.param([GOOD, BAD], 3, "failed", "1 of 2 clips delivered, at least 2 needed", id="capped-minimum"),
+        pytest.param([BAD], 1, "failed", "0 of 1 clips delivered, at least 1 needed", id="none"),
+    ],
+)
+def test_the_verdict_counts_what_was_delivered(statuses: list[str], min_clips: int, status: str, reason: str) -> None:
+    """complete: all; partial: at least the minimum; failed: fewer."""
+    verdict = judge(clips(*statuses), min_clips=min_clips, required=frozenset())
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_a_required_scene_that_failed_fails_the_job() -> None:
+    """However many others there are."""
+    verdict = judge(clips(GOOD, GOOD, GOOD, BAD), min_clips=3, required=frozenset({"s3"}))
+    assert (verdict.status, verdict.reason) == ("failed", "required scenes failed: s3")

@@ -1,0 +1,42 @@
+from videogen.pace import LONGEST_S, SHORTEST_S, Pace
+
+
+def looks(pace: Pace, run_s: float) -> list[float]:
+    """When a prediction that takes `run_s` is looked at, up to the look that finds it finished."""
+    at = [0.0]
+    while at[-1] < run_s:
+        at.append(at[-1] + pace.next_s(at[-1]))
+    return at[1:]
+
+
+def experienced(*run_s: float) -> Pace:
+    pace = Pace()
+    for seconds in run_s:
+        pace.learn(seconds)
+    return pace
+
+
+def test_without_experience_a_clip_is_noticed_within_an_eighth_of_its_time() -> None:
+    """At any length, and never later than eight seconds."""
+    for run_s in (1, 2, 10, 60, 300):
+        assert looks(Pace(), run_s)[-1] - run_s <= min(max(run_s / 8, SHORTEST_S), LONGEST_S)
+
+
+def test_with_experience_nothing_is_asked_while_it_cannot_be_finished() -> None:
+    """The first look comes shortly before the quickest seen so far."""
+    assert looks(experienced(40, 50, 60), 50)[0] == 36
+
+
+def test_with_experience_few_looks_notice_early() -> None:
+    """At 2 s a clip at most six calls and 0.3 s; at 60 s at most fifteen calls and 2 s."""
+    short, long = looks(experienced(1.5, 2, 2.5), 2), looks(experienced(50, 60, 70), 60)
+    assert len(short) <= 6
+    assert short[-1] - 2 <= 0.3
+    assert len(long) <= 15
+    assert long[-1] - 60 <= 2
+
+
+def test_what_is_expected_is_what_was_seen() -> None:
+    """The median; before the first clip, what the registry calls typical."""
+    assert Pace().expected_s(150) == 150
+    assert experienced(1, 2, 9).expected_s(150) == 2

@@ -1,0 +1,267 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from videogen.errors import ValidationError
+from videogen.planning import Plan, check_cost, plan
+from videogen.registry import read_registry
+from videogen.scene import Job
+
+REGISTRY = read_registry()
+TARGETS_S = (3, 5, 5.1, 7.5, 8, 10)
+DIGESTS = {"bg.jpg": "b" * 64, "anna.png": "a" * 64, "ben.png": "e" * 64}
+
+
+def scene(**fields: Any) -> dict[str, Any]:
+    return {"id": "a", "prompt": "p", "target_duration": 5, **fields}
+
+
+def planned(model: str, *scenes: dict[str, Any], buffer: float | None = None, **fields: Any) -> Plan:
+    job = Job.model_validate({"model": model, "scenes": scenes or [scene()], **fields})
+    return plan(job, REGISTRY, digests=DIGESTS, buffer=buffer)
+
+
+def with_image(model: str) -> dict[str, Any]:
+    needed = REGISTRY.models[model].parameters.image_required
+    return {"scene_reference_url": "bg.jpg"} if needed else {}
+
+
+BUFFERED_AND_REQUESTED_S: dict[str, list[tuple[float, float] | None]] = {
+    "kling-v2.1": [(5, 5), (5, 5), (10, 10), (10, 10), (10, 10), (10, 10)],
+    "kling-v2.5-turbo": [(5, 5), (5, 5), (10, 10), (10, 10), (10, 10), (10, 10)],
+    "hailuo-2.3": [(6, 6), (6, 6), (6, 6), (10, 10), (10, 10), (10, 10)],
+    "wan-2.5-i2v": [(5, 5), (5, 5), (10, 10), (10, 10), (10, 10), (10, 10)],
+    "veo-3.1": [(3.75, 4), (6.25, 8), (6.375, 8), (9.375, 8), (10, 8), (10, 8)],
+    "seedance-1-pro": [(3.75, 4), (6.25, 7), (6.375, 7), (9.375, 10), (10, 10), (12, 12)],
+    "svd": [(3.125, 3.125), (5, 5), (5, 5), None, None, None],
+    "cogvideox": [(6.125, 6.125), (6.125, 6.125), (6.125, 6.125), (6.125, 6.125), (6.125, 6.125), None],
+}
+"""By model, for each of TARGETS_S; None where the target cannot be met within 2 s."""
+
+
+@pytest.mark.parametrize(
+    ("model", "target_s", "expected"),
+    [
+        pytest.param(model, target, expected, id=f"{model}-{target}s")
+        for model, row in BUFFERED_AND_REQUESTED_S.items()
+        for target, expected in zip(TARGETS_S, row, strict=True)
+    ],
+)
+def test_each_model_is_asked_for_its_durations(
+    model: str, target_s: float, expected: tuple[float, float] | None
+) -> None:
+    """Maximum buffer for discrete models, 25 % for continuous ones, what the endpoint accepts for all."""
+    wanted = scene(target_duration=target_s, **with_image(model))
+    if expected is None:
+        with pytest.raises(ValidationError, match=r"split the scene into 2 of"):
+            planned(model, wanted)
+        return
+    request = planned(model, wanted).requests[0]
+    assert (request.buffered_duration, request.requested_duration) == expected
+
+
+def test_the_spec_example_keeps_both_figures() -> None:
+    """Veo 3.1, 6 s: buffered to 7.5 s, and 8 s is what its endpoint accepts."""
+    request = planned("veo-3.1", scene(target_duration=6)).requests[0]
+    assert (request.buffered_duration, request.requested_duration, request.inputs["duration"]) == (7.5, 8, 8)
+    assert isinstance(request.inputs["duration"], int)
+
+
+def test_the_buffer_changes_continuous_models_only() -> None:
+    """VIDEO_GENERATOR_DURATION_BUFFER has no say in discrete sizes."""
+    assert planned("veo-3.1", buffer=1.0).requests[0].buffered_duration == 5
+    assert planned("kling-v2.5-turbo", buffer=2.0).requests[0].buffered_duration == 5
+
+
+RATIO_INPUTS: dict[str, dict[str, dict[str, Any]]] = {
+    "kling-v2.1": {"16:9": {"resolution": "1080p", "mode": "pro"}},
+    "kling-v2.5-turbo": {
+        "16:9": {"resolution": "1080p", "aspect_ratio": "16:9"},
+        "9:16": {"resolution": "1080p", "aspect_ratio": "9:16"},
+        "1:1": {"resolution": "1080p", "aspect_ratio": "1:1"},
+        "4:3": {"resolution": "1080p", "aspect_ratio": "16:9"},
+        "3:4": {"resolution": "1080p", "aspect_ratio": "9:16"},
+    },
+    "hailuo-2.3": {ratio: {"aspect_ratio": ratio} for ratio in ("16:9", "9:16", "1:1")},
+    "wan-2.5-i2v": {ratio: {"aspect_ratio": ratio} for ratio in ("16:9", "1:1", "9:16")},
+    "veo-3.1": {ratio: {"aspect_ratio": ratio} for ratio in ("16:9", "9:16")},
+    "seedance-1-pro": {ratio: {"aspect_ratio": ratio} for ratio in ("16:9", "9:16", "1:1", "4:3", "3:4")},
+    "svd": {
+        "16:9": {"sizing_strategy": "crop_to_16_9"},
+        "9:16": {"sizing_strategy": "use_image_dimensions"},
+        "1:1": {"sizing_strategy": "use_image_dimensions"},
+    },
+    "cogvideox": {"16:9": {}, "1:1": {}},
+}
+
+
+@pytest.mark.parametrize("model", RATIO_INPUTS)
+@pytest.mark.parametrize("ratio", ["16:9", "9:16", "1:1", "4:3", "3:4"])
+def test_each_ratio_sends_its_inputs_or_is_refused(model: str, ratio: str) -> None:
+    """The described parameter and the effective one; an unsupported ratio names those that are supported."""
+    wanted = scene(**with_image(model))
+    if ratio not in RATIO_INPUTS[model]:
+        with pytest.raises(ValidationError) as caught:
+            planned(model, wanted, aspect_ratio=ratio)
+        supported = ", ".join(RATIO_INPUTS[model])
+        assert str(caught.value) == f"aspect_ratio: {model} does not support '{ratio}'; it supports {supported}"
+        return
+    inputs = planned(model, wanted, aspect_ratio=ratio).requests[0].inputs
+    expected = RATIO_INPUTS[model][ratio]
+    ratio_names = {name for inputs_ in RATIO_INPUTS[model].values() for name in inputs_}
+    assert {name: value for name, value in inputs.items() if name in ratio_names} == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "fixed"),
+    [
+        pytest.param("svd", {"motion_bucket_id": 127, "video_length": "25_frames_with_svd_xt"}, id="motion"),
+        pytest.param("cogvideox", {"steps": 30}, id="steps"),
+        pytest.param("veo-3.1", {"generate_audio": False}, id="no-paid-audio"),
+        pytest.param("seedance-1-pro", {"fps": 24}, id="fps"),
+    ],
+)
+def test_the_generation_settings_go_to_the_models_that_take_them(model: str, fixed: dict[str, Any]) -> None:
+    """Motion 127, 20 to 30 steps, 24 to 30 frames a second; audio that costs is off."""
+    inputs = planned(model, scene(**with_image(model))).requests[0].inputs
+    assert fixed.items() <= inputs.items()
+
+
+def test_a_scene_is_sent_under_the_names_its_model_knows() -> None:
+    """What a model does not take is left out, and the plan says so."""
+    wanted = scene(negative_prompt="n", seed=7)
+    assert planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"}).requests[0].inputs == {
+        "prompt": "p",
+        "negative_prompt": "n",
+        "seed": 7,
+        "image": planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"}).requests[0].inputs["image"],
+        "aspect_ratio": "16:9",
+        "duration": 5,
+        "resolution": "720p",
+    }
+    plan_ = planned("hailuo-2.3", wanted)
+    assert not {"negative_prompt", "seed"} & set(plan_.requests[0].inputs)
+    assert "hailuo-2.3: the negative prompt is not sent (a)" in plan_.warnings
+    assert "hailuo-2.3: the seed is not sent (a)" in plan_.warnings
+
+
+def test_a_model_that_lists_references_gets_them_one_by_one() -> None:
+    """Veo at 16:9 and 8 s: up to three, the scene first."""
+    wanted = scene(target_duration=8, scene_reference_url="bg.jpg", character_reference_urls=["anna.png"])
+    request = planned("veo-3.1", wanted).requests[0]
+    assert request.inputs["reference_images"] == [f"sha256:{'b' * 64}", f"sha256:{'a' * 64}"]
+    assert request.references.used == ("bg.jpg", "anna.png")
+    assert "image" not in request.inputs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"target_duration": 4}, id="not-8-s"),
+        pytest.param({"character_reference_urls": ["anna.png", "ben.png", "anna.png"]}, id="too-many"),
+    ],
+)
+def test_references_are_composed_where_the_list_does_not_apply(fields: dict[str, Any]) -> None:
+    """One start frame of all of them."""
+    wanted = scene(target_duration=8, scene_reference_url="bg.jpg", character_reference_urls=["anna.png"]) | fields
+    request = planned("veo-3.1", wanted).requests[0]
+    assert request.references.composed[0] == "bg.jpg"
+    assert request.inputs["image"].startswith("frame:")
+    assert "reference_images" not in request.inputs
+
+
+def test_a_model_without_pictures_drops_references_and_says_so() -> None:
+    """CogVideoX gets the text alone."""
+    plan_ = planned("cogvideox", scene(scene_reference_url="bg.jpg"))
+    assert plan_.requests[0].references.dropped == ("bg.jpg",)
+    assert "cogvideox: references are dropped, the model takes no images (a)" in plan_.warnings
+
+
+@pytest.mark.parametrize("model", ["kling-v2.1", "wan-2.5-i2v", "svd"])
+def test_a_missing_start_image_is_refused_before_anything_is_spent(model: str) -> None:
+    """The message names the scene and the field."""
+    with pytest.raises(ValidationError, match=r"scenes.0.scene_reference_url: .* needs a start image: .* scene 'a'"):
+        planned(model)
+
+
+def test_every_problem_of_a_job_is_told_at_once() -> None:
+    """The ratio, the missing image and the length of one, and of the next."""
+    with pytest.raises(ValidationError) as caught:
+        planned("kling-v2.1", scene(target_duration=14), scene(id="b"), aspect_ratio="9:16")
+    assert [problem.where for problem in caught.value.problems] == [
+        "aspect_ratio",
+        "scenes.0.scene_reference_url",
+        "scenes.0.target_duration",
+        "scenes.1.scene_reference_url",
+    ]
+
+
+def test_the_plan_adds_up_prices_and_what_the_buffer_costs() -> None:
+    """Kling v2.5: $0.07 a second; 7.5 s pays for 10."""
+    plan_ = planned("kling-v2.5-turbo", scene(), scene(id="b", prompt="q", target_duration=7.5))
+    assert (plan_.total_cost, plan_.worst_case_cost) == (Decimal("1.05"), Decimal("3.15"))
+    assert [request.buffer_cost_impact for request in plan_.requests] == [0.0, 33.3]
+    assert plan_.buffer_cost_impact == 16.6
+
+
+def test_a_plan_above_the_cap_is_refused() -> None:
+    """What is reused does not count."""
+    plan_ = planned("kling-v2.5-turbo", max_cost="0.34")
+    with pytest.raises(ValidationError, match=r"max_cost: the plan costs \$0.350, more than the \$0.34 allowed"):
+        check_cost(plan_)
+    job = Job.model_validate({"model": "kling-v2.5-turbo", "max_cost": 0, "scenes": [scene()]})
+    check_cost(plan(job, REGISTRY, delivered={plan_.requests[0].key}))
+
+
+def test_the_same_clip_twice_is_paid_for_once() -> None:
+    """Another take is another clip."""
+    plan_ = planned("kling-v2.5-turbo", scene(), scene(id="b"), scene(id="c", take=2))
+    assert plan_.reused == {"b"}
+    assert len({request.key for request in plan_.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"prompt": "q"}, id="prompt"),
+        pytest.param({"target_duration": 6}, id="length"),
+        pytest.param({"take": 2}, id="take"),
+        pytest.param({"scene_reference_url": "bg.jpg"}, id="picture"),
+    ],
+)
+def test_what_changes_the_clip_changes_its_key(fields: dict[str, Any]) -> None:
+    """And nothing else: a renamed scene, or a target that asks for the same length, keeps it."""
+    key = planned("kling-v2.5-turbo").requests[0].key
+    assert planned("kling-v2.5-turbo", scene(**fields)).requests[0].key != key
+    assert planned("kling-v2.5-turbo", scene(id="b", target_duration=4)).requests[0].key == key
+
+
+def test_the_bytes_of_a_picture_are_in_the_key_and_not_its_address() -> None:
+    """The same picture from elsewhere is the same clip; another one under the same address is not."""
+    job = Job.model_validate({"scenes": [scene(scene_reference_url="x")]})
+    moved = Job.model_validate({"scenes": [scene(scene_reference_url="y")]})
+    key = plan(job, REGISTRY, digests={"x": "1"}).requests[0].key
+    assert plan(moved, REGISTRY, digests={"y": "1"}).requests[0].key == key
+    assert plan(job, REGISTRY, digests={"x": "2"}).requests[0].key != key
+
+
+def test_a_timeout_below_the_typical_run_is_warned_of() -> None:
+    """The description's 120 s is too short for Kling."""
+    plan_ = planned("kling-v2.5-turbo", timeout_seconds=120)
+    assert plan_.warnings == ("the timeout of 120 s is below the 150 s that kling-v2.5-turbo typically needs",)
+
+
+def test_the_minimum_is_capped_at_the_number_of_scenes() -> None:
+    """Three by default, two of two scenes."""
+    assert planned("kling-v2.5-turbo", *(scene(id=f"s{n}") for n in range(8))).min_clips == 3
+    assert planned("kling-v2.5-turbo", scene(), scene(id="b")).min_clips == 2
+
+
+def test_the_summary_is_what_a_dry_run_prints() -> None:
+    """Names are a public face."""
+    summary = planned("kling-v2.5-turbo", scene(scene_reference_url="bg.jpg")).summary()
+    assert set(summary) >= {"model", "aspect_ratio", "total_cost", "worst_case_cost", "buffer_cost_impact", "warnings"}
+    row = summary["scenes"][0]
+    assert row["references"] == {"used": [], "composed": ["bg.jpg"], "dropped": []}
+    assert (row["scene_id"], row["original_target_duration"], row["cost"], row["reused"]) == ("a", 5, "0.350", False)
