@@ -34,8 +34,8 @@ def test_every_call_is_counted(launch: Any) -> None:
     client.get(done["id"])
     client.http.get("/v1/predictions")
     client.http.post(done["urls"]["cancel"])
-    whole = httpx.get(done["output"], trust_env=False)
-    httpx.get(done["output"], headers={"Range": "bytes=0-99"}, trust_env=False)
+    whole = httpx.get(done["output"], trust_env=False, verify=False)
+    httpx.get(done["output"], headers={"Range": "bytes=0-99"}, trust_env=False, verify=False)
     report, entry = client.ledger(), client.entry(done["id"])
     assert (report["creates"], report["cancels"], report["lists"]) == (1, 1, 1)
     assert report["polls"] == entry["polls"] == polls + 1 > 1
@@ -100,12 +100,12 @@ def test_a_succeeded_output_is_billed_once(launch: Any) -> None:
 
 def test_community_models_cost_their_gpu_time(launch: Any, picture: Callable[..., str]) -> None:
     """In simulated seconds, for failures too."""
-    client = launch(latency_s=(100, 100), time_scale=0.001)
+    client = launch(latency_s=(50, 50), time_scale=0.01)
     done = client.run(COGVIDEOX, {"prompt": "x"})
-    assert Decimal(client.entry(done["id"])["billed"]) == Decimal("0.14")
+    assert Decimal(client.entry(done["id"])["billed"]) == Decimal("0.07")
     failed = client.run(SVD, {"input_image": "data:image/png;base64,AAAA"})
     assert failed["status"] == "failed"
-    assert Decimal(0) < Decimal(client.entry(failed["id"])["billed"]) < Decimal("0.14")
+    assert Decimal(0) < Decimal(client.entry(failed["id"])["billed"]) < Decimal("0.07")
 
 
 def test_an_aborted_prediction_is_free(launch: Any) -> None:

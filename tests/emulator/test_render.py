@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import pytest
 from PIL import Image, ImageChops, ImageFont, ImageStat
 
@@ -213,6 +214,16 @@ def test_control_characters_are_not_written() -> None:
     """They become spaces; a prompt of nothing else has no caption."""
     assert clean("one\x00two\n\n\tthree\x1b[31m") == "one two three [31m"
     assert caption("\x00\n \u200b", 320, 180) is None
+
+
+def test_a_cache_outlives_its_server(launch: Any, tmp_path: Path) -> None:
+    """The second server renders nothing: it delivers the file that the first one left."""
+    cache, small = tmp_path / "films", {"prompt": "x", "resolution": "480p", "duration": 2}
+    launch(cache=cache).run(SEEDANCE, small)
+    (film,) = cache.iterdir()
+    film.write_bytes(b"from the cache")
+    done = launch(cache=cache).run(SEEDANCE, small)
+    assert httpx.get(done["output"], trust_env=False, verify=False).content == b"from the cache"
 
 
 def test_a_render_stops_when_the_server_does(tmp_path: Path) -> None:

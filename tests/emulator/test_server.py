@@ -46,7 +46,7 @@ def spawn() -> Iterator[Any]:
 def test_it_dies_with_its_parent(spawn: Any) -> None:
     """When standard input ends it shuts down by itself, in silence."""
     process, url = spawn("exit-with-parent")
-    assert httpx.get(f"{url}/_emulator/ledger", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/_emulator/ledger", trust_env=False, verify=False).status_code == 200
     process.stdin.close()
     assert process.wait(5) == 0
     assert process.stderr.read() == ""
@@ -62,9 +62,11 @@ def test_a_signal_ends_it_quickly(spawn: Any, number: signal.Signals, codes: set
     body = {"input": {"prompt": "x", "duration": 10}}
     headers = {"Authorization": "Bearer local"}
     endpoint = f"{url}/v1/models/kwaivgi/kling-v2.5-turbo-pro/predictions"
-    assert httpx.post(endpoint, json=body, headers=headers, trust_env=False).status_code == 201
+    assert httpx.post(endpoint, json=body, headers=headers, trust_env=False, verify=False).status_code == 201
     with pytest.raises(httpx.TimeoutException):
-        httpx.post(endpoint, json=body, headers=headers | {"Prefer": "wait"}, trust_env=False, timeout=0.5)
+        httpx.post(
+            endpoint, json=body, headers=headers | {"Prefer": "wait"}, trust_env=False, verify=False, timeout=0.5
+        )
     begin = time.monotonic()
     process.send_signal(number)
     assert process.wait(5) in codes
@@ -75,7 +77,7 @@ def test_a_signal_ends_it_quickly(spawn: Any, number: signal.Signals, codes: set
 def test_polls_are_answered_while_it_renders(spawn: Any) -> None:
     """The event loop stays free: half of the polls within 20 ms, none above half a second."""
     _process, url = spawn(mode="smooth", latency_s=(0, 0))
-    with httpx.Client(base_url=url, headers={"Authorization": "Bearer local"}, trust_env=False) as http:
+    with httpx.Client(base_url=url, headers={"Authorization": "Bearer local"}, trust_env=False, verify=False) as http:
         for prompt in "ab":
             http.post("/v1/models/google/veo-3.1/predictions", json={"input": {"prompt": prompt, "duration": 4}})
         waits = []

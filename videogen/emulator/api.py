@@ -13,7 +13,9 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from videogen.emulator import plan
 from videogen.emulator.catalogue import MODELS, describe, describe_version
+from videogen.emulator.faults import Faults, prevents, prompt_of, spoil
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.listing import page
 from videogen.emulator.models import Model
@@ -30,8 +32,17 @@ _FORM_ALLOWANCE_BYTES = 64 * 1024
 class Api:
     """The routes and what they work on."""
 
-    def __init__(self, settings: EmulatorSettings, ledger: Ledger, predictions: Predictions, uploads: Uploads) -> None:
+    def __init__(
+        self,
+        settings: EmulatorSettings,
+        *,
+        ledger: Ledger,
+        predictions: Predictions,
+        uploads: Uploads,
+        faults: Faults,
+    ) -> None:
         self._settings, self._ledger, self._predictions, self._uploads = settings, ledger, predictions, uploads
+        self._faults = faults
         per_minute = settings.creates_per_minute
         burst = settings.burst or per_minute or 0
         self._limit = RateLimit(per_minute, burst, settings.time_scale) if per_minute else None
@@ -73,25 +84,28 @@ class Api:
     async def get_prediction(self, request: Request, prediction_id: str) -> Response:
         """One prediction as it is now."""
         prediction = self._find(prediction_id)
+        prediction.polls += 1
         self._ledger.polled(prediction_id)
-        return self._answer(prediction, request)
+        rule = self._faults.on_call("poll", prediction)
+        if isinstance(rule, plan.Expire):
+            self._predictions.expire(prediction)
+        return spoil(rule, None if prevents(rule) else self._answer(prediction, request))
 
     async def list_predictions(self, request: Request) -> Response:
         """A page of predictions, newest first, without logs."""
         self._ledger.lists += 1
-        shown = page(list(self._predictions.all()), request.query_params)
-        base = address(request)
-        neighbours = (f"{base}/v1/predictions?{query}" if query else None for query in (shown.next, shown.previous))
-        bodies = [self._predictions.body(prediction, base) for prediction in shown.predictions]
-        results = [{key: value for key, value in body.items() if key != "logs"} for body in bodies]
-        return JSONResponse(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
+        rule = self._faults.on_list()
+        return spoil(rule, None if prevents(rule) else self._page(request))
 
     async def cancel_prediction(self, request: Request, prediction_id: str) -> Response:
         """Cancel; one that has ended is answered as it is."""
         prediction = self._find(prediction_id)
+        rule = self._faults.on_call("cancel", prediction)
+        if prevents(rule):
+            return spoil(rule, None)
         self._ledger.cancels += 1
         self._predictions.cancel(prediction)
-        return self._answer(prediction, request)
+        return spoil(rule, self._answer(prediction, request))
 
     async def list_models(self, request: Request) -> Response:
         """All models on one page."""
@@ -143,7 +157,16 @@ class Api:
         return JSONResponse({"key": f"whsec_{base64.b64encode(digest[:24]).decode()}"})
 
     async def _create(self, wanted: CreateRequest, request: Request) -> Response:
-        prediction = self._predictions.create(wanted.model, wanted.input, wanted.cancel_after_s)
+        about = wanted.model.full_name, prompt_of(wanted.input), self._ledger.creates + 1
+        rule = self._faults.on_create(*about)
+        if prevents(rule):
+            return spoil(rule, None)
+        prediction = self._predictions.create(
+            wanted.model, wanted.input, cancel_after_s=wanted.cancel_after_s, fate=self._faults.fate(*about)
+        )
+        return spoil(rule, await self._created(prediction, wanted, request))
+
+    async def _created(self, prediction: Prediction, wanted: CreateRequest, request: Request) -> Response:
         if wanted.wait_s is None:
             return self._answer(prediction, request, 201)
         with contextlib.suppress(TimeoutError):
@@ -151,6 +174,14 @@ class Api:
         response = self._answer(prediction, request, 201 if prediction.terminal else 202)
         response.headers["Preference-Applied"] = request.headers["prefer"]
         return response
+
+    def _page(self, request: Request) -> Response:
+        shown = page(list(self._predictions.all()), request.query_params)
+        base = address(request)
+        neighbours = (f"{base}/v1/predictions?{query}" if query else None for query in (shown.next, shown.previous))
+        bodies = [self._predictions.body(prediction, base) for prediction in shown.predictions]
+        results = [{key: value for key, value in body.items() if key != "logs"} for body in bodies]
+        return JSONResponse(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
 
     def _throttle(self) -> None:
         wait_s = self._limit.take() if self._limit else None

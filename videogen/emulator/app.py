@@ -1,5 +1,6 @@
 """The emulator as one ASGI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,9 @@ from starlette.responses import JSONResponse, Response
 from videogen.emulator import problems
 from videogen.emulator.api import Api
 from videogen.emulator.delivery import Delivery
+from videogen.emulator.faults import Faults
 from videogen.emulator.ledger import Ledger
+from videogen.emulator.plan import load
 from videogen.emulator.predictions import Predictions
 from videogen.emulator.settings import EmulatorSettings
 from videogen.emulator.studio import Studio
@@ -19,32 +22,43 @@ from videogen.emulator.uploads import Uploads
 
 
 def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
-    """A Replicate-compatible application with a state of its own."""
+    """A Replicate-compatible application with a state of its own.
+
+    Raises:
+        FaultPlanError: the settings name a fault plan that cannot be used.
+    """
     settings = settings or EmulatorSettings()
-    studio, ledger = Studio(), Ledger()
+    faults = Faults(load(settings.faults).rules if settings.faults else [])
+    studio, ledger, closing = Studio(settings.cache), Ledger(), asyncio.Event()
     uploads = Uploads(studio.folder)
     predictions = Predictions(settings, ledger, studio, uploads)
+
+    def close() -> None:
+        closing.set()
+        predictions.close()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        predictions.close()
+        close()
         studio.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    app.state.close = predictions.close  # for a server that wants its connections to end before the lifespan does
-    app.include_router(Api(settings, ledger, predictions, uploads).router())
-    app.include_router(Delivery(ledger, predictions).router())
+    # A server stops its connections before the lifespan ends: it needs to let go of held ones first.
+    app.state.close, app.state.closing = close, closing
+    api = Api(settings, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
+    app.include_router(api.router())
+    app.include_router(Delivery(ledger, predictions, faults).router())
     app.add_exception_handler(problems.ApiError, problems.answer)
     app.add_exception_handler(HTTPException, _no_route)
-    _add_ledger(app, ledger)
+    _add_ledger(app, ledger, faults)
     return app
 
 
-def _add_ledger(app: FastAPI, ledger: Ledger) -> None:
+def _add_ledger(app: FastAPI, ledger: Ledger, faults: Faults) -> None:
     @app.get("/_emulator/ledger")
     async def read() -> Response:
-        return JSONResponse(ledger.report())
+        return JSONResponse(ledger.report() | {"faults": faults.used})
 
     @app.delete("/_emulator/ledger")
     async def reset() -> Response:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from videogen.emulator import plan
 from videogen.emulator.inputs import load_image
 from videogen.emulator.ledger import Entry, Ledger
 from videogen.emulator.models import Model, ModelError, Size
@@ -45,6 +46,9 @@ class Prediction:
     effective_input: Mapping[str, Any]
     pace: Pace
     nth: int
+    fate: plan.Fate | None = None
+    """What a fault plan wants to become of it."""
+    polls: int = 0
     id: str = field(default_factory=new_id)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     """The unguessable part of the output's URL."""
@@ -87,12 +91,19 @@ class Predictions:
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._warm: set[str] = set()
 
-    def create(self, model: Model, given: Mapping[str, Any], cancel_after_s: int | None) -> Prediction:
+    def create(
+        self,
+        model: Model,
+        given: Mapping[str, Any],
+        *,
+        cancel_after_s: int | None = None,
+        fate: plan.Fate | None = None,
+    ) -> Prediction:
         """Accept a checked input and set it going."""
         nth = self._ledger.creates + 1
         pace = draw_pace(model, self._settings, nth=nth, cold=not model.official and model.full_name not in self._warm)
         self._warm.add(model.full_name)
-        prediction = Prediction(model, given, model.effective(given), pace, nth)
+        prediction = Prediction(model, given, model.effective(given), pace, nth, fate)
         self._by_id[prediction.id] = self._by_secret[prediction.secret] = prediction
         self._ledger.opened(_entry(prediction))
         if cancel_after_s is not None:
@@ -156,8 +167,13 @@ class Predictions:
 
     async def _run(self, prediction: Prediction) -> None:
         await asyncio.sleep(prediction.pace.queue_s * self._scale)
+        if isinstance(prediction.fate, plan.Abort):
+            self._end(prediction, "aborted")
+            return
         self._start(prediction)
         try:
+            if await self._meet_fate(prediction):
+                return
             film = await self._begin_film(prediction)
             await self._sleep_until(prediction, 1.0)
             prediction.output = await asyncio.shield(film)
@@ -169,6 +185,20 @@ class Predictions:
             self._end(prediction, "failed", error=_BROKEN)
         else:
             self._end(prediction, "succeeded")
+            if isinstance(prediction.fate, plan.Expire):
+                self.expire(prediction)
+
+    async def _meet_fate(self, prediction: Prediction) -> bool:
+        """The ways to end early, or never, that a fault plan can ask for; whether it has ended."""
+        match prediction.fate:
+            case plan.Fail(error=error):
+                raise ModelError(error)
+            case plan.Cancel():
+                await self._sleep_until(prediction, _FAILS_AFTER)
+                self._end(prediction, "canceled")
+            case plan.Stick():
+                await asyncio.Event().wait()
+        return prediction.terminal
 
     def _start(self, prediction: Prediction) -> None:
         prediction.status = "processing"
@@ -185,6 +215,8 @@ class Predictions:
         loaded = {name: [await load_image(url, self._uploads) for url in values] for name, values in urls.items()}
         start = next((loaded[name][0] for name in model.start_images if name in loaded), None)
         shape = model.shape(inputs, Size(*start.size) if start else None)
+        if isinstance(prediction.fate, plan.WrongDuration):
+            shape = shape._replace(frames=max(1, round(prediction.fate.seconds * shape.fps)))
         digest = hashlib.sha256(start.tobytes()).hexdigest() if start else None
         seed = inputs.get("seed") or self._settings.seed
         shot = Shot(shape, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth")

@@ -39,6 +39,8 @@ class EmulatorSettings(BaseModel):
     """How many creates may come at once; None: a whole minute's worth."""
     output_ttl_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     """How long outputs and inputs are kept after completion."""
+    cache: Path | None = None
+    """A folder that keeps rendered clips from one run to the next; None: they go when the server does."""
     faults: Path | None = None
     """A fault plan (TOML), see README.md beside this module."""
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from videogen.emulator.models import Shape
 
+LOOK = 1
+"""Count up when clips come to look different, so that no cache shows old ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shot:
@@ -21,5 +24,5 @@ class Shot:
 
     @property
     def digest(self) -> str:
-        """64 hex digits that name this shot."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """64 hex digits that name this shot as it looks today."""
+        return hashlib.sha256(f"{LOOK} {self!r}".encode()).hexdigest()

@@ -1,6 +1,8 @@
 """Two threads that render, and the folder of what they made."""
 
 import asyncio
+import secrets
+import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +16,14 @@ THREADS = 2
 
 
 class Studio:
-    """Renders each distinct shot once; the files live until `close`."""
+    """Renders each distinct shot once; the files live until `close`, or in a cache folder for longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="videogen-emulator-", ignore_cleanup_errors=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="render")
         self._stop = threading.Event()
+        self._cache = cache or self.folder
+        self._cache.mkdir(parents=True, exist_ok=True)
         self._films: dict[str, asyncio.Future[Path]] = {}
 
     @property
@@ -43,8 +47,21 @@ class Studio:
         self._folder.cleanup()
 
     def _render(self, shot: Shot, start: Image.Image | None) -> Path:
-        from videogen.emulator.render import film  # costs an import of PyAV, not needed to start a server
+        path = self._cache / f"{shot.digest}.mp4"
+        if not path.exists():
+            from videogen.emulator.render import film  # costs an import of PyAV, not needed to start a server
 
-        path = self.folder / f"{shot.digest}.mp4"
-        film(shot, start, path, self._stop)
+            part = self.folder / f"{shot.digest}.part.mp4"
+            film(shot, start, part, self._stop)
+            _move(part, path)
         return path
+
+
+def _move(part: Path, path: Path) -> None:
+    """Put a finished file where others look for it, at once, also from another file system."""
+    try:
+        part.replace(path)
+    except OSError:
+        near = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        shutil.copyfile(part, near)
+        near.replace(path)

@@ -1,0 +1,336 @@
+"""The fault plan: a TOML file of rules that say which call goes wrong, and how. README.md beside this is its manual."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+Call = Literal["create", "poll", "list", "cancel", "download"]
+MAX_PLAN_BYTES = 1024 * 1024
+
+
+class FaultPlanError(Exception):
+    """A fault plan that cannot be used; the message names the file and every problem in it."""
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as exc:
+        raise ValueError(f"not a regular expression: {exc}") from exc
+    return text
+
+
+def _numbers(given: Any) -> frozenset[int]:
+    numbers = given if isinstance(given, list) else [given]
+    if not numbers or not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError("not a number or a list of numbers, counted from 1")
+    return frozenset(numbers)
+
+
+Numbers = Annotated[frozenset[int], BeforeValidator(_numbers)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Rule(BaseModel):
+    """Which calls a rule is for. Every key that is given must match; a rule without keys matches every call."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    on: Call
+    model: str | None = None
+    """`owner/name` of the prediction's model."""
+    prompt: str | None = None
+    """A part of the prompt, letter for letter."""
+    prompt_regex: Annotated[str, AfterValidator(_regex)] | None = None
+    """A regular expression found somewhere in the prompt."""
+    nth_create: Numbers | None = None
+    """Number of the prediction among the accepted creates, from 1."""
+    nth_poll: Numbers | None = None
+    """Number of the poll of that prediction, from 1."""
+    times: PositiveInt | Literal["always"] = 1
+    """How often the rule applies."""
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> "Rule":
+        if self.nth_poll is not None and self.on != "poll":
+            raise ValueError('nth_poll needs on = "poll"')
+        named = (self.model, self.prompt, self.prompt_regex, self.nth_create)
+        if self.on == "list" and any(key is not None for key in named):
+            raise ValueError('on = "list" is not about one prediction: only times can be given')
+        return self
+
+
+# What becomes of a prediction
+
+
+class Fail(Rule):
+    """The prediction starts and then fails with `error`."""
+
+    do: Literal["fail"]
+    on: Literal["create"] = "create"
+    error: str
+
+
+class Abort(Rule):
+    """The prediction is aborted before it starts."""
+
+    do: Literal["abort"]
+    on: Literal["create"] = "create"
+
+
+class Cancel(Rule):
+    """Somebody else cancels the prediction while it runs."""
+
+    do: Literal["cancel"]
+    on: Literal["create"] = "create"
+
+
+class Stick(Rule):
+    """The prediction runs until it is canceled or its deadline passes."""
+
+    do: Literal["stick"]
+    on: Literal["create"] = "create"
+
+
+class WrongDuration(Rule):
+    """The clip is `seconds` long, whatever was asked."""
+
+    do: Literal["wrong_duration"]
+    on: Literal["create"] = "create"
+    seconds: Annotated[float, Field(gt=0, le=60)]
+
+
+class Expire(Rule):
+    """A succeeded prediction's data is removed: as soon as it has succeeded, or before this poll or download."""
+
+    do: Literal["expire"]
+    on: Literal["create", "poll", "download"] = "create"
+
+
+Fate = Fail | Abort | Cancel | Stick | WrongDuration | Expire
+
+# What becomes of a call
+
+
+class Refuse(Rule):
+    """The connection is reset without an answer; nothing was accepted."""
+
+    do: Literal["refuse"]
+
+
+class LoseAnswer(Rule):
+    """The call takes effect, then the connection is reset without an answer."""
+
+    do: Literal["lose_answer"]
+
+
+class Reset(Rule):
+    """The call takes effect, `part` of the answer is sent, then the connection is reset."""
+
+    do: Literal["reset"]
+    part: Part = 0.5
+
+
+class Stall(Rule):
+    """The call takes effect, `part` of the answer is sent, then nothing more comes and the connection stays."""
+
+    do: Literal["stall"]
+    part: Part = 0.5
+
+
+class Hang(Rule):
+    """No answer comes; the call takes effect only with `accepted`."""
+
+    do: Literal["hang"]
+    accepted: bool = False
+
+
+class Status(Rule):
+    """An error answer; the call takes effect only with `accepted`."""
+
+    do: Literal["status"]
+    status: Annotated[int, Field(ge=400, le=599)]
+    retry_after: PositiveInt | None = None
+    """Seconds that a 429 or 503 asks to wait."""
+    hint: Literal["both", "header", "body", "text", "date"] = "both"
+    """Where `retry_after` is told: header, body, only in words (the older form), or as a date in the header."""
+    accepted: bool = False
+
+
+class Html(Rule):
+    """An error page in HTML; the call takes effect only with `accepted`."""
+
+    do: Literal["html_500"]
+    status: Annotated[int, Field(ge=500, le=599)] = 500
+    accepted: bool = False
+
+
+class MalformedJson(Rule):
+    """The answer's JSON ends in the middle, with a correct length."""
+
+    do: Literal["malformed_json"]
+    on: Literal["create", "poll", "list", "cancel"]
+
+
+class UnknownStatus(Rule):
+    """The prediction in the answer has a status that nobody documented."""
+
+    do: Literal["unknown_status"]
+    on: Literal["create", "poll", "cancel"] = "poll"
+    status: str = "queued"
+
+
+class NullOutput(Rule):
+    """A succeeded prediction is shown with output null."""
+
+    do: Literal["null_output"]
+    on: Literal["poll"] = "poll"
+
+
+class ListOutput(Rule):
+    """A succeeded prediction is shown with a list of one URL."""
+
+    do: Literal["list_output"]
+    on: Literal["poll"] = "poll"
+
+
+class DictOutput(Rule):
+    """A succeeded prediction is shown with an object that has the URL under `video`."""
+
+    do: Literal["dict_output"]
+    on: Literal["poll"] = "poll"
+
+
+class GzipBomb(Rule):
+    """The answer followed by `size_mb` of blanks, as a small gzip."""
+
+    do: Literal["gzip_bomb"]
+    size_mb: Annotated[int, Field(ge=1, le=4096)] = 256
+
+
+class SlowLoris(Rule):
+    """The answer, one byte every `every_s` seconds."""
+
+    do: Literal["slow_loris"]
+    every_s: PositiveFloat = 1.0
+
+
+# What becomes of a download
+
+
+class Truncate(Rule):
+    """The file ends after `part` of it; the length in the header is that of what is left."""
+
+    do: Literal["truncate"]
+    on: Literal["download"] = "download"
+    part: Part = 0.5
+
+
+class WrongContent(Rule):
+    """Something else than a video, with status 200."""
+
+    do: Literal["wrong_content"]
+    on: Literal["download"] = "download"
+    content: Literal["html", "json", "png"]
+    content_type: str = "video/mp4"
+
+
+class FlipBytes(Rule):
+    """`count` bytes in the file's second half are inverted."""
+
+    do: Literal["flip_bytes"]
+    on: Literal["download"] = "download"
+    count: PositiveInt = 64
+
+
+class ZeroTail(Rule):
+    """The last `part` of the file is zeros."""
+
+    do: Literal["zero_tail"]
+    on: Literal["download"] = "download"
+    part: Part = 0.3
+
+
+class Endless(Rule):
+    """The file over and over, without a length, until the caller hangs up."""
+
+    do: Literal["endless"]
+    on: Literal["download"] = "download"
+
+
+AnyRule = Annotated[
+    Fate
+    | Refuse
+    | LoseAnswer
+    | Reset
+    | Stall
+    | Hang
+    | Status
+    | Html
+    | MalformedJson
+    | UnknownStatus
+    | NullOutput
+    | ListOutput
+    | DictOutput
+    | GzipBomb
+    | SlowLoris
+    | Truncate
+    | WrongContent
+    | FlipBytes
+    | ZeroTail
+    | Endless,
+    Field(discriminator="do"),
+]
+
+
+class FaultPlan(BaseModel):
+    """The rules of a plan; for each call the first one that matches and is not used up applies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rules: list[AnyRule] = Field(default_factory=list)
+
+
+def load(path: Path) -> FaultPlan:
+    """Read a fault plan.
+
+    Raises:
+        FaultPlanError: it cannot be read, is no TOML, or has wrong rules; all of them are named.
+    """
+    try:
+        if path.stat().st_size > MAX_PLAN_BYTES:
+            raise FaultPlanError(f"{path}: larger than {MAX_PLAN_BYTES} bytes")
+        return FaultPlan.model_validate(tomli.loads(path.read_text("utf-8")))
+    except OSError as exc:
+        raise FaultPlanError(f"{path}: {exc.strerror}") from exc
+    except ValidationError as exc:
+        raise FaultPlanError("\n".join(f"{path}: {line}" for line in _lines(exc))) from exc
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise FaultPlanError(f"{path}: not TOML: {exc}") from exc
+
+
+def _lines(exc: ValidationError) -> list[str]:
+    """One line for each problem: `rule 2 (fail): error: Field required`."""
+    lines = []
+    for error in exc.errors(include_url=False, include_context=False):
+        where = list(error["loc"])
+        place = ""
+        if where[:1] == ["rules"] and len(where) > 1:
+            action = f" ({where[2]})" if len(where) > 2 else ""
+            place, where = f"rule {int(where[1]) + 1}{action}: ", where[3:]
+        key = ".".join(str(part) for part in where if isinstance(part, str) and part.isidentifier())
+        lines.append(f"{place}{key + ': ' if key else ''}{error['msg']}")
+    return list(dict.fromkeys(lines))
