@@ -1,5 +1,6 @@
 """How an output gets to the disk: whole, continued where it broke off, and without the token."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ async def test_a_download_goes_on_where_it_broke_off(
     async with Loopback(broken, rest) as server:
         provider = make_provider(server.url, limits=IMPATIENT)
         with pytest.raises(TransientError, match="broke off"):
-            await provider.download(server.url, scratch)
+            async with asyncio.timeout(3):
+                await provider.download(server.url, scratch)
         assert scratch.read_bytes() == CLIP[:700_000]
         await provider.download(server.url, scratch)
     assert server.asked[1].headers["range"] == "bytes=700000-"

@@ -1,5 +1,6 @@
 """What becomes of each answer that Replicate, or whoever stands in between, may give; and what is sent."""
 
+import asyncio
 import email.utils
 import gzip
 import json
@@ -160,7 +161,8 @@ async def test_a_create_whose_answer_is_lost_may_have_been_accepted(
     """It is reported as unknown after one request: only the list of predictions can tell."""
     async with Loopback(lost) as server:
         with pytest.raises(OutcomeUnknownError):
-            await call(make_provider(server.url, limits=IMPATIENT))
+            async with asyncio.timeout(3):
+                await call(make_provider(server.url, limits=IMPATIENT))
     assert len(server.asked) == 1
 
 
@@ -169,7 +171,8 @@ async def test_a_poll_whose_answer_is_lost_may_be_repeated(make_provider: MakePr
     """It is reported as passing after one request: the official client would repeat it for up to ten waits."""
     async with Loopback(lost) as server:
         with pytest.raises(TransientError):
-            await make_provider(server.url, limits=IMPATIENT).get("p1")
+            async with asyncio.timeout(3):
+                await make_provider(server.url, limits=IMPATIENT).get("p1")
     assert len(server.asked) == 1
 
 
