@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge
-from videogen.errors import SettingsError, TransientError
+from videogen.errors import Problem, SettingsError, TransientError, ValidationError
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan, check, check_cost, plan
 from videogen.registry import read_registry
@@ -112,8 +112,7 @@ async def prepare(job: Job, options: Options) -> Prepared:
     digests = {source: reference.digest for source, reference in references.items()}
     planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer)
     if not options.fresh:
-        delivered = _delivered(settings, origin, planned)
-        planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer, delivered=delivered)
+        planned = planned.reusing(await asyncio.to_thread(_delivered, settings, origin, planned))
     check_cost(planned)
     return Prepared(job, planned, settings, options, provider, why, origin, references)
 
@@ -122,9 +121,28 @@ async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
     sources = {source for scene in job.scenes for source in scene.reference_urls}
     if not sources:
         return {}
-    from videogen.references import load_references
+    from videogen.references import load_references, name_of
 
-    return await load_references(sorted(sources), base_dir=folder)
+    try:
+        return await load_references(sorted(sources), base_dir=folder)
+    except ValidationError as exc:
+        problems = {problem.where: problem.message for problem in exc.problems}
+        raise ValidationError(
+            [
+                Problem(f"{name_of(source)}: {problems[name_of(source)]}", where=where)
+                for where, source in _reference_places(job)
+                if name_of(source) in problems
+            ]
+        ) from None
+
+
+def _reference_places(job: Job) -> Iterator[tuple[str, str]]:
+    """Where in the job each reference is named, and its address."""
+    for index, scene in enumerate(job.scenes):
+        if scene.scene_reference_url:
+            yield f"scenes.{index}.scene_reference_url", scene.scene_reference_url
+        for number, source in enumerate(scene.character_reference_urls):
+            yield f"scenes.{index}.character_reference_urls.{number}", source
 
 
 def _origin(settings: Settings, provider: ProviderName) -> str:
@@ -132,7 +150,8 @@ def _origin(settings: Settings, provider: ProviderName) -> str:
 
 
 def _delivered(settings: Settings, origin: str, planned: Plan) -> frozenset[str]:
-    """Keys of the plan's clips that were delivered before. A plan makes no journal where there is none."""
+    """Keys of the plan's clips that were delivered before and are still whole. A plan makes no journal where there is
+    none."""
     url = settings.effective_journal_url()
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return frozenset()
@@ -140,7 +159,8 @@ def _delivered(settings: Settings, origin: str, planned: Plan) -> frozenset[str]
 
     journal = Journal(url)
     try:
-        return journal.delivered_keys(origin, [request.key for request in planned.requests])
+        deliveries = ((request.key, journal.delivery(origin, request.key)) for request in planned.requests)
+        return frozenset(key for key, delivery in deliveries if delivery and delivery.is_intact())
     finally:
         journal.close()
 
@@ -279,6 +299,9 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
             yield provider
         finally:
             await provider.aclose()
+        return
+    if not prepared.plan.to_create:  # everything is on disk: nobody will be called
+        yield ReplicateProvider("local", base_url="http://127.0.0.1:9", origin=prepared.origin)
         return
     async with _emulator() as url:
         provider = ReplicateProvider("local", base_url=url, origin=prepared.origin)

@@ -1,7 +1,6 @@
 """The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
 
 import asyncio
-import hashlib
 import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,7 +18,7 @@ from videogen.errors import (
     TransientError,
     UnreachableError,
 )
-from videogen.journal import Attempt, Delivery
+from videogen.journal import Attempt
 from videogen.ports import Prediction
 from videogen.predictions import Running
 from videogen.run import Run
@@ -157,7 +156,7 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
     delivery = run.journal.delivery(run.provider.origin, request.key)
     if delivery is None:
         return None
-    if not await asyncio.to_thread(_is_intact, delivery):
+    if not await asyncio.to_thread(delivery.is_intact):
         run.journal.forget_delivery(run.provider.origin, request.key)
         return None
     for name, new_name in zip((delivery.clip.video_path, delivery.clip.poster_path), _names(request), strict=True):
@@ -166,14 +165,6 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
     changes = {"video_path": video, "poster_path": poster, "duration_diff": diff, "reused": True, **spent([])}
     return delivery.clip.model_copy(update=planned(request) | changes)
-
-
-def _is_intact(delivery: Delivery) -> bool:
-    try:
-        with (Path(delivery.folder) / str(delivery.clip.video_path)).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == delivery.clip.sha256
-    except OSError:
-        return False
 
 
 def _copy(source: Path, run: Run, name: str) -> None:

@@ -4,11 +4,13 @@ A row of `attempts` is written *before* its prediction is created (the intent), 
 soon as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -103,6 +105,14 @@ class Delivery:
     folder: str
     clip: Clip
 
+    def is_intact(self) -> bool:
+        """Whether the video is still there, byte for byte."""
+        try:
+            with (Path(self.folder) / str(self.clip.video_path)).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.clip.sha256
+        except OSError:
+            return False
+
 
 class Journal:
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`); its tables are made when missing.
@@ -128,12 +138,6 @@ class Journal:
     def end_run(self, run_id: str, *, verdict: str) -> None:
         with self._transaction() as db:
             db.execute(_runs.update().where(_runs.c.id == run_id).values(ended_at=_now(), verdict=verdict))
-
-    def delivered_keys(self, origin: str, keys: Collection[str]) -> frozenset[str]:
-        """Those of `keys` that were delivered from this origin."""
-        query = sa.select(_deliveries.c.clip_key).where(_deliveries.c.origin == origin)
-        with self._transaction() as db:
-            return frozenset(db.scalars(query)) & frozenset(keys)
 
     def delivery(self, origin: str, key: str) -> Delivery | None:
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)

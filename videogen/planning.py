@@ -49,6 +49,10 @@ class Plan(BaseModel):
         """Percent that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
 
+    def reusing(self, delivered: Container[str]) -> "Plan":
+        """The plan where clips of these keys were delivered before and are reused."""
+        return self.model_copy(update={"reused": _reused(self.requests, delivered)})
+
     def summary(self) -> dict[str, Any]:
         """The plan as JSON value, as `--dry-run --json` prints it."""
         return {
@@ -84,14 +88,12 @@ def plan(
     *,
     digests: Mapping[str, str] | None = None,
     buffer: float | None = None,
-    delivered: Container[str] = frozenset(),
 ) -> Plan:
     """What to ask of the model for every scene of the job.
 
     Args:
         digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
-        delivered: clip keys that were delivered before; they are reused.
 
     Raises:
         ValidationError: every reason why the job cannot be run, not the first.
@@ -109,7 +111,7 @@ def plan(
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
-        reused=_reused(requests, delivered),
+        reused=_reused(requests, frozenset()),
         warnings=tuple(_warnings(job, registry.model(job.model), requests)),
     )
 

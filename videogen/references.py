@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import io
 import ipaddress
-import json
 import os
 import re
 import socket
@@ -38,8 +37,6 @@ MAX_EDGE_PX = 4096
 """Longer images are reduced by a whole factor: no video model takes more than 1080 lines."""
 MAX_FRAME_BYTES = 180_000
 """A composed frame is made to fit: base64 adds a third, and a `data:` URL of it has to stay under 256 kB."""
-COMPOSITION = 1
-"""Raise it when `compose_frame` draws another picture from the same recipe: the clip keys change with it."""
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Takes a host and a port, gives all its addresses; raises OSError when there are none."""
@@ -493,12 +490,6 @@ def _turns() -> "dict[int | None, Image.Transpose]":
 
 
 # --- start frames
-
-
-def frame_digest(size: tuple[int, int], background: str | None, characters: Sequence[str]) -> str:
-    """SHA-256, in hex, of the recipe of a composed frame: its size and the digests of what goes into it, in order."""
-    recipe = {"composition": COMPOSITION, "size": size, "background": background, "characters": list(characters)}
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def compose_frame(

@@ -12,8 +12,11 @@ from videogen.ports import EventSink, ImageSender, Store, VideoProvider
 
 
 class Slot:
-    """The right of one clip to a prediction, among a limited number: held from before the create until the prediction has
-    ended. Downloading and checking need none, so that the next clip can begin meanwhile."""
+    """The right of one clip to a prediction, among a limited number.
+
+    It is held from before the create until the prediction has ended. Downloading and checking need none, so that the
+    next clip can begin meanwhile.
+    """
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots = slots

@@ -212,5 +212,6 @@ def test_a_job_that_is_running_is_not_run_twice(on_emulator: CommandLine, emulat
     second = on_emulator.run(job)
     assert second.code != 0
     assert f"process {first.pid} on" in second.err
-    assert first.communicate(timeout=60) and first.returncode == 0
+    first.communicate(timeout=60)
+    assert first.returncode == 0
     assert emulator.ledger()["creates"] == 5

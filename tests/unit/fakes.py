@@ -35,7 +35,8 @@ def small_clip(seconds: float = 5.0, *, size: tuple[int, int] = (128, 72), fps: 
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             for index in range(round(seconds * fps)):
                 picture = Image.linear_gradient("L").resize(size).rotate(9 * index).convert("RGB")
-                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                frame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
+                container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path.read_bytes()
 
@@ -61,7 +62,7 @@ class Script:
 
 @dataclass
 class FakeProvider:
-    """Predictions by script, in the order they are created. Faults are raised once each, in order, by the call named."""
+    """Predictions by script, in the order they are created. Faults are raised once each, by the call they are for."""
 
     scripts: list[Script] = field(default_factory=list)
     faults: dict[str, list[Exception]] = field(default_factory=dict)

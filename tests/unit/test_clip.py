@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from videogen.clip import Clip, judge
+from videogen.clip import Clip, ImageInput, judge
 
 
 def clips(*statuses: str) -> tuple[Clip, ...]:
@@ -43,3 +43,22 @@ def test_a_required_scene_that_failed_fails_the_job() -> None:
     """However many others there are."""
     verdict = judge(clips(GOOD, GOOD, GOOD, BAD), min_clips=3, required=frozenset({"s3"}))
     assert (verdict.status, verdict.reason) == ("failed", "required scenes failed: s3")
+
+
+def test_a_composed_frame_is_named_by_its_recipe() -> None:
+    """Every part counts, and the order too; a background is not a character."""
+    frames = [
+        ImageInput(size=(1280, 720), background="a", characters=("b", "c")),
+        ImageInput(size=(1280, 720), background="a", characters=("c", "b")),
+        ImageInput(size=(1280, 720), background="a", characters=("b",)),
+        ImageInput(size=(1280, 720), characters=("a", "b", "c")),
+        ImageInput(size=(720, 1280), background="a", characters=("b", "c")),
+        ImageInput(background="a"),
+    ]
+    assert len({frame.name for frame in frames}) == len(frames)
+
+
+def test_the_name_of_a_frame_stays_from_release_to_release() -> None:
+    """Clip keys are made from it: if this value changes, every composed clip is paid for again."""
+    frame = ImageInput(size=(1280, 720), background="ab" * 32, characters=("cd" * 32,))
+    assert frame.name == "frame:ff7aaed8f999371ac8175a91035954405a11810db9d8726641e5fe522079b444"

@@ -211,7 +211,7 @@ def test_a_plan_above_the_cap_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"max_cost: the plan costs \$0.350, more than the \$0.34 allowed"):
         check_cost(plan_)
     job = Job.model_validate({"model": "kling-v2.5-turbo", "max_cost": 0, "scenes": [scene()]})
-    check_cost(plan(job, REGISTRY, delivered={plan_.requests[0].key}))
+    check_cost(plan(job, REGISTRY).reusing({plan_.requests[0].key}))
 
 
 def test_the_same_clip_twice_is_paid_for_once() -> None:

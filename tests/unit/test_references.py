@@ -29,7 +29,6 @@ from videogen.references import (
     MAX_FRAME_BYTES,
     ReferenceImage,
     compose_frame,
-    frame_digest,
     is_public,
     load_references,
     name_of,
@@ -951,23 +950,3 @@ def test_an_easy_frame_keeps_its_quality() -> None:
     assert isinstance(easy, JpegImageFile)
     assert isinstance(full, JpegImageFile)
     assert easy.quantization == full.quantization
-
-
-def test_a_frames_digest_is_that_of_its_recipe() -> None:
-    """Every part counts, and the order too; a background is not a character."""
-    recipes = [
-        ((1280, 720), "a", ("b", "c")),
-        ((1280, 720), "a", ("c", "b")),
-        ((1280, 720), "a", ("b",)),
-        ((1280, 720), None, ("a", "b", "c")),
-        ((720, 1280), "a", ("b", "c")),
-        ((1280, 720), None, ()),
-    ]
-    assert len({frame_digest(*recipe) for recipe in recipes}) == len(recipes)
-
-
-def test_a_frames_digest_stays_from_release_to_release() -> None:
-    """Clip keys are made from it: if this value changes, every composed clip is paid for again."""
-    assert frame_digest((1280, 720), "ab" * 32, ["cd" * 32]) == (
-        "96b012940dea94ab6cf78aaf6018fbab52345eaff4bc227fbae29d5b644db495"
-    )
