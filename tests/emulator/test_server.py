@@ -75,7 +75,7 @@ def test_a_signal_ends_it_quickly(spawn: Any, number: signal.Signals, codes: set
 
 
 def test_polls_are_answered_while_it_renders(spawn: Any) -> None:
-    """The event loop stays free: half of the polls within 20 ms, none above half a second."""
+    """The event loop stays free: half of the polls within 30 ms, none above half a second."""
     _process, url = spawn(mode="smooth", latency_s=(0, 0))
     with httpx.Client(base_url=url, headers={"Authorization": "Bearer local"}, trust_env=False, verify=False) as http:
         for prompt in "ab":
@@ -87,7 +87,7 @@ def test_polls_are_answered_while_it_renders(spawn: Any) -> None:
             waits.append(time.monotonic() - begin)
             time.sleep(0.02)
         assert {row["status"] for row in listed} == {"processing"}
-    assert sorted(waits)[30] < 0.02
+    assert sorted(waits)[30] < 0.03
     assert max(waits) < 0.5
 
 

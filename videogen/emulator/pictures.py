@@ -8,7 +8,7 @@ import random
 
 from PIL import Image, ImageFilter, ImageOps
 
-from videogen.emulator import things
+from videogen.emulator import rooms, things
 from videogen.emulator.brushes import Pen, curve, glow, gradient, mix, noise, ridge, silhouette, vignette, wave
 from videogen.emulator.models import Size
 from videogen.emulator.scenery import Colour, Scenery, read, rgb
@@ -44,6 +44,10 @@ class _Painting:
 
     def finish(self) -> Image.Image:
         """Paint it all."""
+        if self.scenery.land in ("room", "lamp"):
+            paint_inside = rooms.stairwell if self.scenery.land == "room" else rooms.great_lamp
+            paint_inside(self.picture, self.rng, self.palette)
+            return self.picture
         self._sky()
         self._land()
         self._ground()
@@ -568,6 +572,7 @@ class _Painting:
             haze=self.palette.haze,
             light=_WARM,
             night=self.palette.daylight < 0.35,
+            wet=self.scenery.ground == "water",
         )
 
     def _weather(self) -> None:

@@ -268,7 +268,7 @@ class Predictions:
     def _logs(self, prediction: Prediction) -> str:
         if prediction.started_at_s is None:
             return ""
-        progress = 1.0 if prediction.status == "succeeded" else self._progress(prediction)
+        progress = 1.0 if prediction.status == "succeeded" else min(0.99, self._progress(prediction))
         seed = prediction.effective_input.get("seed") or random.Random(prediction.id).randrange(2**16)
         tenths = range(1, int(progress * 10 + 1e-9) + 1)
         return "\n".join([f"Using seed: {seed}", *(_progress_line(tenth, prediction.pace.run_s) for tenth in tenths)])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 Light = Literal["night", "neon", "aurora", "sunset", "dawn", "storm", "day", "space"]
-Land = Literal["city", "forest", "mountains", "hills", "dunes", "planet"]
+Land = Literal["city", "forest", "mountains", "hills", "dunes", "planet", "room", "lamp"]
 Ground = Literal["water", "meadow", "snow", "sand", "street"]
-Thing = Literal["lighthouse", "boat", "birds", "balloon", "figure", "house", "tree", "castle"]
+Thing = Literal["lighthouse", "boat", "rowboat", "birds", "balloon", "figure", "house", "tree", "castle"]
 Weather = Literal["snowfall", "rain", "lightning", "mist"]
 
 Colour = tuple[int, int, int]
@@ -77,6 +77,7 @@ PALETTES: Mapping[Light, Sequence[Palette]] = {
     "storm": (
         _palette("151b24 27313d 43505c 6c7a80 9aa5a3", "5d6a73 0c1116 dfe7e6 2b343e", 0.3),
         _palette("141a1c 26332f 46574d 758270 aeb094", "627062 0b110e e9eedd 2a3632", 0.3),
+        _palette("070a14 111a2c 24344c 3f566e 65809a", "32465c 04070d dbe6f2 141d2e", 0.22),
     ),
     "day": (
         _palette("1f63b5 4a93da 86c0ee c0e0f5 eaf5f8", "a5cae0 1c3b3f fffbe8 ffffff", 0.85),
@@ -94,12 +95,15 @@ _LIGHTS: Mapping[Light, str] = {
     "neon": "neon cyberpunk nightclub arcade tokyo hologram holographic futuristic",
     "storm": "storm stormy thunder thunderstorm lightning rain rainy raining tempest hurricane grey gray gloomy "
     "overcast",
-    "night": "night midnight moon moonlit moonlight stars starry starlight dark darkness nocturnal lantern lanterns",
+    "night": "beam night midnight moon moonlit moonlight stars starry starlight dark darkness nocturnal lantern "
+    "lanterns",
     "sunset": "sunset dusk evening golden twilight autumn fall ember fire campfire orange warm sundown",
     "dawn": "dawn sunrise morning mist misty fog foggy pastel haze hazy spring soft",
     "day": "day noon sunny bright summer blue clear afternoon daylight sunlight sunlit tropical",
 }
 _LANDS: Mapping[Land, str] = {
+    "room": "inside interior stairs staircase stairwell cellar corridor dungeon vault crypt",
+    "lamp": "lamp lens bulb chandelier reactor portal orb",
     "planet": "planet planets galaxy nebula space orbit cosmos spaceship starship",
     "city": "city skyline town street streets neon tokyo paris london york rooftop rooftops building buildings "
     "downtown market alley cyberpunk urban bridge apartment cafe café shop car cars taxi traffic office",
@@ -112,8 +116,9 @@ _LANDS: Mapping[Land, str] = {
     "countryside vineyard valley lavender sheep",
 }
 _GROUNDS: Mapping[Ground, str] = {
-    "water": "sea ocean wave waves harbour harbor boat boats ship ships lighthouse beach coast coastline island "
-    "sail sailing sailboat lake river water fjord bay pier whale dolphin pond shore canal reflection",
+    "water": "surf breakwater spray tide sea ocean wave waves harbour harbor boat boats ship ships lighthouse "
+    "beach coast coastline island sail sailing sailboat lake river water fjord bay pier whale dolphin "
+    "pond shore canal reflection",
     "snow": "snow snowy winter ice icy glacier arctic blizzard frozen penguin polar frost",
     "sand": "desert dune dunes sand sahara camel mars canyon pyramid pyramids moonscape",
     "street": "city street streets alley neon town market downtown urban car cars taxi rooftop skyline traffic "
@@ -122,19 +127,21 @@ _GROUNDS: Mapping[Ground, str] = {
     "hill hills",
 }
 _THINGS: Mapping[Thing, str] = {
-    "lighthouse": "lighthouse beacon",
+    "lighthouse": "beam lighthouse beacon",
     "boat": "boat boats ship ships sail sailing sailboat yacht fisherman fishing",
+    "rowboat": "lifeboat rowboat dinghy canoe oars oar",
     "birds": "bird birds gull gulls seagull seagulls eagle eagles crane cranes crow crows raven swallows flock",
     "balloon": "balloon balloons airship zeppelin",
     "castle": "castle fortress palace kingdom",
     "house": "house cabin cottage hut farm village lodge home",
     "tree": "oak tree willow",
-    "figure": "man woman girl boy person people hero heroine detective traveler traveller wanderer child knight "
-    "samurai warrior character she he hiker climber explorer astronaut monk dancer runner robot wizard "
-    "witch princess king queen fisherman mother father couple walker stranger",
+    "figure": "keeper his her sailor captain soldier guard farmer man woman girl boy person people hero heroine "
+    "detective traveler traveller wanderer child knight samurai warrior character she he hiker climber "
+    "explorer astronaut monk dancer runner robot wizard witch princess king queen fisherman mother father "
+    "couple walker stranger",
 }
 _WEATHERS: Mapping[Weather, str] = {
-    "snowfall": "snow snowy snowing snowfall blizzard winter",
+    "snowfall": "snowy snowing snowfall blizzard winter",
     "lightning": "lightning thunder thunderstorm storm stormy",
     "rain": "rain rainy raining rains storm stormy thunderstorm tempest downpour hurricane",
     "mist": "mist misty fog foggy haze hazy dawn",
@@ -147,26 +154,42 @@ _GROUND_OF: Mapping[Land, Sequence[Ground]] = {
     "hills": ("meadow",),
     "dunes": ("sand",),
     "planet": ("sand",),
+    "room": ("street",),
+    "lamp": ("street",),
 }
 
 
 def read(prompt: str, rng: random.Random) -> Scenery:
     """The scenery of a prompt; what its words leave open is drawn from `rng`."""
-    words = re.findall(r"\w+", prompt.lower())
+    words = re.findall(r"\w+", re.sub(r"\b(after|before) (the|a) \w+", " ", prompt.lower()))
     named: Light | None = _first(words, _LIGHTS)
     light: Light = rng.choice(_ANY_LIGHT) if named is None else named
+    if light == "night" and _speaks_of(words, _LIGHTS["storm"]):
+        light = "storm"
     ground = _first(words, _GROUNDS)
     land = _first(words, _LANDS) or _land_of(ground, rng)
-    if land == "city" and any(word in _GROUNDS["water"].split() for word in words):
+    if land == "city" and _speaks_of(words, _GROUNDS["water"]):
         ground = "water"
     return Scenery(
         light=light,
-        palette=rng.choice(PALETTES[light]),
+        palette=_palette_of(light, words, rng),
         land=land,
         ground=ground if ground and not (land == "city" and ground == "meadow") else rng.choice(_GROUND_OF[land]),
         things=tuple(_all(words, _THINGS)),
         weather=tuple(_all(words, _WEATHERS)),
     )
+
+
+def _palette_of(light: Light, words: Sequence[str], rng: random.Random) -> Palette:
+    """One of the light's palettes; a storm at night has the darkest, what is golden the most golden."""
+    palettes = PALETTES[light]
+    if light == "storm":
+        return palettes[2] if _speaks_of(words, _LIGHTS["night"]) else rng.choice(palettes[:2])
+    return palettes[2] if light == "sunset" and "golden" in words else rng.choice(palettes)
+
+
+def _speaks_of(words: Sequence[str], listed: str) -> bool:
+    return any(word in listed.split() for word in words)
 
 
 def _land_of(ground: Ground | None, rng: random.Random) -> Land:
@@ -185,4 +208,4 @@ def _first(words: Sequence[str], table: Mapping[_Name, str]) -> _Name | None:
 
 
 def _all(words: Sequence[str], table: Mapping[_Name, str]) -> list[_Name]:
-    return [name for name, listed in table.items() if any(word in listed.split() for word in words)]
+    return [name for name, listed in table.items() if _speaks_of(words, listed)]

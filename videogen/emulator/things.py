@@ -22,6 +22,8 @@ class Spot(NamedTuple):
     haze: Colour
     light: Colour
     night: bool
+    wet: bool
+    """Whether the ground is water: who stands needs a rock."""
 
 
 Painter = Callable[[Image.Image, Spot, random.Random], None]
@@ -154,6 +156,31 @@ def _boat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
 
     _one(picture, spot, y, y + size, mirrored)
     _one(picture, spot, y - size * 1.2, y + size * 0.1, draw)
+
+
+def _rowboat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
+    size, x, y = spot.unit * 0.24, spot.x, spot.horizon + spot.unit * 0.2
+
+    def draw(pen: Pen) -> None:
+        hull = [(-0.62, -0.2), (-0.4, -0.08), (0.4, -0.08), (0.64, -0.22), (0.46, 0.1), (-0.44, 0.1)]
+        pen.polygon([(x + size * across, y + size * down) for across, down in hull])
+        for seat in (-0.26, 0.02, 0.28):
+            head = (x + size * (seat - 0.05), y - size * 0.4)
+            pen.ellipse(head, size * 0.055, size * 0.065)
+            body = [(-0.1, -0.04), (-0.05, -0.33), (0.0, -0.34), (0.09, -0.22), (0.06, -0.04)]
+            pen.polygon([(x + size * (seat + across), y + size * down) for across, down in body])
+            pen.line(
+                [(x + size * (seat + 0.06), y - size * 0.2), (x + size * (seat - 0.22), y + size * 0.2)], size * 0.022
+            )
+
+    def foam(pen: Pen) -> None:
+        for step in range(9):
+            across = -0.75 + 0.19 * step
+            pen.ellipse((x + size * across, y + size * (0.13 + 0.02 * (step % 3))), size * 0.1, size * 0.025, 170)
+
+    _one(picture, spot, y - size * 0.6, y + size * 0.3, draw)
+    pale = mix(spot.haze, (255, 255, 255), 0.45)
+    silhouette(picture, (y, y + size * 0.3), (pale, pale), foam)
 
 
 def _birds(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
@@ -344,13 +371,19 @@ def _figure(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
     def shadow(pen: Pen) -> None:
         pen.ellipse((x, base), tall * 0.3, tall * 0.03, 110)
 
-    _one(picture, spot, base - tall * 0.1, base + tall * 0.1, shadow)
+    def rock(pen: Pen) -> None:
+        heights = (0.0, 0.1, 0.07, 0.16, 0.12, 0.14, 0.05, 0.08, 0.0)
+        crest = [(x + tall * (step * 0.3 - 1.2), base + tall * (0.12 - high)) for step, high in enumerate(heights)]
+        pen.polygon([*crest, (x + tall * 1.0, base + tall * 0.19), (x - tall * 1.0, base + tall * 0.19)])
+
+    _one(picture, spot, base - tall * 0.1, base + tall * 0.2, rock if spot.wet else shadow)
     _one(picture, spot, base - tall * 1.05, base + 2, draw)
 
 
 PAINTERS: Mapping[Thing, Painter] = {
     "lighthouse": _lighthouse,
     "boat": _boat,
+    "rowboat": _rowboat,
     "birds": _birds,
     "balloon": _balloon,
     "castle": _castle,
