@@ -263,15 +263,15 @@ async def cancelled(request: ClipRequest, run: Run, running: Running) -> Running
             await _cancel(run, prediction_id)
             while not (prediction := await run.calls.repeat(lambda: run.provider.get(prediction_id), tries=None)).ended:
                 await asyncio.sleep(0.5)
-    except (TimeoutError, CallError):
+    except (TimeoutError, CallError, AccountError):
         raise UnreachableError(f"prediction {prediction_id} could not be cancelled; it may still be running") from None
     return billed(request, run, replace(running, prediction=prediction))
 
 
 async def _cancel(run: Run, prediction_id: str) -> None:
     """A cancel that fails is not the last word: the prediction is looked at afterwards."""
-    with suppress(CallError):
-        await run.provider.cancel(prediction_id)
+    with suppress(CallError, ClipError):
+        await run.calls.repeat(lambda: run.provider.cancel(prediction_id))
 
 
 async def cancel_interrupted(request: ClipRequest, run: Run, running: Running) -> None:
