@@ -126,9 +126,11 @@ async def _call_flow(
 ) -> None:
     _set_up_prefect()
     began = time.monotonic()
-    if not os.environ.get("PREFECT_API_URL"):
+    own_server = not os.environ.get("PREFECT_API_URL")
+    if own_server:
         _say(console, "starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
     from flows.generate import generate
+    from flows.history import recorded
 
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
         if isinstance(event, RunStarted):
@@ -137,7 +139,10 @@ async def _call_flow(
         lines.show(event, payload)
 
     with handing_over(prepared, on_event):
-        await generate(prepared.job, prepared.options, return_state=True)
+        state = await generate(prepared.job, prepared.options, return_state=True)
+    task_runs = len(prepared.plan.requests)
+    if own_server and not await recorded(state.state_details.flow_run_id, task_runs, within_s=5 + task_runs / 10):
+        _say(console, "Prefect has not recorded every task run; the manifest and the journal are complete")
 
 
 def _set_up_prefect() -> None:

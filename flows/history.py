@@ -1,0 +1,26 @@
+"""Waiting for Prefect to have written down what it was told."""
+
+import asyncio
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
+from prefect.client.schemas.objects import TERMINAL_STATES
+
+LOOK_EVERY_S = 0.2
+
+
+async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float) -> bool:
+    """Whether the server knows the end of that many task runs, waiting for it for at most `within_s` seconds.
+
+    Prefect's server records task runs from a queue in its memory, some 24 a second, and a server of our own ends with
+    us: what is still in the queue then is lost.
+    """
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id] if flow_run_id else []))
+    states = TaskRunFilter.model_validate({"state": {"type": {"any_": sorted(TERMINAL_STATES)}}})
+    async with get_client() as client:
+        for _ in range(max(1, round(within_s / LOOK_EVERY_S))):
+            if len(await client.read_task_runs(flow_run_filter=wanted, task_run_filter=states)) >= task_runs:
+                return True
+            await asyncio.sleep(LOOK_EVERY_S)
+    return False
