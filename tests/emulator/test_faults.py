@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import av
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, FaultPlanError, create_app
+from videogen.emulator import EmulatorSettings, FaultPlanError, create_app, running
 from videogen.emulator.plan import load
 
 SEEDANCE = "bytedance/seedance-1-pro"
@@ -371,14 +372,28 @@ def test_an_answer_and_a_fate_can_meet(faulty: Plan) -> None:
     assert client.until(row["id"], {"failed"})["error"] == "E9828"
 
 
-def test_held_callers_do_not_hold_up_the_end(faulty: Plan) -> None:
-    """A server with a hanging call stops at once."""
-    client = faulty('on = "list"\ndo = "hang"')
-    with pytest.raises(httpx.ReadTimeout):
-        client.http.get("/v1/predictions", timeout=0.2)
-    begin = time.monotonic()
-    client.http.get("/v1/account")
+@pytest.mark.parametrize("do", ["hang", "stall", "slow_loris"])
+def test_held_callers_do_not_hold_up_the_end(tmp_path: Path, do: str) -> None:
+    """A server with a held call stops within a second, and the caller learns of it."""
+    path = tmp_path / "plan.toml"
+    path.write_text(f'[[rules]]\non = "list"\ndo = "{do}"\n')
+    errors: list[Exception] = []
+
+    def call(url: str) -> None:
+        try:
+            httpx.get(f"{url}/v1/predictions", headers={"Authorization": "Bearer local"}, timeout=20)
+        except httpx.HTTPError as exc:
+            errors.append(exc)
+
+    with running(EmulatorSettings(faults=path)) as emulator:
+        caller = threading.Thread(target=call, args=(emulator.url,))
+        caller.start()
+        while emulator.ledger()["lists"] == 0:
+            time.sleep(0.01)
+        begin = time.monotonic()
     assert time.monotonic() - begin < 1
+    caller.join(5)
+    assert isinstance(errors[0], (httpx.ReadError, httpx.RemoteProtocolError))
 
 
 # The plan itself

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from videogen.emulator.pace import stamp
+
 VEO, SEEDANCE = "google/veo-3.1", "bytedance/seedance-1-pro"
 KLING_21, HAILUO = "kwaivgi/kling-v2.1", "minimax/hailuo-2.3"
 SMALL = {"prompt": "x", "resolution": "480p", "duration": 2}
@@ -40,6 +42,21 @@ def test_a_prediction_goes_from_starting_to_succeeded(launch: Any) -> None:
     assert "100%|" in done["logs"]
     assert done["output"].endswith("/output.mp4")
     assert done["data_removed"] is False
+
+
+@pytest.mark.parametrize(
+    ("epoch_ns", "digits", "text"),
+    [
+        (0, 3, "1970-01-01T00:00:00.000Z"),
+        (1_500_000_000, 3, "1970-01-01T00:00:01.500Z"),
+        (1_500_000_000, 9, "1970-01-01T00:00:01.5Z"),
+        (1_000_000_007, 9, "1970-01-01T00:00:01.000000007Z"),
+        (1_999_999_999, 3, "1970-01-01T00:00:01.999Z"),
+    ],
+)
+def test_stamps_have_the_digits_of_the_live_api(epoch_ns: int, digits: int, text: str) -> None:
+    """Milliseconds always have three; nanoseconds lose their zeros at the end; nothing is rounded up."""
+    assert stamp(epoch_ns, digits=digits) == text
 
 
 def test_progress_grows_in_the_logs(launch: Any) -> None:

@@ -124,6 +124,14 @@ def test_quick_clips_repeat_without_a_jump(tmp_path: Path) -> None:
     assert steps[47] < 3 * sorted(steps)[len(steps) // 2]
 
 
+def test_quick_clips_can_be_searched(tmp_path: Path) -> None:
+    """Each repetition begins with a key frame, and no other frame says that it is one."""
+    shoot(tmp_path / "clip.mp4", shot(frames=100))
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [index for index, packet in enumerate(packets) if packet.is_keyframe] == [0, 48, 96]
+
+
 def test_one_shot_is_always_the_same_file(tmp_path: Path) -> None:
     """Byte for byte, in both modes; another seed is another picture."""
     for smooth in (False, True):
