@@ -47,7 +47,8 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
     except GoneError:
         await _downloaded(run, await _with_fresh_url(run, prediction), part)
     try:
-        return part, await asyncio.to_thread(media.check, part)
+        async with run.cores:
+            return part, await asyncio.to_thread(media.check, part)
     except BadOutputError:
         _keep_rejected(part)
         raise
@@ -75,10 +76,11 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     if problem := _duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {running.prediction.id}: {problem}")
-    part, measured = await _conformed(request, part, measured)
     video, poster = _names(request)
     picture = run.store.scratch(f"{running.prediction.id}.jpg")
-    await asyncio.to_thread(media.poster, part, picture)
+    async with run.cores:
+        part, measured = await asyncio.to_thread(_conformed, request, part, measured)
+        await asyncio.to_thread(media.poster, part, picture)
     run.store.put(picture, poster)
     run.store.put(part, video)
     clip = _clip(request, measured, run.journal.attempts(run.id, request.key))
@@ -86,23 +88,15 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     return clip
 
 
-async def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tuple[Path, media.Measured]:
+def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tuple[Path, media.Measured]:
     """The video in the ratio asked for, and in the frame rate and size that its model could not be told."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
     out = part.with_suffix(".conformed.mp4")
-    changed = await asyncio.to_thread(
-        media.conform,
-        part,
-        out,
-        ratio=(width, height),
-        fps=request.deliver_fps,
-        size=request.deliver_size,
-        keep_audio=True,
-    )
-    if not changed:
+    fps, size = request.deliver_fps, request.deliver_size
+    if not media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=True):
         return part, measured
     part.unlink()
-    return out, await asyncio.to_thread(media.check, out)
+    return out, media.check(out)
 
 
 def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:

@@ -35,6 +35,8 @@ _LOOKS_A_SECOND = 4
 _THUMB = (64, 36)
 _BLACK_LUMA = 20
 """Of 255, in the brightest cell of the thumbnail: a night sky with a moon is above, encoder noise is not."""
+_NEAR_S = 2.0
+"""How much earlier than asked for the frame of a poster may be."""
 _FROZEN_LUMA = 2
 """Of 255, between any cell and the same cell of the first frame: what key frames pump in a still picture."""
 
@@ -381,13 +383,17 @@ def _bright_frame(path: Path, container: "InputContainer", stream: "VideoStream"
 
 
 def _frame_at(container: "InputContainer", stream: "VideoStream", seconds: float) -> "VideoFrame | None":
-    """The frame shown `seconds` after the start, or the last there is."""
+    """The frame shown `seconds` after the start or a key frame shortly before it, or the last there is."""
     assert stream.time_base is not None
-    target = (stream.start_time or 0) + int(seconds / stream.time_base)
+    start = stream.start_time or 0
+    target = start + int(seconds / stream.time_base)
+    near = target - int(_NEAR_S / stream.time_base)
     container.seek(target, stream=stream)
     frame = None
     for frame in container.decode(stream):
         if frame.pts is None or frame.pts + frame.duration > target:
+            break
+        if frame.key_frame and frame.pts > max(start, near):  # a third of the cost of going on to the very frame
             break
     return frame
 

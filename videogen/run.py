@@ -1,6 +1,7 @@
 """What all clips of one run share."""
 
 import asyncio
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Self
@@ -56,5 +57,7 @@ class Run:
     calls: Calls
     paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
     """By model: how long its predictions take."""
+    cores: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
+    """How many clips are decoded at once: more would only slow each other and the calls of the others."""
     keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""

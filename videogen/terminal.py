@@ -17,7 +17,8 @@ from rich.table import Table
 
 from videogen.bootstrap import Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
-from videogen.events import ClipCompleted, ClipEvent, ClipRetrying, ClipStarted, RunStarted
+from videogen.errors import VideogenError
+from videogen.events import ClipCompleted, ClipEvent, ClipRetrying, ClipStarted, RunCompleted, RunStarted
 from videogen.planning import Plan
 from videogen.registry import read_registry
 from videogen.scene import Job
@@ -25,6 +26,8 @@ from videogen.settings import read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
+
+    from prefect.client.schemas.objects import State
 
 ACCOUNT_CODES = {"authentication", "billing"}
 
@@ -98,8 +101,7 @@ async def _run(job: Job, options: Options, as_json: bool, interruption: "Interru
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
     interruption.watch(asyncio.current_task(), lines)
-    await _call_flow(prepared, console, lines, interruption)
-    batch = Batch.model_validate(_manifest(prepared.folder))
+    batch = await _call_flow(prepared, console, lines, interruption)
     if as_json:
         print(batch.manifest(), end="")
     else:
@@ -123,7 +125,7 @@ async def _check_account(prepared: Prepared) -> None:
 
 async def _call_flow(
     prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption"
-) -> None:
+) -> Batch:
     _set_up_prefect()
     began = time.monotonic()
     own_server = not os.environ.get("PREFECT_API_URL")
@@ -132,7 +134,11 @@ async def _call_flow(
     from flows.generate import generate
     from flows.history import recorded
 
+    batches: list[Batch] = []
+
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+        if isinstance(event, RunCompleted):
+            batches.append(event.batch)
         if isinstance(event, RunStarted):
             _say(console, f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
@@ -141,8 +147,21 @@ async def _call_flow(
     with handing_over(prepared, on_event):
         state = await generate(prepared.job, prepared.options, return_state=True)
     task_runs = len(prepared.plan.requests)
-    if own_server and not await recorded(state.state_details.flow_run_id, task_runs, within_s=5 + task_runs / 10):
+    if (
+        batches
+        and own_server
+        and not await recorded(state.state_details.flow_run_id, task_runs, within_s=5 + task_runs / 10)
+    ):
         _say(console, "Prefect has not recorded every task run; the manifest and the journal are complete")
+    if not batches:
+        raise await _reason(state)
+    return batches[0]
+
+
+async def _reason(state: "State[Any]") -> Exception:
+    """Why a flow run ended without a verdict."""
+    error = await state.aresult(raise_on_failure=False)
+    return error if isinstance(error, Exception) else VideogenError(state.message or f"the flow run is {state.name}")
 
 
 def _set_up_prefect() -> None:
@@ -155,13 +174,6 @@ def _set_up_prefect() -> None:
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(name, value)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    for computed in ("total_clips", "successful_clips", "failed_clips", "total_cost"):
-        data.pop(computed)
-    return data
 
 
 class ProgressLines:

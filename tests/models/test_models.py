@@ -58,8 +58,10 @@ async def run(job: Job, folder: Path) -> Batch:
     ],
 )
 async def test_each_model_delivers_what_was_asked(model: str, ratio: str, tmp_path: Path, emulator: Emulator) -> None:
-    """The ratio is true to 1 %, the length within its tolerance, at 24 to 30 frames a second, for the planned price; the
-    endpoint knew every input but those that are only described."""
+    """The ratio is true to 1 %, the length within its tolerance, at 24 to 30 frames a second, for the planned price.
+
+    The endpoint knew every input but those that are only described.
+    """
     spec = REGISTRY.models[model]
     references = {"scene_reference_url": LIGHTHOUSE} if spec.parameters.image_required else {}
     scene = {"id": "a", "prompt": "A lighthouse at dusk", "target_duration": 3, **references}
