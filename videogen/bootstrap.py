@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge
+from videogen.crashpoints import reached
 from videogen.errors import Problem, SettingsError, TransientError, ValidationError
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan, check, check_cost, plan
@@ -215,6 +216,7 @@ class Session:
             total_generation_time=round(monotonic() - self._began, 3),
             clips=tuple(clips),
         )
+        reached("before-manifest")
         self.run.store.put_text(batch.manifest(), "manifest.json")
         self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
         self._events.emit(RunCompleted(batch=batch))
@@ -258,6 +260,7 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
             images=ReferenceImages(prepared.references, provider, store, calls),
             events=events,
             calls=calls,
+            max_cost=prepared.plan.max_cost,
         )
         yield Session(prepared, run, events)
 

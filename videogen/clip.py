@@ -213,16 +213,14 @@ def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) 
     wanted = min(min_clips, len(clips))
     good = sum(clip.status == "success" for clip in clips)
     missing = [clip.scene_id for clip in clips if clip.status == "failed" and clip.scene_id in required]
+    count = f"all {good} clips delivered" if good == len(clips) else f"{good} of {len(clips)} clips delivered"
+    if any(clip.error and clip.error.code == "budget" for clip in clips):
+        count += ", the others stopped by the budget"
     if missing:
-        return Verdict(status="failed", min_clips=wanted, reason=f"required scenes failed: {', '.join(missing)}")
+        reason = f"required scenes failed: {', '.join(missing)}; {count}"
+        return Verdict(status="failed", min_clips=wanted, reason=reason)
     if good < wanted:
-        return Verdict(
-            status="failed",
-            min_clips=wanted,
-            reason=f"{good} of {len(clips)} clips delivered, at least {wanted} needed",
-        )
+        return Verdict(status="failed", min_clips=wanted, reason=f"{count}, at least {wanted} needed")
     if good < len(clips):
-        return Verdict(
-            status="partial", min_clips=wanted, reason=f"{good} of {len(clips)} clips delivered, {wanted} were enough"
-        )
-    return Verdict(status="complete", min_clips=wanted, reason=f"all {good} clips delivered")
+        return Verdict(status="partial", min_clips=wanted, reason=f"{count}, {wanted} were enough")
+    return Verdict(status="complete", min_clips=wanted, reason=count)

@@ -9,6 +9,7 @@ from typing import Any
 
 from videogen import durations, media
 from videogen.clip import Clip, ClipRequest, planned
+from videogen.crashpoints import reached
 from videogen.errors import (
     BadOutputError,
     DurationError,
@@ -82,7 +83,9 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
         part, measured = await asyncio.to_thread(_conformed, request, part, measured)
         await asyncio.to_thread(media.poster, part, picture)
     run.store.put(picture, poster)
+    reached("before-rename")
     run.store.put(part, video)
+    reached("after-rename")
     clip = _clip(request, measured, run.journal.attempts(run.id, request.key))
     run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
     return clip

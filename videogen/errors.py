@@ -29,8 +29,8 @@
         ├── DurationError            whole, but too far from the length asked for
         ├── UnusableReferenceError   a reference image cannot be used: permanent
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
-        ├── UnreachableError         the provider could not be reached for too long
-        └── NotStartedError          the job stopped before this clip was created
+        ├── BudgetError              it would cost more than `max_cost` allows: permanent
+        └── UnreachableError         the provider could not be reached for too long
 """
 
 from collections.abc import Sequence
@@ -235,16 +235,16 @@ class StorageError(ClipError):
     code = "storage"
 
 
+class BudgetError(ClipError):
+    """Creating this prediction could take the run above its `max_cost`."""
+
+    code = "budget"
+
+
 class UnreachableError(ClipError):
     """The provider could not be reached until the clip's deadline; its prediction, if any, is kept for the next run."""
 
     code = "unreachable"
-
-
-class NotStartedError(ClipError):
-    """The job stopped (account, budget, interruption) before this clip was created."""
-
-    code = "not-started"
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.errors import JournalError
+from videogen.errors import BudgetError, JournalError
 
 SCHEMA_VERSION = 1
 
@@ -162,8 +162,11 @@ class Journal:
             row = db.execute(query).one_or_none()
         return None if row is None else _attempt(row)
 
-    def intend(self, request: ClipRequest, *, run_id: str, origin: str) -> Attempt:
-        """Records that a prediction is about to be created for this request."""
+    def intend(self, request: ClipRequest, *, run_id: str, origin: str, max_cost: Decimal | None = None) -> Attempt:
+        """Records that a prediction is about to be created for this request, and so reserves its price.
+
+        Raises `BudgetError` when what the run has spent and reserved would then be more than `max_cost`.
+        """
         values = {
             "run_id": run_id,
             "origin": origin,
@@ -175,15 +178,26 @@ class Journal:
             "price": str(request.cost),
         }
         with self._transaction() as db:
+            if max_cost is not None and (spent := _spent(db, run_id)) + request.cost > max_cost:
+                raise BudgetError(f"${spent} are spent or reserved, ${request.cost} more would be above ${max_cost}")
             return _attempt(db.execute(_attempts.insert().values(values).returning(*_attempts.c)).one())
 
     def adopt(self, attempt: Attempt, *, run_id: str) -> Attempt:
         """Makes an open attempt of an earlier run one of this run."""
         return self._update(attempt, run_id=run_id)
 
-    def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt:
-        """Records the id of the attempt's prediction: from here on it can always be found again."""
-        return self._update(attempt, state="created", prediction_id=prediction_id, created_at=created_at or _now())
+    def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
+        """Records the id of the attempt's prediction: from here on it can always be found again.
+
+        None when another attempt has that prediction already.
+        """
+        values = {"state": "created", "prediction_id": prediction_id, "created_at": created_at or _now()}
+        try:
+            return self._update(attempt, **values)
+        except JournalError as exc:
+            if isinstance(exc.__cause__, sa.exc.IntegrityError):
+                return None
+            raise
 
     def billed(self, attempt: Attempt, cost: Decimal, basis: CostBasis, *, succeeded: bool) -> Attempt:
         """Records what the attempt's prediction cost in the end; when it succeeded, what is left to do is free."""
@@ -215,13 +229,6 @@ class Journal:
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.clip_key == key)
         with self._transaction() as db:
             return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
-
-    def is_known(self, origin: str, prediction_id: str) -> bool:
-        """Whether the prediction belongs to some attempt."""
-        query = sa.select(_attempts.c.id)
-        query = query.where(_attempts.c.origin == origin, _attempts.c.prediction_id == prediction_id)
-        with self._transaction() as db:
-            return db.scalar(query) is not None
 
     def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
         """Records an event and returns its number."""
@@ -264,6 +271,12 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _spent(db: sa.Connection, run_id: str) -> Decimal:
+    """What the run's attempts have cost, those that have not ended at their price."""
+    query = sa.select(_attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
+    return sum((Decimal(row.price if row.cost is None else row.cost) for row in db.execute(query)), Decimal(0))
 
 
 def _attempt(row: Any) -> Attempt:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from videogen.clip import ClipRequest
+from videogen.crashpoints import reached
 from videogen.errors import (
     AccountError,
     CallError,
@@ -77,31 +78,30 @@ async def started(request: ClipRequest, run: Run) -> Running:
 
 async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running | None:
     """The prediction of an open attempt; None when there is none, and the attempt is over."""
-    prediction = await (_found(run, attempt) if attempt.prediction_id else _lost(request, run, attempt))
-    if prediction is None:
+    found = await (_found(run, attempt) if attempt.prediction_id else _lost(request, run, attempt))
+    if found is None:
         bill(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
         end(run, attempt, GoneError("the prediction of this attempt is not there any more, or never was"))
         return None
-    if not attempt.prediction_id:
-        attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
+    attempt, prediction = found
     elapsed_s = (datetime.now(UTC) - attempt.intended_at).total_seconds()
     counted_s = max(0.0, min(elapsed_s, request.timeout_s - RESUMED_S))
     return Running(attempt, prediction, began=time.monotonic() - counted_s)
 
 
-async def _found(run: Run, attempt: Attempt) -> Prediction | None:
+async def _found(run: Run, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
     try:
-        return await run.calls.repeat(lambda: run.provider.get(str(attempt.prediction_id)))
+        return attempt, await run.calls.repeat(lambda: run.provider.get(str(attempt.prediction_id)))
     except GoneError:
         return None
     except CallError as exc:
         raise UnreachableError(f"prediction {attempt.prediction_id} cannot be looked up: {exc}") from exc
 
 
-async def _lost(request: ClipRequest, run: Run, attempt: Attempt) -> Prediction | None:
+async def _lost(request: ClipRequest, run: Run, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
     """A run was killed between the intent and the id: if the prediction exists, it is in the account's list."""
     try:
-        return await _search(request, run, await _sendable(request, run), attempt.intended_at)
+        return await _adopted(request, run, await _sendable(request, run), attempt)
     except CallError as exc:
         raise UnreachableError(f"whether a prediction was created cannot be looked up: {exc}") from exc
 
@@ -109,32 +109,44 @@ async def _lost(request: ClipRequest, run: Run, attempt: Attempt) -> Prediction 
 async def _created(request: ClipRequest, run: Run) -> Running:
     inputs = await _sendable(request, run)
     await run.calls.admit_create()
-    attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin)
+    reached("before-intent")
+    attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin, max_cost=run.max_cost)
+    reached("after-intent")
     creating = asyncio.ensure_future(_create(request, run, inputs, attempt))
     try:
-        prediction = await asyncio.shield(creating)
+        attempt, prediction = await asyncio.shield(creating)
     except asyncio.CancelledError:
-        await _created_in_vain(request, run, attempt, creating)
+        await _created_in_vain(request, run, creating)
         raise
     except (ClipError, AccountError) as exc:
         if not isinstance(exc.__cause__, OutcomeUnknownError):  # nothing was accepted, so nothing is to be paid
             bill(run, attempt, Decimal(0), "known")
             end(run, attempt, exc)
         raise
-    attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
     return Running(attempt, prediction, began=time.monotonic())
 
 
-async def _create(request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt) -> Prediction:
-    async def create() -> Prediction:
+async def _create(
+    request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt
+) -> tuple[Attempt, Prediction]:
+    """Creates a prediction and journals its id. A lost answer is looked for before anything is created again."""
+
+    async def create() -> tuple[Attempt, Prediction]:
         try:
-            return await run.provider.create(
+            prediction = await run.provider.create(
                 request.replicate, request.version, inputs, cancel_after_s=request.timeout_s + CANCEL_AFTER_MARGIN_S
             )
         except OutcomeUnknownError:
-            if found := await _search(request, run, inputs, attempt.intended_at):
-                return found
+            if adopted := await _adopted(request, run, inputs, attempt):
+                return adopted
             raise
+        reached("after-create")
+        if claimed := run.journal.created(attempt, prediction.id, prediction.created_at):
+            reached("after-id")
+            return claimed, prediction
+        if adopted := await _adopted(request, run, inputs, attempt):
+            return adopted  # an identical clip lost its answer and took our prediction: what it lost is ours
+        raise OutcomeUnknownError(f"prediction {prediction.id} belongs to another clip")
 
     try:
         return await run.calls.repeat(create)
@@ -143,13 +155,12 @@ async def _create(request: ClipRequest, run: Run, inputs: Mapping[str, Any], att
 
 
 async def _created_in_vain(
-    request: ClipRequest, run: Run, attempt: Attempt, creating: "asyncio.Future[Prediction]"
+    request: ClipRequest, run: Run, creating: "asyncio.Future[tuple[Attempt, Prediction]]"
 ) -> None:
     """Interrupted while creating: the prediction may be accepted any moment, so it is waited for and then cancelled."""
     try:
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
-            prediction = await creating
-            attempt = run.journal.created(attempt, prediction.id, prediction.created_at)
+            attempt, prediction = await creating
             await cancel_interrupted(request, run, Running(attempt, prediction, time.monotonic()))
     except VideogenError:
         pass  # the attempt stays open: the next run looks for it
@@ -157,13 +168,17 @@ async def _created_in_vain(
         creating.cancel()
 
 
-async def _search(request: ClipRequest, run: Run, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
-    """The account's prediction with these inputs that no attempt knows of, if there is one."""
+async def _adopted(
+    request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt
+) -> tuple[Attempt, Prediction] | None:
+    """The account's prediction with these inputs that no attempt has, made this attempt's; None when there is none."""
 
-    async def search() -> Prediction | None:
-        async for prediction in run.provider.list_since(since - CLOCK_SKEW):
-            if _answers(request, inputs, prediction) and not run.journal.is_known(run.provider.origin, prediction.id):
-                return prediction
+    async def search() -> tuple[Attempt, Prediction] | None:
+        async for prediction in run.provider.list_since(attempt.intended_at - CLOCK_SKEW):
+            if _answers(request, inputs, prediction) and (
+                adopted := run.journal.created(attempt, prediction.id, prediction.created_at)
+            ):
+                return adopted, prediction
         return None
 
     return await run.calls.repeat(search)

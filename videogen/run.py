@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Self
 
 from videogen.calls import Calls
@@ -55,6 +56,8 @@ class Run:
     images: ImageSender
     events: EventSink
     calls: Calls
+    max_cost: Decimal | None = None
+    """USD that may be spent in this run; None means no cap."""
     paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
     """By model: how long its predictions take."""
     cores: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))

@@ -27,8 +27,6 @@ from videogen.settings import read_settings
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from prefect.client.schemas.objects import State
-
 ACCOUNT_CODES = {"authentication", "billing"}
 
 
@@ -158,7 +156,7 @@ async def _call_flow(
     return batches[0]
 
 
-async def _reason(state: "State[Any]") -> Exception:
+async def _reason(state: Any) -> Exception:
     """Why a flow run ended without a verdict."""
     error = await state.aresult(raise_on_failure=False)
     return error if isinstance(error, Exception) else VideogenError(state.message or f"the flow run is {state.name}")

@@ -42,7 +42,7 @@ def test_the_verdict_counts_what_was_delivered(statuses: list[str], min_clips: i
 def test_a_required_scene_that_failed_fails_the_job() -> None:
     """However many others there are."""
     verdict = judge(clips(GOOD, GOOD, GOOD, BAD), min_clips=3, required=frozenset({"s3"}))
-    assert (verdict.status, verdict.reason) == ("failed", "required scenes failed: s3")
+    assert (verdict.status, verdict.reason) == ("failed", "required scenes failed: s3; 3 of 4 clips delivered")
 
 
 def test_a_composed_frame_is_named_by_its_recipe() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from videogen.errors import (
     AuthenticationError,
     BadOutputError,
     BillingError,
+    BudgetError,
     ClipError,
     ClipTimeoutError,
     DurationError,
@@ -365,3 +367,43 @@ async def test_a_failed_attempt_gives_its_slot_back(tmp_path: Path) -> None:
             await generate_in_slot(request_of(), run, slot)
         assert not slots.locked()
         assert (await generate_in_slot(request_of(), run, slot)).status == "success"
+
+
+async def test_two_identical_clips_whose_answers_are_lost_find_one_prediction_each(tmp_path: Path) -> None:
+    """Two takes of a scene are the same on the wire: each prediction is adopted once, none is created again."""
+    provider = FakeProvider([Script(polls=3)] * 2, faults={"answer": [LOST, LOST]})
+    run = run_of(tmp_path, provider)
+    clips = await asyncio.gather(generate(request_of(), run), generate(request_of(id="b", take=2), run))
+    assert len(provider.created) == 2
+    assert sorted(name for clip in clips for name in clip.prediction_ids) == ["prediction0", "prediction1"]
+
+
+async def test_a_prediction_taken_by_an_identical_clip_is_exchanged_for_its_own(tmp_path: Path) -> None:
+    """One answer is lost, and the other clip's prediction is taken before its own answer is there."""
+    provider = FakeProvider([Script(polls=3)] * 2)
+    run = run_of(tmp_path, provider)
+    first, second = request_of(), request_of(id="b", take=2)
+    lost = run.journal.intend(first, run_id=run.id, origin=provider.origin)
+    prediction = await provider.create(first.replicate, None, first.inputs, cancel_after_s=60)
+
+    class Overtaken(FakeProvider):
+        async def create(self, *args: Any, **kwargs: Any) -> Any:
+            made = await provider.create(*args, **kwargs)
+            run.journal.created(lost, made.id, made.created_at)
+            return made
+
+    taken = Overtaken(provider.scripts, predictions=provider.predictions, created=provider.created)
+    clip = await generate(second, run_of(tmp_path, taken))
+    assert clip.prediction_ids == (prediction.id,)
+    assert len(provider.created) == 2
+
+
+async def test_no_create_could_take_the_run_above_its_cap(tmp_path: Path) -> None:
+    """Prices of running predictions are reserved: $0.80 are enough for two of five clips at $0.35."""
+    provider = FakeProvider()
+    run = replace(run_of(tmp_path, provider), max_cost=Decimal("0.80"))
+    requests = [request_of(id=f"s{n}", prompt=f"p{n}") for n in range(5)]
+    results = await asyncio.gather(*(generate(request, run) for request in requests), return_exceptions=True)
+    assert sum(isinstance(result, Clip) for result in results) == 2
+    assert sum(isinstance(result, BudgetError) for result in results) == 3
+    assert len(provider.created) == 2

@@ -23,6 +23,7 @@ from typing import Any, cast
 import httpx
 from replicate.client import Client
 
+from videogen.crashpoints import reached
 from videogen.errors import (
     AuthenticationError,
     BadOutputError,
@@ -300,6 +301,7 @@ async def _write(answer: httpx.Response, part: Path, limits: Limits, *, keep: bo
     with part.open("ab" if keep else "wb") as file:
         async for chunk in answer.aiter_raw():  # as they come: what was received before a cut is kept
             file.write(chunk)
+            reached("mid-download")
             if file.tell() > limits.download_bytes:
                 raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
 

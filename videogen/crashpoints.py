@@ -1,0 +1,31 @@
+"""Named places where a test can have the process killed, to see that the next run goes on from there."""
+
+import os
+import signal
+from collections import Counter
+
+NAMES = (
+    "before-intent",
+    "after-intent",
+    "after-create",
+    "after-id",
+    "mid-download",
+    "before-rename",
+    "after-rename",
+    "before-manifest",
+)
+VARIABLE = "VIDEOGEN_CRASH_AT"
+"""`NAME` or `NAME:N`: kill -9 at that place, the N-th time it is reached."""
+
+_reached: Counter[str] = Counter()
+
+
+def reached(name: str) -> None:
+    """Does nothing, unless the environment asks for a crash here."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    _reached[name] += 1
+    place, _, nth = wanted.partition(":")
+    if place == name and _reached[name] == int(nth or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
