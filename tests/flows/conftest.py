@@ -1,9 +1,8 @@
-"""One Prefect server for the whole test run, and the command line run against it as a person would."""
+"""The command line, run against the test run's Prefect server as a person would."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,60 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from videogen.emulator import Emulator, EmulatorSettings, running
 
-START_S = 120
 COMMAND = [sys.executable, "-m", "flows.generate"]
-
-
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API's address of a Prefect server that lives as long as the test run."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            api = f"http://127.0.0.1:{port}/api"
-            _wait_for(api, server, home / "server.log")
-            yield api
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def _wait_for(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{api}/health", trust_env=False, timeout=2).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    pytest.fail(f"no Prefect server: {log.read_text()[-2000:]}")
 
 
 @dataclass

@@ -1,0 +1,214 @@
+"""Kills runs at random moments and at every named crash point, goes on until they are done, and counts what was paid.
+
+    uv run python -m benchmarks.kill_loop --seed 1 --rounds 200
+
+A round is a job of two to five scenes on an emulator that outlives it. Its runs are killed (SIGKILL) up to four times,
+then one is let through. The model it is held against is short: every scene has one whole clip on disk, and the
+emulator's ledger has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through the whole
+command.
+The seed is printed, and the same seed gives the same jobs and the same kills (not the same microsecond).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av  # noqa: F401 - what a run imports late is imported here once, and not by each of a thousand runs
+
+import videogen.adapters.files
+import videogen.adapters.images
+import videogen.adapters.replicate
+import videogen.generation  # noqa: F401
+from videogen import crashpoints
+from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.clip import Clip, ClipRequest
+from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.errors import ClipError, is_retryable
+from videogen.scene import Job
+
+MAX_KILLS = 4
+WHOLE_COMMAND_EVERY = 10
+RUN_S = 120.0
+
+
+@dataclass
+class Tally:
+    """What the rounds came to."""
+
+    rounds: int = 0
+    runs: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    creates: int = 0
+    clips: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--no-command", action="store_true", help="drive only the library")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    began = time.monotonic()
+    tally = kill_loop(arguments.seed, arguments.rounds, whole_command=not arguments.no_command)
+    kills = ", ".join(f"{count} {place}" for place, count in sorted(tally.kills.items()))
+    print(f"{tally.rounds} rounds, {tally.runs} runs, {sum(tally.kills.values())} killed: {kills}")
+    print(f"{tally.clips} clips, {tally.creates} creates, {time.monotonic() - began:.0f} s")
+    for fault in tally.faults:
+        print(f"FAULT {fault}")
+    print("passed" if not tally.faults else f"failed, seed {arguments.seed}")
+    return 1 if tally.faults else 0
+
+
+def kill_loop(seed: int, rounds: int, *, whole_command: bool = True) -> Tally:
+    """Plays the rounds of a seed. `Tally.faults` is empty when every promise held."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)) as emulator:
+        for number in range(1, rounds + 1):
+            command = whole_command and number % WHOLE_COMMAND_EVERY == 0
+            _round(random.Random(f"{seed}/{number}"), number, Path(folder), emulator, tally, command=command)
+    return tally
+
+
+@contextlib.contextmanager
+def _environment(folder: Path) -> Iterator[Emulator]:
+    with running(EmulatorSettings(latency_s=(0.1, 0.5), cache=folder / "renders")) as emulator:
+        os.environ.update({"REPLICATE_API_TOKEN": "local", "REPLICATE_BASE_URL": emulator.url})
+        yield emulator
+
+
+def _round(
+    chance: random.Random, number: int, folder: Path, emulator: Emulator, tally: Tally, *, command: bool
+) -> None:
+    scenes = [
+        {"id": f"s{n}", "prompt": f"round {number}", "target_duration": 2, "take": n}
+        for n in range(1, chance.randint(2, 5) + 1)
+    ]
+    job = Job.model_validate({"id": f"round-{number}", "model": "hailuo-2.3", "scenes": scenes})
+    out = folder / "out"
+    emulator.reset()
+    for _ in range(chance.randint(1, MAX_KILLS)):
+        tally.runs += 1
+        place = _place(chance)
+        if _killed(job, out, place, chance, command=command):
+            tally.kills[place] += 1
+    tally.runs += 1
+    if code := _run_to_end(job, out, command=command):
+        tally.faults.append(f"round {number}: the last run ended with {code}")
+    _judge(job, out / job.id, emulator, tally, number)
+
+
+def _place(chance: random.Random) -> str:
+    return chance.choice([*crashpoints.NAMES, "random moment", "random moment"])
+
+
+def _killed(job: Job, out: Path, place: str, chance: random.Random, *, command: bool) -> bool:
+    """Starts a run that is killed at a place; whether it was, or ended before."""
+    named = place in crashpoints.NAMES
+    process = _start(job, out, f"{place}:{chance.randint(1, 3)}" if named else None, command=command)
+    if not named:
+        time.sleep((8 if command else 0) * chance.random() + chance.uniform(0, 1.2))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGKILL)
+    return _wait(process) == -signal.SIGKILL
+
+
+def _run_to_end(job: Job, out: Path, *, command: bool) -> int:
+    return _wait(_start(job, out, None, command=command))
+
+
+Process = multiprocessing.context.ForkProcess | subprocess.Popen[bytes]
+
+
+def _start(job: Job, out: Path, crash_at: str | None, *, command: bool) -> Process:
+    if not command:
+        process = multiprocessing.get_context("fork").Process(target=_drive, args=(job, out, crash_at), daemon=True)
+        process.start()
+        return process
+    path = out.parent / f"{job.id}.json"
+    path.write_text(job.model_dump_json(exclude_none=True), encoding="utf-8")
+    environment = os.environ | ({crashpoints.VARIABLE: crash_at} if crash_at else {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.generate", str(path), "--out", str(out)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _wait(process: Process) -> int:
+    if isinstance(process, subprocess.Popen):
+        return process.wait(RUN_S)
+    process.join(RUN_S)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"a run took more than {RUN_S:g} s")
+    return process.exitcode
+
+
+def _drive(job: Job, out: Path, crash_at: str | None) -> None:
+    """A run without Prefect, in a process of its own: every clip with its attempts, then the verdict."""
+    os.environ.pop(crashpoints.VARIABLE, None)
+    if crash_at:
+        os.environ[crashpoints.VARIABLE] = crash_at
+
+    async def drive() -> int:
+        async with opened(await prepare(job, Options(out=str(out)))) as session:
+            clips = await asyncio.gather(*(_attempted(request, session) for request in session.plan.requests))
+            return 0 if session.finish(clips).verdict.status == "complete" else 1
+
+    os._exit(asyncio.run(drive()))
+
+
+async def _attempted(request: ClipRequest, session: Session) -> Clip:
+    async with session.slot() as slot:
+        for attempt in range(1, request.attempts + 1):
+            try:
+                return await session.generate(request, slot)
+            except ClipError as exc:
+                if attempt == request.attempts or not is_retryable(exc):
+                    return session.failed(request, exc)
+    raise AssertionError("no attempts")
+
+
+def _judge(job: Job, folder: Path, emulator: Emulator, tally: Tally, number: int) -> None:
+    """Holds what is on disk and what was paid against what was asked."""
+    ledger = emulator.ledger()
+    tally.rounds += 1
+    tally.creates += ledger["creates"]
+    tally.clips += len(job.scenes)
+
+    def fault(message: str) -> None:
+        tally.faults.append(f"round {number}: {message}")
+
+    if ledger["creates"] != len(job.scenes):
+        fault(f"{ledger['creates']} creates for {len(job.scenes)} clips")
+    if ledger["running"]:
+        fault(f"{ledger['running']} predictions were left running")
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for clip in manifest["clips"]:
+        path = folder / (clip["video_path"] or "missing")
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
+            fault(f"clip {clip['scene_id']} is not whole")
+    if len(manifest["clips"]) != len(job.scenes):
+        fault(f"{len(manifest['clips'])} of {len(job.scenes)} clips are in the manifest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

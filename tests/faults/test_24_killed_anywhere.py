@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_loop import kill_loop
+
+
+@pytest.mark.timeout(300)
+def test_24_a_run_killed_anywhere_is_continued_and_nothing_is_paid_twice(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 seeded rounds: every clip whole on disk, exactly one create for each in the ledger."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    tally = kill_loop(seed=24, rounds=25)
+    assert tally.faults == []
+    assert (tally.rounds, tally.creates) == (25, tally.clips)
+    assert tally.kills.total() >= 15
