@@ -4,9 +4,9 @@
 
 A round is a job of two to five scenes on an emulator that outlives it. Its runs are killed (SIGKILL) up to four times,
 then one is let through. The model it is held against is short: every scene has one whole clip on disk, and the
-emulator's ledger has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through the whole
-command.
-The seed is printed, and the same seed gives the same jobs and the same kills (not the same microsecond).
+emulator's ledger has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through
+the whole command. The seed is printed, and the same seed gives the same jobs and the same kills (not the same
+microsecond).
 """
 
 import argparse

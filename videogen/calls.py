@@ -60,9 +60,9 @@ class Calls:
 
     async def _through_the_door(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
         while True:
-            waited_s = await self._passed()
-            if timer and waited_s and (when := timer.when()):
-                timer.reschedule(when + waited_s)
+            if timer and (when := timer.when()) and (wait_s := self._opens_at - time.monotonic()) > 0:
+                timer.reschedule(when + 1.1 * wait_s)  # before the wait, which may be longer than what is left
+            await self._passed()
             try:
                 return await call()
             except RateLimitedError as exc:
