@@ -53,7 +53,8 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
 @flow(flow_run_name="{job.id} · {job.model}", validate_parameters=True)
 async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
-    async with opened(await prepare(job, options or Options())) as session:
+    prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
+    async with opened(prepared) as session:
         clips = await asyncio.gather(*(clip_of(request, session) for request in session.plan.requests))
         batch = session.finish(clips)
     await publish(batch)

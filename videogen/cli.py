@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError as PydanticError
 
-from videogen.documents import Document
-from videogen.errors import AccountError, InvalidError, ValidationError, VideogenError
+from videogen.documents import message
+from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError
 from videogen.scene import Job, read_job
 from videogen.settings import ProviderName
 
@@ -106,12 +108,29 @@ def run(
     try:
         return show(asked, options, as_json=json)
     except ValidationError as exc:
-        raise document.located(exc) from None
+        raise document.located(_blamed_on_flags(exc, overrides)) from None
+
+
+def _blamed_on_flags(error: ValidationError, overrides: dict[str, Any]) -> ValidationError:
+    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
+    given = {name for name, value in overrides.items() if value is not None}
+    return ValidationError(
+        [
+            replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
+            if problem.where in given
+            else problem
+            for problem in error.problems
+        ]
+    )
 
 
 def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
     given = {name: value for name, value in overrides.items() if value is not None}
-    return Document(Path("command line"), "", {}).parse(Job, job.model_dump() | given) if given else job
+    try:
+        return Job.model_validate(job.model_dump() | given) if given else job
+    except PydanticError as exc:
+        problems = [Problem(message(entry), where=str(entry["loc"][0])) for entry in exc.errors()]
+        raise _blamed_on_flags(ValidationError(problems), overrides) from None
 
 
 @app.command

@@ -38,12 +38,13 @@ class Document:
             return type_.model_validate(self.data if data is None else data)
         except PydanticError as exc:
             details = exc.errors(include_url=False, include_context=True)
-            raise self.error([(entry["loc"], _message(entry)) for entry in details]) from None
+            raise self.error([(entry["loc"], message(entry)) for entry in details]) from None
 
     def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
         """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
         places = _places(self)
-        shown = [self._problem(places, loc, message) for loc, message in problems[:MAX_PROBLEMS]]
+        by_place = sorted(problems, key=lambda problem: places.get(_written(places, problem[0])[0], (1, 1)))
+        shown = [self._problem(places, loc, text) for loc, text in by_place[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
@@ -134,19 +135,19 @@ def _load_json(name: str, text: str) -> Any:
         raise ValidationError([Problem(f"not valid JSON: {exc.msg}", position=position)]) from None
 
 
-def _message(entry: "ErrorDetails") -> str:
+def message(entry: "ErrorDetails") -> str:
     """Pydantic's message, with the offending value where it helps."""
     if entry["type"] == "missing":
         return "is required"
     if entry["type"] == "extra_forbidden":
         return "unknown field"
-    message = entry["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    text = entry["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
     value = entry["input"]
     if entry["type"] == "value_error" or not isinstance(value, str | int | float | bool):
-        return message
-    text = repr(value)
-    return f"{message}, not {text if len(text) <= 60 else text[:57] + '...'}"
+        return text
+    shown = repr(value)
+    return f"{text}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
 def _written(places: Places, loc: Loc) -> tuple[Loc, Loc]:

@@ -119,7 +119,7 @@ async def _created(request: ClipRequest, run: Run) -> Running:
         await _created_in_vain(request, run, creating)
         raise
     except (ClipError, AccountError) as exc:
-        if not isinstance(exc.__cause__, OutcomeUnknownError):  # nothing was accepted, so nothing is to be paid
+        if not isinstance(exc, UnreachableError):  # else it may have been accepted: the next run looks for it
             bill(run, attempt, Decimal(0), "known")
             end(run, attempt, exc)
         raise

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from videogen.documents import Document, Loc, read_document
+from videogen.documents import Document, read_document
 
 MAX_PROMPT_CHARS = 10_000
 MAX_SCENES = 5_000
@@ -21,7 +21,9 @@ Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
 def safe_name(name: str) -> str:
     """`name`, if it can be a file's name on every system. Raises `ValueError` saying what may be used."""
-    if not _NAME.fullmatch(name) or name.partition(".")[0].lower() in _RESERVED_NAMES or name.endswith("."):
+    if name.partition(".")[0].lower() in _RESERVED_NAMES:
+        raise ValueError(f"{name!r} cannot name a file: Windows reserves it")
+    if not _NAME.fullmatch(name) or name.endswith("."):
         raise ValueError(
             f"{name[:40]!r} cannot name a file: use 1 to 80 of letters, digits, '.', '_', '-', "
             "beginning with a letter or digit"
@@ -132,17 +134,12 @@ def read_job(path: Path) -> tuple[Job, Document]:
 
 def _from_upstream(document: Document) -> dict[str, Any]:
     """The scene planner's JSON: `duration` is the target, `clip_index` names the clip, `metadata` is its own affair."""
-    problems: list[tuple[Loc, str]] = [
-        ((index,), "a clip prompt is an object")
-        for index, clip in enumerate(document.data)
-        if not isinstance(clip, dict)
-    ]
-    if problems:
-        raise document.error(problems)
     return {"scenes": [_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
 
 
-def _upstream_scene(clip: dict[str, Any], index: int) -> dict[str, Any]:
+def _upstream_scene(clip: Any, index: int) -> Any:
+    if not isinstance(clip, dict):
+        return clip
     renamed = {
         ("target_duration" if key == "duration" else key): value for key, value in clip.items() if value is not None
     }

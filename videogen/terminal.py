@@ -18,7 +18,7 @@ from rich.table import Table
 from videogen.bootstrap import Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
 from videogen.errors import VideogenError
-from videogen.events import ClipCompleted, ClipEvent, ClipRetrying, ClipStarted, RunCompleted, RunStarted
+from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
 from videogen.planning import Plan
 from videogen.registry import read_registry
 from videogen.scene import Job
@@ -63,6 +63,9 @@ def _plan_table(plan: Plan) -> Table:
 
 
 def _print_totals(console: Console, plan: Plan) -> None:
+    if not plan.to_create:
+        _say(console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0")
+        return
     _say(
         console,
         f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
@@ -174,12 +177,18 @@ def _set_up_prefect() -> None:
         os.environ.setdefault(name, value)
 
 
+HEARTBEAT_S = 15.0
+
+
 class ProgressLines:
-    """One line for each step of a clip that a person waits for."""
+    """One line for each step of a clip that a person waits for, and while there is none, one every 15 s."""
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self._console = console
-        self._models = plan.model
+        self._total = len(plan.requests)
+        self._completed = 0
+        self._said_at = time.monotonic()
+        self._elapsed_s: dict[str, float] = {}
         self.running: dict[str, str] = {}
         """Prediction ids by the scene they are for."""
 
@@ -191,12 +200,26 @@ class ProgressLines:
         elif isinstance(event, ClipRetrying):
             self.running.pop(event.scene_id, None)
             self._line(event.scene_id, f"attempt {event.attempt} failed, trying again: {event.error.message}")
+        elif isinstance(event, ClipProgress):
+            self._elapsed_s[event.scene_id] = event.elapsed
+            self._beat()
         elif isinstance(event, ClipCompleted):
             self.running.pop(event.clip.scene_id, None)
+            self._completed = payload["completed"]
             self._line(event.clip.scene_id, f"[{payload['completed']}/{payload['total']}] {_outcome(event)}")
 
+    def _beat(self) -> None:
+        if self.running and time.monotonic() - self._said_at >= HEARTBEAT_S:
+            longest_s = max(self._elapsed_s.get(scene_id, 0.0) for scene_id in self.running)
+            count = f"{len(self.running)} in the making, the longest for {longest_s:.0f} s"
+            self._say(f"  … [{self._completed}/{self._total}] {count}")
+
     def _line(self, scene_id: str, text: str) -> None:
-        _say(self._console, f"  {scene_id}: {text}")
+        self._say(f"  {scene_id}: {text}")
+
+    def _say(self, line: str) -> None:
+        self._said_at = time.monotonic()
+        _say(self._console, line)
 
 
 def _outcome(event: ClipCompleted) -> str:

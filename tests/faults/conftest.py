@@ -1,0 +1,173 @@
+"""A job on an emulator that breaks what a plan says, run as the flow runs it, and the emulator's ledger of it."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from videogen.adapters.replicate import Limits, ReplicateProvider
+from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.calls import Calls
+from videogen.clip import Batch, Clip, ClipRequest
+from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.errors import is_retryable
+from videogen.scene import Job
+
+TOKEN = "r8_" + "canary" * 6
+PRICE = Decimal("0.06")
+"""Of one clip of the model `quick`, in USD."""
+PROMPT = "A lighthouse at dusk"
+
+Change = Callable[..., None]
+"""Sets keyword defaults of a function, see `defaults`."""
+
+
+@dataclass
+class Stage:
+    """One emulator, and the jobs of one folder run against it."""
+
+    folder: Path
+    films: Path
+    """Where rendered clips are kept for all tests."""
+    setenv: Callable[[str, str], None]
+    stack: ExitStack
+    emulator: Emulator = field(init=False)
+    _open: AbstractContextManager[Emulator] = field(init=False)
+
+    def emulate(self, *rules: str, **settings: Any) -> Emulator:
+        """Starts an emulator with these rules of a fault plan, and points all jobs to it."""
+        plan = self.folder / "plan.toml"
+        plan.write_text("".join(f"[[rules]]\n{rule}\n" for rule in rules))
+        given = {"latency_s": (0.2, 0.2), "cache": self.films, "faults": plan, **settings}
+        self._open = running(EmulatorSettings(**given))
+        self.emulator = self.stack.enter_context(self._open)
+        self.setenv("REPLICATE_BASE_URL", self.emulator.url)
+        return self.emulator
+
+    def stop(self) -> None:
+        """Ends the emulator; its port is free then."""
+        self.stack.close()
+
+    @property
+    def job_folder(self) -> Path:
+        return self.folder / "out" / "job"
+
+    @property
+    def delivered(self) -> list[str]:
+        """Names of all files under a final name, but the manifest."""
+        return sorted(path.name for place in ("clips", "posters") for path in (self.job_folder / place).glob("*"))
+
+    @property
+    def rejected(self) -> list[Path]:
+        return sorted(self.job_folder.glob(".scratch/*.rejected"))
+
+    async def shoot(self, *prompts: str, apart_s: float = 0.0, **fields: Any) -> Batch:
+        """Runs a job of one scene for each prompt, in an own take each, and judges it."""
+        async with opened(await prepare(job_of(*prompts, **fields), self.options)) as session:
+            return await shot(session, apart_s)
+
+    @property
+    def options(self) -> Options:
+        return Options(out=str(self.folder / "out"))
+
+    def books(self, *, creates: int, billed: int, cancels: int = 0) -> dict[str, Any]:
+        """The emulator's ledger, which must have these numbers, `billed` in clips, and nothing that still runs."""
+        ledger = self.emulator.ledger()
+        told = {key: ledger[key] for key in ("creates", "cancels", "running", "billed")}
+        assert told == {"creates": creates, "cancels": cancels, "running": 0, "billed": told["billed"]}
+        assert Decimal(ledger["billed"]) == billed * PRICE
+        return ledger
+
+
+def job_of(*prompts: str, **fields: Any) -> Job:
+    scenes = [
+        {"id": f"scene-{number}", "prompt": prompt, "target_duration": 2, "take": number}
+        for number, prompt in enumerate(prompts or (PROMPT,), 1)
+    ]
+    return Job.model_validate({"model": "quick", "scenes": scenes, **fields})
+
+
+async def shot(session: Session, apart_s: float = 0.0) -> Batch:
+    """All clips of a session, with as many attempts each as the flow gives them."""
+
+    async def later(number: int, request: ClipRequest) -> Clip:
+        await asyncio.sleep(number * apart_s)
+        return await clip_of(request, session)
+
+    requests = session.plan.requests
+    return session.finish(await asyncio.gather(*(later(number, request) for number, request in enumerate(requests))))
+
+
+async def clip_of(request: ClipRequest, session: Session) -> Clip:
+    """As in flows/generate.py, without its pauses."""
+    async with session.slot() as slot:
+        for attempt in range(1, request.attempts + 1):
+            try:
+                return await session.generate(request, slot)
+            except Exception as exc:
+                if attempt == request.attempts or not is_retryable(exc):
+                    return session.failed(request, exc)
+    raise AssertionError
+
+
+def only(batch: Batch) -> Clip:
+    (clip,) = batch.clips
+    return clip
+
+
+def code(clip: Clip) -> str | None:
+    return clip.error.code if clip.error else None
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("films")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        yield Stage(tmp_path, films, monkeypatch.setenv, stack)
+
+
+@pytest.fixture
+def defaults(monkeypatch: pytest.MonkeyPatch) -> Change:
+    """Changes keyword defaults of a function, so that no test needs to wait as long as a user would."""
+
+    def change(function: Any, **values: Any) -> None:
+        known: Mapping[str, Any] = inspect.signature(function).parameters
+        assert values.keys() <= known.keys()
+        for name, value in values.items():
+            monkeypatch.setitem(function.__kwdefaults__, name, value)
+
+    return change
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch, defaults: Change) -> None:
+    """A token, the quick model, and hundredths of a second where a user waits seconds."""
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
+    monkeypatch.setenv("VIDEOGEN_REGISTRY", str(Path(__file__).with_name("models.toml")))
+    defaults(Calls.__init__, backoff_s=0.01)
+    defaults(ReplicateProvider.__init__, limits=Limits(stalled_s=0.5, call_s=1.5))
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a job file from what stands in it, or from its scenes."""
+
+    def write(content: str | bytes | list[dict[str, Any]], name: str = "film.json") -> Path:
+        path = tmp_path / name
+        if isinstance(content, list):
+            content = json.dumps({"model": "quick", "scenes": content})
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
