@@ -90,6 +90,7 @@ def run_job(job: Job, options: Options, *, as_json: bool) -> int:
     try:
         return asyncio.run(_run(job, options, as_json, interruption))
     except asyncio.CancelledError:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
         print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
         return interruption.exit_code
 

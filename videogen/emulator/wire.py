@@ -227,6 +227,7 @@ class Unending(Around):
 
 
 async def _forever(body: bytes) -> AsyncIterator[bytes]:
+    body = body or bytes(65536)  # an empty answer has an end, and would never come to the pause
     while True:
         for begin in range(0, len(body), 65536):
             yield body[begin : begin + 65536]
