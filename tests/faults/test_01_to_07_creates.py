@@ -40,12 +40,18 @@ async def test_01_a_name_that_is_not_found_means_that_nothing_was_sent(monkeypat
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     provider = ReplicateProvider(TOKEN, base_url="http://nowhere.example")
-    with pytest.raises(NotSentError, match="cannot connect to nowhere.example"):
+    with pytest.raises(NotSentError, match=r"cannot connect to nowhere\.example"):
         await provider.create("bytedance/seedance-1-pro", None, {"prompt": "p"}, cancel_after_s=30)
     await provider.aclose()
 
 
-ACCEPTED = ['do = "lose_answer"', 'do = "reset"', 'do = "stall"', 'do = "hang"\naccepted = true', 'do = "malformed_json"']
+ACCEPTED = [
+    'do = "lose_answer"',
+    'do = "reset"',
+    'do = "stall"',
+    'do = "hang"\naccepted = true',
+    'do = "malformed_json"',
+]
 NOT_ACCEPTED = ['do = "refuse"', 'do = "hang"']
 
 

@@ -1,6 +1,7 @@
 """Predictions that fail, hang, are ended by others, or are told in an unexpected way."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
@@ -20,7 +21,7 @@ async def test_08_a_flagged_prompt_is_not_tried_again(stage: Stage) -> None:
     stage.emulate(f'do = "fail"\nerror = "{FLAGGED}"\ntimes = "always"')
     clip = only(await stage.shoot())
     assert clip.error
-    assert (clip.error.code, clip.error.retryable, clip.attempts, clip.cost) == ("moderation", False, 1, 0)
+    assert (clip.error.code, clip.error.retryable, clip.attempts, clip.cost) == ("moderation", False, 1, Decimal(0))
     stage.books(creates=1, billed=0)
 
 
