@@ -111,6 +111,7 @@ def _round(
     tally.runs += 1
     if code := _run_to_end(job, out, command=command):
         tally.faults.append(f"round {number}: the last run ended with {code}")
+        return
     _judge(job, out / job.id, emulator, tally, number)
 
 

@@ -46,7 +46,11 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
     try:
         await _downloaded(run, prediction, part)
     except GoneError:
-        await _downloaded(run, await _with_fresh_url(run, prediction), part)
+        fresh = await _with_fresh_url(run, prediction)
+        try:
+            await _downloaded(run, fresh, part)
+        except GoneError as exc:
+            raise OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {exc}") from exc
     try:
         async with run.cores:
             return part, await asyncio.to_thread(media.check, part)
@@ -67,7 +71,7 @@ async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
 
 async def _with_fresh_url(run: Run, prediction: Prediction) -> Prediction:
     fresh = await run.calls.repeat(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
-    if fresh.data_removed or fresh.output_url in (None, prediction.output_url):
+    if fresh.data_removed or fresh.output_url is None:
         raise OutputExpiredError(f"the provider no longer has the output of prediction {prediction.id}")
     return fresh
 

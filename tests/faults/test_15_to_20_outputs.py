@@ -19,7 +19,6 @@ def size_of_the_clip(stage: Stage) -> int:
     return path.stat().st_size
 
 
-@pytest.mark.xfail(strict=True, reason="an address that comes back unchanged is not tried again")
 @pytest.mark.parametrize("status", [403, 404])
 async def test_15_an_output_that_is_refused_once_is_fetched_from_a_fresh_address(stage: Stage, status: int) -> None:
     """Asked for again, not made again: it is paid for."""
@@ -39,7 +38,6 @@ async def test_15_an_output_whose_data_is_gone_has_expired(stage: Stage, rule: s
     stage.books(creates=3, billed=3)
 
 
-@pytest.mark.xfail(strict=True, reason="an address that comes back unchanged is not tried again")
 async def test_15_an_address_that_stays_refused_has_expired(stage: Stage) -> None:
     """The provider claims to have the data, and does not give it."""
     stage.emulate('on = "download"\ndo = "status"\nstatus = 403\ntimes = "always"')

@@ -77,9 +77,10 @@ def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
 def test_twenty_clips_keep_five_slots_busy(on_emulator: CommandLine, emulator: Emulator) -> None:
     """The peak is exactly five; four rounds of two seconds take at most 15 % more, and a quarter of one at a time.
 
-    Beside other tests on the same cores it may take 45 % more, which a slot that idles through a download exceeds.
+    Where the cores are not its own (CI, xdist) it may take 45 % more: a slot that idles through a download takes 50.
     """
-    limit_s = (1.45 if os.environ.get("PYTEST_XDIST_WORKER") else 1.15) * 4 * 2.0
+    shared = "CI" in os.environ or "PYTEST_XDIST_WORKER" in os.environ
+    limit_s = (1.45 if shared else 1.15) * 4 * 2.0
     shutil.copy(EXAMPLES / "references" / "lighthouse.jpg", on_emulator.folder)
     picture = {"prompt": "one picture", "scene_reference_url": "lighthouse.jpg", "seed": 1}
     wanted = [scene | picture | {"take": n} for n, scene in enumerate(scenes(20), start=1)]
@@ -167,7 +168,7 @@ def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:
         ),
         pytest.param({"model": "nope"}, [], "'nope' is not in the registry", id="model"),
         pytest.param({}, ["--max-cost", "0.1"], "the plan costs $0.350, more than the $0.1 allowed", id="budget"),
-        pytest.param({}, ["--min-clips", "0"], "min_clips", id="flag"),
+        pytest.param({}, ["--min-clips", "0"], "command line: --min-clips", id="flag"),
         pytest.param({}, ["--no-such-flag"], "--no-such-flag", id="unknown-flag"),
     ],
 )

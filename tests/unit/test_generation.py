@@ -307,8 +307,8 @@ async def test_a_download_that_fails_is_left_for_the_next_run(tmp_path: Path) ->
 
 
 async def test_an_output_that_is_gone_has_expired(tmp_path: Path) -> None:
-    """The address is asked for anew first."""
-    provider = FakeProvider(faults={"download": [GoneError("404")]})
+    """The address is asked for anew and tried once more first."""
+    provider = FakeProvider(faults={"download": [GoneError("404"), GoneError("404")]})
     with pytest.raises(OutputExpiredError):
         await generate(request_of(), run_of(tmp_path, provider))
     assert len(provider.created) == 1
