@@ -25,7 +25,7 @@ demo:
 
 # record the cassettes anew: from Replicate when REPLICATE_API_TOKEN is set, else from the emulator
 record:
-    uv run pytest tests/adapters/test_cassettes.py --record-mode=rewrite --timeout=1200
+    uv run pytest tests/adapters/test_cassettes.py --record-mode=rewrite --timeout=1200 --numprocesses=0
 
 # CHANGELOG.md from the fragments in changelog.d
 changelog:
