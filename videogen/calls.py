@@ -71,9 +71,7 @@ class Calls:
                 self._refusal = exc
                 raise
 
-    async def _passed(self) -> float:
-        """Seconds it took until the door was open; waiters come through a little apart from each other."""
-        arrived = time.monotonic()
+    async def _passed(self) -> None:
+        """Returns when the door is open; waiters come through a little apart from each other."""
         while (wait_s := self._opens_at - time.monotonic()) > 0:
             await asyncio.sleep(wait_s + random.uniform(0, 0.1 * wait_s))
-        return time.monotonic() - arrived
