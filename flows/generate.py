@@ -27,8 +27,8 @@ from videogen.errors import is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
 
-BACKSTOP_S = 1800.0
-"""Prefect's own time-out is this far above the clip's, which does not count waiting for a rate limit."""
+BACKSTOP_S = 3600.0
+"""Prefect's own time-out is this far above the clip's, which does not count waiting for a slot or a rate limit."""
 
 
 async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
@@ -66,7 +66,7 @@ async def clip_of(request: ClipRequest, session: Session) -> Clip:
     task_ = generate_clip.with_options(  # no tags: each one costs a call to the server before the task begins
         retries=request.attempts - 1, timeout_seconds=request.timeout_s + BACKSTOP_S
     )
-    async with session.slot() as slot:  # taken before the task begins: waiting for it is not the clip's time
+    async with session.slot() as slot:  # entered when it is among the next ones; the prediction waits for a free one
         state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
     return result if isinstance(result, Clip) else session.failed(request, result)

@@ -170,9 +170,11 @@ class Session:
     """A run in progress: makes clips one by one, then judges them."""
 
     def __init__(self, prepared: Prepared, run: "Run", events: "_Recorder") -> None:
+        from videogen.run import Slots
+
         self.plan, self.run = prepared.plan, run
         self._prepared, self._events = prepared, events
-        self._slots = asyncio.Semaphore(prepared.plan.concurrency)
+        self._slots = Slots(prepared.plan.concurrency)
         self._began = monotonic()
         events.emit(
             RunStarted(

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
         except GoneError as exc:
             raise OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {exc}") from exc
     try:
-        async with run.cores:
-            return part, await asyncio.to_thread(media.check, part)
+        return part, await run.decode(partial(media.check, part, poster=_picture(part)))
     except BadOutputError:
         _keep_rejected(part)
         raise
@@ -82,10 +82,8 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
         _keep_rejected(part)
         raise DurationError(f"prediction {running.prediction.id}: {problem}")
     video, poster = _names(request)
-    picture = run.store.scratch(f"{running.prediction.id}.jpg")
-    async with run.cores:
-        part, measured = await asyncio.to_thread(_conformed, request, part, measured)
-        await asyncio.to_thread(media.poster, part, picture)
+    picture = _picture(part)
+    part, measured = await run.decode(partial(_conformed, request, part, measured))
     run.store.put(picture, poster)
     reached("before-rename")
     run.store.put(part, video)
@@ -102,8 +100,9 @@ def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tu
     fps, size = request.deliver_fps, request.deliver_size
     if not media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=True):
         return part, measured
+    measured = media.check(out, poster=_picture(part))
     part.unlink()
-    return out, media.check(out)
+    return out, measured
 
 
 def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
@@ -173,6 +172,11 @@ def _copy(source: Path, run: Run, name: str) -> None:
         scratch = run.store.scratch(f"copy-{Path(name).name}")
         shutil.copyfile(source, scratch)
         run.store.put(scratch, name)
+
+
+def _picture(part: Path) -> Path:
+    """Where the check of a download leaves its poster."""
+    return part.with_suffix(".jpg")
 
 
 def _keep_rejected(part: Path) -> None:

@@ -49,6 +49,7 @@ async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
 async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
     await slot.take()
     running = await started(request, run)
+    slot.leave_queue()
     try:
         running, part, measured = await _finished_and_fetched(request, run, slot, running)
         return await delivered(request, run, running, part, measured)

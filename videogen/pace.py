@@ -12,7 +12,7 @@ class Pace:
     """The rhythm of polling one model, learned from how long its predictions took.
 
     With no experience the wait grows with the time already spent (an eighth of it), so that a clip of any length is
-    noticed within an eighth of its time. With experience the first look is just before the quickest seen so far, and
+    noticed within an eighth of its time. With experience the first look is when the quickest seen so far was done, and
     looks then come every `0.18 × √elapsed` seconds: 0.25 s apart for clips of 2 s, 1.4 s apart for clips of 60 s.
     """
 
@@ -31,7 +31,7 @@ class Pace:
         """Seconds to wait before looking again at a prediction created `elapsed_s` seconds ago."""
         if not self._seen:
             return _clamp(elapsed_s / 8)
-        first_s = 0.9 * min(self._seen)
+        first_s = 1.01 * min(self._seen)
         if elapsed_s < first_s:
             return max(SHORTEST_S, first_s - elapsed_s)
         return _clamp(0.18 * sqrt(elapsed_s))

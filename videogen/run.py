@@ -2,45 +2,78 @@
 
 import asyncio
 import os
+import sys
+import threading
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Self
+from typing import Self, TypeVar
 
 from videogen.calls import Calls
 from videogen.journal import Journal
 from videogen.pace import Pace
 from videogen.ports import EventSink, ImageSender, Store, VideoProvider
 
+T = TypeVar("T")
+
+
+class Slots:
+    """How many predictions may run at once, and as many places in a queue for the clips that come next."""
+
+    def __init__(self, number: int) -> None:
+        self.predictions = asyncio.Semaphore(number)
+        self.queue = asyncio.Semaphore(number)
+
 
 class Slot:
     """The right of one clip to a prediction, among a limited number.
 
     It is held from before the create until the prediction has ended. Downloading and checking need none, so that the
-    next clip can begin meanwhile.
+    next clip can begin meanwhile. Used as a context manager it is queued for on entry: a few clips are made ready
+    while the slots are still taken, so that a slot that becomes free is used at once.
     """
 
-    def __init__(self, slots: asyncio.Semaphore) -> None:
+    def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._held = False
+        self._queued = self._held = False
 
     async def take(self) -> None:
         """Waits for a free slot, unless this one is held already."""
         if not self._held:
-            await self._slots.acquire()
+            await self._slots.predictions.acquire()
             self._held = True
 
+    def leave_queue(self) -> None:
+        """The next clip may be made ready."""
+        if self._queued:
+            self._queued = False
+            self._slots.queue.release()
+
     def give_back(self) -> None:
+        self.leave_queue()
         if self._held:
             self._held = False
-            self._slots.release()
+            self._slots.predictions.release()
 
     async def __aenter__(self) -> Self:
-        await self.take()
+        await self._slots.queue.acquire()
+        self._queued = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.give_back()
+
+
+def _decoders() -> Executor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=_give_way)
+
+
+def _give_way() -> None:
+    """Decoding may wait, the calls that keep the slots busy may not; only Linux has priorities by thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 @dataclass(frozen=True)
@@ -60,7 +93,11 @@ class Run:
     """USD that may be spent in this run; None means no cap."""
     paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
     """By model: how long its predictions take."""
-    cores: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
-    """How many clips are decoded at once: more would only slow each other and the calls of the others."""
+    decoders: Executor = field(default_factory=_decoders)
+    """Where clips are decoded: as many at once as there are cores, more would only slow each other."""
     keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""
+
+    async def decode(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done by a decoder."""
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, work)

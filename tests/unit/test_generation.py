@@ -29,12 +29,12 @@ from videogen.errors import (
     is_retryable,
 )
 from videogen.generation import generate as generate_in_slot
-from videogen.run import Run, Slot
+from videogen.run import Run, Slot, Slots
 
 
 async def generate(request: ClipRequest, run: Run, slots: int = 5) -> Clip:
     """One attempt, in a slot of its own."""
-    return await generate_in_slot(request, run, Slot(asyncio.Semaphore(slots)))
+    return await generate_in_slot(request, run, Slot(Slots(slots)))
 
 
 async def attempted(request: ClipRequest, run: Run) -> Clip:
@@ -347,26 +347,44 @@ async def test_a_clip_of_another_ratio_is_cropped_to_the_one_asked_for(tmp_path:
 async def test_a_slot_is_free_again_as_soon_as_the_prediction_has_ended(tmp_path: Path) -> None:
     """The next clip is created while this one is still being downloaded; never two predictions in one slot."""
     provider = FakeProvider([Script(polls=3), Script(polls=3)])
-    run, slots = run_of(tmp_path, provider), asyncio.Semaphore(1)
+    run, slots = run_of(tmp_path, provider), Slots(1)
     requests = [request_of(), request_of(id="b", prompt="q")]
     tasks = [asyncio.create_task(generate_in_slot(request, run, Slot(slots))) for request in requests]
     while not all(task.done() for task in tasks):
         assert len(provider.running()) <= 1
         await asyncio.sleep(0.01)
     assert [task.result().status for task in tasks] == ["success", "success"]
-    assert not slots.locked()
+    assert not slots.predictions.locked()
 
 
 async def test_a_failed_attempt_gives_its_slot_back(tmp_path: Path) -> None:
     """To whom it waits for; the next attempt takes one again."""
-    slots = asyncio.Semaphore(1)
+    slots = Slots(1)
     slot = Slot(slots)
     run = run_of(tmp_path, FakeProvider([Script("failed", error="E9828")]))
     async with slot:
         with pytest.raises(PredictionFailedError):
             await generate_in_slot(request_of(), run, slot)
-        assert not slots.locked()
+        assert not slots.predictions.locked()
         assert (await generate_in_slot(request_of(), run, slot)).status == "success"
+
+
+async def test_the_next_clip_is_made_ready_while_the_slots_are_taken(tmp_path: Path) -> None:
+    """As many as there are slots are begun ahead, and no more; each leaves the queue once it is created."""
+    run, slots = run_of(tmp_path, FakeProvider([Script(polls=3)] * 4)), Slots(1)
+    begun: list[str] = []
+
+    async def clip_of(request: ClipRequest) -> Clip:
+        async with Slot(slots) as slot:
+            begun.append(request.scene.id)
+            clip = await generate_in_slot(request, run, slot)
+            begun.append(f"{request.scene.id} done")
+            return clip
+
+    clips = await asyncio.gather(*(clip_of(request_of(id=name, prompt=name)) for name in "abc"))
+    assert [clip.status for clip in clips] == ["success"] * 3
+    assert begun.index("b") < begun.index("a done")
+    assert begun.index("c") > begun.index("b")
 
 
 async def test_two_identical_clips_whose_answers_are_lost_find_one_prediction_each(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from videogen.errors import BadOutputError, StorageError
-from videogen.media import check, conform, poster
+from videogen.media import check, conform
 
 Damage = Callable[[bytearray], bytes | bytearray]
 
@@ -323,8 +323,6 @@ def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         check(nothing)
     with pytest.raises(StorageError, match="No such file"):
-        poster(nothing, out)
-    with pytest.raises(StorageError, match="No such file"):
         conform(nothing, out, ratio=(1, 1), fps=None, size=None, keep_audio=True)
 
 
@@ -332,29 +330,32 @@ def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_edge_px", "size"),
-    [pytest.param(960, (320, 180), id="never-enlarged"), pytest.param(160, (160, 90), id="ratio-kept")],
+    ("size", "shown"),
+    [
+        pytest.param((320, 180), (320, 180), id="never-enlarged"),
+        pytest.param((1080, 1920), (540, 960), id="ratio-kept"),
+    ],
 )
-def test_a_poster_keeps_the_ratio(tmp_path: Path, whole: Path, max_edge_px: int, size: tuple[int, int]) -> None:
-    """The longer edge is at most what was asked."""
-    poster(whole, tmp_path / "poster.jpg", max_edge_px=max_edge_px)
+def test_a_poster_keeps_the_ratio(tmp_path: Path, folder: Path, size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """The longer edge is at most 960 px."""
+    check(film(folder / "framed.mp4", size=size, frames=4), poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
-        assert (image.format, image.size, dict(image.getexif())) == ("JPEG", size, {})
+        assert (image.format, image.size, dict(image.getexif())) == ("JPEG", shown, {})
     assert [path.name for path in tmp_path.iterdir()] == ["poster.jpg"]
 
 
 def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
-    """Not the first frame, which is often the start image or black."""
+    """Not the first frame, which is often the start image or black; four frames of a second are looked at."""
     film(tmp_path / "clip.mp4", picture=lambda index: Image.new("L", (320, 180), 40 + 4 * index).convert("RGB"))
-    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
-        assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(40 + 4 * 16, abs=4)
+        assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(40 + 4 * 18, abs=4)
 
 
 def test_a_poster_looks_past_black(tmp_path: Path) -> None:
     """A clip that is black a third of the way in is shown by a later frame."""
     film(tmp_path / "clip.mp4", picture=late)
-    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(90, abs=4)
 
@@ -362,14 +363,14 @@ def test_a_poster_looks_past_black(tmp_path: Path) -> None:
 def test_a_black_clip_still_gets_a_poster(tmp_path: Path) -> None:
     """There is nothing better to show than what there is."""
     film(tmp_path / "clip.mp4", picture=still((320, 180), (0, 0, 0)), frames=3)
-    poster(tmp_path / "clip.mp4", tmp_path / "poster.jpg")
+    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     assert (tmp_path / "poster.jpg").stat().st_size > 0
 
 
 def test_a_poster_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None:
     """And nothing is left behind."""
     with pytest.raises(StorageError, match="No such file"):
-        poster(whole, tmp_path / "missing" / "poster.jpg")
+        check(whole, poster=tmp_path / "missing" / "poster.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -421,7 +422,7 @@ def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
 
     film(tmp_path / "clip.mp4", picture=target, frames=4)
     reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", size=(160, 180))
-    poster(tmp_path / "out.mp4", tmp_path / "out.jpg")
+    check(tmp_path / "out.mp4", poster=tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as image:
         difference = ImageChops.difference(image.convert("RGB"), Image.new("RGB", image.size, (40, 160, 60)))
     assert max(ImageStat.Stat(difference.crop((4, 4, 156, 176))).mean) < 8

@@ -1,3 +1,5 @@
+import pytest
+
 from videogen.pace import LONGEST_S, SHORTEST_S, Pace
 
 
@@ -23,8 +25,13 @@ def test_without_experience_a_clip_is_noticed_within_an_eighth_of_its_time() -> 
 
 
 def test_with_experience_nothing_is_asked_while_it_cannot_be_finished() -> None:
-    """The first look comes shortly before the quickest seen so far."""
-    assert looks(experienced(40, 50, 60), 50)[0] == 36
+    """The first look comes when the quickest seen so far was done."""
+    assert looks(experienced(40, 50, 60), 50)[0] == 1.01 * 40
+
+
+def test_where_all_clips_take_the_same_time_one_look_is_enough() -> None:
+    """And it comes within a hundredth of that time."""
+    assert looks(experienced(2.0, 2.01, 2.02), 2.015) == [pytest.approx(2.02)]
 
 
 def test_with_experience_few_looks_notice_early() -> None:
