@@ -35,10 +35,8 @@ import videogen.adapters.images
 import videogen.adapters.replicate
 import videogen.generation  # noqa: F401
 from videogen import crashpoints
-from videogen.bootstrap import Options, Session, opened, prepare
-from videogen.clip import Clip, ClipRequest
+from videogen.bootstrap import Options, opened, prepare
 from videogen.emulator import Emulator, EmulatorSettings, running
-from videogen.errors import ClipError, is_retryable
 from videogen.scene import Job
 
 MAX_KILLS = 4
@@ -171,21 +169,10 @@ def _drive(job: Job, out: Path, crash_at: str | None) -> None:
 
     async def drive() -> int:
         async with opened(await prepare(job, Options(out=str(out)))) as session:
-            clips = await asyncio.gather(*(_attempted(request, session) for request in session.plan.requests))
+            clips = await asyncio.gather(*(session.clip(request) for request in session.plan.requests))
             return 0 if session.finish(clips).verdict.status == "complete" else 1
 
     os._exit(asyncio.run(drive()))
-
-
-async def _attempted(request: ClipRequest, session: Session) -> Clip:
-    async with session.slot() as slot:
-        for attempt in range(1, request.attempts + 1):
-            try:
-                return await session.generate(request, slot)
-            except ClipError as exc:
-                if attempt == request.attempts or not is_retryable(exc):
-                    return session.failed(request, exc)
-    raise AssertionError("no attempts")
 
 
 def _judge(job: Job, folder: Path, emulator: Emulator, tally: Tally, number: int) -> None:

@@ -55,21 +55,19 @@ async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
     async with opened(prepared) as session:
-        clips = await asyncio.gather(*(clip_of(request, session) for request in session.plan.requests))
+        clips = await asyncio.gather(*(session.clip(request, attempted) for request in session.plan.requests))
         batch = session.finish(clips)
     await publish(batch)
     return final_state(batch)
 
 
-async def clip_of(request: ClipRequest, session: Session) -> Clip:
-    """The clip, or why there is none, after all its attempts."""
+async def attempted(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:
+    """The clip, or why there is none, after all attempts at this request."""
     task_ = generate_clip.with_options(  # no tags: each one costs a call to the server before the task begins
         retries=request.attempts - 1, timeout_seconds=request.timeout_s + BACKSTOP_S
     )
-    async with session.slot() as slot:  # entered when it is among the next ones; the prediction waits for a free one
-        state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
-    result = await state.aresult(raise_on_failure=False)
-    return result if isinstance(result, Clip) else session.failed(request, result)
+    state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
+    return await state.aresult(raise_on_failure=False)
 
 
 def final_state(batch: Batch) -> State[Batch]:

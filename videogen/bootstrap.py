@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge
 from videogen.crashpoints import reached
-from videogen.errors import Problem, SettingsError, TransientError, ValidationError
+from videogen.earlier import Earlier, kept_clips, look_back
+from videogen.errors import Problem, SettingsError, TransientError, ValidationError, is_retryable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan, check, check_cost, plan
 from videogen.registry import read_registry
@@ -45,6 +46,8 @@ class Options(BaseModel):
     provider: ProviderName | None = None
     fresh: bool = False
     """Make every clip anew, also those that were delivered before."""
+    retry_failed: bool = False
+    """Keep every clip of the last run, whatever the job says now, and make those it has not."""
     folder: str = "."
     """Where the job's relative reference paths start."""
 
@@ -67,11 +70,15 @@ class Prepared:
     """Why this provider."""
     origin: str
     references: Mapping[str, "ReferenceImage"]
+    kept: Mapping[str, Clip]
+    """By scene id: clips of the last run that stay as they are."""
+    recovering: bool
+    """What earlier runs paid for is not in the journal."""
 
     @property
     def folder(self) -> Path:
         """The job's own folder."""
-        return self.settings.out.absolute() / self.job.id
+        return _folder(self.settings, self.job)
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,18 @@ async def prepare(job: Job, options: Options) -> Prepared:
     references = await _references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer)
+    earlier, kept = Earlier(), dict[str, Clip]()
     if not options.fresh:
-        planned = planned.reusing(await asyncio.to_thread(_delivered, settings, origin, planned))
+        folder = _folder(settings, job)
+        kept = kept_clips(folder, origin) if options.retry_failed else {}
+        earlier = await asyncio.to_thread(look_back, settings.effective_journal_url(), origin, folder, planned)
+        planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
     check_cost(planned)
-    return Prepared(job, planned, settings, options, provider, why, origin, references)
+    return Prepared(job, planned, settings, options, provider, why, origin, references, kept, earlier.lost)
+
+
+def _folder(settings: Settings, job: Job) -> Path:
+    return settings.out.absolute() / job.id
 
 
 async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
@@ -150,22 +165,6 @@ def _origin(settings: Settings, provider: ProviderName) -> str:
     return "local" if provider == "local" else settings.replicate_base_url.split("://")[-1].strip("/")
 
 
-def _delivered(settings: Settings, origin: str, planned: Plan) -> frozenset[str]:
-    """Keys of the plan's clips that were delivered before and are still whole. A plan makes no journal where there is
-    none."""
-    url = settings.effective_journal_url()
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return frozenset()
-    from videogen.journal import Journal
-
-    journal = Journal(url)
-    try:
-        deliveries = ((request.key, journal.delivery(origin, request.key)) for request in planned.requests)
-        return frozenset(key for key, delivery in deliveries if delivery and delivery.is_intact())
-    finally:
-        journal.close()
-
-
 class Session:
     """A run in progress: makes clips one by one, then judges them."""
 
@@ -192,17 +191,43 @@ class Session:
 
         return Slot(self._slots)
 
+    async def clip(self, request: ClipRequest, attempted: "Attempted | None" = None) -> Clip:
+        """The clip of a request, or of its first fallback that brings one; else why there is none.
+
+        `attempted` makes all attempts at one request and returns the clip or the last error; by default they follow
+        each other without a pause.
+        """
+        from videogen.generation import falls_back
+
+        if kept := self._prepared.kept.get(request.scene.id):
+            return self._keep(kept, request)
+        async with self.slot() as slot:
+            for each in request.alternatives:
+                result = await (attempted or _attempted)(each, self, slot)
+                if isinstance(result, Clip):
+                    return result
+                if not falls_back(each, result):
+                    return self._failed(each, result)
+        raise AssertionError("the last alternative has no fallback")
+
     async def generate(self, request: ClipRequest, slot: "Slot") -> Clip:
         """One attempt at a clip, see `videogen.generation.generate`."""
         from videogen.generation import generate
 
         return await generate(request, self.run, slot)
 
-    def failed(self, request: ClipRequest, error: BaseException) -> Clip:
+    def _keep(self, clip: Clip, request: ClipRequest) -> Clip:
+        from videogen.delivery import as_reused
+
+        clip = as_reused(clip).model_copy(update={"clip_index": request.clip_index})
+        self._events.emit(ClipCompleted(clip=clip))
+        return clip
+
+    def _failed(self, request: ClipRequest, error: BaseException) -> Clip:
         """The clip that there is not, and what its attempts took."""
         from videogen.delivery import spent
 
-        return Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.key)))
+        return Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.scene.id)))
 
     def finish(self, clips: Sequence[Clip]) -> Batch:
         """Judges the clips, writes `manifest.json` and closes the run in the journal."""
@@ -225,6 +250,19 @@ class Session:
         return batch
 
 
+Attempted = Callable[[ClipRequest, Session, "Slot"], Awaitable[Clip | BaseException]]
+
+
+async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Clip | BaseException:
+    for attempt in range(1, request.attempts + 1):
+        try:
+            return await session.generate(request, slot)
+        except Exception as exc:
+            if attempt == request.attempts or not is_retryable(exc):
+                return exc
+    raise AssertionError("a request has at least one attempt")
+
+
 @asynccontextmanager
 async def opened(prepared: Prepared) -> AsyncIterator[Session]:
     """A session on the prepared job, holding its folder's lock; the account is checked when it will be used.
@@ -243,19 +281,20 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
         store, calls = FileStore(prepared.folder), Calls()
         stack.enter_context(lock_folder(prepared.folder))
         provider = await stack.enter_async_context(_provider(prepared))
-        if prepared.plan.to_create:
+        handed = _handover.get()
+        if prepared.plan.to_create and not handed:  # who hands over has checked it
             await calls.repeat(provider.check_account, tries=4)
         journal = Journal(prepared.settings.effective_journal_url())
         stack.callback(journal.close)
         run_id = uuid.uuid4().hex[:12]
-        journal.start_run(run_id, job_id=prepared.job.id, origin=prepared.origin, folder=str(prepared.folder))
-        if prepared.options.fresh:
-            _forget(journal, prepared)
-        handed = _handover.get()
+        folder = str(prepared.folder)
+        journal.start_run(
+            run_id, job_id=prepared.job.id, origin=prepared.origin, folder=folder, recovering=prepared.recovering
+        )
         events = _Recorder(journal, run_id, len(prepared.plan.requests), handed.listeners if handed else ())
         run = Run(
             id=run_id,
-            folder=str(prepared.folder),
+            folder=folder,
             provider=provider,
             store=store,
             journal=journal,
@@ -263,13 +302,10 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
             events=events,
             calls=calls,
             max_cost=prepared.plan.max_cost,
+            anew={each.key for r in prepared.plan.requests for each in r.alternatives if prepared.options.fresh},
+            recovering=prepared.recovering,
         )
         yield Session(prepared, run, events)
-
-
-def _forget(journal: "Journal", prepared: Prepared) -> None:
-    for request in prepared.plan.requests:
-        journal.forget_delivery(prepared.origin, request.key)
 
 
 class _Recorder:

@@ -60,9 +60,7 @@ class Calls:
 
     async def _through_the_door(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
         while True:
-            if timer and (when := timer.when()) and (wait_s := self._opens_at - time.monotonic()) > 0:
-                timer.reschedule(when + 1.1 * wait_s)  # before the wait, which may be longer than what is left
-            await self._passed()
+            await self._passed(timer)
             try:
                 return await call()
             except RateLimitedError as exc:
@@ -71,7 +69,9 @@ class Calls:
                 self._refusal = exc
                 raise
 
-    async def _passed(self) -> None:
+    async def _passed(self, timer: asyncio.Timeout | None = None) -> None:
         """Returns when the door is open; waiters come through a little apart from each other."""
         while (wait_s := self._opens_at - time.monotonic()) > 0:
+            if timer and (when := timer.when()):  # moved before the wait, which may be longer than what is left
+                timer.reschedule(when + 1.1 * wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.1 * wait_s))

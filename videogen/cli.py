@@ -54,11 +54,12 @@ def run(
     aspect_ratio: str | None = None,
     out: Path | None = None,
     max_cost: Decimal | None = None,
-    min_clips: int | None = None,
+    min_clips: int | str | None = None,
     concurrency: int | None = None,
     provider: ProviderName | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     fresh: Annotated[bool, Parameter(negative="")] = False,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
@@ -79,7 +80,7 @@ def run(
     max_cost:
         Refuse a plan that costs more than this many USD.
     min_clips:
-        Accept the run when at least this many clips are delivered; 3 by default, at most the number of scenes.
+        Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default.
     concurrency:
         How many clips are in the making at once; 5 by default.
     provider:
@@ -88,6 +89,8 @@ def run(
         Show the plan and its price, then stop: nothing is created.
     fresh:
         Make every clip anew, also those that were delivered before.
+    retry_failed:
+        Make only the clips that the last run of this job has not; the others stay, whatever the job file says now.
     json:
         Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
     """
@@ -101,7 +104,15 @@ def run(
         "min_clips": min_clips,
         "concurrency": concurrency,
     }
-    options = Options(out=str(out) if out else None, provider=provider, fresh=fresh, folder=str(job.absolute().parent))
+    if fresh and retry_failed:
+        raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
+    options = Options(
+        out=str(out) if out else None,
+        provider=provider,
+        fresh=fresh,
+        retry_failed=retry_failed,
+        folder=str(job.absolute().parent),
+    )
     asked, document = read_job(job)
     asked = _overridden(asked, overrides)
     show = terminal.show_plan if dry_run else terminal.run_job

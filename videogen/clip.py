@@ -81,6 +81,18 @@ class ClipRequest(_Frozen):
     """Percent."""
     deliver_fps: float | None = None
     deliver_size: tuple[int, int] | None = None
+    fallbacks: tuple["ClipRequest", ...] = ()
+    """The same scene asked of other models, in the order they are tried when this one fails for good."""
+
+    @property
+    def alternatives(self) -> tuple["ClipRequest", ...]:
+        """This request, then its fallbacks."""
+        return (self, *self.fallbacks)
+
+    @property
+    def worst_case_cost(self) -> Decimal:
+        """If every attempt is needed and billed, also those of the fallbacks."""
+        return sum((each.cost * each.attempts for each in self.alternatives), Decimal(0))
 
     @property
     def key(self) -> str:
@@ -92,6 +104,15 @@ class ClipRequest(_Frozen):
     def name(self) -> str:
         """Stem of the clip's files: readable, and another one when another clip is asked for."""
         return f"{self.scene.id}-{self.key[:8]}"
+
+    @property
+    def video_path(self) -> str:
+        """Where the clip goes in the job's folder, as does its poster at `poster_path`."""
+        return f"clips/{self.name}.mp4"
+
+    @property
+    def poster_path(self) -> str:
+        return f"posters/{self.name}.jpg"
 
     @property
     def original_target_duration(self) -> float:
@@ -118,6 +139,8 @@ class Clip(_Frozen):
 
     clip_index: int
     scene_id: str
+    model: str
+    """The one that made it, or failed last."""
     status: Literal["success", "failed"]
     video_path: str | None = None
     poster_path: str | None = None
@@ -154,6 +177,7 @@ def planned(request: ClipRequest) -> dict[str, Any]:
     return {
         "clip_index": request.clip_index,
         "scene_id": request.scene.id,
+        "model": request.model,
         "target_duration": request.scene.target_duration,
         "original_target_duration": request.original_target_duration,
         "buffered_duration": request.buffered_duration,
@@ -206,6 +230,14 @@ class Batch(_Frozen):
     def manifest(self) -> str:
         """The batch as JSON text; money as decimal strings."""
         return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_manifest(cls, text: str) -> "Batch":
+        """Raises `ValueError` when the text is no manifest of this version."""
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("a manifest is a JSON object")
+        return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
 
 
 def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) -> Verdict:

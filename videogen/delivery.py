@@ -1,6 +1,7 @@
 """The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
 
 import asyncio
+import json
 import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -61,6 +62,7 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
 
 async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
     if prediction.output_url is None:
+        part.with_suffix(".rejected.json").write_text(json.dumps(prediction.raw, indent=2), encoding="utf-8")
         raise GoneError(f"prediction {prediction.id} succeeded without an output")
     url = prediction.output_url
     try:
@@ -81,14 +83,14 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     if problem := _duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {running.prediction.id}: {problem}")
-    video, poster = _names(request)
     picture = _picture(part)
     part, measured = await run.decode(partial(_conformed, request, part, measured))
-    run.store.put(picture, poster)
+    run.store.put(picture, request.poster_path)
     reached("before-rename")
-    run.store.put(part, video)
+    run.store.put(part, request.video_path)
     reached("after-rename")
-    clip = _clip(request, measured, run.journal.attempts(run.id, request.key))
+    clip = _clip(request, measured, run.journal.attempts(run.id, request.scene.id))
+    run.anew.discard(request.key)
     run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
     return clip
 
@@ -115,12 +117,11 @@ def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
 
 
 def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt]) -> Clip:
-    video, poster = _names(request)
     return Clip(
         **planned(request),
         status="success",
-        video_path=video,
-        poster_path=poster,
+        video_path=request.video_path,
+        poster_path=request.poster_path,
         sha256=measured.sha256,
         actual_duration=round(measured.duration, 3),
         duration_diff=round(measured.duration - request.scene.target_duration, 3),
@@ -130,10 +131,6 @@ def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt
         warnings=measured.warnings,
         **spent(attempts),
     )
-
-
-def _names(request: ClipRequest) -> tuple[str, str]:
-    return f"clips/{request.name}.mp4", f"posters/{request.name}.jpg"
 
 
 def spent(attempts: list[Attempt]) -> dict[str, Any]:
@@ -154,17 +151,22 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
     None where there is none, or where its file is no longer what it was.
     """
     delivery = run.journal.delivery(run.provider.origin, request.key)
-    if delivery is None:
+    if delivery is None or request.key in run.anew:
         return None
     if not await asyncio.to_thread(delivery.is_intact):
         run.journal.forget_delivery(run.provider.origin, request.key)
         return None
-    for name, new_name in zip((delivery.clip.video_path, delivery.clip.poster_path), _names(request), strict=True):
+    names = {delivery.clip.video_path: request.video_path, delivery.clip.poster_path: request.poster_path}
+    for name, new_name in names.items():
         await asyncio.to_thread(_copy, Path(delivery.folder) / str(name), run, new_name)
-    video, poster = _names(request)
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
-    changes = {"video_path": video, "poster_path": poster, "duration_diff": diff, "reused": True, **spent([])}
-    return delivery.clip.model_copy(update=planned(request) | changes)
+    paths = {"video_path": request.video_path, "poster_path": request.poster_path}
+    return as_reused(delivery.clip).model_copy(update=planned(request) | paths | {"duration_diff": diff})
+
+
+def as_reused(clip: Clip) -> Clip:
+    """The clip as a run tells it that had nothing to do for it."""
+    return clip.model_copy(update={"reused": True, **spent([])})
 
 
 def _copy(source: Path, run: Run, name: str) -> None:

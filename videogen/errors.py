@@ -11,6 +11,7 @@
     │   └── BillingError             402
     ├── JobLockedError               another run holds this job's folder
     ├── JournalError                 the journal cannot be read or written
+    │   └── UnreadableJournalError   what is there is damaged, or of another version
     ├── CallError                    one HTTP call; carried by transport retries, never an attempt
     │   ├── NotSentError             certain: the request did not reach the server
     │   ├── OutcomeUnknownError      a create that may have been accepted
@@ -112,6 +113,12 @@ class JournalError(VideogenError):
     """The journal cannot be read or written."""
 
     code = "journal"
+
+
+class UnreadableJournalError(JournalError):
+    """The journal is there, but damaged or of another version."""
+
+    code = "journal-unreadable"
 
 
 class CallError(VideogenError):
@@ -245,6 +252,25 @@ class UnreachableError(ClipError):
     """The provider could not be reached until the clip's deadline; its prediction, if any, is kept for the next run."""
 
     code = "unreachable"
+
+
+def may_fall_back(error: BaseException) -> bool:
+    """Whether another model may bring a clip that failed for good: nothing of it is left to fetch, and no limit of ours
+    stopped it."""
+    return isinstance(error, FAILED_FOR_GOOD)
+
+
+FAILED_FOR_GOOD = (
+    InputRejectedError,
+    ModerationError,
+    PredictionFailedError,
+    PredictionCanceledError,
+    PredictionAbortedError,
+    ClipTimeoutError,
+    OutputExpiredError,
+    BadOutputError,
+    DurationError,
+)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -57,6 +57,8 @@ class ClipRetrying(_ClipEvent):
     type: Literal["clip.retrying"] = "clip.retrying"
     attempt: int
     error: ClipFailure
+    model: str
+    """Of the next attempt: the same again, or a fallback."""
 
 
 class ClipCompleted(_Event):

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from videogen.clip import Clip, ClipFailure, ClipRequest
 from videogen.delivery import delivered, fetched, reused, spent
-from videogen.errors import ClipError, ClipTimeoutError, StorageError, UnreachableError, VideogenError, is_retryable
+from videogen.errors import (
+    ClipError,
+    ClipTimeoutError,
+    StorageError,
+    UnreachableError,
+    VideogenError,
+    is_retryable,
+    may_fall_back,
+)
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.media import Measured
 from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
@@ -72,13 +80,15 @@ async def _finished_and_fetched(
     except TimeoutError:
         return await _given_up(request, run, running)
     except asyncio.CancelledError:
-        await cancel_interrupted(request, run, running)
+        if not running.prediction.ended:
+            await cancel_interrupted(request, run, running)
         raise
 
 
 async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, Measured]:
     """Cancels a clip whose time is up; one that succeeded all the same is paid for, and kept."""
-    running = await cancelled(request, run, running)
+    if not running.prediction.ended:
+        running = await cancelled(request, run, running)
     prediction = running.prediction
     if prediction.status != "succeeded":
         raise ClipTimeoutError(
@@ -92,9 +102,23 @@ async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[R
 
 
 def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> None:
-    attempts = run.journal.attempts(run.id, request.key)
-    if is_retryable(exc) and len(attempts) < request.attempts:
-        index, scene_id, error = request.clip_index, request.scene.id, ClipFailure.of(exc)
-        run.events.emit(ClipRetrying(clip_index=index, scene_id=scene_id, attempt=len(attempts), error=error))
-    else:
+    attempts = run.journal.attempts(run.id, request.scene.id)
+    with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
+    retried = is_retryable(exc) and with_this_model < request.attempts
+    if not retried and not falls_back(request, exc):
         run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **spent(attempts))))
+        return
+    run.events.emit(
+        ClipRetrying(
+            clip_index=request.clip_index,
+            scene_id=request.scene.id,
+            attempt=len(attempts),
+            error=ClipFailure.of(exc),
+            model=request.model if retried else request.fallbacks[0].model,
+        )
+    )
+
+
+def falls_back(request: ClipRequest, error: BaseException) -> bool:
+    """Whether the request's first fallback is tried after this end of its last attempt."""
+    return bool(request.fallbacks) and may_fall_back(error)

@@ -5,8 +5,9 @@ soon as it is known, and ended with what came of it and what it cost. `deliverie
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,9 +17,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.errors import BudgetError, JournalError
+from videogen.errors import BudgetError, JournalError, UnreadableJournalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
 OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
@@ -38,6 +39,7 @@ _runs = sa.Table(
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("ended_at", sa.DateTime(timezone=True)),
     sa.Column("verdict", sa.String(16)),
+    sa.Column("recovering", sa.Boolean, nullable=False, default=False),
 )
 
 _attempts = sa.Table(
@@ -90,6 +92,7 @@ class Attempt:
 
     id: int
     run_id: str
+    clip_key: str
     state: AttemptState
     prediction_id: str | None
     intended_at: datetime
@@ -117,23 +120,40 @@ class Delivery:
 class Journal:
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`); its tables are made when missing.
 
+    A SQLite file that is damaged, or of another version, is set aside and a new one begun.
+
     Every method is one transaction, committed when it returns. Raises `JournalError` when the database cannot be used.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(url)
+        self.set_aside: str | None = None
+        """Why the file that was here was not used, and where it is kept; None when all is well."""
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
             sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        self._make_tables()
+        try:
+            self._make_tables()
+        except UnreadableJournalError as exc:
+            self._set_aside(exc)
+            self._make_tables()
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def start_run(self, run_id: str, *, job_id: str, origin: str, folder: str) -> None:
+    def start_run(self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False) -> None:
+        """`recovering`: the runs before this one are not known any more, see `knows`."""
+        row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "recovering": recovering}
         with self._transaction() as db:
-            row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "started_at": _now()}
-            db.execute(_runs.insert().values(row))
+            db.execute(_runs.insert().values(row | {"started_at": _now()}))
+
+    def knows(self, folder: str) -> bool:
+        """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
+        one that came to its end."""
+        query = sa.select(_runs.c.recovering, _runs.c.ended_at).where(_runs.c.folder == folder)
+        with self._transaction() as db:
+            runs = db.execute(query.order_by(_runs.c.started_at.desc())).all()
+        return any(not run.recovering or run.ended_at for run in runs)
 
     def end_run(self, run_id: str, *, verdict: str) -> None:
         with self._transaction() as db:
@@ -182,9 +202,9 @@ class Journal:
                 raise BudgetError(f"${spent} are spent or reserved, ${request.cost} more would be above ${max_cost}")
             return _attempt(db.execute(_attempts.insert().values(values).returning(*_attempts.c)).one())
 
-    def adopt(self, attempt: Attempt, *, run_id: str) -> Attempt:
-        """Makes an open attempt of an earlier run one of this run."""
-        return self._update(attempt, run_id=run_id)
+    def adopt(self, attempt: Attempt, *, run_id: str, scene_id: str) -> Attempt:
+        """Makes an open attempt of an earlier run one of this run, for this scene."""
+        return self._update(attempt, run_id=run_id, scene_id=scene_id)
 
     def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
         """Records the id of the attempt's prediction: from here on it can always be found again.
@@ -219,14 +239,16 @@ class Journal:
             db.execute(
                 _attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now())
             )
-            db.execute(
-                _deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == request.key)
-            )
-            db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
+            _deliver(db, row)
 
-    def attempts(self, run_id: str, key: str) -> list[Attempt]:
-        """The attempts of a run at a clip, oldest first."""
-        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.clip_key == key)
+    def restore(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
+        """Records a clip that is known to have been delivered, though not from this journal."""
+        with self._transaction() as db:
+            _deliver(db, {"origin": origin, "clip_key": key, "folder": folder, "clip": clip.model_dump(mode="json")})
+
+    def attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
+        """The attempts of a run at a scene, with all its models, oldest first."""
+        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == scene_id)
         with self._transaction() as db:
             return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
 
@@ -255,7 +277,22 @@ class Journal:
             if version is None:
                 db.execute(_about.insert().values(schema_version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
-                raise JournalError(f"{self._engine.url} has schema {version}, this videogen knows {SCHEMA_VERSION}")
+                which = "a newer" if version > SCHEMA_VERSION else "an older"
+                raise UnreadableJournalError(f"the journal at {self._engine.url} is of {which} videogen")
+            if self._engine.dialect.name == "sqlite" and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+                raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged")
+
+    def _set_aside(self, error: JournalError) -> None:
+        """Moves the database file, and what belongs to it, out of the way; it is kept for a person to look at."""
+        file = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or not file:
+            raise error
+        self._engine.dispose()
+        kept = f"{file}.set-aside-{_now():%Y%m%d-%H%M%S}"
+        for ending in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(file + ending).rename(kept + ending)
+        self.set_aside = f"{error}; it is kept as {kept}"
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -264,6 +301,8 @@ class Journal:
                 yield connection
         except sa.exc.SQLAlchemyError as exc:
             reason = getattr(exc, "orig", None) or exc
+            if type(reason) is sqlite3.DatabaseError:  # not one of its subclasses: "malformed", "not a database"
+                raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged: {reason}") from exc
             raise JournalError(f"the journal at {self._engine.url} cannot be used: {reason}") from exc
 
 
@@ -271,6 +310,12 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _deliver(db: sa.Connection, row: Mapping[str, Any]) -> None:
+    same = (_deliveries.c.origin == row["origin"], _deliveries.c.clip_key == row["clip_key"])
+    db.execute(_deliveries.delete().where(*same))
+    db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
 
 
 def _spent(db: sa.Connection, run_id: str) -> Decimal:
@@ -283,6 +328,7 @@ def _attempt(row: Any) -> Attempt:
     return Attempt(
         id=row.id,
         run_id=row.run_id,
+        clip_key=row.clip_key,
         state=row.state,
         prediction_id=row.prediction_id,
         intended_at=_utc(row.intended_at),

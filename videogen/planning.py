@@ -1,6 +1,7 @@
 """From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
 
 from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from videogen import durations
 from videogen.clip import ClipRequest, ImageInput, ReferenceUse
 from videogen.errors import Problem, ValidationError
 from videogen.registry import ModelSpec, Registry
-from videogen.scene import Job, Scene
+from videogen.scene import Job, Scene, least_clips
 
 
 class Plan(BaseModel):
@@ -41,17 +42,29 @@ class Plan(BaseModel):
 
     @property
     def worst_case_cost(self) -> Decimal:
-        """Price if every clip needs all its attempts and all of them are billed."""
-        return sum((request.cost * request.attempts for request in self.to_create), Decimal(0))
+        """Price if every clip needs all its attempts, of its fallback models too, and all of them are billed."""
+        return sum((request.worst_case_cost for request in self.to_create), Decimal(0))
 
     @property
     def buffer_cost_impact(self) -> float:
         """Percent that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
 
-    def reusing(self, delivered: Container[str]) -> "Plan":
-        """The plan where clips of these keys were delivered before and are reused."""
-        return self.model_copy(update={"reused": _reused(self.requests, delivered)})
+    def reusing(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
+        """The plan that makes use of what earlier runs left.
+
+        Args:
+            delivered: keys of clips that are reused. A scene that a fallback model has made stays with it.
+            paid: keys of clips that an earlier run began and that are continued.
+            kept: ids of scenes whose clip stays as it is, whatever the job says now.
+        """
+        requests = tuple(_continued(request, delivered, paid) for request in self.requests)
+        kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
+        return self.model_copy(update={"requests": requests, "reused": _reused(requests, delivered) | kept_ids})
+
+    def warned(self, *warnings: str) -> "Plan":
+        """The plan with more to be said about it."""
+        return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
     def summary(self) -> dict[str, Any]:
         """The plan as JSON value, as `--dry-run --json` prints it."""
@@ -79,6 +92,10 @@ class Plan(BaseModel):
             "cost": "0" if reused else str(request.cost),
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
+            "fallbacks": [
+                {"model": each.model, "requested_duration": each.requested_duration, "cost": str(each.cost)}
+                for each in request.fallbacks
+            ],
         }
 
 
@@ -99,26 +116,29 @@ def plan(
         ValidationError: every reason why the job cannot be run, not the first.
     """
     check(job, registry)
+    buffer, digests = buffer or registry.defaults.duration_buffer, digests or {}
     requests = tuple(
-        _request(job, scene, index, registry, buffer or registry.defaults.duration_buffer, digests or {})
-        for index, scene in enumerate(job.scenes)
+        _with_fallbacks(job, scene, index, registry, buffer, digests) for index, scene in enumerate(job.scenes)
     )
     return Plan(
         job_id=job.id,
         model=job.model,
         aspect_ratio=job.aspect_ratio,
-        min_clips=min(job.min_clips or registry.defaults.min_clips, len(job.scenes)),
+        min_clips=least_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes)),
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
         reused=_reused(requests, frozenset()),
-        warnings=tuple(_warnings(job, registry.model(job.model), requests)),
+        warnings=tuple(_warnings(registry, requests)),
     )
 
 
 def check(job: Job, registry: Registry) -> None:
     """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
-    if problems := list(_problems(job, registry.model(job.model), registry)):
+    problems = list(_problems(job, registry.model(job.model), registry))
+    for index in range(len(job.fallback_models)):
+        problems += _fallback_problems(job, index, registry)
+    if problems:
         raise ValidationError(problems)
 
 
@@ -127,6 +147,19 @@ def check_cost(planned: Plan) -> None:
     if planned.max_cost is not None and planned.total_cost > planned.max_cost:
         message = f"the plan costs ${planned.total_cost}, more than the ${planned.max_cost} allowed"
         raise ValidationError([Problem(message, where="max_cost")])
+
+
+def _fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:
+    """Why this fallback cannot stand in for the job's own model."""
+    name, where = job.fallback_models[index], f"fallback_models.{index}"
+    if name not in registry.models:
+        yield Problem(f"{name!r} is not in the registry; there are: {', '.join(registry.models)}", where=where)
+    elif name in (job.model, *job.fallback_models[:index]):
+        yield Problem(f"{name} is tried before already", where=where)
+    else:
+        asked = job.model_copy(update={"model": name})
+        for problem in _problems(asked, registry.model(name), registry):
+            yield replace(problem, where=where)
 
 
 def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
@@ -153,6 +186,22 @@ def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, toler
             f": split the scene into {parts} of {scene.target_duration / parts:g} s",
             where=f"scenes.{index}.target_duration",
         )
+
+
+def _with_fallbacks(
+    job: Job, scene: Scene, index: int, registry: Registry, buffer: float, digests: Mapping[str, str]
+) -> ClipRequest:
+    later: tuple[ClipRequest, ...] = ()
+    for name in (*reversed(job.fallback_models), job.model):
+        request = _request(job.model_copy(update={"model": name}), scene, index, registry, buffer, digests)
+        later = (request.model_copy(update={"fallbacks": later}), *later)
+    return later[0]
+
+
+def _continued(request: ClipRequest, delivered: Container[str], paid: Container[str]) -> ClipRequest:
+    """The alternative that an earlier run got furthest with."""
+    there = (each for keys in (delivered, paid) for each in request.alternatives if each.key in keys)
+    return next(there, request)
 
 
 def _request(
@@ -231,10 +280,16 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
     return frozenset(reused)
 
 
-def _warnings(job: Job, spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+def _warnings(registry: Registry, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+    for of_one_model in zip(*(request.alternatives for request in requests), strict=True):
+        yield from _model_warnings(registry.model(of_one_model[0].model), of_one_model)
+
+
+def _model_warnings(spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+    model = requests[0].model
     timeout_s = requests[0].timeout_s
     if timeout_s < spec.typical_run_seconds:
-        typical = f"{spec.typical_run_seconds:g} s that {job.model} typically needs"
+        typical = f"{spec.typical_run_seconds:g} s that {model} typically needs"
         yield f"the timeout of {timeout_s:g} s is below the {typical}"
     unheard: tuple[tuple[str, Callable[[ClipRequest], object]], ...] = (
         ("references are dropped, the model takes no images", lambda r: r.references.dropped),
@@ -246,7 +301,7 @@ def _warnings(job: Job, spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> I
     for what, applies in unheard:
         if scenes := [request.scene.id for request in requests if applies(request)]:
             shown = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
-            yield f"{job.model}: {what} ({shown})"
+            yield f"{model}: {what} ({shown})"
 
 
 def _tolerance(job: Job, registry: Registry) -> float:

@@ -30,6 +30,8 @@ class Prediction:
     started: bool = True
     """False while it is known not to have started: nothing is billed then."""
     data_removed: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The whole answer."""
 
     @property
     def ended(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,8 @@ CLEAN_UP_S = 8.0
 RESUMED_S = 30.0
 """How long a prediction that is found again has at least, whatever the wall clock says of its age."""
 CLOCK_SKEW = timedelta(minutes=2)
+OUTPUTS_KEPT = timedelta(hours=1)
+"""How long the provider keeps outputs: https://replicate.com/docs/topics/predictions/data-retention"""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ async def started(request: ClipRequest, run: Run) -> Running:
         AccountError: none can be created for any.
     """
     attempt = run.journal.open_attempt(run.provider.origin, request.key)
-    running = await _resumed(request, run, run.journal.adopt(attempt, run_id=run.id)) if attempt else None
+    running = await _resumed(request, run, attempt) if attempt else None
     found_again = running is not None
     running = running or await _created(request, run)
     run.events.emit(
         ClipStarted(
             clip_index=request.clip_index,
             scene_id=request.scene.id,
-            attempt=len(run.journal.attempts(run.id, request.key)),
+            attempt=len(run.journal.attempts(run.id, request.scene.id)),
             prediction_id=running.prediction.id,
             resumed=found_again,
         )
@@ -78,6 +80,7 @@ async def started(request: ClipRequest, run: Run) -> Running:
 
 async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running | None:
     """The prediction of an open attempt; None when there is none, and the attempt is over."""
+    attempt = run.journal.adopt(attempt, run_id=run.id, scene_id=request.scene.id)
     found = await (_found(run, attempt) if attempt.prediction_id else _lost(request, run, attempt))
     if found is None:
         bill(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
@@ -85,8 +88,12 @@ async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running 
         return None
     attempt, prediction = found
     elapsed_s = (datetime.now(UTC) - attempt.intended_at).total_seconds()
-    counted_s = max(0.0, min(elapsed_s, request.timeout_s - RESUMED_S))
-    return Running(attempt, prediction, began=time.monotonic() - counted_s)
+    return Running(attempt, prediction, began=_began(request, elapsed_s))
+
+
+def _began(request: ClipRequest, elapsed_s: float) -> float:
+    """When a prediction of this age was created, on the monotonic clock, so that it has some time left in any case."""
+    return time.monotonic() - max(0.0, min(elapsed_s, request.timeout_s - RESUMED_S))
 
 
 async def _found(run: Run, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
@@ -112,6 +119,8 @@ async def _created(request: ClipRequest, run: Run) -> Running:
     reached("before-intent")
     attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin, max_cost=run.max_cost)
     reached("after-intent")
+    if run.recovering and (forgotten := await _forgotten(request, run, inputs, attempt)):
+        return forgotten
     creating = asyncio.ensure_future(_create(request, run, inputs, attempt))
     try:
         attempt, prediction = await asyncio.shield(creating)
@@ -168,16 +177,43 @@ async def _created_in_vain(
         creating.cancel()
 
 
+async def _forgotten(request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt) -> Running | None:
+    """What a run paid for whose journal is lost, as long as the provider still has its output."""
+
+    def is_worth_it(prediction: Prediction) -> bool:
+        return prediction.status == "succeeded" and not prediction.data_removed if prediction.ended else True
+
+    try:
+        found = await _adopted(request, run, inputs, attempt, since=OUTPUTS_KEPT, accept=is_worth_it)
+    except CallError as exc:
+        raise UnreachableError(f"whether this clip was paid for before cannot be looked up: {exc}") from exc
+    if found is None:
+        return None
+    attempt, prediction = found
+    created_at = prediction.created_at or attempt.intended_at
+    return Running(attempt, prediction, began=_began(request, (datetime.now(UTC) - created_at).total_seconds()))
+
+
 async def _adopted(
-    request: ClipRequest, run: Run, inputs: Mapping[str, Any], attempt: Attempt
+    request: ClipRequest,
+    run: Run,
+    inputs: Mapping[str, Any],
+    attempt: Attempt,
+    *,
+    since: timedelta = CLOCK_SKEW,
+    accept: Callable[[Prediction], bool] = lambda _: True,
 ) -> tuple[Attempt, Prediction] | None:
-    """The account's prediction with these inputs that no attempt has, made this attempt's; None when there is none."""
+    """The account's prediction with these inputs that no attempt has, made this attempt's; None when there is none.
+
+    Args:
+        since: how long before the attempt's intent it may have been created.
+    """
 
     async def search() -> tuple[Attempt, Prediction] | None:
-        async for prediction in run.provider.list_since(attempt.intended_at - CLOCK_SKEW):
-            if _answers(request, inputs, prediction) and (
-                adopted := run.journal.created(attempt, prediction.id, prediction.created_at)
-            ):
+        async for prediction in run.provider.list_since(attempt.intended_at - since):
+            if not accept(prediction) or not _answers(request, inputs, prediction):
+                continue
+            if adopted := run.journal.created(attempt, prediction.id, prediction.created_at):
                 return adopted, prediction
         return None
 

@@ -91,6 +91,10 @@ class Run:
     calls: Calls
     max_cost: Decimal | None = None
     """USD that may be spent in this run; None means no cap."""
+    anew: set[str] = field(default_factory=set)
+    """Keys of clips that are to be made although they were delivered before."""
+    recovering: bool = False
+    """The journal of earlier runs is lost: what they paid for is looked for in the account before it is paid again."""
     paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
     """By model: how long its predictions take."""
     decoders: Executor = field(default_factory=_decoders)

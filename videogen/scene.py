@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from decimal import Decimal
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from videogen.documents import Document, read_document
 
@@ -15,6 +16,25 @@ MAX_SCENES = 5_000
 _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_PERCENT = re.compile(r"(100|\d{1,2}(?:\.\d{1,3})?) ?%", re.ASCII)
+
+
+def _count_or_percent(value: int | str) -> int | str:
+    if isinstance(value, bool) or not (_PERCENT.fullmatch(value) if isinstance(value, str) else value >= 1):
+        raise ValueError('a number of clips from 1, or a share of the scenes such as "60%"')
+    return value
+
+
+MinClips = Annotated[int | str, AfterValidator(_count_or_percent)]
+
+
+def least_clips(wanted: int | str, scenes: int) -> int:
+    """How many clips are enough: `wanted` is a count, or a share such as "60%" that is rounded up; 1 to `scenes`."""
+    if isinstance(wanted, str):
+        wanted = ceil(Decimal(wanted.rstrip("% ")) * scenes / 100)
+    return min(max(wanted, 1), scenes)
+
 
 Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
@@ -81,8 +101,10 @@ class Job(BaseModel):
     """Names the job's folder; by default the job file's name without its suffix."""
     model: str = "kling-v2.5-turbo"
     aspect_ratio: str = "16:9"
-    min_clips: Annotated[int, Field(ge=1)] | None = None
-    """Fewer delivered clips than this fail the job; capped at the number of scenes."""
+    fallback_models: Annotated[tuple[str, ...], Field(max_length=5)] = ()
+    """Tried in order for a scene whose clip failed for good; each takes the job's ratio and every scene."""
+    min_clips: MinClips | None = None
+    """Fewer delivered clips than this fail the job: a count, capped at the number of scenes, or a share ("60%")."""
     max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     """USD; None means no cap."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None

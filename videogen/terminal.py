@@ -63,6 +63,8 @@ def _plan_table(plan: Plan) -> Table:
 
 
 def _print_totals(console: Console, plan: Plan) -> None:
+    for warning in plan.warnings:
+        _say(console, f"warning: {warning}")
     if not plan.to_create:
         _say(console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0")
         return
@@ -72,8 +74,6 @@ def _print_totals(console: Console, plan: Plan) -> None:
         f"at {plan.aspect_ratio} for ${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
         f"the buffer adds {plan.buffer_cost_impact:g} % on average",
     )
-    for warning in plan.warnings:
-        _say(console, f"warning: {warning}")
 
 
 def _provider_line(prepared: Prepared) -> str:
@@ -200,7 +200,7 @@ class ProgressLines:
             self._line(event.scene_id, f"{again}, attempt {event.attempt}, prediction {event.prediction_id}")
         elif isinstance(event, ClipRetrying):
             self.running.pop(event.scene_id, None)
-            self._line(event.scene_id, f"attempt {event.attempt} failed, trying again: {event.error.message}")
+            self._line(event.scene_id, f"attempt {event.attempt} failed, trying {event.model}: {event.error.message}")
         elif isinstance(event, ClipProgress):
             self._elapsed_s[event.scene_id] = event.elapsed
             self._beat()

@@ -17,7 +17,6 @@ from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.calls import Calls
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.emulator import Emulator, EmulatorSettings, running
-from videogen.errors import is_retryable
 from videogen.scene import Job
 
 TOKEN = "r8_" + "canary" * 6
@@ -99,22 +98,10 @@ async def shot(session: Session, apart_s: float = 0.0) -> Batch:
 
     async def later(number: int, request: ClipRequest) -> Clip:
         await asyncio.sleep(number * apart_s)
-        return await clip_of(request, session)
+        return await session.clip(request)
 
     requests = session.plan.requests
     return session.finish(await asyncio.gather(*(later(number, request) for number, request in enumerate(requests))))
-
-
-async def clip_of(request: ClipRequest, session: Session) -> Clip:
-    """As in flows/generate.py, without its pauses."""
-    async with session.slot() as slot:
-        for attempt in range(1, request.attempts + 1):
-            try:
-                return await session.generate(request, slot)
-            except Exception as exc:
-                if attempt == request.attempts or not is_retryable(exc):
-                    return session.failed(request, exc)
-    raise AssertionError
 
 
 def only(batch: Batch) -> Clip:

@@ -38,15 +38,9 @@ def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def run(job: Job, folder: Path) -> Batch:
-    """The job without Prefect: one attempt a clip."""
+    """The job without Prefect."""
     async with opened(await prepare(job, Options(out=str(folder)))) as session:
-
-        async def clip(index: int) -> object:
-            async with session.slot() as slot:
-                return await session.generate(session.plan.requests[index], slot)
-
-        clips = await asyncio.gather(*(clip(index) for index in range(len(session.plan.requests))))
-        return session.finish(clips)  # type: ignore[arg-type]
+        return session.finish(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
 
 
 @pytest.mark.parametrize(

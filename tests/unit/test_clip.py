@@ -14,7 +14,7 @@ def clips(*statuses: str) -> tuple[Clip, ...]:
         "buffer_cost_impact": 0,
     }
     return tuple(
-        Clip.model_validate({"clip_index": index, "scene_id": f"s{index}", "status": status, **facts})
+        Clip.model_validate({"clip_index": index, "scene_id": f"s{index}", "model": "m", "status": status, **facts})
         for index, status in enumerate(statuses)
     )
 

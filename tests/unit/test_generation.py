@@ -159,7 +159,7 @@ async def test_somebody_elses_prediction_is_not_adopted(tmp_path: Path) -> None:
     await generate(request_of(), run)
     await provider.create("kwaivgi/kling-v2.5-turbo-pro", None, request_of(prompt="other").inputs, cancel_after_s=60)
     provider.faults["create"] = [LOST]
-    clip = await generate(request_of(take=2), run)
+    clip = await generate(request_of(id="b", take=2), run)
     assert clip.prediction_ids == ("prediction2",)
 
 

@@ -303,6 +303,7 @@ async def _write(answer: httpx.Response, part: Path, limits: Limits, *, keep: bo
             file.write(chunk)
             reached("mid-download")
             if file.tell() > limits.download_bytes:
+                part.unlink()  # else a next try would go on from here
                 raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
 
 
@@ -332,6 +333,7 @@ def _prediction(data: Mapping[str, Any]) -> Prediction:
         predict_time_s=predict_time or None,
         started=bool(data.get("started_at")) or status in ("processing", "succeeded", "failed"),
         data_removed=bool(data.get("data_removed")),
+        raw=data,
     )
 
 

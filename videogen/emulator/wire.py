@@ -28,6 +28,8 @@ class Line:
     async def reset(self) -> None:
         """Tear the connection down with a TCP reset; what was written so far has left."""
         await asyncio.sleep(0.02)
+        if self.transport.is_closing():
+            return
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
