@@ -67,9 +67,12 @@ class Stage:
     def rejected(self) -> list[Path]:
         return sorted(self.job_folder.glob(".scratch/*.rejected"))
 
-    async def shoot(self, *prompts: str, apart_s: float = 0.0, **fields: Any) -> Batch:
+    async def shoot(
+        self, *prompts: str, apart_s: float = 0.0, options: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Batch:
         """Runs a job of one scene for each prompt, in an own take each, and judges it."""
-        async with opened(await prepare(job_of(*prompts, **fields), self.options)) as session:
+        given = self.options.model_copy(update=options or {})
+        async with opened(await prepare(job_of(*prompts, **fields), given)) as session:
             return await shot(session, apart_s)
 
     @property

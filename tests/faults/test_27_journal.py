@@ -1,0 +1,147 @@
+"""The journal is damaged, of another version, deleted, or left behind: what was paid for is not paid for again."""
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Stage, code, job_of, only
+from videogen.bootstrap import opened, prepare
+from videogen.journal import SCHEMA_VERSION, Journal
+
+PROMPTS = ("A boat", "A pier", "A gull")
+
+
+def journal_of(stage: Stage) -> Path:
+    return stage.folder / "out" / "journal.db"
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"not a database" * 1000)
+
+
+def flip_a_page(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:8192] = bytes(byte ^ 0xFF for byte in damaged[4096:8192])
+    path.write_bytes(damaged)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def make_newer(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE about SET schema_version = ?", (SCHEMA_VERSION + 1,))
+
+
+def make_older(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE about SET schema_version = ?", (SCHEMA_VERSION - 1,))
+
+
+@pytest.mark.parametrize("harm", [overwrite, flip_a_page, cut, make_newer, make_older])
+async def test_27_a_journal_that_cannot_be_read_is_set_aside_and_clips_are_found_on_disk(
+    stage: Stage, harm: Callable[[Path], None]
+) -> None:
+    """The next plan says so, keeps the file, and reuses every clip."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    harm(journal_of(stage))
+    before = journal_of(stage).read_bytes()
+    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    (kept,) = stage.folder.glob("out/journal.db.set-aside-*[0-9]")
+    assert kept.read_bytes() == before
+    assert str(kept) in prepared.plan.warnings[0]
+    batch = await stage.shoot(*PROMPTS)
+    assert [clip.reused for clip in batch.clips] == [True] * 3
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_without_its_journal_a_job_finds_its_clips_on_disk(stage: Stage) -> None:
+    """Deleted by a person who tidied up."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    journal_of(stage).unlink()
+    batch = await stage.shoot(*PROMPTS)
+    assert [clip.reused for clip in batch.clips] == [True] * 3
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_folder_that_was_moved_keeps_its_clips(stage: Stage) -> None:
+    """The journal moves with it, and knows only where it was."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    (stage.folder / "out").rename(stage.folder / "elsewhere")
+    batch = await stage.shoot(*PROMPTS, options={"out": str(stage.folder / "elsewhere")})
+    assert [clip.reused for clip in batch.clips] == [True] * 3
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_clip_on_disk_that_was_changed_is_not_reused(stage: Stage) -> None:
+    """The manifest's sha256 decides, not the name; what the account still has is fetched again, not made again."""
+    stage.emulate()
+    sha256 = only(await stage.shoot("A boat")).sha256
+    journal_of(stage).unlink()
+    (path,) = stage.job_folder.glob("clips/*.mp4")
+    path.write_bytes(path.read_bytes() + bytes(8))
+    clip = only(await stage.shoot("A boat"))
+    assert (clip.reused, clip.sha256) == (False, sha256)
+    stage.books(creates=1, billed=1)
+
+
+async def test_27_what_runs_or_has_run_remotely_is_found_in_the_account(stage: Stage) -> None:
+    """Neither journal nor clips are left: the predictions of the last hour are looked through before paying again."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    journal_of(stage).unlink()
+    shutil.rmtree(stage.job_folder / "clips")
+    batch = await stage.shoot(*PROMPTS)
+    assert [clip.status for clip in batch.clips] == ["success"] * 3
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_recovery_that_is_interrupted_goes_on_recovering(stage: Stage) -> None:
+    """The run that began without a memory never came to its end: the next one looks in the account, too."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    journal_of(stage).unlink()
+    shutil.rmtree(stage.job_folder / "clips")
+    async with opened(await prepare(job_of(*PROMPTS), stage.options)) as session:
+        await session.clip(session.plan.requests[0])
+    await stage.shoot(*PROMPTS)
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_first_run_asks_the_account_for_nothing(stage: Stage) -> None:
+    """Nor does a run whose journal knows its folder."""
+    stage.emulate()
+    await stage.shoot("A boat")
+    await stage.shoot("A boat", "A pier")
+    assert stage.books(creates=2, billed=2)["lists"] == 0
+
+
+async def test_27_outputs_that_are_gone_are_not_waited_for(stage: Stage) -> None:
+    """What the account lists without its data cannot be had any more: it is made again, and delivered."""
+    stage.emulate('do = "expire"')
+    assert code(only(await stage.shoot("A boat", attempts=1))) == "expired"
+    journal_of(stage).unlink()
+    assert only(await stage.shoot("A boat")).status == "success"
+    stage.books(creates=2, billed=2)
+
+
+def test_27_a_journal_that_is_only_busy_is_not_set_aside(tmp_path: Path) -> None:
+    """Another run is writing; this one waits for it."""
+    path = tmp_path / "journal.db"
+    Journal(f"sqlite:///{path}").close()
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.execute, ("COMMIT",)).start()
+        assert Journal(f"sqlite:///{path}").set_aside is None
+    assert [file.name for file in tmp_path.glob("*aside*")] == []

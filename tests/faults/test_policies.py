@@ -1,0 +1,141 @@
+"""What counts as enough, what is tried instead, and what a second run makes again."""
+
+import json
+
+import pytest
+
+from tests.faults.conftest import PRICE, Stage, code, job_of, only
+from videogen.bootstrap import prepare
+from videogen.errors import InvalidError, ValidationError
+
+FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'
+
+
+@pytest.mark.parametrize(
+    ("share", "enough"), [("50%", True), ("50.1 %", False), (2, True), (3, False), ("100%", False)]
+)
+async def test_enough_clips_can_be_a_share_of_the_scenes(stage: Stage, share: int | str, enough: bool) -> None:
+    """Rounded up: half of four are two, a little more than half are three."""
+    stage.emulate(FLAGGED + "\nnth_create = [1, 2]\ntimes = 2")
+    batch = await stage.shoot("a", "b", "c", "d", min_clips=share)
+    assert (batch.successful_clips, batch.verdict.status == "partial") == (2, enough)
+
+
+@pytest.mark.parametrize("share", ["0%x", "-5%", "101%", "half", 0, ""])
+def test_a_share_that_is_none_is_refused(share: int | str) -> None:
+    with pytest.raises(ValueError, match="a share of the scenes"):
+        job_of("a", min_clips=share)
+
+
+async def test_what_failed_for_good_is_tried_with_the_next_model(stage: Stage) -> None:
+    """The clip says which one made it, and what both have cost."""
+    stage.emulate()
+    clip = only(await stage.shoot("A boat", model="refused", fallback_models=["missing", "quick"]))
+    assert (clip.status, clip.model, clip.attempts, clip.cost) == ("success", "quick", 3, PRICE)
+    stage.books(creates=1, billed=1)
+
+
+async def test_a_fallback_follows_when_all_attempts_failed(stage: Stage) -> None:
+    """Its own attempts begin anew."""
+    stage.emulate('do = "fail"\nerror = "out of memory"\ntimes = 3')
+    clip = only(await stage.shoot("A boat", attempts=2, fallback_models=["twin"]))
+    assert (clip.status, clip.model, clip.attempts) == ("success", "twin", 4)
+
+
+async def test_when_no_model_delivers_the_clip_has_failed(stage: Stage) -> None:
+    """It is not counted, whatever was tried; the error is the last one."""
+    stage.emulate(FLAGGED)
+    batch = await stage.shoot("A boat", fallback_models=["missing"])
+    assert (code(only(batch)), only(batch).model, batch.verdict.status) == ("input", "missing", "failed")
+
+
+async def test_what_is_paid_for_is_not_left_for_a_fallback(stage: Stage) -> None:
+    """A finished clip that cannot be downloaded now is fetched by the next run."""
+    stage.emulate('on = "download"\ndo = "refuse"\ntimes = 3')
+    clip = only(await stage.shoot("A boat", fallback_models=["twin"]))
+    assert (code(clip), clip.model) == ("unreachable", "quick")
+    assert only(await stage.shoot("A boat", fallback_models=["twin"])).model == "quick"
+    stage.books(creates=1, billed=1)
+
+
+async def test_a_scene_that_a_fallback_made_stays_with_it(stage: Stage) -> None:
+    """The next run does not pay the first model to refuse it again."""
+    stage.emulate(FLAGGED)
+    await stage.shoot("A boat", fallback_models=["twin"])
+    again = only(await stage.shoot("A boat", fallback_models=["twin"]))
+    assert (again.model, again.reused, again.cost) == ("twin", True, 0)
+    assert stage.books(creates=2, billed=1)
+
+
+async def test_fallbacks_are_planned_and_priced_beforehand(stage: Stage) -> None:
+    """The total is the price if all goes well, the worst case has every attempt of every model."""
+    stage.emulate()
+    plan = (await prepare(job_of("A boat", fallback_models=["twin"]), stage.options)).plan
+    assert (plan.total_cost, plan.worst_case_cost) == (PRICE, 2 * 3 * PRICE)
+    assert plan.summary()["scenes"][0]["fallbacks"] == [
+        {"model": "twin", "requested_duration": 2.0, "cost": str(PRICE)}
+    ]
+
+
+async def test_a_fallback_that_cannot_make_the_scenes_is_refused_at_once(stage: Stage) -> None:
+    """Each problem names its place in the list."""
+    fallbacks = ["nobody", "quick", "tall", "twin", "twin"]
+    with pytest.raises(ValidationError) as caught:
+        await prepare(job_of("A boat", aspect_ratio="16:9", fallback_models=fallbacks), stage.options)
+    assert {problem.where for problem in caught.value.problems} == {
+        "fallback_models.0",
+        "fallback_models.1",
+        "fallback_models.2",
+        "fallback_models.4",
+    }
+
+
+async def test_retrying_what_failed_keeps_everything_else(stage: Stage) -> None:
+    """Also a scene whose prompt was changed meanwhile; what failed is made as the job says now."""
+    stage.emulate(FLAGGED + '\nprompt = "bad"')
+    first = await stage.shoot("A boat", "bad", "A gull", min_clips=1)
+    again = await stage.shoot("A ship", "good", "A gull", options={"retry_failed": True})
+    assert [clip.reused for clip in again.clips] == [True, False, True]
+    assert again.clips[0].sha256 == first.clips[0].sha256
+    assert again.verdict.status == "complete"
+    stage.books(creates=4, billed=3)
+
+
+async def test_a_kept_clip_whose_file_is_gone_is_made_again(stage: Stage) -> None:
+    stage.emulate()
+    await stage.shoot("A boat", "A gull")
+    next(stage.job_folder.glob("clips/scene-1-*")).unlink()
+    again = await stage.shoot("A boat", "A gull", options={"retry_failed": True})
+    assert [clip.reused for clip in again.clips] == [False, True]
+
+
+async def test_there_must_have_been_a_run_to_retry(stage: Stage) -> None:
+    """Of this job, and with this provider."""
+    stage.emulate()
+    with pytest.raises(InvalidError, match=r"no manifest\.json"):
+        await stage.shoot("A boat", options={"retry_failed": True})
+    await stage.shoot("A boat")
+    manifest = stage.job_folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"provider": "elsewhere"}))
+    with pytest.raises(InvalidError, match="elsewhere"):
+        await stage.shoot("A boat", options={"retry_failed": True})
+
+
+async def test_old_clips_stay_until_the_new_ones_are_there(stage: Stage) -> None:
+    """A fresh run that fails takes nothing away: the run after it reuses what was there."""
+    stage.emulate(FLAGGED + "\nnth_create = 2")
+    await stage.shoot("A boat")
+    before = stage.delivered
+    assert code(only(await stage.shoot("A boat", options={"fresh": True}))) == "moderation"
+    assert stage.delivered == before
+    assert only(await stage.shoot("A boat")).reused
+
+
+async def test_the_same_clip_twice_in_a_fresh_job_is_made_once(stage: Stage) -> None:
+    """Both scenes ask for one and the same."""
+    stage.emulate()
+    twice = [{"id": name, "prompt": "A boat", "target_duration": 2} for name in ("a", "b")]
+    await stage.shoot(scenes=twice)
+    batch = await stage.shoot(scenes=twice, options={"fresh": True})
+    assert sorted(clip.reused for clip in batch.clips) == [False, True]
+    stage.books(creates=2, billed=2)
