@@ -4,7 +4,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from videogen.clip import Batch, Clip, ClipRequest, judge
 from videogen.crashpoints import reached
 from videogen.earlier import Earlier, kept_clips, look_back
-from videogen.errors import Problem, SettingsError, TransientError, ValidationError, is_retryable
+from videogen.errors import JournalError, Problem, SettingsError, TransientError, ValidationError, is_retryable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan, check, check_cost, plan
 from videogen.registry import read_registry
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from videogen.references import ReferenceImage
     from videogen.run import Run, Slot
 
+BEAT_S = 5.0
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
 """Seconds that a clip takes on the emulator that a run starts for itself."""
@@ -305,7 +306,17 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
             anew={each.key for r in prepared.plan.requests for each in r.alternatives if prepared.options.fresh},
             recovering=prepared.recovering,
         )
+        beating = asyncio.create_task(_beat(journal, run_id))
+        stack.callback(beating.cancel)
         yield Session(prepared, run, events)
+
+
+async def _beat(journal: "Journal", run_id: str) -> None:
+    """Says that the run is alive; a journal that is busy for long is no reason to end it."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        with suppress(JournalError):
+            journal.beat(run_id)
 
 
 class _Recorder:

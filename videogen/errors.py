@@ -30,6 +30,7 @@
         ├── DurationError            whole, but too far from the length asked for
         ├── UnusableReferenceError   a reference image cannot be used: permanent
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
+        ├── ClaimedError             another job's run is making this very clip: wait for it
         ├── BudgetError              it would cost more than `max_cost` allows: permanent
         └── UnreachableError         the provider could not be reached for too long
 """
@@ -240,6 +241,12 @@ class StorageError(ClipError):
     """The clip could not be written (disk full, no permission); its prediction is kept, a re-run only downloads."""
 
     code = "storage"
+
+
+class ClaimedError(ClipError):
+    """Another job's run, which is alive, is making this very clip: it is waited for, not paid for twice."""
+
+    code = "claimed"
 
 
 class BudgetError(ClipError):

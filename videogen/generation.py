@@ -7,11 +7,13 @@ an error that `errors.is_retryable` allows, is the caller's affair.
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from videogen.clip import Clip, ClipFailure, ClipRequest
 from videogen.delivery import delivered, fetched, reused, spent
 from videogen.errors import (
+    ClaimedError,
     ClipError,
     ClipTimeoutError,
     StorageError,
@@ -25,6 +27,7 @@ from videogen.media import Measured
 from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
 from videogen.run import Run, Slot
 
+CLAIM_LOOK_S = 0.5
 LATE_FETCH_S = 120.0
 """What is paid for is fetched even when its clip's time is up, for this long."""
 
@@ -44,7 +47,7 @@ async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
     """
     async with run.keys[request.key]:
         try:
-            clip = await reused(request, run) or await _made(request, run, slot)
+            clip = await _reused_or_made(request, run, slot)
         except VideogenError as exc:
             _tell_failure(request, run, exc)
             raise
@@ -52,6 +55,16 @@ async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
             slot.give_back()
     run.events.emit(ClipCompleted(clip=clip))
     return clip
+
+
+async def _reused_or_made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
+    """The clip, once no other job's run is making the same one: its clip is then reused."""
+    while True:
+        if not run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
+            with suppress(ClaimedError):
+                return await reused(request, run) or await _made(request, run, slot)
+            slot.give_back()
+        await asyncio.sleep(CLAIM_LOOK_S)
 
 
 async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:

@@ -17,9 +17,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.errors import BudgetError, JournalError, UnreadableJournalError
+from videogen.errors import BudgetError, ClaimedError, JournalError, UnreadableJournalError
 
 SCHEMA_VERSION = 2
+LEASE_S = 20.0
+"""A run that has not been seen for so long is dead, and what it had begun is free for others."""
 
 AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
 OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
@@ -37,6 +39,7 @@ _runs = sa.Table(
     sa.Column("origin", sa.String(255), nullable=False),
     sa.Column("folder", sa.Text, nullable=False),
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("ended_at", sa.DateTime(timezone=True)),
     sa.Column("verdict", sa.String(16)),
     sa.Column("recovering", sa.Boolean, nullable=False, default=False),
@@ -145,7 +148,12 @@ class Journal:
         """`recovering`: the runs before this one are not known any more, see `knows`."""
         row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "recovering": recovering}
         with self._transaction() as db:
-            db.execute(_runs.insert().values(row | {"started_at": _now()}))
+            db.execute(_runs.insert().values(row | {"started_at": _now(), "seen_at": _now()}))
+
+    def beat(self, run_id: str) -> None:
+        """The run is alive; to be said well within `LEASE_S`."""
+        with self._transaction() as db:
+            db.execute(_runs.update().where(_runs.c.id == run_id).values(seen_at=_now()))
 
     def knows(self, folder: str) -> bool:
         """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
@@ -182,10 +190,20 @@ class Journal:
             row = db.execute(query).one_or_none()
         return None if row is None else _attempt(row)
 
-    def intend(self, request: ClipRequest, *, run_id: str, origin: str, max_cost: Decimal | None = None) -> Attempt:
+    def is_claimed(self, key: str, *, origin: str, folder: str) -> bool:
+        """Whether a live run of another folder is at this clip. (An earlier run of the same folder is dead: it is
+        locked.)"""
+        with self._transaction() as db:
+            return _is_claimed(db, key, origin, folder)
+
+    def intend(
+        self, request: ClipRequest, *, run_id: str, origin: str, folder: str, max_cost: Decimal | None = None
+    ) -> Attempt:
         """Records that a prediction is about to be created for this request, and so reserves its price.
 
-        Raises `BudgetError` when what the run has spent and reserved would then be more than `max_cost`.
+        Raises:
+            ClaimedError: a live run of another folder was quicker.
+            BudgetError: what the run has spent and reserved would then be more than `max_cost`.
         """
         values = {
             "run_id": run_id,
@@ -198,6 +216,8 @@ class Journal:
             "price": str(request.cost),
         }
         with self._transaction() as db:
+            if _is_claimed(db, request.key, origin, folder):
+                raise ClaimedError("another job's run is making this very clip")
             if max_cost is not None and (spent := _spent(db, run_id)) + request.cost > max_cost:
                 raise BudgetError(f"${spent} are spent or reserved, ${request.cost} more would be above ${max_cost}")
             return _attempt(db.execute(_attempts.insert().values(values).returning(*_attempts.c)).one())
@@ -316,6 +336,13 @@ def _deliver(db: sa.Connection, row: Mapping[str, Any]) -> None:
     same = (_deliveries.c.origin == row["origin"], _deliveries.c.clip_key == row["clip_key"])
     db.execute(_deliveries.delete().where(*same))
     db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
+
+
+def _is_claimed(db: sa.Connection, key: str, origin: str, folder: str) -> bool:
+    query = sa.select(_runs.c.seen_at).join(_attempts, _attempts.c.run_id == _runs.c.id)
+    query = query.where(_attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES))
+    seen = db.scalars(query.where(_runs.c.folder != folder, _runs.c.ended_at.is_(None)))
+    return any((_now() - _utc(at)).total_seconds() < LEASE_S for at in seen)
 
 
 def _spent(db: sa.Connection, run_id: str) -> Decimal:

@@ -117,7 +117,9 @@ async def _created(request: ClipRequest, run: Run) -> Running:
     inputs = await _sendable(request, run)
     await run.calls.admit_create()
     reached("before-intent")
-    attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin, max_cost=run.max_cost)
+    attempt = run.journal.intend(
+        request, run_id=run.id, origin=run.provider.origin, folder=run.folder, max_cost=run.max_cost
+    )
     reached("after-intent")
     if run.recovering and (forgotten := await _forgotten(request, run, inputs, attempt)):
         return forgotten

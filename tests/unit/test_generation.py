@@ -111,7 +111,7 @@ async def test_a_run_that_was_killed_is_continued(tmp_path: Path) -> None:
     """The prediction in the journal is gone on with; nothing is created."""
     provider = FakeProvider([Script(polls=3)])
     run, request = run_of(tmp_path, provider), request_of()
-    attempt = run.journal.intend(request, run_id=run.id, origin=provider.origin)
+    attempt = run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
     run.journal.created(attempt, prediction.id, prediction.created_at)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
@@ -123,7 +123,7 @@ async def test_a_create_that_only_the_provider_knows_of_is_found(tmp_path: Path)
     """Killed between the create and its id: the account's list is asked before anything is created."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    run.journal.intend(request, run_id=run.id, origin=provider.origin)
+    run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
@@ -133,7 +133,7 @@ async def test_an_intent_that_came_to_nothing_is_followed_by_a_create(tmp_path: 
     """Killed before the create: the list knows nothing, so nothing was paid."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    run.journal.intend(request, run_id=run.id, origin=provider.origin)
+    run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.cost, len(provider.created)) == (Decimal("0.350"), 1)
 
@@ -401,7 +401,7 @@ async def test_a_prediction_taken_by_an_identical_clip_is_exchanged_for_its_own(
     provider = FakeProvider([Script(polls=3)] * 2)
     run = run_of(tmp_path, provider)
     first, second = request_of(), request_of(id="b", take=2)
-    lost = run.journal.intend(first, run_id=run.id, origin=provider.origin)
+    lost = run.journal.intend(first, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(first.replicate, None, first.inputs, cancel_after_s=60)
 
     class Overtaken(FakeProvider):

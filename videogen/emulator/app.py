@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from videogen.emulator import problems
@@ -51,6 +51,7 @@ def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
     app.include_router(Delivery(ledger, predictions, faults).router())
     app.add_exception_handler(problems.ApiError, problems.answer)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     _add_ledger(app, ledger, faults)
     return app
 
@@ -64,6 +65,11 @@ def _add_ledger(app: FastAPI, ledger: Ledger, faults: Faults) -> None:
     async def reset() -> Response:
         ledger.reset()
         return Response(status_code=204)
+
+
+async def _hung_up(_request: Request, _exc: Exception) -> Response:
+    """The caller went away while it was sending: nothing was accepted, and nobody hears this answer."""
+    return Response(status_code=400)
 
 
 async def _no_route(_request: Request, exc: Exception) -> Response:

@@ -1,0 +1,72 @@
+"""Two runs on one journal at the same time, as two terminals or two machines have them."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import PRICE, Stage, job_of, only
+from tests.unit.fakes import request_of
+from videogen.bootstrap import opened, prepare
+from videogen.errors import BudgetError
+from videogen.journal import Journal
+
+
+async def test_two_jobs_with_the_same_scene_pay_for_it_once(stage: Stage) -> None:
+    """The second waits for the first, then takes over its clip."""
+    stage.emulate(latency_s=(0.5, 0.5))
+    first, second = await asyncio.gather(stage.shoot("A boat", id="one"), stage.shoot("A boat", "A gull", id="two"))
+    shared = [only(first), second.clips[0]]
+    assert sorted(clip.reused for clip in shared) == [False, True]
+    assert shared[0].sha256 == shared[1].sha256
+    assert second.successful_clips == 2
+    stage.books(creates=2, billed=2)
+
+
+async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has not been heard of for the length of a lease."""
+    monkeypatch.setattr("videogen.journal.LEASE_S", 1.0)
+    stage.emulate('do = "stick"\ntimes = 1', latency_s=(0.2, 0.2))
+    async with opened(await prepare(job_of("A boat", id="one"), stage.options)) as session:
+        dying = asyncio.create_task(session.clip(session.plan.requests[0]))
+        while not stage.emulator.ledger()["creates"]:
+            await asyncio.sleep(0.05)
+        session.run.journal.close()
+        clip = only(await stage.shoot("A boat", id="two", timeout_seconds=2, attempts=1))
+        dying.cancel()
+    assert clip.error
+    assert clip.error.code == "timeout"
+    assert stage.emulator.ledger()["creates"] == 1
+
+
+def test_creates_of_two_processes_stay_within_the_budget(tmp_path: Path) -> None:
+    """Each reserves its price in one transaction: of forty at once as many are made as the cap allows."""
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    first = Journal(url)
+    first.start_run("run", job_id="job", origin="here", folder="folder")
+    journals = [first, Journal(url)]
+    requests = [request_of(id=f"s{number}", take=number + 1) for number in range(40)]
+    cap = 7 * requests[0].cost + Decimal("0.001")
+
+    def intend(number: int) -> bool:
+        try:
+            journals[number % 2].intend(requests[number], run_id="run", origin="here", folder="folder", max_cost=cap)
+        except BudgetError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(intend, range(40))) == 7
+    for journal in journals:
+        journal.close()
+
+
+async def test_five_slots_stay_within_the_budget(stage: Stage) -> None:
+    """No create could take what is reserved and spent above the cap; those that run finish."""
+    stage.emulate('do = "fail"\nerror = "out of memory"\ntimes = 2')
+    batch = await stage.shoot("a", "b", "c", "d", "e", max_cost=str(5 * PRICE), min_clips=1)
+    assert batch.total_cost <= 5 * PRICE
+    assert "budget" in batch.verdict.reason or batch.successful_clips == 5
+    assert batch.verdict.status in {"partial", "complete"}
