@@ -17,9 +17,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.errors import BudgetError, ClaimedError, JournalError, UnreadableJournalError
+from videogen.errors import BudgetError, ClaimedError, JournalError, SettingsError, UnreadableJournalError
+from videogen.migrations import HEAD, VERSIONS, stored_version, upgrade
 
-SCHEMA_VERSION = 2
+ALONE = 8_473_001
+"""The advisory lock of transactions that must not overlap in PostgreSQL."""
 LEASE_S = 20.0
 """A run that has not been seen for so long is dead, and what it had begun is free for others."""
 
@@ -27,13 +29,11 @@ AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
 OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
 CostBasis = Literal["known", "estimated", "undeterminable"]
 
-_metadata = sa.MetaData()
-
-_about = sa.Table("about", _metadata, sa.Column("schema_version", sa.Integer, primary_key=True))
+metadata = sa.MetaData()
 
 _runs = sa.Table(
     "runs",
-    _metadata,
+    metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("job_id", sa.String(80), nullable=False, index=True),
     sa.Column("origin", sa.String(255), nullable=False),
@@ -47,7 +47,7 @@ _runs = sa.Table(
 
 _attempts = sa.Table(
     "attempts",
-    _metadata,
+    metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run_id", sa.String(64), nullable=False, index=True),
     sa.Column("origin", sa.String(255), nullable=False),
@@ -69,7 +69,7 @@ _attempts = sa.Table(
 
 _deliveries = sa.Table(
     "deliveries",
-    _metadata,
+    metadata,
     sa.Column("origin", sa.String(255), primary_key=True),
     sa.Column("clip_key", sa.String(32), primary_key=True),
     sa.Column("folder", sa.Text, nullable=False),
@@ -79,7 +79,7 @@ _deliveries = sa.Table(
 
 _events = sa.Table(
     "events",
-    _metadata,
+    metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run_id", sa.String(64), nullable=False, index=True),
     sa.Column("type", sa.String(32), nullable=False),
@@ -129,10 +129,11 @@ class Journal:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
+        self._engine = _engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
         self.set_aside: str | None = None
         """Why the file that was here was not used, and where it is kept; None when all is well."""
-        if self._engine.dialect.name == "sqlite":
+        if self._is_sqlite:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
             sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
@@ -215,7 +216,7 @@ class Journal:
             "intended_at": _now(),
             "price": str(request.cost),
         }
-        with self._transaction() as db:
+        with self._transaction(alone=True) as db:
             if _is_claimed(db, request.key, origin, folder):
                 raise ClaimedError("another job's run is making this very clip")
             if max_cost is not None and (spent := _spent(db, run_id)) + request.cost > max_cost:
@@ -291,23 +292,23 @@ class Journal:
             return _attempt(db.execute(update).one())
 
     def _make_tables(self) -> None:
-        with self._transaction() as db:
-            _metadata.create_all(db)
-            version = db.scalar(sa.select(_about.c.schema_version))
-            if version is None:
-                db.execute(_about.insert().values(schema_version=SCHEMA_VERSION))
-            elif version != SCHEMA_VERSION:
-                which = "a newer" if version > SCHEMA_VERSION else "an older"
-                raise UnreadableJournalError(f"the journal at {self._engine.url} is of {which} videogen")
-            if self._engine.dialect.name == "sqlite" and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+        with self._transaction(alone=True) as db:
+            version = stored_version(db)
+            if version is None and db.dialect.has_table(db, "attempts"):
+                raise UnreadableJournalError(f"the journal at {self._engine.url} is of an older videogen")
+            if version is not None and version not in VERSIONS:
+                raise UnreadableJournalError(f"the journal at {self._engine.url} is of a newer videogen")
+            if version != HEAD:
+                upgrade(db)
+            if self._is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
                 raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged")
 
     def _set_aside(self, error: JournalError) -> None:
         """Moves the database file, and what belongs to it, out of the way; it is kept for a person to look at."""
-        file = self._engine.url.database
-        if self._engine.dialect.name != "sqlite" or not file:
-            raise error
         self._engine.dispose()
+        file = self._engine.url.database
+        if not self._is_sqlite or not file:
+            raise error
         kept = f"{file}.set-aside-{_now():%Y%m%d-%H%M%S}"
         for ending in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -315,15 +316,27 @@ class Journal:
         self.set_aside = f"{error}; it is kept as {kept}"
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self, *, alone: bool = False) -> Iterator[sa.Connection]:
+        """`alone`: no other such transaction goes on meanwhile, of whichever process. In SQLite all are alone."""
         try:
             with self._engine.begin() as connection:
+                if alone and not self._is_sqlite:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE)))
                 yield connection
         except sa.exc.SQLAlchemyError as exc:
             reason = getattr(exc, "orig", None) or exc
             if type(reason) is sqlite3.DatabaseError:  # not one of its subclasses: "malformed", "not a database"
                 raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged: {reason}") from exc
             raise JournalError(f"the journal at {self._engine.url} cannot be used: {reason}") from exc
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as exc:
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; such as postgresql+psycopg://user@host/database") from exc
+    except ImportError as exc:
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; for PostgreSQL: pip install 'videogen[postgres]'") from exc
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -1,0 +1,156 @@
+"""The journal over SQLite and PostgreSQL: the same promises."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tests.unit.fakes import FakeProvider, request_of, run_of
+from videogen.clip import ClipRequest
+from videogen.errors import BudgetError, ClaimedError, SettingsError, UnreadableJournalError
+from videogen.generation import generate
+from videogen.journal import Attempt, Journal, metadata
+from videogen.run import Run, Slot, Slots
+
+HERE = {"origin": "fake", "folder": "here"}
+
+
+@pytest.fixture
+def journal(journal_url: str) -> Iterator[Journal]:
+    journal = Journal(journal_url)
+    yield journal
+    journal.close()
+
+
+def intend(journal: Journal, request: ClipRequest, run_id: str = "run1", **given: object) -> Attempt:
+    return journal.intend(request, run_id=run_id, **(HERE | given))  # type: ignore[arg-type]
+
+
+def test_the_tables_are_those_of_the_migrations(journal: Journal, journal_url: str) -> None:
+    """A column added to the tables needs a migration."""
+    engine = sa.create_engine(journal_url)
+    with engine.connect() as db:
+        assert compare_metadata(MigrationContext.configure(db), metadata) == []
+    engine.dispose()
+
+
+def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:
+    """The intent, the id, the bill: each is there for the next run."""
+    request = request_of()
+    attempt = intend(journal, request)
+    assert journal.open_attempt("fake", request.key) == attempt
+    created = journal.created(attempt, "p1", None)
+    assert created
+    assert (created.state, created.prediction_id) == ("created", "p1")
+    journal.billed(created, Decimal("0.35"), "known", succeeded=True)
+    found = journal.open_attempt("fake", request.key)
+    assert found
+    assert (found.state, found.cost) == ("succeeded", Decimal("0.35"))
+    journal.ended(found, error="expired", message="gone")
+    assert journal.open_attempt("fake", request.key) is None
+    assert [each.state for each in journal.attempts("run1", "a")] == ["ended"]
+
+
+def test_a_prediction_belongs_to_one_attempt(journal: Journal) -> None:
+    first, second = intend(journal, request_of()), intend(journal, request_of(id="b", take=2))
+    assert journal.created(first, "p1", None)
+    assert journal.created(second, "p1", None) is None
+    assert journal.created(second, "p2", None)
+
+
+@pytest.mark.parametrize("workers", [8])
+def test_creates_of_two_processes_stay_within_the_budget(journal: Journal, journal_url: str, workers: int) -> None:
+    """Of twenty at once as many are made as the cap allows."""
+    journal.start_run("run1", job_id="job", **HERE)
+    journals = [journal, Journal(journal_url)]
+    requests = [request_of(id=f"s{number}", take=number + 1) for number in range(20)]
+    cap = 7 * requests[0].cost + Decimal("0.001")
+
+    def is_made(number: int) -> bool:
+        try:
+            intend(journals[number % 2], requests[number], max_cost=cap)
+        except BudgetError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(workers) as pool:
+        assert sum(pool.map(is_made, range(20))) == 7
+    journals[1].close()
+
+
+def test_a_clip_is_claimed_by_one_live_run(journal: Journal, journal_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two jobs at the same clip one is first; when it has not been heard of for long, the other may."""
+    for name in ("one", "two"):
+        journal.start_run(name, job_id=name, origin="fake", folder=name)
+    other, request = Journal(journal_url), request_of()
+
+    def is_first(name: str) -> bool:
+        try:
+            intend({"one": journal, "two": other}[name], request, name, folder=name)
+        except ClaimedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        firsts = list(pool.map(is_first, ("one", "two")))
+    assert sorted(firsts) == [False, True]
+    loser = "two" if firsts[0] else "one"
+    assert other.is_claimed(request.key, origin="fake", folder=loser)
+    assert not other.is_claimed(request.key, origin="elsewhere", folder=loser)
+    monkeypatch.setattr("videogen.journal.LEASE_S", 0.0)
+    assert not other.is_claimed(request.key, origin="fake", folder=loser)
+    other.close()
+
+
+def test_events_are_numbered_in_order(journal: Journal) -> None:
+    numbers = [journal.add_event("run1", "clip.progress", {"n": n, "text": "é€😀"}) for n in range(3)]
+    assert numbers == sorted(numbers)
+    assert [payload["n"] for _, _, payload in journal.events("run1", after=numbers[0])] == [1, 2]
+    assert journal.events("run1")[0][2]["text"] == "é€😀"
+
+
+def test_a_run_without_memory_is_known_once_it_has_ended(journal: Journal) -> None:
+    assert not journal.knows("here")
+    journal.start_run("run1", job_id="job", origin="fake", folder="here", recovering=True)
+    assert not journal.knows("here")
+    journal.end_run("run1", verdict="complete")
+    assert journal.knows("here")
+
+
+async def test_a_clip_is_made_once_and_then_reused(journal_url: str, tmp_path: Path) -> None:
+    """Its whole life through this journal, by two runs."""
+    provider = FakeProvider()
+
+    async def one_run(run_id: str) -> tuple[bool, Decimal]:
+        run: Run = replace(run_of(tmp_path, provider, run_id=run_id), journal=Journal(journal_url))
+        clip = await generate(request_of(), run, Slot(Slots(1)))
+        run.journal.close()
+        return clip.reused, clip.cost
+
+    assert await one_run("run1") == (False, Decimal("0.350"))
+    assert await one_run("run2") == (True, Decimal(0))
+    assert len(provider.created) == 1
+
+
+def test_a_newer_database_server_is_not_touched(postgresql: str) -> None:
+    """There is no file to set aside: a person upgrades videogen."""
+    url = postgresql.replace("postgresql://", "postgresql+psycopg://", 1)
+    Journal(url).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as db:
+        db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(UnreadableJournalError, match="newer videogen"):
+        Journal(url)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["postgresql://", "nonsense", "mysql+nodriver://x/y"])
+def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(SettingsError, match="VIDEOGEN_JOURNAL_URL"):
+        Journal(url)
