@@ -67,7 +67,7 @@ def test_a_prediction_belongs_to_one_attempt(journal: Journal) -> None:
 @pytest.mark.parametrize("workers", [8])
 def test_creates_of_two_processes_stay_within_the_budget(journal: Journal, journal_url: str, workers: int) -> None:
     """Of twenty at once as many are made as the cap allows."""
-    journal.start_run("run1", job_id="job", **HERE)
+    journal.start_run("run1", job_id="job", origin="fake", folder="here")
     journals = [journal, Journal(journal_url)]
     requests = [request_of(id=f"s{number}", take=number + 1) for number in range(20)]
     cap = 7 * requests[0].cost + Decimal("0.001")
