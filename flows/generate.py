@@ -56,7 +56,7 @@ async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
     async with opened(prepared) as session:
         clips = await asyncio.gather(*(session.clip(request, attempted) for request in session.plan.requests))
-        batch = session.finish(clips)
+        batch = await session.finish(clips)
     await publish(batch)
     return final_state(batch)
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,8 @@ class Options(BaseModel):
     """Make every clip anew, also those that were delivered before."""
     retry_failed: bool = False
     """Keep every clip of the last run, whatever the job says now, and make those it has not."""
+    rough_cut: bool = False
+    """Also write `rough_cut.mp4`."""
     folder: str = "."
     """Where the job's relative reference paths start."""
 
@@ -230,8 +234,8 @@ class Session:
 
         return Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.scene.id)))
 
-    def finish(self, clips: Sequence[Clip]) -> Batch:
-        """Judges the clips, writes `manifest.json` and closes the run in the journal."""
+    async def finish(self, clips: Sequence[Clip]) -> Batch:
+        """Judges the clips, writes `manifest.json`, closes the run in the journal, then writes the pictures of it."""
         job = self._prepared.job
         required = frozenset(scene.id for scene in job.scenes if scene.required)
         batch = Batch(
@@ -247,8 +251,32 @@ class Session:
         reached("before-manifest")
         self.run.store.put_text(batch.manifest(), "manifest.json")
         self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
-        self._events.emit(RunCompleted(batch=batch))
+        self._events.emit(RunCompleted(batch=batch, warnings=await self._write_pictures(batch)))
         return batch
+
+    async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
+        """Writes what a person looks at. Returns what could not be written and why: the verdict stands without it."""
+        from videogen import contact_sheet, rough_cut
+
+        job, store, stop = self._prepared.job, self.run.store, Event()
+        files, warnings = ["manifest.json"], []
+        writers: dict[str, Callable[[], None]] = {
+            contact_sheet.PICTURE: partial(contact_sheet.write_picture, batch, store)
+        }
+        if self._prepared.options.rough_cut:
+            writers[rough_cut.NAME] = partial(rough_cut.write, batch, store, stop=stop)
+        writers[contact_sheet.PAGE] = partial(contact_sheet.write_page, batch, job, store, files=files)
+        for name, write in writers.items():
+            try:
+                await self.run.decode(write)
+            except asyncio.CancelledError:
+                stop.set()  # a thread does not hear of it otherwise
+                raise
+            except Exception as exc:  # whatever it is, what was paid for is delivered
+                warnings.append(f"{name} was not written: {exc}")
+            else:
+                files.append(name)
+        return tuple(warnings)
 
 
 Attempted = Callable[[ClipRequest, Session, "Slot"], Awaitable[Clip | BaseException]]

@@ -60,6 +60,7 @@ def run(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     fresh: Annotated[bool, Parameter(negative="")] = False,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    rough_cut: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
@@ -91,6 +92,8 @@ def run(
         Make every clip anew, also those that were delivered before.
     retry_failed:
         Make only the clips that the last run of this job has not; the others stay, whatever the job file says now.
+    rough_cut:
+        Also write rough_cut.mp4: the clips in order, each cut to its target duration.
     json:
         Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
     """
@@ -111,6 +114,7 @@ def run(
         provider=provider,
         fresh=fresh,
         retry_failed=retry_failed,
+        rough_cut=rough_cut,
         folder=str(job.absolute().parent),
     )
     asked, document = read_job(job)

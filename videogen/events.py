@@ -76,9 +76,11 @@ class ClipFailed(ClipCompleted):
 class RunCompleted(_Event):
     type: Literal["run.completed"] = "run.completed"
     batch: Batch
+    warnings: tuple[str, ...] = ()
+    """What was left undone without harm to the verdict."""
 
     def payload(self) -> dict[str, Any]:
-        return self.batch.model_dump(mode="json", exclude={"clips"})
+        return {**self.batch.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
 
 
 ClipEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted

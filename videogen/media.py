@@ -8,12 +8,14 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from threading import Event
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 from videogen.errors import BadOutputError, StorageError
 
@@ -132,6 +134,48 @@ def conform(
             else:
                 _encode(container, stream, audio if keep_audio else None, target, picture)
     return True
+
+
+def join(
+    parts: Iterable[tuple[Path, float]], out: Path, *, size: tuple[int, int], fps: float, stop: Event | None = None
+) -> None:
+    """Write the first seconds of each of `parts` (file, seconds), one after the other and without sound, to `out`.
+
+    Each picture is cropped around its centre and scaled to `size` (width, height in pixels, made even), at `fps`. A
+    part that is shorter than its seconds is used whole; the parts end at the nearest frame, and rounding does not add
+    up. Another thread may set `stop` to give it up: then nothing is left under the name of `out`.
+
+    Raises:
+        BadOutputError: a part cannot be decoded.
+        StorageError: `out` cannot be written.
+    """
+    rate, frames, due = Fraction(fps).limit_denominator(1001), 0, 0.0
+    with _writing(out) as part, _muxing(part) as target:
+        encoder = _encoder(target, _Picture(size, _even(size), rate))
+        for path, seconds in parts:
+            due += seconds * rate
+            with closing(_cut(path, encoder.width, encoder.height, rate)) as cut:
+                for frame in islice(cut, round(due) - frames):
+                    if stop and stop.is_set():
+                        raise StorageError(f"{out}: given up")
+                    frame.pts, frame.time_base, frames = frames, 1 / rate, frames + 1
+                    target.mux(encoder.encode(frame))
+            due = min(due, frames + 0.5)
+        target.mux(encoder.encode(None))
+
+
+def _cut(path: Path, width: int, height: int, rate: Fraction) -> "Generator[VideoFrame]":
+    """The frames of a clip in another size and rate, as they are asked for."""
+    with _decoding(path), _open(path) as container:
+        stream = _video_stream(path, container)
+        stream.thread_type = "AUTO"
+        now = stream.codec_context.width, stream.codec_context.height
+        graph = _graph(stream, _Picture(_crop(now, (width, height), 0), (width, height), rate))
+        for frame in container.decode(stream):
+            graph.push(frame)
+            yield from _pulled(graph)
+        graph.push(None)
+        yield from _pulled(graph)
 
 
 # --- what the bytes say
@@ -511,12 +555,17 @@ def _graph(stream: "VideoStream", picture: _Picture) -> "Graph":
 
 
 def _drain(graph: "Graph", encoder: "VideoStream", target: "OutputContainer") -> None:
+    for frame in _pulled(graph):
+        target.mux(encoder.encode(frame))
+
+
+def _pulled(graph: "Graph") -> "Iterator[VideoFrame]":
     import av
 
     while True:
         try:
-            frame = graph.pull()
+            frame = cast("VideoFrame", graph.pull())
         except (av.error.BlockingIOError, av.error.EOFError):
             return
-        frame.pict_type = 0  # type: ignore[union-attr]  # the encoder chooses, not the source
-        target.mux(encoder.encode(frame))  # type: ignore[arg-type]
+        frame.pict_type = 0  # the encoder chooses, not the source
+        yield frame

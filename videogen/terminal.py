@@ -145,6 +145,8 @@ async def _call_flow(
             _say(console, f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
         lines.show(event, payload)
+        if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
+            _say(console, "cutting rough_cut.mp4 …")
 
     with handing_over(prepared, on_event):
         state = await generate(prepared.job, prepared.options, return_state=True)
@@ -208,6 +210,9 @@ class ProgressLines:
             self.running.pop(event.clip.scene_id, None)
             self._completed = payload["completed"]
             self._line(event.clip.scene_id, f"[{payload['completed']}/{payload['total']}] {_outcome(event)}")
+        elif isinstance(event, RunCompleted):
+            for warning in event.warnings:
+                self._say(f"warning: {warning}")
 
     def _beat(self) -> None:
         if self.running and time.monotonic() - self._said_at >= HEARTBEAT_S:
@@ -246,7 +251,7 @@ def _print_result(console: Console, batch: Batch, folder: Path) -> None:
         )
     console.print(table)
     _say(console, f"{batch.verdict.status}: {batch.verdict.reason}; ${batch.total_cost}, {_seconds(batch)}")
-    _say(console, f"clips and manifest.json are in {folder}")
+    _say(console, f"clips, manifest.json and index.html are in {folder}")
 
 
 def _seconds(batch: Batch) -> str:

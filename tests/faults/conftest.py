@@ -104,7 +104,8 @@ async def shot(session: Session, apart_s: float = 0.0) -> Batch:
         return await session.clip(request)
 
     requests = session.plan.requests
-    return session.finish(await asyncio.gather(*(later(number, request) for number, request in enumerate(requests))))
+    clips = await asyncio.gather(*(later(number, request) for number, request in enumerate(requests)))
+    return await session.finish(clips)
 
 
 def only(batch: Batch) -> Clip:

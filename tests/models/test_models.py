@@ -40,7 +40,7 @@ def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
 async def run(job: Job, folder: Path) -> Batch:
     """The job without Prefect."""
     async with opened(await prepare(job, Options(out=str(folder)))) as session:
-        return session.finish(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
+        return await session.finish(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
 
 
 @pytest.mark.parametrize(

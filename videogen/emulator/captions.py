@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
+FONT = Path(__file__).parents[1] / "fonts" / "DejaVuSans.ttf"
 """Covers Latin, Greek and Cyrillic; Pillow's own font lacks é, ß and ñ."""
 MAX_LINES = 3
 MAX_CHARACTERS = 400

@@ -1,0 +1,215 @@
+"""What a person looks at after a run: `index.html`, which plays the clips, and `contact_sheet.jpg`, a grid of posters.
+
+Both are made from the batch and the posters in the job's folder. Pillow and Jinja are imported when they are needed.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from videogen.clip import Batch, Clip
+from videogen.errors import StorageError
+from videogen.ports import Store
+from videogen.scene import Job
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
+
+PAGE, PICTURE = "index.html", "contact_sheet.jpg"
+EAGER_POSTERS = 24
+"""Posters that a browser loads at once; the others when they come near the window."""
+WIDTH_PX = 1600
+MAX_HEIGHT_PX = 6000
+
+_PAGES = Path(__file__).parent / "pages"
+_FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
+_FLAWS = {"black": "black from start to end", "frozen": "nothing moves from start to end"}
+_GROUND, _TILE, _INK, _SOFT, _RED = "#131416", "#26292d", "#ecedee", "#a2a7ae", "#ffa79f"
+
+
+def status(clip: Clip) -> str:
+    """`delivered`, `reused` or `failed`."""
+    return "failed" if clip.status == "failed" else "reused" if clip.reused else "delivered"
+
+
+# --- index.html
+
+
+def write_page(batch: Batch, job: Job, store: Store, *, files: Sequence[str] = ()) -> None:
+    """Writes `index.html`, which links to `files` beside it. Raises `StorageError`."""
+    store.put_text(page(batch, job, files=files), PAGE)
+
+
+def page(batch: Batch, job: Job, *, files: Sequence[str] = ()) -> str:
+    """The contact sheet as HTML: complete but for posters and clips, which it finds beside it in the job's folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {
+        "address": quote,
+        "flaw": lambda flaw: _FLAWS.get(flaw, flaw),
+        "money": money,
+        "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
+        "status": status,
+        "time": time,
+    }
+    style = (_PAGES / "style.css").read_text(encoding="utf-8") + _shape(batch.aspect_ratio)
+    script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
+    return environment.get_template("contact_sheet.html").render(
+        batch=batch,
+        prompts={scene.id: scene.prompt for scene in job.scenes},
+        files=files,
+        length=sum(clip.actual_duration or 0.0 for clip in batch.clips),
+        place="made by the emulator" if batch.provider == "local" else f"made at {batch.provider}",
+        eager=EAGER_POSTERS,
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704  # ours
+        script=Markup(script),  # noqa: S704
+    )
+
+
+def money(amount: Decimal) -> str:
+    """USD, with cents, and with as many decimals beyond as say something: `$0.35`, `$0.0125`."""
+    whole, _, decimals = f"{amount:f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
+def time(seconds: float) -> str:
+    """`7.3 s`, `2 min 5 s`, `1 h 12 min`."""
+    if seconds < 60:
+        return f"{round(seconds, 1):g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _shape(aspect_ratio: str) -> str:
+    width, height = _ratio(aspect_ratio)
+    card = "" if width > height else " --card: 15rem;"
+    return f"\n:root {{ --ratio: {width} / {height};{card} }}\n"
+
+
+def _ratio(aspect_ratio: str) -> tuple[int, int]:
+    width, _, height = aspect_ratio.partition(":")
+    return int(width), int(height)
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing from elsewhere, and no style or script but these two. A page read from disk has no `self`."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "img-src 'self' file:",
+            "media-src 'self' file:",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+# --- contact_sheet.jpg
+
+
+def write_picture(batch: Batch, store: Store) -> None:
+    """Writes `contact_sheet.jpg`. Raises `StorageError`."""
+    scratch = store.scratch(f"{PICTURE}.part")
+    try:
+        picture(batch, store).save(scratch, "JPEG", quality=88, optimize=True)
+    except OSError as exc:
+        raise StorageError(f"cannot write {PICTURE}: {exc.strerror or exc}") from exc
+    store.put(scratch, PICTURE)
+
+
+class Grid(NamedTuple):
+    """How the posters are laid out. All but `columns` in pixels."""
+
+    columns: int
+    cell: int
+    """Width of a poster and the gap beside it."""
+    gap: int
+    poster: tuple[int, int]
+    font: int
+    row: int
+    """Height of a poster, its caption, and the gap below."""
+    top: int
+    """Height of the line above the first row."""
+
+
+def grid(number: int, aspect_ratio: str) -> Grid:
+    """The largest posters with which `number` of them fit in 1600 by 6000 pixels."""
+    width, height = _ratio(aspect_ratio)
+    for columns in range(min(max(number, 2), 4), WIDTH_PX):
+        cell = WIDTH_PX // columns
+        gap, font = max(2, cell // 32), max(9, min(18, cell // 16))
+        poster = cell - gap, round((cell - gap) * height / width)
+        row = poster[1] + round(font * 1.9) + gap
+        top = 64
+        if top + -(-number // columns) * row <= MAX_HEIGHT_PX:
+            break
+    return Grid(columns, cell, gap, poster, font, row, top)
+
+
+def picture(batch: Batch, store: Store) -> "Image":
+    """All posters in a grid, each with its scene and length below; a clip that failed is a tile with its code."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    lay = grid(len(batch.clips), batch.aspect_ratio)
+    rows = -(-len(batch.clips) // lay.columns)
+    sheet = Image.new("RGB", (lay.columns * lay.cell + lay.gap, lay.top + rows * lay.row), _GROUND)
+    draw = ImageDraw.Draw(sheet)
+    title = f"{batch.job_id} · {batch.model} · {batch.verdict.reason}"
+    font = ImageFont.truetype(_FONT, 22)
+    draw.text((lay.gap, lay.top / 2), _fitted(title, font, sheet.width - 2 * lay.gap), _INK, font, anchor="lm")
+    font = ImageFont.truetype(_FONT, lay.font)
+    for index, clip in enumerate(batch.clips):
+        left = lay.gap + index % lay.columns * lay.cell
+        top = lay.top + index // lay.columns * lay.row
+        _draw_poster(sheet, clip, store, (left, top), lay.poster)
+        _draw_caption(draw, clip, font, (left, top + lay.poster[1] + lay.font), lay.poster[0])
+    return sheet
+
+
+def _draw_poster(sheet: "Image", clip: Clip, store: Store, at: tuple[int, int], size: tuple[int, int]) -> None:
+    from PIL import Image, ImageOps
+
+    sheet.paste(_TILE, (*at, at[0] + size[0], at[1] + size[1]))
+    if clip.poster_path is None:
+        return
+    try:
+        with Image.open(store.path(clip.poster_path)) as poster:
+            poster.draft("RGB", size)
+            small = ImageOps.contain(poster.convert("RGB"), size)
+    except OSError:
+        return  # an empty tile: one poster less is no reason for no sheet
+    sheet.paste(small, (at[0] + (size[0] - small.width) // 2, at[1] + (size[1] - small.height) // 2))
+
+
+def _draw_caption(draw: "ImageDraw", clip: Clip, font: "FreeTypeFont", at: tuple[int, int], width_px: int) -> None:
+    """The scene at the left and, while there is room, its length or the code of its failure at the right."""
+    note = clip.error.code if clip.error else f"{clip.actual_duration or 0:.1f} s"
+    note_px = font.getlength(f"  {note}")
+    if note_px < width_px / 2:
+        draw.text((at[0] + width_px, at[1]), note, _RED if clip.error else _SOFT, font, anchor="rm")
+        width_px -= round(note_px)
+    draw.text(at, _fitted(clip.scene_id, font, width_px), _INK, font, anchor="lm")
+
+
+def _fitted(text: str, font: "FreeTypeFont", width_px: float) -> str:
+    """`text`, cut to the width with an ellipsis."""
+    if font.getlength(text) <= width_px:
+        return text
+    while text and font.getlength(f"{text}…") > width_px:
+        text = text[:-1]
+    return f"{text}…"
