@@ -83,7 +83,7 @@ def money(amount: Decimal) -> str:
 
 def time(seconds: float) -> str:
     """`7.3 s`, `2 min 5 s`, `1 h 12 min`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{round(seconds, 1):g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

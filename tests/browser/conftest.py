@@ -1,0 +1,55 @@
+"""Chromium as Debian has it, and what a page does in it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+
+COMMANDS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass
+class Watched:
+    """What a page said and fetched while it was open."""
+
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    dialogs: list[str] = field(default_factory=list)
+
+    def dismiss(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests. It must be there: tests that skip themselves are never missed."""
+    command = next(filter(None, map(shutil.which, COMMANDS)), None)
+    if command is None:
+        pytest.fail("these tests drive Chromium, which is not installed: apt-get install chromium", pytrace=False)
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=command, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def tab(browser: Browser, watched: Watched) -> Iterator[Page]:
+    """An empty tab, 1440 px wide, whose errors, requests and dialogs are written down."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda line: watched.errors.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: watched.errors.append(str(error)))
+    page.on("request", lambda request: watched.requests.append(request.url))
+    page.on("dialog", watched.dismiss)
+    yield page
+    context.close()
