@@ -160,7 +160,8 @@ def join(
                         raise StorageError(f"{out}: given up")
                     frame.pts, frame.time_base, frames = frames, 1 / rate, frames + 1
                     target.mux(encoder.encode(frame))
-            due = min(due, frames + 0.5)
+            if frames < round(due):  # the clip was shorter: what it lacks is not owed
+                due = float(frames)
         target.mux(encoder.encode(None))
 
 

@@ -124,6 +124,20 @@ def test_a_second_run_creates_nothing(on_emulator: CommandLine, emulator: Emulat
     assert again.manifest["total_cost"] == "0"
 
 
+def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
+    """Beside the pages that every run leaves, which link to it; what cannot be written is said in a line."""
+    job, folder = on_emulator.job(*scenes(1, target_duration=1.5)), on_emulator.folder / "out" / "film"
+    done = on_emulator.run(job, "--rough-cut")
+    assert (done.code, check(folder / "rough_cut.mp4").duration) == (0, 1.5)
+    assert "cutting rough_cut.mp4" in done.out
+    assert 'href="rough_cut.mp4"' in (folder / "index.html").read_text()
+    (folder / "index.html").unlink()
+    (folder / "index.html" / "in the way").mkdir(parents=True)
+    again = on_emulator.run(job)
+    assert again.code == 0
+    assert "warning: index.html was not written: cannot write index.html" in again.out
+
+
 def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulator) -> None:
     """On demand only."""
     job = on_emulator.job(*scenes(1))
@@ -210,7 +224,7 @@ def test_help_and_dry_run_import_neither_prefect_nor_pyav(flag: str, on_emulator
     assert done.code == 0
     imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert "videogen.cli" in imported
-    assert not imported & {"prefect", "av", "replicate", "fastapi"}
+    assert not imported & {"prefect", "av", "replicate", "fastapi", "jinja2"}
 
 
 def test_a_job_that_is_running_is_not_run_twice(on_emulator: CommandLine, emulator: Emulator) -> None:
