@@ -24,9 +24,9 @@ class Watched:
         dialog.dismiss()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, so async tests of other modules cannot
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests. It must be there: tests that skip themselves are never missed."""
+    """Chromium for the tests of a module. It must be there: tests that skip themselves are never missed."""
     command = next(filter(None, map(shutil.which, COMMANDS)), None)
     if command is None:
         pytest.fail("these tests drive Chromium, which is not installed: apt-get install chromium", pytrace=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.conftest import Stage, clip_of, job_of
+from tests.faults.conftest import Stage, job_of
 from videogen.bootstrap import Listener, handing_over, opened, prepare
 from videogen.clip import Batch
 from videogen.events import RunCompleted
@@ -20,7 +20,7 @@ async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[Batch, RunCompleted]:
     prepared = await prepare(job_of("a", "b"), stage.options.model_copy(update={"rough_cut": rough_cut}))
     with handing_over(prepared, listener):
         async with opened(prepared) as session:
-            batch = await session.finish([await clip_of(request, session) for request in session.plan.requests])
+            batch = await session.finish([await session.clip(request) for request in session.plan.requests])
     (end,) = events
     return batch, end
 

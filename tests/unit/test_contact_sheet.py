@@ -41,15 +41,15 @@ class Page(HTMLParser):
 
 
 def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
-    """Prompt, model, the three lengths, attempts, cost and warnings; verdict and totals above."""
+    """Prompt, the model that made it, the three lengths, attempts, cost and warnings; verdict and totals above."""
     job, store = job_of({"prompt": "Dawn over a harbour", "target_duration": 4.5}), FileStore(tmp_path)
-    clip = deliver(store, job.scenes[0], small_clip(5), attempts=2, warnings=("frozen",))
+    clip = deliver(store, job.scenes[0], small_clip(5), attempts=2, warnings=("frozen",), model="hailuo-2.3")
     shown = Page(page(batch_of(job, [clip]), job)).text
     assert "film kling-v2.5-turbo · 16:9 · made at api.replicate.com · run run1" in shown
     assert "complete all 1 clips delivered clips 1 of 1 length 5 s cost $0.35 time 2 min 5 s" in shown
     assert "s0 delivered Dawn over a harbour nothing moves from start to end" in shown
     assert "target 4.5 s requested 5 s actual 5 s attempts 2 cost $0.35 time 7.3 s" in shown
-    assert "model kling-v2.5-turbo · 128×72 · 8 fps" in shown
+    assert "model hailuo-2.3 · 128×72 · 8 fps" in shown
 
 
 def test_posters_clips_and_files_are_found_beside_the_page(tmp_path: Path) -> None:
