@@ -3,18 +3,24 @@
 import html
 import re
 
+from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.clip import Batch, Clip
 
 
 async def publish(batch: Batch) -> None:
-    """Records verdict and clips under keys of the job, so that its runs can be compared over time."""
+    """Records verdict and clips under keys of the job, so that its runs can be compared over time.
+
+    Where Prefect does not take them the run goes without: its clips are delivered.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", batch.job_id.lower()).strip("-") or "job"
-    await acreate_markdown_artifact(
-        key=f"{slug}-verdict", markdown=verdict_markdown(batch), description=batch.verdict.reason
-    )
-    await acreate_table_artifact(key=f"{slug}-clips", table=clip_rows(batch), description=f"Clips of {batch.job_id}")
+    markdown, rows, of_job = verdict_markdown(batch), clip_rows(batch), f"Clips of {batch.job_id}"
+    try:
+        await acreate_markdown_artifact(key=f"{slug}-verdict", markdown=markdown, description=batch.verdict.reason)
+        await acreate_table_artifact(key=f"{slug}-clips", table=rows, description=of_job)
+    except Exception as exc:
+        get_run_logger().warning("the artifacts of this run could not be published: %s", exc)
 
 
 def verdict_markdown(batch: Batch) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -103,11 +103,15 @@ async def _run(job: Job, options: Options, as_json: bool, interruption: "Interru
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
     interruption.watch(asyncio.current_task(), lines)
-    batch = await _call_flow(prepared, console, lines, interruption)
+    batch, unheard = await _call_flow(prepared, console, lines, interruption)
     if as_json:
         print(batch.manifest(), end="")
     else:
         _print_result(console, batch, prepared.folder)
+    if unheard:
+        _say(console, f"Prefect did not hear how this run ended: {unheard}; the manifest and the journal are complete")
+        if not _has_own_server():
+            _leave(_exit_code(batch))  # else its client would try to deliver what it has, 7 s for each event
     return _exit_code(batch)
 
 
@@ -127,11 +131,11 @@ async def _check_account(prepared: Prepared) -> None:
 
 async def _call_flow(
     prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption"
-) -> Batch:
+) -> tuple[Batch, str]:
+    """What came of the run, and why Prefect does not know it; empty when it does."""
     _set_up_prefect()
     began = time.monotonic()
-    own_server = not os.environ.get("PREFECT_API_URL")
-    if own_server:
+    if _has_own_server():
         _say(console, "starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
     from flows.generate import generate
     from flows.history import recorded
@@ -148,18 +152,20 @@ async def _call_flow(
         if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
             _say(console, "cutting rough_cut.mp4 …")
 
-    with handing_over(prepared, on_event):
-        state = await generate(prepared.job, prepared.options, return_state=True)
-    task_runs = len(prepared.plan.requests)
-    if (
-        batches
-        and own_server
-        and not await recorded(state.state_details.flow_run_id, task_runs, within_s=5 + task_runs / 10)
-    ):
-        _say(console, "Prefect has not recorded every task run; the manifest and the journal are complete")
+    try:
+        with handing_over(prepared, on_event):
+            state = await generate(prepared.job, prepared.options, return_state=True)
+        of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests)
+        if batches and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
+            return batches[0], "not every task run was recorded in time"
+    except Exception as exc:  # what the flow raises is in its state: this is Prefect's own
+        reason = str(exc) or type(exc).__name__
+        if not batches:
+            raise VideogenError(f"Prefect cannot be used: {reason}") from exc
+        return batches[0], reason
     if not batches:
         raise await _reason(state)
-    return batches[0]
+    return batches[0], ""
 
 
 async def _reason(state: Any) -> Exception:
@@ -168,13 +174,21 @@ async def _reason(state: Any) -> Exception:
     return error if isinstance(error, Exception) else VideogenError(state.message or f"the flow run is {state.name}")
 
 
+def _has_own_server() -> bool:
+    """Whether Prefect's server is one that it starts for this run."""
+    return not os.environ.get("PREFECT_API_URL")
+
+
 def _set_up_prefect() -> None:
     """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
     for name, value in {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: a restart is waited for, a server that is gone is left
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(name, value)
@@ -294,8 +308,14 @@ class Interruption:
         running = self._lines.running.values() if self._lines else ()
         for prediction_id in running:
             print(f"may still be running: prediction {prediction_id}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(self.exit_code)
+        _leave(self.exit_code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without waiting for anything."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 # -- models -----------------------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import pytest
 
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, pour, reset, stall, unused_url
+from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
 from videogen.media import check
 
-TOKEN = "r8_canaryCanaryCanary"
 CLIP = bytes(range(256)) * 4096  # 1 MiB
 IMPATIENT = Limits(stalled_s=0.3)
 UNUSED = Limits(call_s=0.001, answer_bytes=1)

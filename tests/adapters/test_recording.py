@@ -14,9 +14,9 @@ from tests.adapters import test_cassettes
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Loopback, answer
 from tests.adapters.recording import CASSETTES, CLIP_BYTES, Wire, unplayed
+from tests.tokens import TOKEN
 from videogen.adapters.replicate import DEFAULT_BASE_URL
 
-TOKEN = "r8_canaryCanaryCanary"
 REPLAY = Wire(DEFAULT_BASE_URL, "r8_not_a_real_one")
 PREDICTION = {"id": "p1", "status": "starting"}
 

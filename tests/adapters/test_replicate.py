@@ -14,6 +14,7 @@ import pytest
 
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, drip, reset, stall, unused_url
+from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.errors import (
@@ -28,7 +29,6 @@ from videogen.errors import (
 )
 from videogen.ports import Prediction
 
-TOKEN = "r8_canaryCanaryCanary"
 MODEL = "kwaivgi/kling-v2.5-turbo-pro"
 VERSION = "5b14e2c2c648efecc8d36c6353576552f8a124e690587212f8e8bb17ecda3d8c"
 INPUT = {"prompt": "A lighthouse", "duration": 5}

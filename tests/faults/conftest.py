@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.flows.conftest import CommandLine
+from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.calls import Calls
@@ -19,7 +21,8 @@ from videogen.clip import Batch, Clip, ClipRequest
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.scene import Job
 
-TOKEN = "r8_" + "canary" * 6
+REGISTRY = Path(__file__).with_name("models.toml")
+"""With the model `quick`, and some that do not work."""
 PRICE = Decimal("0.06")
 """Of one clip of the model `quick`, in USD."""
 PROMPT = "A lighthouse at dusk"
@@ -37,6 +40,8 @@ class Stage:
     """Where rendered clips are kept for all tests."""
     setenv: Callable[[str, str], None]
     stack: ExitStack
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of commands that are started."""
     emulator: Emulator = field(init=False)
     _open: AbstractContextManager[Emulator] = field(init=False)
 
@@ -48,6 +53,7 @@ class Stage:
         self._open = running(EmulatorSettings(**given))
         self.emulator = self.stack.enter_context(self._open)
         self.setenv("REPLICATE_BASE_URL", self.emulator.url)
+        self.environment["REPLICATE_BASE_URL"] = self.emulator.url
         return self.emulator
 
     def stop(self) -> None:
@@ -129,6 +135,18 @@ def stage(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
+def command(stage: Stage, prefect_api: str) -> CommandLine:
+    """The command line in the stage's folder, with a token, the quick model and the test run's Prefect server."""
+    stage.environment |= {
+        "PREFECT_API_URL": prefect_api,
+        "PREFECT_HOME": str(stage.folder / "prefect"),
+        "REPLICATE_API_TOKEN": TOKEN,
+        "VIDEOGEN_REGISTRY": str(REGISTRY),
+    }
+    return CommandLine(stage.folder, stage.environment)
+
+
+@pytest.fixture
 def defaults(monkeypatch: pytest.MonkeyPatch) -> Change:
     """Changes keyword defaults of a function, so that no test needs to wait as long as a user would."""
 
@@ -145,7 +163,7 @@ def defaults(monkeypatch: pytest.MonkeyPatch) -> Change:
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch, defaults: Change) -> None:
     """A token, the quick model, and hundredths of a second where a user waits seconds."""
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
-    monkeypatch.setenv("VIDEOGEN_REGISTRY", str(Path(__file__).with_name("models.toml")))
+    monkeypatch.setenv("VIDEOGEN_REGISTRY", str(REGISTRY))
     defaults(Calls.__init__, backoff_s=0.01)
     defaults(ReplicateProvider.__init__, limits=Limits(stalled_s=0.5, call_s=1.5))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import PROMPT, TOKEN, Change, Stage, code, job_of, only, shot
+from tests.faults.conftest import PROMPT, Change, Stage, code, job_of, only, shot
+from tests.tokens import TOKEN
 from videogen.adapters.replicate import ReplicateProvider
 from videogen.bootstrap import opened, prepare
 from videogen.calls import Calls

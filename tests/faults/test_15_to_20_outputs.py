@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
+from tests.tokens import TOKEN
 from videogen.adapters.files import FileStore
 from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.errors import StorageError
@@ -197,7 +198,7 @@ async def test_23_where_there_is_no_room_for_a_clip_a_later_run_only_downloads(
     assert "No space left on device" in clip.error.message
     assert not list(stage.job_folder.glob(".scratch/*"))
     monkeypatch.undo()
-    monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_" + "t" * 37)
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", stage.emulator.url)
     monkeypatch.setenv("VIDEOGEN_REGISTRY", str(Path(__file__).with_name("models.toml")))
     assert only(await stage.shoot()).status == "success"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, running
 
 COMMAND = [sys.executable, "-m", "flows.generate"]
@@ -44,6 +45,11 @@ class CommandLine:
         path = self.folder / "film.json"
         path.write_text(json.dumps({"scenes": scenes, **fields}), encoding="utf-8")
         return path
+
+    def quick_job(self, clips: int) -> Path:
+        """Clips of two seconds of the registry that the fault tests have."""
+        scenes = ({"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(clips))
+        return self.job(*scenes, model="quick")
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         ours = ("REPLICATE_", "VIDEO", "PREFECT_")
@@ -84,5 +90,5 @@ def emulator() -> Iterator[Emulator]:
 @pytest.fixture
 def on_emulator(command: CommandLine, emulator: Emulator) -> CommandLine:
     """The command line as for Replicate, with the emulator at its address."""
-    command.environment |= {"REPLICATE_API_TOKEN": "r8_" + "t" * 37, "REPLICATE_BASE_URL": emulator.url}
+    command.environment |= {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": emulator.url}
     return command

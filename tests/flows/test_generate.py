@@ -225,16 +225,3 @@ def test_help_and_dry_run_import_neither_prefect_nor_pyav(flag: str, on_emulator
     imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert "videogen.cli" in imported
     assert not imported & {"prefect", "av", "replicate", "fastapi", "jinja2"}
-
-
-def test_a_job_that_is_running_is_not_run_twice(on_emulator: CommandLine, emulator: Emulator) -> None:
-    """The second run names the holder and leaves."""
-    job = on_emulator.job(*scenes(5))
-    first = on_emulator.start(job)
-    wait_for(emulator, "creates", 1)
-    second = on_emulator.run(job)
-    assert second.code != 0
-    assert f"process {first.pid} on" in second.err
-    first.communicate(timeout=60)
-    assert first.returncode == 0
-    assert emulator.ledger()["creates"] == 5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tokens import TOKEN
 from videogen.bootstrap import Options, opened, prepare
 from videogen.clip import Batch
 from videogen.emulator import Emulator, EmulatorSettings, running
@@ -33,7 +34,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(autouse=True)
 def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_" + "t" * 37)
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", emulator.url)
 
 

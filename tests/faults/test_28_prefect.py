@@ -1,0 +1,99 @@
+"""Prefect's server ends while a run goes on. One server of this module's own: two tests kill it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import free_port, prefect_server
+from tests.faults.conftest import Stage
+from tests.faults.test_26_two_runs import wait_for_creates
+from tests.flows.conftest import CommandLine
+
+
+@dataclass
+class Server:
+    """A Prefect server that can be killed, and started again at the same address with what it knew."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        self.api, self._process = self.stack.enter_context(prefect_server(self.home, self.port))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def flow_run(self) -> dict[str, Any]:
+        (run,) = httpx.post(f"{self.api}/flow_runs/filter", json={}, trust_env=False).json()
+        return dict(run)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect-of-28"))
+    with server.stack:
+        server.start()
+        yield server
+
+
+def manifest(command: CommandLine) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((command.folder / "out" / "film" / "manifest.json").read_text())
+    return data
+
+
+def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
+    stage: Stage, command: CommandLine, server: Server
+) -> None:
+    """Down while the clips are made, and back before they are: its run is completed, with its artifacts."""
+    command.environment["PREFECT_API_URL"] = server.api
+    stage.emulate(latency_s=(9.0, 9.0))
+    process = command.start(command.quick_job(2))
+    wait_for_creates(stage, 2)
+    server.kill()
+    server.start()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "did not hear" not in out
+    assert manifest(command)["verdict"]["status"] == "complete"
+    assert server.flow_run()["state"]["name"] == "Completed"
+    artifacts = httpx.post(f"{server.api}/artifacts/filter", json={}, trust_env=False).json()
+    assert {artifact["key"] for artifact in artifacts} == {"film-verdict", "film-clips"}
+    stage.books(creates=2, billed=2)
+
+
+def test_28_a_run_whose_prefect_server_is_gone_ends_as_its_clips_did(
+    stage: Stage, command: CommandLine, server: Server
+) -> None:
+    """The exit code is the verdict's, manifest and journal are complete, and the last line says what is not."""
+    command.environment |= {"PREFECT_API_URL": server.api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    stage.emulate('do = "fail"\nerror = "flagged as sensitive"', latency_s=(2.0, 2.0))
+    process = command.start(command.quick_job(2))
+    wait_for_creates(stage, 2)
+    server.kill()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+    assert "Prefect did not hear how this run ended: " in out.splitlines()[-1]
+    assert manifest(command)["successful_clips"] == 1
+    again = command.run(command.folder / "film.json", "--dry-run", "--json").manifest
+    assert [row["reused"] for row in again["scenes"]].count(True) == 1
+    stage.books(creates=2, billed=1)
+
+
+def test_28_a_prefect_server_that_is_not_there_is_said_before_anything_is_created(
+    stage: Stage, command: CommandLine
+) -> None:
+    """In one line."""
+    command.environment["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
+    stage.emulate()
+    done = command.run(command.quick_job(2))
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert "error: Prefect cannot be used: " in done.err
+    stage.books(creates=0, billed=0)
