@@ -1,6 +1,8 @@
 """TOML and JSON files, read once; on an error, where in the file each value stands."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 MAX_SIZE_BYTES = 8 * 1024 * 1024
+MAX_VALUES = 100_000
+MAX_DEPTH = 64
+MAX_KEY_PARTS = 6
 MAX_PROBLEMS = 50
 
 Loc = tuple[str | int, ...]
 Places = dict[Loc, tuple[int, int]]
-"""Line and column, from 1, of what is written down."""
+"""Row and column, in bytes and from 0, of what is written down."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,7 +48,7 @@ class Document:
     def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
         """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
         places = _places(self)
-        by_place = sorted(problems, key=lambda problem: places.get(_written(places, problem[0])[0], (1, 1)))
+        by_place = sorted(problems, key=lambda problem: places.get(_written(places, problem[0])[0], (0, 0)))
         shown = [self._problem(places, loc, text) for loc, text in by_place[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} problems more", position=self.path.name))
@@ -65,22 +70,30 @@ class Document:
         if (0,) in places and loc[:1] == ("scenes",):  # the upstream list of clip prompts has no name for itself
             loc = loc[1:]
         found, loc = _written(places, loc)
-        line, column = places.get(found, (1, 1))
-        return Problem(message, where=dotted(loc), position=f"{self.path.name}:{line}:{column}")
+        row, column_bytes = places.get(found, (0, 0))
+        line = self.text.split("\n", row + 1)[row].encode()
+        column = len(line[:column_bytes].decode(errors="replace")) + 1
+        return Problem(message, where=dotted(loc), position=f"{self.path.name}:{row + 1}:{column}")
 
 
 def read_document(path: Path) -> Document:
     """The TOML or (by its suffix) JSON file at `path`.
 
     Raises:
-        ValidationError: it cannot be read, is larger than 8 MiB, not UTF-8, or not well-formed.
+        ValidationError: it cannot be read, is larger than 8 MiB, not UTF-8, not well-formed, has more values or is
+            nested deeper than any job.
     """
     text = _read_text(path)
+    _check_size(path.name, text)
     load = _load_json if path.suffix.lower() == ".json" else _load_toml
     try:
-        data = load(path.name, text)
+        data = load(path, text)
     except RecursionError:
-        raise ValidationError([Problem("nested too deeply", position=path.name)]) from None
+        raise _too_deep(path.name, text) from None
+    except ValueError as exc:  # Python reads no integer of more than 4300 digits
+        raise _refused(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
+    if _depth(data) > MAX_DEPTH:
+        raise _too_deep(path.name, text)
     return Document(path, text, data)
 
 
@@ -109,30 +122,87 @@ def _read_text(path: Path) -> str:
         raise refuse(f"cannot be read: {exc}") from None
 
 
-def _load_toml(name: str, text: str) -> Any:
+_LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
+_LONE_SURROGATE = re.compile(r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+_STRING = re.compile(r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?""")
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}")
+
+
+def _masked(text: str) -> str:
+    """The text with every string in it as a word of the same length."""
+    return _STRING.sub(lambda found: "x" * len(found.group()), text)
+
+
+def _check_size(name: str, text: str) -> None:
+    """Raises where reading it would take minutes; each value but the first has a `,`, a `=` or a `[` before it."""
+    masked = _masked(text)
+    if sum(map(masked.count, ",=[")) > MAX_VALUES:
+        raise _refused(name, text, None, f"more than {MAX_VALUES:,} values")
+    if found := _LONG_KEY.search(masked):
+        raise _refused(name, text, found, "nested too deeply")
+
+
+def _depth(data: Any) -> int:
+    """How many tables and arrays are around the innermost value, counted no further than needed."""
+    level = [data]
+    for depth in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+        if not level:
+            return depth
+    return MAX_DEPTH + 1
+
+
+def _too_deep(name: str, text: str) -> ValidationError:
+    depth, found = 0, None
+    for found in re.finditer(r"[\[\]{}]", _masked(text)):
+        depth += 1 if found.group() in "[{" else -1
+        if depth > MAX_DEPTH:
+            break
+    return _refused(name, text, found, "nested too deeply")
+
+
+def _refused(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
+    start = where.start() if where else 0
+    line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    return ValidationError([Problem(message, position=f"{name}:{line}:{column}")])
+
+
+def _load_toml(path: Path, text: str) -> Any:
     import tomli
 
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
-        position = f"{name}:{exc.lineno}:{exc.colno}"
+        position = f"{path.name}:{exc.lineno}:{exc.colno}"
         raise ValidationError([Problem(f"not valid TOML: {exc.msg}", position=position)]) from None
 
 
-def _load_json(name: str, text: str) -> Any:
+def _load_json(path: Path, text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValidationError([Problem(f"key {twice!r} is there twice", position=name)])
+        if len(found) < len(pairs):  # JSON lets the last one win: more likely than not it is a mistake
+            raise _twice(Document(path, text, None))
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        data = json.loads(text, object_pairs_hook=unique)
+        if _LONE_SURROGATE.search(text):
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
+    except UnicodeEncodeError:
+        raise _refused(path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character") from None
     except json.JSONDecodeError as exc:
-        position = f"{name}:{exc.lineno}:{exc.colno}"
+        position = f"{path.name}:{exc.lineno}:{exc.colno}"
         raise ValidationError([Problem(f"not valid JSON: {exc.msg}", position=position)]) from None
+
+
+def _twice(document: Document) -> ValidationError:
+    counts = Counter(loc for loc, _ in _walked(document))
+    return document.error([(loc, "is there twice") for loc, count in counts.items() if count > 1])
 
 
 def message(entry: "ErrorDetails") -> str:
@@ -164,7 +234,11 @@ def _written(places: Places, loc: Loc) -> tuple[Loc, Loc]:
 
 
 def _places(document: Document) -> Places:
-    """Line and column of every key and array element of the document."""
+    """Where every key and array element of the document stands; of one that is there twice, the first."""
+    return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walked(document)))}
+
+
+def _walked(document: Document) -> Iterator[tuple[Loc, "Node"]]:
     from tree_sitter import Language, Parser
 
     if document.path.suffix.lower() == ".json":
@@ -172,14 +246,7 @@ def _places(document: Document) -> Places:
     else:
         import tree_sitter_toml as grammar  # type: ignore[no-redef]
     root = Parser(Language(grammar.language())).parse(document.text.encode()).root_node
-    walk = _walk_json if document.path.suffix.lower() == ".json" else _walk_toml
-    lines = document.text.split("\n")
-
-    def characters(node: "Node") -> tuple[int, int]:
-        row, column_bytes = node.start_point
-        return row + 1, len(lines[row].encode()[:column_bytes].decode(errors="replace")) + 1
-
-    return {loc: characters(node) for loc, node in reversed(list(walk(root)))}
+    return (_walk_json if document.path.suffix.lower() == ".json" else _walk_toml)(root)
 
 
 def _walk_toml(root: "Node") -> Iterator[tuple[Loc, "Node"]]:

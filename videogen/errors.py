@@ -67,7 +67,13 @@ class Problem:
     """`file:line:column` where known, `file` otherwise; empty for what has no file."""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.position, self.where, self.message) if part)
+        parts = (self.position, self.where, self.message)
+        return ": ".join(printable(part) for part in parts if part)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey instead of show written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class ValidationError(InvalidError):

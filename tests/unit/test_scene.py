@@ -88,8 +88,8 @@ def test_a_wrong_job_says_where_and_what(text: str, message: str, tmp_path: Path
     ("text", "message"),
     [
         pytest.param('{"scenes": [1', "film.json:1:14: not valid JSON", id="cut"),
-        pytest.param('{"scenes": 1, "scenes": 2}', "key 'scenes' is there twice", id="twice"),
-        pytest.param("[" * 50_000, "nested too deeply", id="deep"),
+        pytest.param('{"scenes": 1, "scenes": 2}', "film.json:1:2: scenes: is there twice", id="twice"),
+        pytest.param("[" * 50_000, "film.json:1:65: nested too deeply", id="deep"),
         pytest.param('[{"prompt": ""}, 1]', "film.json:1:18: 1: input should be", id="list-of-numbers"),
         pytest.param('[\n {"prompt": "", "duration": 5}]', "film.json:2:3: 0.prompt", id="upstream-position"),
         pytest.param("3", "film.json:1:1", id="number"),
