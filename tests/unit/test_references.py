@@ -8,11 +8,9 @@ import itertools
 import os
 import random
 import re
-import socket
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tests.canary import Canary, canary_with
 from videogen import references
 from videogen.errors import ValidationError
 from videogen.references import (
@@ -35,6 +34,43 @@ from videogen.references import (
 )
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 170, 60), (30, 60, 200), (120, 120, 120)
+PRIVATE_HOSTS = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0177.0.0.1",
+    "localhost",
+    "LOCALHOST.",
+    "0.0.0.0",
+    "0",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "①②⑦.⓪.⓪.①",
+    "10.0.0.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "192.168.1.1",
+    "[fe80::1]",
+    "[fd00::1]",
+    "224.0.0.1",
+    "255.255.255.255",
+]
+NOT_FETCHED = [
+    "file:///etc/passwd",
+    "file://localhost/etc/passwd",
+    "FILE:/etc/passwd",
+    "ftp://pictures.example/keeper.png",
+    "gopher://pictures.example/",
+    "http://pictures.example/keeper.png",
+    "unix:/run/docker.sock",
+    "javascript:alert(1)",
+]
 PUBLIC = "93.184.215.14"
 URL = "https://pictures.example/keeper.png"
 
@@ -120,107 +156,28 @@ class Names:
 
 
 @pytest.fixture
-def canary() -> Iterator[Callable[[], int]]:
-    """A port on this machine, IPv4 and IPv6, that counts whoever connects to it; the call gives the count."""
-    hits: list[object] = []
-    four = socket.create_server(("127.0.0.1", 0))
-    port = four.getsockname()[1]
-    listeners = [four]
-    if socket.has_ipv6:
-        with suppress(OSError):
-            listeners.append(socket.create_server(("::1", port), family=socket.AF_INET6))
-
-    def listen(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, peer = listener.accept()
-            except OSError:
-                return
-            hits.append(peer)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(PNG) + PNG)
-            connection.shutdown(socket.SHUT_WR)
-            connection.recv(65536)
-            connection.close()
-
-    threads = [threading.Thread(target=listen, args=(listener,), daemon=True) for listener in listeners]
-    for thread in threads:
-        thread.start()
-
-    def count() -> int:
-        return len(hits)
-
-    count.port = port  # type: ignore[attr-defined]
-    yield count
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-    for thread in threads:
-        thread.join(5)
+def canary() -> Iterator[Canary]:
+    """A port on this machine that counts whoever connects to it."""
+    with canary_with(PNG) as canary:
+        yield canary
 
 
-def port_of(canary: Callable[[], int]) -> int:
-    port = canary.port  # type: ignore[attr-defined]
-    assert isinstance(port, int)
-    return port
-
-
-async def test_the_canary_would_notice(canary: Callable[[], int]) -> None:
+async def test_the_canary_would_notice(canary: Canary) -> None:
     """With leave to go inside, the same fetch arrives: the zeros below mean something."""
-    reference = await load(f"http://127.0.0.1:{port_of(canary)}/", allow_private=True)
+    reference = await load(f"http://127.0.0.1:{canary.port}/", allow_private=True)
     assert (reference.width, reference.height, reference.url) == (40, 20, None)
-    assert canary() == 1
+    assert canary.hits == 1
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1",
-        "127.1",
-        "2130706433",
-        "0x7f.1",
-        "0177.0.0.1",
-        "localhost",
-        "LOCALHOST.",
-        "0.0.0.0",
-        "0",
-        "[::1]",
-        "[::]",
-        "[::ffff:127.0.0.1]",
-        "[::ffff:7f00:1]",
-        "[::127.0.0.1]",
-        "[64:ff9b::7f00:1]",
-        "[2002:7f00:1::]",
-        "①②⑦.⓪.⓪.①",
-        "10.0.0.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "192.168.1.1",
-        "[fe80::1]",
-        "[fd00::1]",
-        "224.0.0.1",
-        "255.255.255.255",
-    ],
-)
-async def test_no_spelling_of_a_private_address_is_connected_to(canary: Callable[[], int], host: str) -> None:
+@pytest.mark.parametrize("host", PRIVATE_HOSTS)
+async def test_no_spelling_of_a_private_address_is_connected_to(canary: Canary, host: str) -> None:
     """Whatever a host is called, it is its addresses that count, and they are looked at before connecting."""
-    message = await refused(f"https://{host}:{port_of(canary)}/keeper.png")
+    message = await refused(f"https://{host}:{canary.port}/keeper.png")
     assert re.search(r"not a public address|not a valid URL|is not known", message)
-    assert canary() == 0
+    assert canary.hits == 0
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "file:///etc/passwd",
-        "file://localhost/etc/passwd",
-        "FILE:/etc/passwd",
-        "ftp://pictures.example/keeper.png",
-        "gopher://pictures.example/",
-        "http://pictures.example/keeper.png",
-        "unix:/run/docker.sock",
-        "javascript:alert(1)",
-    ],
-)
+@pytest.mark.parametrize("source", NOT_FETCHED)
 async def test_only_https_is_fetched(source: str) -> None:
     """Every other scheme is refused by its name, and nothing is looked up."""
     web, names = Web(), Names([PUBLIC])
@@ -229,12 +186,12 @@ async def test_only_https_is_fetched(source: str) -> None:
     assert (web.asked, names.asked) == ([], [])
 
 
-async def test_one_private_address_among_public_ones_is_enough(canary: Callable[[], int]) -> None:
+async def test_one_private_address_among_public_ones_is_enough(canary: Canary) -> None:
     """The connection might choose that one."""
     web = Web()
     message = await refused(URL, resolve=Names([PUBLIC, "127.0.0.1"]), transport=web.transport())
     assert "127.0.0.1, not a public address" in message
-    assert (web.asked, canary()) == ([], 0)
+    assert (web.asked, canary.hits) == ([], 0)
 
 
 async def test_a_name_cannot_change_its_mind_after_the_check() -> None:
@@ -249,15 +206,15 @@ async def test_a_name_cannot_change_its_mind_after_the_check() -> None:
     assert reference.url == URL
 
 
-async def test_a_redirect_is_checked_like_a_first_request(canary: Callable[[], int]) -> None:
+async def test_a_redirect_is_checked_like_a_first_request(canary: Canary) -> None:
     """A public host cannot send us to a private one."""
-    web = Web(httpx.Response(302, headers={"Location": f"https://127.0.0.1:{port_of(canary)}/"}))
+    web = Web(httpx.Response(302, headers={"Location": f"https://127.0.0.1:{canary.port}/"}))
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         return [PUBLIC] if host == "pictures.example" else ["127.0.0.1"]
 
     assert "not a public address" in await refused(URL, resolve=resolve, transport=web.transport())
-    assert (len(web.asked), canary()) == (1, 0)
+    assert (len(web.asked), canary.hits) == (1, 0)
 
 
 @pytest.mark.parametrize("target", ["http://pictures.example/", "file:///etc/passwd", "ftp://pictures.example/"])
@@ -295,14 +252,12 @@ def test_what_is_public() -> None:
     assert [address for address in private if is_public(address)] == []
 
 
-async def test_proxies_of_the_environment_are_not_used(
-    canary: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_proxies_of_the_environment_are_not_used(canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy would connect for us, to addresses nobody checked."""
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    await load(f"http://127.0.0.1:{port_of(canary)}/", allow_private=True)
-    assert canary() == 1
+    await load(f"http://127.0.0.1:{canary.port}/", allow_private=True)
+    assert canary.hits == 1
 
 
 # --- the network: what comes back
