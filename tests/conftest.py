@@ -32,9 +32,15 @@ def no_token_was_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `prefect_api` keeps its database and its log."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_home: Path) -> Iterator[str]:
     """The API's address of a Prefect server that lives as long as the test run."""
-    with prefect_server(tmp_path_factory.mktemp("prefect"), free_port()) as (api, _):
+    with prefect_server(prefect_home, free_port()) as (api, _):
         yield api
 
 

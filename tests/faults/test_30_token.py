@@ -1,0 +1,76 @@
+"""The token is in no byte that a run writes, shows or hands on; tests/conftest.py searches what all tests wrote."""
+
+import time
+from pathlib import Path
+
+from tests.faults.conftest import Stage
+from tests.flows.conftest import CommandLine, Finished
+from tests.tokens import TOKEN, files_with_token
+from videogen.emulator import EmulatorSettings, running
+
+SECRET = TOKEN.removeprefix("r8_")
+
+
+def watched(command: CommandLine, *arguments: str | Path) -> Finished:
+    """A command run to its end, while the command lines of all processes are looked through."""
+    process = command.start(*arguments)
+    while process.poll() is None:
+        assert [name for name, line in command_lines().items() if SECRET.encode() in line] == []
+        time.sleep(0.2)
+    out, err = process.communicate()
+    return Finished(process.returncode, out, err, 0.0)
+
+
+def command_lines() -> dict[str, bytes]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found[path.parent.name] = path.read_bytes()
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def assert_kept_to_itself(command: CommandLine, done: Finished) -> None:
+    assert SECRET not in done.out + done.err
+    assert files_with_token(command.folder) == []
+
+
+def test_30_a_token_is_found_where_it_stands(tmp_path: Path) -> None:
+    """In the middle of binary data, too: the searches that find nothing mean something."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "database").write_bytes(b"\x00" * 5000 + TOKEN.encode() + b"\xff")
+    (tmp_path / "empty").touch()
+    assert files_with_token(tmp_path) == [tmp_path / "folder" / "database"]
+    (tmp_path / "folder" / "database").unlink()  # all that tests leave behind is searched in the end
+
+
+def test_30_a_run_writes_and_shows_no_token(stage: Stage, command: CommandLine, prefect_home: Path) -> None:
+    """Clips delivered, failed and refused: not in its folder, nor in what Prefect's server has been told of them."""
+    flagged = 'on = "create"\nnth_create = 2\ndo = "fail"\nerror = "flagged as sensitive"'
+    stage.emulate(flagged, 'on = "create"\nnth_create = 3\ndo = "status"\nstatus = 401')
+    done = watched(command, command.quick_job(3), "--concurrency", "1")
+    assert done.code == 3, done.err
+    assert ("delivered in" in done.out, "failed (moderation)" in done.out, "(authentication)" in done.out) == (
+        True,
+    ) * 3
+    assert_kept_to_itself(command, done)
+    assert b"flagged as sensitive" in b"".join(path.read_bytes() for path in prefect_home.glob("*.db*"))
+    assert files_with_token(prefect_home) == []
+
+
+def test_30_a_refused_token_is_not_repeated(command: CommandLine) -> None:
+    """One line, exit 3."""
+    with running(EmulatorSettings(tokens=["another"])) as emulator:
+        command.environment["REPLICATE_BASE_URL"] = emulator.url
+        done = watched(command, command.quick_job(1))
+    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
+    assert_kept_to_itself(command, done)
+
+
+def test_30_a_traceback_shows_no_token(command: CommandLine) -> None:
+    """Of what nobody expected, here a journal's address that is none, with all the token's holders on the stack."""
+    command.environment["VIDEOGEN_JOURNAL_URL"] = "nonsense://"
+    done = watched(command, command.quick_job(1), "--dry-run")
+    assert "Traceback" in done.err
+    assert_kept_to_itself(command, done)
