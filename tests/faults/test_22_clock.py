@@ -20,7 +20,7 @@ async def left_open(stage: Stage, jump: timedelta, *, known: bool = True) -> Non
     """
     async with opened(await prepare(job_of(timeout_seconds=1), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
-        attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin)
+        attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
         prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
         if known:
             assert run.journal.created(attempt, prediction.id, prediction.created_at)

@@ -79,7 +79,7 @@ async def test_33_a_public_host_cannot_redirect_inside(stage: Stage, canary: Can
     for target in (f"https://127.0.0.1:{canary.port}/", f"http://localhost:{canary.port}/", "file:///etc/passwd"):
         away = Internet(httpx.Response(302, headers={"Location": target}))
         defaults(load_references, transport=away)
-        with pytest.raises(ValidationError, match="not a public address|is not fetched"):
+        with pytest.raises(ValidationError, match=r"not a public address|is not fetched"):
             await prepared(stage, f"https://{PUBLIC}/a.png")
     assert canary.hits == 0
 

@@ -62,9 +62,9 @@ def linked(path: Path) -> None:
     path.symlink_to(Path(__file__))
 
 
-MADE: dict[str, tuple[Callable[[Path], None], object]] = {
+MADE: dict[str, tuple[Callable[[Path], object], object]] = {
     # name: how it is made; what is said of it, or its size and the colours of its upper and lower half
-    "bomb.png": (lambda path: path.write_bytes(png_bomb(60_000, 60_000)) and None, "3600 megapixels"),
+    "bomb.png": (lambda path: path.write_bytes(png_bomb(60_000, 60_000)), "3600 megapixels"),
     "cut.jpg": (cut, "damaged or cut JPEG"),
     "empty.png": (Path.touch, "not a PNG, JPEG or WEBP"),
     "animated.webp": (
