@@ -69,8 +69,10 @@ def test_30_a_refused_token_is_not_repeated(command: CommandLine) -> None:
 
 
 def test_30_a_traceback_shows_no_token(command: CommandLine) -> None:
-    """Of what nobody expected, here a journal's address that is none, with all the token's holders on the stack."""
-    command.environment["VIDEOGEN_JOURNAL_URL"] = "nonsense://"
+    """Of what nobody expected, here a module that breaks when it is imported, with the settings on the stack."""
+    (command.folder / "sqlalchemy.py").write_text("raise RuntimeError('a mistake of ours')")
+    (command.folder / "out").mkdir()
+    (command.folder / "out" / "journal.db").touch()
     done = watched(command, command.quick_job(1), "--dry-run")
-    assert "Traceback" in done.err
+    assert "RuntimeError: a mistake of ours" in done.err
     assert_kept_to_itself(command, done)
