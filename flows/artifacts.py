@@ -7,6 +7,7 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.clip import Batch, Clip
+from videogen.errors import printable
 
 
 async def publish(batch: Batch) -> None:
@@ -33,7 +34,7 @@ def verdict_markdown(batch: Batch) -> str:
         "| clips | delivered | failed | cost | time | model | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         f"| {batch.total_clips} | {batch.successful_clips} | {batch.failed_clips} | ${batch.total_cost} "
-        f"| {batch.total_generation_time:.1f} s | {batch.model} | {batch.aspect_ratio} |",
+        f"| {batch.total_generation_time:.1f} s | {_plain(batch.model)} | {batch.aspect_ratio} |",
     ]
     failures = [clip for clip in batch.clips if clip.error]
     if failures:
@@ -68,5 +69,6 @@ def clip_rows(batch: Batch) -> list[dict[str, object]]:
 
 
 def _plain(text: str) -> str:
-    """Text from outside, harmless in Markdown: one line, no HTML, no links."""
-    return re.sub(r"([\\`*_\[\]|#<>])", r"\\\1", html.escape(" ".join(text.split()), quote=False))[:500]
+    """Text from outside, harmless in Markdown: one line, no HTML, no links, at most 500 characters of it."""
+    shown = printable(" ".join(text.split()))[:500]
+    return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(shown, quote=False))

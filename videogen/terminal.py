@@ -17,7 +17,7 @@ from rich.table import Table
 
 from videogen.bootstrap import Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
-from videogen.errors import VideogenError
+from videogen.errors import VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
 from videogen.planning import Plan
 from videogen.registry import read_registry
@@ -307,7 +307,7 @@ class Interruption:
     def _leave(self) -> None:
         running = self._lines.running.values() if self._lines else ()
         for prediction_id in running:
-            print(f"may still be running: prediction {prediction_id}", file=sys.stderr)
+            print(f"may still be running: prediction {printable(prediction_id)}", file=sys.stderr)
         _leave(self.exit_code)
 
 
@@ -333,7 +333,7 @@ def show_models(*, as_json: bool) -> None:
         price = spec.price
         each = price.per_second and f"{price.per_second} a second"
         table.add_row(
-            name,
+            printable(name),
             ", ".join(f"{s:g}" for s in lengths),
             str(each or (price.per_gpu_second and f"{price.per_gpu_second} a GPU second") or _per_clip(price.per_clip)),
             f"{spec.typical_run_seconds:g} s",
@@ -362,5 +362,5 @@ def _console(*, stderr: bool) -> Console:
 
 
 def _say(console: Console, line: str) -> None:
-    """One line as it is: neither wrapped, nor read as markup."""
-    console.print(line, soft_wrap=True)
+    """One line as it is: neither wrapped, nor read as markup, nor obeyed by the terminal."""
+    console.print(printable(line), soft_wrap=True)
