@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from videogen.cli import main
+
 MANY = 1_000_000
 GIGABYTE = 1024**3
 SCENE = '{"id": "a", "prompt": "p", "target_duration": 5}'
@@ -133,3 +135,15 @@ def test_31_a_hostile_file_is_refused_in_a_line_that_says_where(answers: dict[st
     assert re.search(r"[^\n\x20-\x7e]", answer.said) is None
     assert len(answer.said) < 10_000
     assert (answer.seconds < 8, answer.peak_mb < 512) == (True, True), answer
+
+
+@pytest.mark.xfail(strict=True, reason="`Journal` lets SQLAlchemy's ArgumentError and NoSuchModuleError through")
+@pytest.mark.parametrize("url", ["nonsense", "nonsense://journal"])
+def test_31_a_journal_address_that_is_none_is_said_in_a_line(
+    url: str, job_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback."""
+    monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", url)
+    path = job_file([{"id": "a", "prompt": "p", "target_duration": 2}])
+    assert main(["run", str(path), "--dry-run"]) in (1, 2)
+    assert len(capsys.readouterr().err.splitlines()) == 1
