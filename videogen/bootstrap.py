@@ -19,7 +19,7 @@ from videogen.clip import Batch, Clip, ClipRequest, judge
 from videogen.crashpoints import reached
 from videogen.earlier import Earlier, kept_clips, look_back
 from videogen.errors import JournalError, Problem, SettingsError, TransientError, ValidationError, is_retryable
-from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
+from videogen.events import ClipCompleted, ClipEvent, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.planning import Plan, check, check_cost, plan
 from videogen.registry import read_registry
 from videogen.scene import Job
@@ -187,6 +187,8 @@ class Session:
                 aspect_ratio=prepared.job.aspect_ratio,
                 provider=prepared.origin,
                 planned_cost=prepared.plan.total_cost,
+                max_cost=prepared.plan.max_cost,
+                scenes=tuple(SceneOutline.of(request) for request in prepared.plan.requests),
             )
         )
 
@@ -232,7 +234,10 @@ class Session:
         """The clip that there is not, and what its attempts took."""
         from videogen.delivery import spent
 
-        return Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.scene.id)))
+        clip = Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.scene.id)))
+        if clip.scene_id not in self._events.done:  # an error that no attempt has told
+            self._events.emit(ClipFailed(clip=clip))
+        return clip
 
     async def finish(self, clips: Sequence[Clip]) -> Batch:
         """Judges the clips, writes `manifest.json`, closes the run in the journal, then writes the pictures of it."""
@@ -352,12 +357,14 @@ class _Recorder:
 
     def __init__(self, journal: "Journal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
         self._journal, self._run_id, self._listeners = journal, run_id, listeners
-        self._completed, self._total = 0, total
+        self._total = total
+        self.done: set[str] = set()
+        """Ids of the scenes whose clip is delivered or failed; one that fails and comes all the same counts once."""
 
     def emit(self, event: ClipEvent) -> None:
         if isinstance(event, ClipCompleted):
-            self._completed += 1
-        counts = {"run_id": self._run_id, "completed": self._completed, "total": self._total}
+            self.done.add(event.clip.scene_id)
+        counts = {"run_id": self._run_id, "completed": len(self.done), "total": self._total}
         payload = {**event.payload(), **counts}
         self._journal.add_event(self._run_id, event.type, payload)
         for listener in self._listeners:

@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Batch, Clip, ClipFailure
+from videogen.clip import Batch, Clip, ClipFailure, ClipRequest
+
+SHOWN_PROMPT_CHARS = 200
 
 
 class _Event(BaseModel):
@@ -18,13 +20,36 @@ class _Event(BaseModel):
         return self.model_dump(mode="json", exclude={"type"})
 
 
+class SceneOutline(BaseModel):
+    """What can be shown of a scene before anything is made: the prompt's beginning, the length in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip_index: int
+    scene_id: str
+    prompt: str
+    target_duration: float
+
+    @classmethod
+    def of(cls, request: ClipRequest) -> "SceneOutline":
+        scene, prompt = request.scene, request.scene.prompt
+        shown = prompt if len(prompt) <= SHOWN_PROMPT_CHARS else f"{prompt[: SHOWN_PROMPT_CHARS - 1]}…"
+        return cls(
+            clip_index=request.clip_index, scene_id=scene.id, prompt=shown, target_duration=scene.target_duration
+        )
+
+
 class RunStarted(_Event):
+    """Costs are USD; `max_cost` is None where the job has no budget."""
+
     type: Literal["run.started"] = "run.started"
     job_id: str
     model: str
     aspect_ratio: str
     provider: str
     planned_cost: Decimal
+    max_cost: Decimal | None
+    scenes: tuple[SceneOutline, ...]
 
 
 class _ClipEvent(_Event):
@@ -42,12 +67,14 @@ class ClipStarted(_ClipEvent):
 
 
 class ClipProgress(_ClipEvent):
-    """Times are seconds since the prediction was created; `fraction` is 0 to 1 and never falls."""
+    """`elapsed` is seconds since the prediction was created, `remaining` an estimate of those to come, 0 when it takes
+    longer than expected; `fraction` is 0 to 1 and never falls."""
 
     type: Literal["clip.progress"] = "clip.progress"
     prediction_id: str
     status: str
     elapsed: float
+    remaining: float
     fraction: float
 
 

@@ -285,6 +285,7 @@ class _Progress:
                 prediction_id=self._running.prediction.id,
                 status=status,
                 elapsed=round(elapsed_s, 1),
+                remaining=round(max(0.0, self._expected_s - elapsed_s), 1),
                 fraction=round(min(0.95, elapsed_s / self._expected_s), 3),
             )
         )
