@@ -13,7 +13,7 @@ from pydantic import ValidationError as PydanticError
 from videogen.documents import message
 from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError
 from videogen.scene import Job, read_job
-from videogen.settings import ProviderName
+from videogen.settings import ProviderName, read_settings
 
 app = App(
     name="videogen",
@@ -160,6 +160,39 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     from videogen import terminal
 
     terminal.show_models(as_json=json)
+
+
+@app.command
+def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: Path | None = None) -> None:
+    """Show runs as they happen, in the browser and as server-sent events; also those of other processes.
+
+    Parameters
+    ----------
+    host:
+        Address to listen on; one that others can reach needs a token.
+    port:
+        Port to listen on; 0 takes a free one.
+    token:
+        Show runs only to who has it (VIDEOGEN_GATEWAY_TOKEN, which other users of this machine cannot read).
+    out:
+        Folder with the runs' clips and journal; `out` by default (VIDEOGEN_OUT).
+    """
+    from videogen.gateway import GatewaySettings, serve
+
+    given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    secret = settings.gateway_token
+    serve(
+        GatewaySettings(
+            out=settings.out,
+            journal_url=settings.effective_journal_url(),
+            registry=settings.registry,
+            host=host,
+            port=port,
+            token=secret.get_secret_value() if secret else None,
+        ),
+        on_ready=lambda url: print(f"listening on {url}{', open it with /?token=…' if secret else ''}", flush=True),
+    )
 
 
 @app.command

@@ -7,7 +7,7 @@ soon as it is known, and ended with what came of it and what it cost. `deliverie
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,6 +28,10 @@ LEASE_S = 20.0
 AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
 OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
 CostBasis = Literal["known", "estimated", "undeterminable"]
+Event = tuple[int, str, dict[str, Any]]
+"""Number, type and payload."""
+RECENT_EVENTS = 500
+"""Every clip in the making has told its progress among this many latest events of its run."""
 
 metadata = sa.MetaData()
 
@@ -105,6 +109,29 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as the journal knows it."""
+
+    id: str
+    job_id: str
+    origin: str
+    folder: str
+    """Of its job; the paths of its clips are relative to it."""
+    started_at: datetime
+    ended_at: datetime | None
+    verdict: str | None
+    """None until the run is judged, and for ever when it was interrupted."""
+    model: str | None
+    completed: int
+    total: int
+    last_event: int
+    """Number of the latest event; 0 where there is none yet."""
+    last_event_at: datetime
+    is_over: bool
+    """Whether no more events will come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A clip that was delivered, and the job folder its paths are relative to."""
 
@@ -123,22 +150,25 @@ class Delivery:
 class Journal:
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`); its tables are made when missing.
 
-    A SQLite file that is damaged, or of another version, is set aside and a new one begun.
+    A SQLite file that is damaged, or of another version, is set aside and a new one begun, but not by who only watches:
+    a run may be writing it.
 
     Every method is one transaction, committed when it returns. Raises `JournalError` when the database cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, for_watching: bool = False) -> None:
         self._engine = _engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self.set_aside: str | None = None
         """Why the file that was here was not used, and where it is kept; None when all is well."""
         if self._is_sqlite:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
         try:
             self._make_tables()
         except UnreadableJournalError as exc:
+            if for_watching:
+                raise
             self._set_aside(exc)
             self._make_tables()
 
@@ -279,12 +309,60 @@ class Journal:
         with self._transaction() as db:
             return int(db.execute(_events.insert().values(row).returning(_events.c.id)).scalar_one())
 
-    def events(self, run_id: str, *, after: int = 0) -> list[tuple[int, str, dict[str, Any]]]:
-        """Number, type and payload of a run's events after a number, in order."""
-        query = sa.select(_events.c.id, _events.c.type, _events.c.payload)
-        query = query.where(_events.c.run_id == run_id, _events.c.id > after).order_by(_events.c.id)
-        with self._transaction() as db:
-            return [(row.id, row.type, row.payload) for row in db.execute(query)]
+    def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        """A run's events after a number, in order; the first `limit` of them."""
+        query = _events_of(run_id).where(_events.c.id > after).order_by(_events.c.id).limit(limit)
+        with self._reading() as db:
+            return [_event(row) for row in db.execute(query)]
+
+    def telling_events(self, run_id: str) -> list[Event]:
+        """The events that tell how far a run is: all but the progress that newer progress has overtaken."""
+        recent = _events_of(run_id).order_by(_events.c.id.desc()).limit(RECENT_EVENTS)
+        with self._reading() as db:
+            latest = [_event(row) for row in db.execute(recent)][::-1]
+            first = latest[0][0] if latest else 0
+            older = _events_of(run_id).where(_events.c.id < first, _events.c.type != "clip.progress")
+            return [*(_event(row) for row in db.execute(older.order_by(_events.c.id))), *latest]
+
+    def runs(self, *, limit: int, before: str | None = None) -> list[RunRecord]:
+        """The latest runs, newest first; with `before` those that started before that run."""
+        query = _run_records().order_by(_runs.c.started_at.desc(), _runs.c.id.desc()).limit(limit)
+        if before is not None:
+            mark = sa.select(_runs.c.started_at, _runs.c.id).where(_runs.c.id == before).subquery()
+            query = query.join(
+                mark, sa.tuple_(_runs.c.started_at, _runs.c.id) < sa.tuple_(mark.c.started_at, mark.c.id)
+            )
+        with self._reading() as db:
+            return [_run_record(row) for row in db.execute(query)]
+
+    def find_run(self, run_id: str) -> RunRecord | None:
+        with self._reading() as db:
+            row = db.execute(_run_records().where(_runs.c.id == run_id)).one_or_none()
+        return None if row is None else _run_record(row)
+
+    def spending(self, run_id: str) -> tuple[Decimal, Decimal]:
+        """What a run has spent, and what is reserved for predictions that have not ended. USD."""
+        query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
+        with self._reading() as db:
+            rows = db.execute(query).all()
+        spent = sum((Decimal(row.cost) for row in rows if row.cost is not None), Decimal(0))
+        open_ = [row for row in rows if row.cost is None and row.state in OPEN_STATES]
+        return spent, sum((Decimal(row.price) for row in open_), Decimal(0))
+
+    def delivered_clip(self, run_id: str, scene_id: str) -> Delivery | None:
+        """The clip that a run delivered, or reused, for a scene."""
+        query = sa.select(_runs.c.folder, _events.c.payload).join(_runs, _runs.c.id == _events.c.run_id)
+        query = query.where(
+            _events.c.run_id == run_id,
+            _events.c.type == "clip.completed",
+            _events.c.payload["scene_id"].as_string() == scene_id,
+        )
+        with self._reading() as db:
+            row = db.execute(query.order_by(_events.c.id.desc()).limit(1)).one_or_none()
+        if row is None:
+            return None
+        clip = {name: value for name, value in row.payload.items() if name in Clip.model_fields}
+        return Delivery(folder=row.folder, clip=Clip.model_validate(clip))
 
     def _update(self, attempt: Attempt, **values: Any) -> Attempt:
         update = _attempts.update().where(_attempts.c.id == attempt.id).values(values).returning(*_attempts.c)
@@ -318,10 +396,19 @@ class Journal:
     @contextmanager
     def _transaction(self, *, alone: bool = False) -> Iterator[sa.Connection]:
         """`alone`: no other such transaction goes on meanwhile, of whichever process. In SQLite all are alone."""
+        with self._begun(self._engine) as connection:
+            if alone and not self._is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE)))
+            yield connection
+
+    def _reading(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that only reads, so that it neither waits for a writer nor keeps one waiting."""
+        return self._begun(self._engine.execution_options(reads_only=True))
+
+    @contextmanager
+    def _begun(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
-                if alone and not self._is_sqlite:
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE)))
+            with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as exc:
             reason = getattr(exc, "orig", None) or exc
@@ -358,6 +445,11 @@ def _is_claimed(db: sa.Connection, key: str, origin: str, folder: str) -> bool:
     return any((_now() - _utc(at)).total_seconds() < LEASE_S for at in seen)
 
 
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
 def _spent(db: sa.Connection, run_id: str) -> Decimal:
     """What the run's attempts have cost, those that have not ended at their price."""
     query = sa.select(_attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
@@ -375,6 +467,53 @@ def _attempt(row: Any) -> Attempt:
         created_at=_utc(row.created_at) if row.created_at else None,
         price=Decimal(row.price),
         cost=None if row.cost is None else Decimal(row.cost),
+    )
+
+
+def _events_of(run_id: str) -> sa.Select[Any]:
+    return sa.select(_events.c.id, _events.c.type, _events.c.payload).where(_events.c.run_id == run_id)
+
+
+def _event(row: Any) -> Event:
+    return row.id, row.type, row.payload
+
+
+def _run_records() -> sa.Select[Any]:
+    """Runs with what their first and their last event say."""
+    first, last = _events.alias("first"), _events.alias("last")
+    number = sa.select(sa.func.min(_events.c.id)).where(_events.c.run_id == _runs.c.id).scalar_subquery()
+    last_number = sa.select(sa.func.max(_events.c.id)).where(_events.c.run_id == _runs.c.id).scalar_subquery()
+    return (
+        sa.select(
+            _runs,
+            first.c.payload["model"].as_string().label("model"),
+            last.c.id.label("last_number"),
+            last.c.type.label("last_type"),
+            last.c.at.label("last_at"),
+            last.c.payload["completed"].as_integer().label("completed"),
+            last.c.payload["total"].as_integer().label("total"),
+        )
+        .select_from(_runs)
+        .outerjoin(first, first.c.id == number)
+        .outerjoin(last, last.c.id == last_number)
+    )
+
+
+def _run_record(row: Any) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        job_id=row.job_id,
+        origin=row.origin,
+        folder=row.folder,
+        started_at=_utc(row.started_at),
+        ended_at=_utc(row.ended_at) if row.ended_at else None,
+        verdict=row.verdict,
+        model=row.model,
+        completed=row.completed or 0,
+        total=row.total or 0,
+        last_event=row.last_number or 0,
+        last_event_at=_utc(row.last_at or row.started_at),
+        is_over=row.last_type == "run.completed",
     )
 
 

@@ -1,7 +1,7 @@
 """What the environment says."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic import ValidationError as PydanticError
@@ -31,8 +31,10 @@ class Settings(BaseSettings):
     """A `models.toml`; None means the one that came with videogen."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
     """None means Replicate when there is a token for it, else the emulator on this machine."""
+    gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
+    """Who has it may look at the gateway; None means everybody on this machine."""
 
-    @field_validator("replicate_api_token")
+    @field_validator("replicate_api_token", "gateway_token")
     @classmethod
     def _token_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -54,10 +56,13 @@ class Settings(BaseSettings):
         return self.journal_url or f"sqlite:///{(self.out / 'journal.db').absolute()}"
 
 
-def read_settings() -> Settings:
-    """The settings of this process. Raises `SettingsError` naming each variable that is wrong, never its secret."""
+def read_settings(**given: Any) -> Settings:
+    """The settings of this process, `given` variables over those of the environment.
+
+    Raises `SettingsError` naming each variable that is wrong, never its secret.
+    """
     try:
-        return Settings()
+        return Settings(**given)
     except PydanticError as exc:
         raise SettingsError(
             "\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())

@@ -1,0 +1,101 @@
+"""Who may look: everybody on this machine, or whoever has the token. Nobody's page may look through a visitor."""
+
+import hashlib
+import hmac
+import ipaddress
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "videogen_gateway"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class Guard:
+    """Lets in who has the token: as bearer, or as the cookie that the page's address with `?token=` sets.
+
+    Without a token it lets in requests to this machine's own names, so that a page elsewhere whose name was made to
+    point here (DNS rebinding) reads nothing.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        self._app, self._token = app, token
+        self._cookie = hmac.new(token.encode(), b"videogen gateway", hashlib.sha256).hexdigest() if token else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        enters = self._token is not None and self._is_token(_token_in_address(scope))
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if enters:
+                    headers.append("Set-Cookie", self._set_cookie(scope))
+            await send(message)
+
+        refusal = None if enters else self._refusal(Headers(scope=scope))
+        await (refusal or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, headers: Headers) -> Response | None:
+        if self._token is None:
+            if is_loopback(_host(headers)):
+                return None
+            return PlainTextResponse("this gateway answers to localhost only\n", 421)
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
+            return None
+        if hmac.compare_digest(_cookie(headers).encode(), self._cookie.encode()):
+            return None
+        text = "a token is needed: open /?token=… in a browser, or send Authorization: Bearer …\n"
+        return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), (self._token or "").encode())
+
+    def _set_cookie(self, scope: Scope) -> str:
+        secure = "; Secure" if scope["scheme"] == "https" else ""
+        return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+
+def _token_in_address(scope: Scope) -> str:
+    """The page alone takes the token in its address; its script removes it from there."""
+    if scope["path"] != "/":
+        return ""
+    query: bytes = scope["query_string"]
+    return parse_qs(query.decode("latin-1")).get("token", [""])[0]
+
+
+def _cookie(headers: Headers) -> str:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel else ""
+
+
+def _host(headers: Headers) -> str:
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,357 @@
+// The live page: a list of runs, or with ?run=ID one run as it happens. What a job says is set as text, never as HTML.
+"use strict";
+
+const REFRESH_MS = 3000;
+const RETRY_MS = 2000;
+const QUIET_S = 60;
+
+// -- small things ------------------------------------------------------------------------------------------------------
+
+const page = document.getElementById("page");
+const copyOf = (id) => document.getElementById(id).content.cloneNode(true);
+
+function show(parent, selector, text) {
+  const element = parent.querySelector(selector);
+  if (element.textContent !== text) element.textContent = text;
+  return element;
+}
+
+function chip(parent, status, text = status) {
+  show(parent, ".chip", text).dataset.status = status;
+}
+
+const usd = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumFractionDigits: 3 });
+const money = (text) => usd.format(Number(text));
+
+function time(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
+  return hours ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
+}
+
+function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  const announcer = document.getElementById("announcer");
+  announcer.append(line);
+  while (announcer.children.length > 5) announcer.firstChild.remove();
+}
+
+function connection(text) {
+  const line = document.getElementById("connection");
+  line.textContent = text;
+  line.hidden = !text;
+}
+
+function clipsDone(run) {
+  return `${run.completed} of ${run.total} clip${run.total === 1 ? "" : "s"}`;
+}
+
+// -- runs --------------------------------------------------------------------------------------------------------------
+
+function runList() {
+  document.title = "Runs · videogen";
+  page.append(copyOf("runs"));
+  const older = page.querySelector(".older");
+  let next;
+
+  async function load(address) {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+    return answer.json();
+  }
+
+  async function refresh() {
+    try {
+      const found = await load("runs");
+      found.runs.toReversed().forEach((run) => runRow(run, "prepend"));
+      if (next === undefined) setNext(found.next);
+      page.querySelector(".none").hidden = found.runs.length > 0;
+      connection("");
+    } catch {
+      connection("Connection lost, retrying …");
+    }
+    setTimeout(refresh, REFRESH_MS);
+  }
+
+  function setNext(before) {
+    next = before;
+    older.hidden = !before;
+  }
+
+  older.addEventListener("click", async () => {
+    const found = await load(`runs?before=${encodeURIComponent(next)}`);
+    found.runs.forEach((run) => runRow(run, "append"));
+    setNext(found.next);
+  });
+  refresh();
+}
+
+function runRow(run, add) {
+  const list = page.querySelector(".runs");
+  let row = list.querySelector(`[data-run="${CSS.escape(run.run_id)}"]`);
+  if (!row) {
+    list[add](copyOf("row"));
+    row = add === "append" ? list.lastElementChild : list.firstElementChild;
+    row.dataset.run = run.run_id;
+    row.querySelector("a").href = `?run=${encodeURIComponent(run.run_id)}`;
+  }
+  show(row, ".job", run.job_id);
+  showStatus(row, run, run.quiet);
+  const began = new Date(run.started_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  show(row, ".about", [clipsDone(run), run.model, began, time(run.elapsed)].filter(Boolean).join(" · "));
+  const bar = row.querySelector("progress");
+  bar.value = run.total ? run.completed / run.total : 0;
+  bar.setAttribute("aria-label", `${run.job_id}: clips that are done`);
+}
+
+function showStatus(parent, run, quiet_s) {
+  const isQuiet = run.status === "running" && quiet_s > QUIET_S;
+  chip(parent, isQuiet ? "waiting" : run.status, isQuiet ? `no news for ${time(quiet_s)}` : run.status);
+}
+
+// -- one run -----------------------------------------------------------------------------------------------------------
+
+// What a run's events add up to: the same two rules as in runs.py.
+const STATES = {
+  "clip.started": "running",
+  "clip.progress": "running",
+  "clip.retrying": "retrying",
+  "clip.completed": "delivered",
+  "clip.failed": "failed",
+};
+const AT_THE_START = { elapsed: 0, remaining: null, fraction: 0 };
+
+class LiveRun {
+  constructor(id) {
+    this.id = id;
+    this.run = { status: "running", completed: 0, total: 0 };
+    this.clips = new Map();
+    this.cards = new Map();
+    this.lastEvent = null;
+    page.append(copyOf("run"));
+    this.listen();
+    setInterval(() => this.showClock(), 1000);
+  }
+
+  listen() {
+    const after = this.lastEvent === null ? "" : `?after=${this.lastEvent}`;
+    const source = new EventSource(`runs/${encodeURIComponent(this.id)}/events${after}`);
+    const on = (type, act) =>
+      source.addEventListener(type, (event) => {
+        if (event.lastEventId) this.lastEvent = event.lastEventId;
+        act(JSON.parse(event.data));
+        if (this.isOver) source.close();
+      });
+    on("snapshot", (snapshot) => this.begin(snapshot));
+    on("spending", (spending) => this.tell(Object.assign(this.run, spending)));
+    on("run.started", (run) => this.addRun(run));
+    on("run.completed", (run) => this.addRun(run));
+    for (const type in STATES) on(type, (clip) => this.addClip(type, clip));
+    source.addEventListener("open", () => connection(""));
+    source.addEventListener("error", () => this.reconnect(source));
+  }
+
+  async reconnect(source) {
+    if (this.isOver) return;
+    connection("Connection lost, retrying …");
+    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+    const answer = await fetch(`runs/${encodeURIComponent(this.id)}`).catch(() => null);
+    if (answer?.status === 404) connection(`There is no run ${this.id}.`);
+    else setTimeout(() => this.listen(), RETRY_MS);
+  }
+
+  get isOver() {
+    return Boolean(this.run.verdict);
+  }
+
+  begin({ clips, ...run }) {
+    this.startedAt = performance.now() - run.elapsed * 1000;
+    this.toldAt = performance.now() - run.quiet * 1000;
+    this.run = run;
+    clips.forEach((clip) => this.clips.set(clip.scene_id, clip));
+    this.clips.forEach((clip) => this.showClip(clip));
+    this.tell();
+    page.setAttribute("aria-busy", "false");
+  }
+
+  addRun({ scenes = [], ...run }) {
+    this.heard(run);
+    scenes.forEach((scene) => this.clips.set(scene.scene_id, { ...scene, state: "waiting" }));
+    scenes.forEach((scene) => this.showClip(this.clips.get(scene.scene_id)));
+    if (run.verdict) this.end(run);
+    this.tell();
+  }
+
+  end({ verdict, total_cost, total_generation_time }) {
+    Object.assign(this.run, { status: verdict.status, spent: total_cost, reserved: 0, elapsed: total_generation_time });
+    announce(`The run is over: ${verdict.status}, ${verdict.reason}`);
+  }
+
+  addClip(type, { run_id, completed, total, ...told }) {
+    this.heard({ completed, total });
+    const clip = this.clips.get(told.scene_id) ?? {};
+    Object.assign(clip, type === "clip.started" ? AT_THE_START : {}, told, { state: STATES[type] });
+    this.clips.set(told.scene_id, clip);
+    this.showClip(clip);
+    this.tell();
+    if (clip.state === "delivered" || clip.state === "failed") {
+      announce(`${clip.scene_id} ${statusOf(clip)}, ${clipsDone(this.run)} done`);
+    }
+  }
+
+  heard(told) {
+    this.toldAt = performance.now();
+    Object.assign(this.run, told);
+  }
+
+  // What stands above the clips.
+  tell() {
+    const run = this.run;
+    document.title = `${run.completed}/${run.total} ${run.job_id} · videogen`;
+    show(page, "h1", run.job_id ?? "");
+    const seconds = [...this.clips.values()].reduce((sum, clip) => sum + (clip.target_duration ?? 0), 0);
+    const length = seconds ? `${Number(seconds.toFixed(1))} s of film` : "";
+    show(page, ".top > .about", [run.model, run.aspect_ratio, run.provider, length].filter(Boolean).join(" · "));
+    show(page, ".reason", run.verdict?.reason ?? "");
+    show(page, ".count", `${run.completed} of ${run.total}`);
+    page.querySelector(".whole").value = run.total ? this.done() / run.total : 0;
+    this.tellMoney();
+    this.showClock();
+  }
+
+  tellMoney() {
+    const { spent, reserved, max_cost, planned_cost } = this.run;
+    const budget = max_cost ?? planned_cost;
+    const kind = max_cost == null ? "planned" : "budget";
+    show(page, ".spent-of", Number(reserved) ? `spent, ${money(reserved)} more in the making` : "spent");
+    show(page, ".spent", money(spent ?? 0) + (budget == null ? "" : ` of ${money(budget)} ${kind}`));
+  }
+
+  // Clips that are done, those in the making for the part they are.
+  done() {
+    let done = 0;
+    for (const { state, fraction = 0 } of this.clips.values()) {
+      done += state === "delivered" || state === "failed" ? 1 : state === "running" ? fraction : 0;
+    }
+    return done;
+  }
+
+  showClock() {
+    if (this.startedAt === undefined) return;
+    const quiet_s = (performance.now() - this.toldAt) / 1000;
+    const isQuiet = !this.isOver && quiet_s > QUIET_S;
+    const elapsed_s = this.isOver ? this.run.elapsed : (performance.now() - this.startedAt) / 1000;
+    const [done, total] = [this.done(), this.run.total];
+    showStatus(page.querySelector(".verdict"), this.run, quiet_s);
+    show(page, ".elapsed", time(isQuiet ? elapsed_s - quiet_s : elapsed_s));
+    page.querySelector(".eta").hidden = this.isOver || isQuiet;
+    show(page, ".left", done > 0.5 ? time((elapsed_s * (total - done)) / done) : "…");
+  }
+
+  // One card for each scene, in scene order.
+  showClip(clip) {
+    let card = this.cards.get(clip.scene_id);
+    if (!card) {
+      card = newCard(clip);
+      const later = [...this.cards.values()].find((other) => Number(other.dataset.index) > clip.clip_index);
+      page.querySelector(".clips").insertBefore(card, later ?? null);
+      this.cards.set(clip.scene_id, card);
+    }
+    fill(card, clip, `runs/${encodeURIComponent(this.id)}/clips/${encodeURIComponent(clip.scene_id)}`, this.run);
+  }
+}
+
+// -- one clip ----------------------------------------------------------------------------------------------------------
+
+function statusOf(clip) {
+  return clip.state === "delivered" && clip.reused ? "reused" : clip.state;
+}
+
+function newCard(clip) {
+  const card = copyOf("card").firstElementChild;
+  const heading = show(card, "h2", clip.scene_id);
+  heading.id = `scene-${clip.scene_id}`;
+  card.setAttribute("aria-labelledby", heading.id);
+  card.dataset.index = clip.clip_index;
+  card.querySelector("progress").setAttribute("aria-label", `${clip.scene_id}: how far its clip is`);
+  return card;
+}
+
+function fill(card, clip, address, run) {
+  const status = statusOf(clip);
+  card.dataset.state = clip.state;
+  chip(card, status === "retrying" ? "running" : status, status);
+  show(card, ".prompt", clip.prompt ?? "");
+  fillFrame(card, clip, address, run);
+  fillProgress(card, clip);
+  show(card, ".length", lengthOf(clip));
+  show(card, ".size", clip.width ? `${clip.width}×${clip.height}` : "–");
+  show(card, ".cost", clip.cost === undefined ? "–" : money(clip.cost) + tries(clip));
+  const note = show(card, ".note", noteOf(clip));
+  note.hidden = !note.textContent;
+  note.className = `note ${clip.state === "failed" ? "error" : "warnings"}`;
+}
+
+function fillFrame(card, clip, address, run) {
+  const frame = card.querySelector(".frame");
+  if (run.aspect_ratio) frame.style.aspectRatio = run.aspect_ratio.replace(":", " / ");
+  const isThere = clip.state === "delivered";
+  frame.classList.toggle("missing", !isThere);
+  if (!isThere) {
+    frame.textContent = waitOf(clip);
+  } else if (!frame.querySelector("video")) {
+    frame.replaceChildren(player(clip, address));
+  }
+}
+
+function player(clip, address) {
+  const video = document.createElement("video");
+  video.controls = true;
+  video.preload = "none";
+  video.playsInline = true;
+  video.poster = `${address}.jpg`;
+  video.src = `${address}.mp4`;
+  video.setAttribute("aria-label", `Clip ${clip.scene_id}`);
+  return video;
+}
+
+function fillProgress(card, clip) {
+  const bar = card.querySelector(".fraction");
+  bar.hidden = clip.state !== "running";
+  bar.value = clip.fraction ?? 0;
+}
+
+function waitOf(clip) {
+  if (clip.state === "failed") return "no clip";
+  if (clip.state === "retrying") return "trying again";
+  if (clip.state === "waiting") return "waits for its turn";
+  if (clip.remaining == null) return "in the making";
+  return `${time(clip.elapsed)}, ${clip.remaining > 0 ? `about ${time(clip.remaining)} left` : "any moment now"}`;
+}
+
+function lengthOf(clip) {
+  if (clip.actual_duration == null) return `${clip.target_duration} s wanted`;
+  return `${clip.actual_duration.toFixed(2)} s for ${clip.target_duration} s`;
+}
+
+function tries(clip) {
+  return clip.attempts > 1 ? `, ${clip.attempts} tries` : "";
+}
+
+function noteOf(clip) {
+  if (clip.state === "failed") return `${clip.error.code}: ${clip.error.message}`;
+  if (clip.state === "delivered") return (clip.warnings ?? []).join(" ");
+  return clip.error ? `An attempt failed: ${clip.error.message}` : "";
+}
+
+// -- begin -------------------------------------------------------------------------------------------------------------
+
+const asked = new URLSearchParams(location.search);
+if (asked.has("token")) {
+  asked.delete("token"); // it is in a cookie now, and should not be in the history
+  history.replaceState(null, "", asked.size ? `?${asked}` : location.pathname);
+}
+if (asked.has("run")) new LiveRun(asked.get("run"));
+else runList();

@@ -1,0 +1,127 @@
+"""How far a run is: what its events add up to. `page.js` adds up those that follow by the same two rules."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from videogen.journal import Event, Journal, RunRecord
+
+STATES = {
+    "clip.started": "running",
+    "clip.progress": "running",
+    "clip.retrying": "retrying",
+    "clip.completed": "delivered",
+    "clip.failed": "failed",
+}
+"""What a clip is after an event of that type; before the first it is `waiting`."""
+COUNTS = ("run_id", "completed", "total")
+"""What every event tells of its run."""
+AT_THE_START = {"elapsed": 0.0, "remaining": None, "fraction": 0.0}
+"""A new prediction knows nothing of the progress of the one before."""
+
+
+class RunSummary(BaseModel):
+    """One line about a run. Times of day are UTC, `elapsed` and `quiet` seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    job_id: str
+    provider: str
+    model: str | None
+    status: str
+    """`running`, or the verdict's: `complete`, `partial`, `failed`."""
+    started_at: datetime
+    ended_at: datetime | None
+    elapsed: float
+    """Since the start, until the end where there is one."""
+    quiet: float
+    """Since the latest event: a run that was killed says nothing more."""
+    completed: int
+    """How many clips are delivered or failed."""
+    total: int
+
+
+class RunPage(BaseModel):
+    """Runs, newest first."""
+
+    runs: tuple[RunSummary, ...]
+    next: str | None
+    """What `before` has to be for the older ones; None where there are none."""
+
+
+class RunView(RunSummary):
+    """A run's manifest so far. Money is USD."""
+
+    aspect_ratio: str | None
+    planned_cost: Decimal | None
+    max_cost: Decimal | None
+    spent: Decimal
+    reserved: Decimal
+    """For predictions that have not ended."""
+    verdict: dict[str, Any] | None
+    clips: tuple[dict[str, Any], ...]
+    """In scene order: `scene_id`, `prompt`, `state`, and what the clip's events have told, named as in the manifest."""
+    event: int
+    """Number of the latest event in here."""
+
+
+def summary(run: RunRecord) -> RunSummary:
+    return RunSummary(**_summary(run))
+
+
+def view(journal: Journal, run: RunRecord) -> RunView:
+    """How far the run is now."""
+    events = journal.telling_events(run.id)
+    spent, reserved = journal.spending(run.id)
+    facts, clips = added_up(events)
+    verdict = facts.get("verdict")
+    now = {"status": verdict["status"]} if verdict else {}
+    return RunView(
+        **_summary(run) | {name: facts[name] for name in COUNTS if name in facts} | now,
+        **{name: facts.get(name) for name in ("aspect_ratio", "planned_cost", "max_cost", "verdict")},
+        spent=spent,
+        reserved=reserved,
+        clips=tuple(sorted(clips.values(), key=lambda clip: clip["clip_index"])),
+        event=events[-1][0] if events else 0,
+    )
+
+
+def added_up(events: Iterable[Event]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What events say of the run as a whole, and of its clips, by scene."""
+    run: dict[str, Any] = {}
+    clips: dict[str, dict[str, Any]] = {}
+    for _, type_, payload in events:
+        run |= {name: value for name, value in payload.items() if name in COUNTS}
+        told = {name: value for name, value in payload.items() if name not in COUNTS}
+        if type_ in STATES:
+            clip = clips.setdefault(told["scene_id"], {})
+            clip |= (AT_THE_START if type_ == "clip.started" else {}) | told | {"state": STATES[type_]}
+        else:
+            clips |= {scene["scene_id"]: {**scene, "state": "waiting"} for scene in told.pop("scenes", ())}
+            run |= told
+    return run, clips
+
+
+def _summary(run: RunRecord) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "run_id": run.id,
+        "job_id": run.job_id,
+        "provider": run.origin,
+        "model": run.model,
+        "status": run.verdict or "running",
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "elapsed": _seconds(run.started_at, run.ended_at or now),
+        "quiet": _seconds(run.last_event_at, now),
+        "completed": run.completed,
+        "total": run.total,
+    }
+
+
+def _seconds(begin: datetime, end: datetime) -> float:
+    return round(max(0.0, (end - begin).total_seconds()), 1)
