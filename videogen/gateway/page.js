@@ -102,6 +102,7 @@ function runRow(run, add) {
   const began = new Date(run.started_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
   show(row, ".about", [clipsDone(run), run.model, began, time(run.elapsed)].filter(Boolean).join(" · "));
   const bar = row.querySelector("progress");
+  bar.hidden = run.status !== "running";
   bar.value = run.total ? run.completed / run.total : 0;
   bar.setAttribute("aria-label", `${run.job_id}: clips that are done`);
 }
@@ -284,43 +285,54 @@ function fill(card, clip, address, run) {
   card.dataset.state = clip.state;
   chip(card, status === "retrying" ? "running" : status, status);
   show(card, ".prompt", clip.prompt ?? "");
-  fillFrame(card, clip, address, run);
-  fillProgress(card, clip);
-  show(card, ".length", lengthOf(clip));
-  show(card, ".size", clip.width ? `${clip.width}×${clip.height}` : "–");
-  show(card, ".cost", clip.cost === undefined ? "–" : money(clip.cost) + tries(clip));
+  fillFrame(card.querySelector(".frame"), clip, address, run);
   const note = show(card, ".note", noteOf(clip));
   note.hidden = !note.textContent;
   note.className = `note ${clip.state === "failed" ? "error" : "warnings"}`;
+  fact(card, ".target", `${clip.target_duration} s`);
+  fact(card, ".actual", clip.actual_duration == null ? "" : `${clip.actual_duration.toFixed(2)} s`);
+  fact(card, ".cost", clip.cost === undefined ? "" : money(clip.cost));
+  fact(card, ".size", clip.width ? `${clip.width}×${clip.height}` : "");
+  fact(card, ".attempts", clip.attempts || clip.attempt || "");
+  fact(card, ".time", clip.generation_time ? time(clip.generation_time) : "");
 }
 
-function fillFrame(card, clip, address, run) {
-  const frame = card.querySelector(".frame");
+function fact(card, selector, text) {
+  show(card, selector, String(text)).parentElement.hidden = text === "";
+}
+
+function fillFrame(frame, clip, address, run) {
   if (run.aspect_ratio) frame.style.aspectRatio = run.aspect_ratio.replace(":", " / ");
-  const isThere = clip.state === "delivered";
-  frame.classList.toggle("missing", !isThere);
-  if (!isThere) {
-    frame.textContent = waitOf(clip);
-  } else if (!frame.querySelector("video")) {
-    frame.replaceChildren(player(clip, address));
+  const bar = frame.querySelector("progress");
+  if (!bar) return; // the clip is there already
+  if (clip.state === "delivered") {
+    frame.classList.remove("missing");
+    frame.replaceChildren(playButton(clip, address));
+    return;
   }
+  show(frame, ".wait", waitOf(clip));
+  bar.hidden = clip.state !== "running";
+  bar.value = clip.fraction ?? 0;
+}
+
+function playButton(clip, address) {
+  const button = copyOf("play").firstElementChild;
+  button.setAttribute("aria-label", `Play ${clip.scene_id}`);
+  button.firstElementChild.src = `${address}.jpg`;
+  button.addEventListener("click", () => {
+    const video = player(clip, address);
+    button.replaceWith(video);
+    video.focus();
+  });
+  return button;
 }
 
 function player(clip, address) {
   const video = document.createElement("video");
-  video.controls = true;
-  video.preload = "none";
-  video.playsInline = true;
+  Object.assign(video, { controls: true, autoplay: true, playsInline: true, src: `${address}.mp4` });
   video.poster = `${address}.jpg`;
-  video.src = `${address}.mp4`;
   video.setAttribute("aria-label", `Clip ${clip.scene_id}`);
   return video;
-}
-
-function fillProgress(card, clip) {
-  const bar = card.querySelector(".fraction");
-  bar.hidden = clip.state !== "running";
-  bar.value = clip.fraction ?? 0;
 }
 
 function waitOf(clip) {
@@ -329,15 +341,6 @@ function waitOf(clip) {
   if (clip.state === "waiting") return "waits for its turn";
   if (clip.remaining == null) return "in the making";
   return `${time(clip.elapsed)}, ${clip.remaining > 0 ? `about ${time(clip.remaining)} left` : "any moment now"}`;
-}
-
-function lengthOf(clip) {
-  if (clip.actual_duration == null) return `${clip.target_duration} s wanted`;
-  return `${clip.actual_duration.toFixed(2)} s for ${clip.target_duration} s`;
-}
-
-function tries(clip) {
-  return clip.attempts > 1 ? `, ${clip.attempts} tries` : "";
 }
 
 function noteOf(clip) {
