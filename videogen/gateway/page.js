@@ -295,6 +295,7 @@ function fill(card, clip, address, run) {
   fact(card, ".size", clip.width ? `${clip.width}×${clip.height}` : "");
   fact(card, ".attempts", clip.attempts || clip.attempt || "");
   fact(card, ".time", clip.generation_time ? time(clip.generation_time) : "");
+  fact(card, ".model", clip.model && clip.model !== run.model ? clip.model : "");
 }
 
 function fact(card, selector, text) {

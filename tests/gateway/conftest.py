@@ -1,0 +1,163 @@
+"""A gateway on a journal that a real run has written, or that a test writes as a run does."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from videogen.bootstrap import Options, opened, prepare
+from videogen.clip import Batch
+from videogen.emulator import EmulatorSettings
+from videogen.emulator import running as emulating
+from videogen.events import RunStarted, SceneOutline
+from videogen.gateway import GatewaySettings, running
+from videogen.journal import Journal
+from videogen.scene import Job
+
+FAULTS = """
+[[rules]]
+prompt = "storm"
+do = "fail"
+error = "CUDA out of memory"
+
+[[rules]]
+prompt = "forbidden"
+times = "always"
+do = "fail"
+error = "flagged as sensitive (E005)"
+"""
+PROMPTS = {"harbour": "A harbour", "storm": "A storm", "cave": "A forbidden cave"}
+"""By scene: the first comes at once, the second at the second attempt, the third never."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One server-sent event."""
+
+    id: int | None
+    event: str
+    data: dict[str, Any]
+
+
+class Streamed:
+    """Events of a response, one by one as they come; `comments` are the lines that keep it alive."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        assert response.status_code == 200, response.read()
+        self._lines = response.iter_lines()
+        self.comments: list[str] = []
+
+    def __iter__(self) -> Iterator[Told]:
+        fields: dict[str, str] = {}
+        for line in self._lines:
+            if line.startswith(":"):
+                self.comments.append(line)
+            elif line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif fields:
+                yield Told(int(fields["id"]) if "id" in fields else None, fields["event"], json.loads(fields["data"]))
+                fields = {}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A gateway, its client, and the journal it reads."""
+
+    http: httpx.Client
+    journal: Journal
+    out: Path
+
+    def get(self, address: str, **headers: str) -> Any:
+        return self.http.get(address, headers=headers).raise_for_status().json()
+
+    def events(self, run_id: str, after: int | None = None, **headers: str) -> list[Told]:
+        """All that is told of a run that is over."""
+        query = "" if after is None else f"?after={after}"
+        with self.http.stream("GET", f"/runs/{run_id}/events{query}", headers=headers) as response:
+            return list(Streamed(response))
+
+    def begin(self, run_id: str, *scene_ids: str, job_id: str = "film", max_cost: str | None = None) -> None:
+        """Writes what a run of these scenes writes first."""
+        folder = str(self.out / job_id)
+        self.journal.start_run(run_id, job_id=job_id, origin="local", folder=folder)
+        scenes = [
+            SceneOutline(clip_index=index, scene_id=scene_id, prompt=f"Scene {scene_id}", target_duration=2)
+            for index, scene_id in enumerate(scene_ids)
+        ]
+        started = RunStarted(
+            job_id=job_id,
+            model="quick",
+            aspect_ratio="16:9",
+            provider="local",
+            planned_cost=Decimal("0.06"),
+            max_cost=None if max_cost is None else Decimal(max_cost),
+            scenes=tuple(scenes),
+        )
+        self.tell(run_id, "run.started", total=len(scenes), **started.payload())
+
+    def tell(self, run_id: str, type_: str, *, completed: int = 0, total: int = 1, **payload: Any) -> int:
+        counts = {"run_id": run_id, "completed": completed, "total": total}
+        return self.journal.add_event(run_id, type_, payload | counts)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What is left of a real run: its folder, and its verdict."""
+
+    out: Path
+    batch: Batch
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """A run of three scenes on the emulator; its job is called `film`."""
+    folder = tmp_path_factory.mktemp("played")
+    (folder / "faults.toml").write_text(FAULTS)
+    emulator = EmulatorSettings(latency_s=(0.1, 0.1), faults=folder / "faults.toml")
+    with pytest.MonkeyPatch.context() as patch, emulating(emulator) as emulated:
+        patch.setenv("REPLICATE_BASE_URL", emulated.url)
+        patch.setenv("REPLICATE_API_TOKEN", "r8_test")
+        patch.setenv("VIDEOGEN_REGISTRY", str(Path(__file__).parent.parent / "faults" / "models.toml"))
+        scenes = [{"id": name, "prompt": prompt, "target_duration": 2} for name, prompt in PROMPTS.items()]
+        job = Job.model_validate({"id": "film", "model": "quick", "min_clips": 2, "max_cost": "1.00", "scenes": scenes})
+        return Played(folder / "out", asyncio.run(_run(job, folder / "out")))
+
+
+async def _run(job: Job, out: Path) -> Batch:
+    async with opened(await prepare(job, Options(out=str(out)))) as session:
+        return session.finish(await asyncio.gather(*map(session.clip, session.plan.requests)))
+
+
+@contextmanager
+def watching(out: Path, **settings: Any) -> Iterator[Watched]:
+    """A gateway on a folder of runs; keyword arguments are its settings."""
+    out.mkdir(exist_ok=True)
+    url = f"sqlite:///{out / 'journal.db'}"
+    with (
+        running(GatewaySettings(out=out, journal_url=url, port=0, **settings)) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as http,
+        closing(Journal(url)) as journal,
+    ):
+        yield Watched(http, journal, out)
+
+
+@pytest.fixture(scope="session")
+def finished(played: Played) -> Iterator[Watched]:
+    """A gateway on the run that is over."""
+    with watching(played.out) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Watched]:
+    """A gateway on an empty journal, which the test writes."""
+    with watching(tmp_path / "out") as gateway:
+        yield gateway
