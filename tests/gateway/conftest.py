@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -68,7 +69,7 @@ class Streamed:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Shown:
     """A gateway, its client, and the journal it reads."""
 
     http: httpx.Client
@@ -120,24 +121,37 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """A run of three scenes on the emulator; its job is called `film`."""
     folder = tmp_path_factory.mktemp("played")
-    (folder / "faults.toml").write_text(FAULTS)
-    emulator = EmulatorSettings(latency_s=(0.1, 0.1), faults=folder / "faults.toml")
-    with pytest.MonkeyPatch.context() as patch, emulating(emulator) as emulated:
-        patch.setenv("REPLICATE_BASE_URL", emulated.url)
+    with emulated(folder, FAULTS):
+        return Played(folder / "out", shoot(folder / "out", PROMPTS))
+
+
+@contextmanager
+def emulated(folder: Path, faults: str, **settings: Any) -> Iterator[None]:
+    """Runs inside are made by an emulator with this fault plan and these settings."""
+    (folder / "faults.toml").write_text(faults)
+    emulator = EmulatorSettings(**{"latency_s": (0.1, 0.1), "faults": folder / "faults.toml", **settings})
+    with pytest.MonkeyPatch.context() as patch, emulating(emulator) as server:
+        patch.setenv("REPLICATE_BASE_URL", server.url)
         patch.setenv("REPLICATE_API_TOKEN", "r8_test")
         patch.setenv("VIDEOGEN_REGISTRY", str(Path(__file__).parent.parent / "faults" / "models.toml"))
-        scenes = [{"id": name, "prompt": prompt, "target_duration": 2} for name, prompt in PROMPTS.items()]
-        job = Job.model_validate({"id": "film", "model": "quick", "min_clips": 2, "max_cost": "1.00", "scenes": scenes})
-        return Played(folder / "out", asyncio.run(_run(job, folder / "out")))
+        yield
 
 
-async def _run(job: Job, out: Path) -> Batch:
+def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> Batch:
+    """Runs the job `film` with a scene of two seconds for each prompt, by its id."""
+    scenes = [{"id": name, "prompt": prompt, "target_duration": 2} for name, prompt in prompts.items()]
+    given = {"id": "film", "model": "quick", "min_clips": 2, "max_cost": "1.00", "scenes": scenes, **fields}
+    with ThreadPoolExecutor(1) as thread:  # the caller's may have a loop, as Playwright's has
+        return thread.submit(asyncio.run, _shot(Job.model_validate(given), out)).result()
+
+
+async def _shot(job: Job, out: Path) -> Batch:
     async with opened(await prepare(job, Options(out=str(out)))) as session:
         return session.finish(await asyncio.gather(*map(session.clip, session.plan.requests)))
 
 
 @contextmanager
-def watching(out: Path, **settings: Any) -> Iterator[Watched]:
+def watching(out: Path, **settings: Any) -> Iterator[Shown]:
     """A gateway on a folder of runs; keyword arguments are its settings."""
     out.mkdir(exist_ok=True)
     url = f"sqlite:///{out / 'journal.db'}"
@@ -146,18 +160,18 @@ def watching(out: Path, **settings: Any) -> Iterator[Watched]:
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as http,
         closing(Journal(url)) as journal,
     ):
-        yield Watched(http, journal, out)
+        yield Shown(http, journal, out)
 
 
 @pytest.fixture(scope="session")
-def finished(played: Played) -> Iterator[Watched]:
+def finished(played: Played) -> Iterator[Shown]:
     """A gateway on the run that is over."""
     with watching(played.out) as gateway:
         yield gateway
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Watched]:
+def live(tmp_path: Path) -> Iterator[Shown]:
     """A gateway on an empty journal, which the test writes."""
     with watching(tmp_path / "out") as gateway:
         yield gateway

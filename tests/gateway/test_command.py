@@ -21,7 +21,7 @@ from videogen.journal import Journal
 @contextmanager
 def gateway(out: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A process and its address."""
-    command = [sys.executable, "-m", "videogen", "gateway", "--port", "0", *flags]
+    command = [sys.executable, "-m", "videogen", "gateway", *(flags or ("--port", "0"))]
     environment = {**os.environ, "VIDEOGEN_OUT": str(out)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout

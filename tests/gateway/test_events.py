@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.conftest import Played, Streamed, Told, Watched
+from tests.gateway.conftest import Played, Shown, Streamed, Told
 from videogen.gateway import feeds
 from videogen.gateway.feeds import Entry, Feeds
 from videogen.journal import Event, Journal
@@ -32,12 +32,12 @@ journal.add_event("r1", "run.completed", counts)
 
 
 @contextmanager
-def listening(gateway: Watched, run_id: str, **headers: str) -> Iterator[Iterator[Told]]:
+def listening(gateway: Shown, run_id: str, **headers: str) -> Iterator[Iterator[Told]]:
     with gateway.http.stream("GET", f"/runs/{run_id}/events", headers=headers) as response:
         yield iter(Streamed(response))
 
 
-def test_first_a_snapshot_then_what_happens_then_the_end(live: Watched) -> None:
+def test_first_a_snapshot_then_what_happens_then_the_end(live: Shown) -> None:
     """The snapshot has the number of the last event in it, and every later event comes once, in order."""
     live.begin("r1", "a")
     with listening(live, "r1") as events:
@@ -51,7 +51,7 @@ def test_first_a_snapshot_then_what_happens_then_the_end(live: Watched) -> None:
     assert told[-1].event == "run.completed"
 
 
-def test_an_event_is_there_half_a_second_after_its_commit(live: Watched) -> None:
+def test_an_event_is_there_half_a_second_after_its_commit(live: Shown) -> None:
     """Committed by another process."""
     live.begin("r1", "a")
     command = [sys.executable, "-c", WRITER, f"sqlite:///{live.out / 'journal.db'}"]
@@ -65,7 +65,7 @@ def test_an_event_is_there_half_a_second_after_its_commit(live: Watched) -> None
     assert max(delays_s) < 0.5, delays_s
 
 
-def test_what_was_missed_comes_after_a_reconnect(finished: Watched, played: Played) -> None:
+def test_what_was_missed_comes_after_a_reconnect(finished: Shown, played: Played) -> None:
     """By the header or by the address; together with what was told before, every event once."""
     run_id = played.batch.run_id
     everything = [event.id for event in finished.events(run_id, after=0) if event.id]
@@ -78,17 +78,17 @@ def test_what_was_missed_comes_after_a_reconnect(finished: Watched, played: Play
     ] == later
 
 
-def test_a_run_that_is_over_is_told_and_the_stream_ends(finished: Watched, played: Played) -> None:
+def test_a_run_that_is_over_is_told_and_the_stream_ends(finished: Shown, played: Played) -> None:
     (snapshot,) = finished.events(played.batch.run_id)
     assert (snapshot.event, snapshot.data["verdict"]["status"]) == ("snapshot", "partial")
     assert finished.events(played.batch.run_id, after=snapshot.id) == []
 
 
-def test_a_number_of_another_journal_is_answered_with_a_snapshot(finished: Watched, played: Played) -> None:
+def test_a_number_of_another_journal_is_answered_with_a_snapshot(finished: Shown, played: Played) -> None:
     assert [event.event for event in finished.events(played.batch.run_id, after=10**9)] == ["snapshot"]
 
 
-def test_the_money_is_told_as_it_is_spent(live: Watched) -> None:
+def test_the_money_is_told_as_it_is_spent(live: Shown) -> None:
     live.begin("r1", "a")
     with listening(live, "r1") as events:
         assert next(events).event == "snapshot"
@@ -97,7 +97,7 @@ def test_the_money_is_told_as_it_is_spent(live: Watched) -> None:
     assert (spending.id, spending.data) == (None, {"spent": "0", "reserved": "0"})
 
 
-def test_a_quiet_stream_is_kept_alive(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_stream_is_kept_alive(live: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments come while nothing happens, so that no proxy thinks it dead."""
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)
     live.begin("r1", "a")
@@ -111,7 +111,7 @@ def test_a_quiet_stream_is_kept_alive(live: Watched, monkeypatch: pytest.MonkeyP
     assert len(streamed.comments) >= 2
 
 
-def test_who_does_not_read_holds_up_nobody(live: Watched) -> None:
+def test_who_does_not_read_holds_up_nobody(live: Shown) -> None:
     """One listener never reads; the other gets megabytes of events at once."""
     live.begin("r1", "a")
     with (

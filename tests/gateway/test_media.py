@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Played, Watched, watching
+from tests.gateway.conftest import Played, Shown, watching
 
 CLIP: dict[str, Any] = {
     "clip_index": 0,
@@ -27,7 +27,7 @@ def clip(played: Played) -> str:
     return f"/runs/{played.batch.run_id}/clips/harbour.mp4"
 
 
-def test_a_clip_and_its_poster_are_served_as_they_were_delivered(finished: Watched, played: Played, clip: str) -> None:
+def test_a_clip_and_its_poster_are_served_as_they_were_delivered(finished: Shown, played: Played, clip: str) -> None:
     video = finished.http.get(clip)
     assert hashlib.sha256(video.content).hexdigest() == played.batch.clips[0].sha256
     assert (video.headers["content-type"], video.headers["accept-ranges"]) == ("video/mp4", "bytes")
@@ -46,7 +46,7 @@ def test_a_clip_and_its_poster_are_served_as_they_were_delivered(finished: Watch
     ],
 )
 def test_a_part_is_served_where_one_is_asked_for(
-    finished: Watched, clip: str, asked: str, start: int, stop: int | None
+    finished: Shown, clip: str, asked: str, start: int, stop: int | None
 ) -> None:
     """206, with the right bytes and their place in the whole."""
     whole = finished.http.get(clip).content
@@ -55,7 +55,7 @@ def test_a_part_is_served_where_one_is_asked_for(
     assert part.headers["content-range"].endswith(f"/{len(whole)}")
 
 
-def test_a_part_past_the_end_is_refused(finished: Watched, clip: str) -> None:
+def test_a_part_past_the_end_is_refused(finished: Shown, clip: str) -> None:
     assert finished.http.get(clip, headers={"Range": "bytes=999999999-"}).status_code == 416
 
 
@@ -70,11 +70,11 @@ def test_a_part_past_the_end_is_refused(finished: Watched, clip: str) -> None:
         pytest.param("../../../journal.db", id="journal"),
     ],
 )
-def test_what_was_not_delivered_is_not_there(finished: Watched, played: Played, address: str) -> None:
+def test_what_was_not_delivered_is_not_there(finished: Shown, played: Played, address: str) -> None:
     assert finished.http.get(f"/runs/{played.batch.run_id}/clips/{address}").status_code == 404
 
 
-def test_other_kinds_of_files_are_not_asked_for(finished: Watched, played: Played) -> None:
+def test_other_kinds_of_files_are_not_asked_for(finished: Shown, played: Played) -> None:
     assert finished.http.get(f"/runs/{played.batch.run_id}/clips/harbour.json").status_code == 422
 
 
@@ -90,7 +90,7 @@ def test_other_kinds_of_files_are_not_asked_for(finished: Watched, played: Playe
         pytest.param("film", "clips/gone.mp4", id="gone"),
     ],
 )
-def test_a_journal_that_points_elsewhere_leads_nowhere(live: Watched, tmp_path: Path, folder: str, path: str) -> None:
+def test_a_journal_that_points_elsewhere_leads_nowhere(live: Shown, tmp_path: Path, folder: str, path: str) -> None:
     """Whatever the journal says, and wherever links lead: nothing outside the run's folder and `out`."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
-from tests.gateway.conftest import PROMPTS, Played, Watched
+from tests.gateway.conftest import PROMPTS, Played, Shown
 from videogen.registry import read_registry
 
 
-def test_every_model_is_told_as_a_form_needs_it(finished: Watched) -> None:
+def test_every_model_is_told_as_a_form_needs_it(finished: Shown) -> None:
     """Prices are decimal strings; lengths are those that can be asked for."""
     models = {model["id"]: model for model in finished.get("/models")["models"]}
     assert models.keys() == read_registry().models.keys()
@@ -23,12 +23,12 @@ def test_every_model_is_told_as_a_form_needs_it(finished: Watched) -> None:
 
 
 @pytest.mark.parametrize("address", ["/models/none", "/runs/none", "/runs/none/events", "/runs/none/clips/a.mp4"])
-def test_what_is_not_there_is_not_found(finished: Watched, address: str) -> None:
+def test_what_is_not_there_is_not_found(finished: Shown, address: str) -> None:
     """Also for a stream, before it begins."""
     assert finished.http.get(address).status_code == 404
 
 
-def test_a_run_that_is_over_adds_up_to_its_manifest(finished: Watched, played: Played) -> None:
+def test_a_run_that_is_over_adds_up_to_its_manifest(finished: Shown, played: Played) -> None:
     """Every clip's last state, the money, the verdict; failed clips count as done."""
     run = finished.get(f"/runs/{played.batch.run_id}")
     assert (run["job_id"], run["status"], run["verdict"]["status"]) == ("film", "partial", "partial")
@@ -42,14 +42,14 @@ def test_a_run_that_is_over_adds_up_to_its_manifest(finished: Watched, played: P
         assert {name: told[name] for name in expected} == expected
 
 
-def test_scenes_are_told_before_anything_is_made(live: Watched) -> None:
+def test_scenes_are_told_before_anything_is_made(live: Shown) -> None:
     live.begin("r1", "b", "a", max_cost="2.50")
     run = live.get("/runs/r1")
     assert (run["status"], run["verdict"], run["spent"], run["max_cost"]) == ("running", None, "0", "2.50")
     assert [(clip["scene_id"], clip["state"]) for clip in run["clips"]] == [("b", "waiting"), ("a", "waiting")]
 
 
-def test_a_new_attempt_begins_from_nothing(live: Watched) -> None:
+def test_a_new_attempt_begins_from_nothing(live: Shown) -> None:
     """Its error stays to be seen; its progress is not that of the attempt before."""
     live.begin("r1", "a")
     of_clip = partial(live.tell, "r1", clip_index=0, scene_id="a")
@@ -62,7 +62,7 @@ def test_a_new_attempt_begins_from_nothing(live: Watched) -> None:
     assert (told["state"], told["attempt"], told["fraction"], told["error"]["message"]) == ("running", 2, 0.0, "no")
 
 
-def test_runs_are_paged_newest_first(live: Watched) -> None:
+def test_runs_are_paged_newest_first(live: Shown) -> None:
     """Every run is on exactly one page, also while new ones begin."""
     for number in range(5):
         live.begin(f"r{number}", "a", job_id=f"job-{number}")
@@ -78,7 +78,7 @@ def test_runs_are_paged_newest_first(live: Watched) -> None:
     assert last["next"] is None
 
 
-def test_a_long_run_is_told_by_its_latest_progress(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that newer progress has overtaken is not read; what ended long ago is."""
     monkeypatch.setattr("videogen.journal.RECENT_EVENTS", 10)
     live.begin("r1", "a", "b")

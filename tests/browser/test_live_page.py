@@ -1,0 +1,183 @@
+"""The gateway's page in Chromium: a run as it happens, and one that is over."""
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Watched
+from tests.gateway.conftest import Played, Shown, emulated, shoot, watching
+from tests.gateway.test_command import gateway
+from videogen.journal import Journal
+
+pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
+
+WILD = '<script>ran = 1</script><img src=x onerror=\'ran = 2\'><b>bold</b> & " onclick="ran = 3"'
+PROMPTS = {"storm": "A storm", "wild": WILD, "cave": "A forbidden cave", "harbour": "A harbour"}
+FAULTS = """
+[[rules]]
+prompt = "storm"
+do = "fail"
+error = "CUDA out of memory"
+
+[[rules]]
+prompt = "forbidden"
+times = "always"
+do = "fail"
+error = "<b>flagged</b> as sensitive (E005)"
+"""
+ORDER = """
+addEventListener("DOMContentLoaded", () => {
+  window.filled = [];
+  new MutationObserver((changes) => {
+    for (const change of changes) for (const node of change.addedNodes)
+      if (node.matches?.(".play")) filled.push(node.closest(".clip").querySelector("h2").textContent);
+  }).observe(document.body, { childList: true, subtree: true });
+});
+"""
+"""Writes down which scene's card is filled when."""
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """A run that is over: one clip at the second attempt, one with HTML in its prompt, one failed with HTML."""
+    folder = tmp_path_factory.mktemp("film")
+    with emulated(folder, FAULTS):
+        return Played(folder / "out", shoot(folder / "out", PROMPTS))
+
+
+@pytest.fixture
+def over(film: Played) -> Iterator[Shown]:
+    with watching(film.out) as shown:
+        yield shown
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Shown]:
+    with watching(tmp_path / "out") as shown:
+        yield shown
+
+
+def address(shown: Shown, query: str = "/") -> str:
+    return f"{str(shown.http.base_url).rstrip('/')}{query}"
+
+
+def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched: Watched, tmp_path: Path) -> None:
+    """Cards fill as clips come, in that order; a gateway that is killed and started again changes nothing."""
+    out, port = tmp_path / "out", free_port()
+    with ExitStack() as stack:
+        stack.enter_context(emulated(tmp_path, FAULTS, latency_s=(2.5, 2.5)))
+        first, url = stack.enter_context(gateway(out, "--port", port))
+        tab.add_init_script(ORDER)
+        tab.goto(url)
+        expect(tab.get_by_text("No runs yet")).to_be_visible()
+        journal = stack.enter_context(closing(Journal(f"sqlite:///{out / 'journal.db'}")))
+        run = stack.enter_context(ThreadPoolExecutor(1)).submit(shoot, out, PROMPTS, concurrency=2)
+        while not journal.runs(limit=1):
+            tab.wait_for_timeout(50)
+        (begun,) = journal.runs(limit=1)
+        tab.goto(f"{url}/?run={begun.id}")
+        cards = tab.get_by_role("article")
+        expect(cards).to_have_count(4)
+        expect(cards.nth(3)).to_contain_text("waiting")
+        expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
+        expect(cards.nth(0)).to_contain_text("CUDA out of memory")
+        expect(tab.locator(".play").first).to_be_visible()
+        first.kill()
+        expect(tab.get_by_text("Connection lost")).to_be_visible()
+        run.result()  # its end is seen by nobody
+        stack.enter_context(gateway(out, "--port", port))
+        expect(tab.locator(".verdict")).to_have_text("partial3 of 4 clips delivered, 2 were enough")
+        expect(tab.get_by_text("Connection lost")).to_be_hidden()
+        assert tab.get_by_role("heading", level=2).all_inner_texts() == list(PROMPTS)
+        delivered = [told["scene_id"] for _, type_, told in journal.events(begun.id) if type_ == "clip.completed"]
+        assert tab.evaluate("filled") == delivered
+        expect(tab.get_by_role("log")).to_contain_text("The run is over: partial")
+    assert all("ERR_" in error for error in watched.errors), watched.errors  # what Chromium says of a lost connection
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")])
+def test_a_run_that_is_over_is_shown_as_it_ended(
+    tab: Page, watched: Watched, over: Shown, film: Played, width: int, scheme: Literal["dark", "light"]
+) -> None:
+    """At any width nothing is wider than the screen; the colours are those asked for; nothing is complained about."""
+    tab.set_viewport_size({"width": width, "height": 844})
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(address(over, f"/?run={film.batch.run_id}"))
+    expect(tab.locator(".play")).to_have_count(3)
+    expect(tab.locator(".totals")).to_contain_text("4 of 4")
+    expect(tab.locator(".totals")).to_contain_text("$0.18 of $1.00 budget")
+    expect(tab.locator(".verdict")).to_contain_text("3 of 4 clips delivered")
+    for picture in tab.locator(".play img").all():
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    light = sum(map(int, tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) > 3 * 128
+    assert light == (scheme == "light")
+    assert not watched.errors
+
+
+def test_what_a_job_says_is_text(tab: Page, watched: Watched, over: Shown, film: Played) -> None:
+    """HTML in a prompt or in an error neither runs nor becomes part of the page, which loads nothing from elsewhere."""
+    tab.goto(address(over, f"/?run={film.batch.run_id}"))
+    expect(tab.get_by_role("article", name="wild").locator(".prompt")).to_have_text(WILD)
+    expect(tab.get_by_role("article", name="cave").locator(".error")).to_contain_text("<b>flagged</b>")
+    assert tab.evaluate("typeof ran") == "undefined"
+    assert tab.locator("b").count() == 0
+    assert all(request.startswith((address(over), "data:,")) for request in watched.requests), watched.requests
+
+
+def test_a_clip_plays_by_keyboard(tab: Page, over: Shown, film: Played) -> None:
+    """Tab leads to the clips, Enter plays one, and the player then has the focus."""
+    tab.goto(address(over, f"/?run={film.batch.run_id}"))
+    expect(tab.locator(".play")).to_have_count(3)
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_role("link", name="All runs")).to_be_focused()
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_role("button", name="Play storm")).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("video")).to_be_focused()
+    expect(tab.locator("video")).to_have_js_property("ended", True)
+
+
+def test_the_list_tells_new_runs_by_itself(tab: Page, live: Shown) -> None:
+    live.begin("r1", "a", job_id="first")
+    tab.goto(address(live))
+    expect(tab.get_by_role("listitem")).to_have_count(1)
+    live.begin("r2", "a", job_id="second")
+    expect(tab.get_by_role("listitem")).to_contain_text(["second", "first"])
+
+
+def test_there_is_a_way_to_older_runs(tab: Page, live: Shown) -> None:
+    for number in range(25):
+        live.begin(f"r{number}", "a", job_id=f"job-{number}")
+    tab.goto(address(live))
+    expect(tab.get_by_role("listitem")).to_have_count(20)
+    tab.get_by_role("button", name="Show older runs").click()
+    expect(tab.get_by_role("listitem")).to_have_count(25)
+    expect(tab.get_by_role("button")).to_have_count(0)
+    assert tab.get_by_role("link").all_inner_texts() == [f"job-{number}" for number in range(24, -1, -1)]
+
+
+def test_a_run_that_is_not_there_is_said(tab: Page, live: Shown) -> None:
+    tab.goto(address(live, "/?run=none"))
+    expect(tab.get_by_role("status")).to_have_text("There is no run none.")
+
+
+def test_the_token_opens_the_page_and_leaves_its_address(tab: Page, watched: Watched, tmp_path: Path) -> None:
+    """Pictures, script and events are let in by the cookie."""
+    with watching(tmp_path / "out", token="secret") as shown:
+        shown.begin("r1", "a")
+        tab.goto(address(shown, "/?token=secret&run=r1"))
+        expect(tab.get_by_role("heading", level=1)).to_have_text("film")
+        assert tab.url == address(shown, "/?run=r1")
+        assert not watched.errors
