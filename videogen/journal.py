@@ -126,7 +126,8 @@ class RunRecord:
     total: int
     last_event: int
     """Number of the latest event; 0 where there is none yet."""
-    last_event_at: datetime
+    seen_at: datetime
+    """When it last was alive."""
     is_over: bool
     """Whether no more events will come."""
 
@@ -512,7 +513,7 @@ def _run_record(row: Any) -> RunRecord:
         completed=row.completed or 0,
         total=row.total or 0,
         last_event=row.last_number or 0,
-        last_event_at=_utc(row.last_at or row.started_at),
+        seen_at=_utc(max(row.last_at or row.seen_at, row.seen_at)),
         is_over=row.last_type == "run.completed",
     )
 

@@ -86,8 +86,8 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(cards).to_have_count(4)
         expect(cards.nth(3)).to_contain_text("waiting")
         expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
-        expect(cards.nth(0)).to_contain_text("CUDA out of memory")
-        expect(tab.locator(".play").first).to_be_visible()
+        expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=30_000)
+        expect(tab.locator(".play").first).to_be_visible(timeout=30_000)
         first.kill()
         expect(tab.get_by_text("Connection lost")).to_be_visible()
         run.result()  # its end is seen by nobody

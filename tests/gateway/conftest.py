@@ -147,7 +147,7 @@ def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> Batch:
 
 async def _shot(job: Job, out: Path) -> Batch:
     async with opened(await prepare(job, Options(out=str(out)))) as session:
-        return session.finish(await asyncio.gather(*map(session.clip, session.plan.requests)))
+        return await session.finish(await asyncio.gather(*map(session.clip, session.plan.requests)))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Models and runs as JSON."""
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 
@@ -88,3 +90,12 @@ def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pyt
     states = [(clip["state"], clip.get("fraction")) for clip in live.get("/runs/r1")["clips"]]
     assert states == [("failed", None), ("running", 0.29)]
     assert len(live.journal.telling_events("r1")) == 12
+
+
+def test_a_run_that_is_writing_holds_up_nobody(live: Shown) -> None:
+    """Nor is it held up: who watches takes no lock."""
+    live.begin("r1", "a")
+    with closing(sqlite3.connect(live.out / "journal.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert live.http.get("/runs/r1", timeout=5).status_code == 200
+        assert live.http.get("/runs", timeout=5).status_code == 200

@@ -39,7 +39,7 @@ class RunSummary(BaseModel):
     elapsed: float
     """Since the start, until the end where there is one."""
     quiet: float
-    """Since the latest event: a run that was killed says nothing more."""
+    """Since it was last seen alive: a run that was killed says nothing more."""
     completed: int
     """How many clips are delivered or failed."""
     total: int
@@ -117,7 +117,7 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "elapsed": _seconds(run.started_at, run.ended_at or now),
-        "quiet": _seconds(run.last_event_at, now),
+        "quiet": _seconds(run.seen_at, now),
         "completed": run.completed,
         "total": run.total,
     }
