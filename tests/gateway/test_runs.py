@@ -4,11 +4,16 @@ import sqlite3
 from contextlib import closing
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from tests.gateway.conftest import PROMPTS, Played, Shown
+from tests.gateway.conftest import PROMPTS, Played, Shown, emulated
+from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.clip import ClipRequest
 from videogen.registry import read_registry
+from videogen.run import Slot
+from videogen.scene import Job
 
 
 def test_every_model_is_told_as_a_form_needs_it(finished: Shown) -> None:
@@ -99,3 +104,20 @@ def test_a_run_that_is_writing_holds_up_nobody(live: Shown) -> None:
         writer.execute("BEGIN IMMEDIATE")
         assert live.http.get("/runs/r1", timeout=5).status_code == 200
         assert live.http.get("/runs", timeout=5).status_code == 200
+
+
+async def test_an_end_that_no_attempt_has_told_is_told(tmp_path: Path) -> None:
+    """What breaks outside of an attempt ends its clip for who watches; it counts once, also if it comes after all."""
+
+    async def broken(request: ClipRequest, session: Session, slot: Slot) -> BaseException:
+        return RuntimeError("not foreseen")
+
+    with emulated(tmp_path, ""):
+        job = Job.model_validate({"model": "quick", "scenes": [{"id": "a", "prompt": "A", "target_duration": 2}]})
+        async with opened(await prepare(job, Options(out=str(tmp_path / "out")))) as session:
+            (request,) = session.plan.requests
+            await session.clip(request, broken)
+            await session.clip(request)
+            told = session.run.journal.events(session.run.id)
+    ends = [(type_, payload["completed"]) for _, type_, payload in told if type_ in ("clip.failed", "clip.completed")]
+    assert ends == [("clip.failed", 1), ("clip.completed", 1)]
