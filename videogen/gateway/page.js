@@ -99,17 +99,23 @@ function runRow(run, add) {
   }
   show(row, ".job", run.job_id);
   showStatus(row, run, run.quiet);
+  const elapsed_s = isQuiet(run, run.quiet) ? run.elapsed - run.quiet : run.elapsed;
   const began = new Date(run.started_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-  show(row, ".about", [clipsDone(run), run.model, began, time(run.elapsed)].filter(Boolean).join(" · "));
+  show(row, ".about", [clipsDone(run), run.model, began, time(elapsed_s)].filter(Boolean).join(" · "));
   const bar = row.querySelector("progress");
   bar.hidden = run.status !== "running";
   bar.value = run.total ? run.completed / run.total : 0;
   bar.setAttribute("aria-label", `${run.job_id}: clips that are done`);
 }
 
+// A run that is killed says nothing more.
+function isQuiet(run, quiet_s) {
+  return run.status === "running" && quiet_s > QUIET_S;
+}
+
 function showStatus(parent, run, quiet_s) {
-  const isQuiet = run.status === "running" && quiet_s > QUIET_S;
-  chip(parent, isQuiet ? "waiting" : run.status, isQuiet ? `no news for ${time(quiet_s)}` : run.status);
+  const quiet = isQuiet(run, quiet_s);
+  chip(parent, quiet ? "waiting" : run.status, quiet ? `no news for ${time(quiet_s)}` : run.status);
 }
 
 // -- one run -----------------------------------------------------------------------------------------------------------
@@ -242,12 +248,12 @@ class LiveRun {
   showClock() {
     if (this.startedAt === undefined) return;
     const quiet_s = (performance.now() - this.toldAt) / 1000;
-    const isQuiet = !this.isOver && quiet_s > QUIET_S;
+    const quiet = isQuiet(this.run, quiet_s);
     const elapsed_s = this.isOver ? this.run.elapsed : (performance.now() - this.startedAt) / 1000;
     const [done, total] = [this.done(), this.run.total];
     showStatus(page.querySelector(".verdict"), this.run, quiet_s);
-    show(page, ".elapsed", time(isQuiet ? elapsed_s - quiet_s : elapsed_s));
-    page.querySelector(".eta").hidden = this.isOver || isQuiet;
+    show(page, ".elapsed", time(quiet ? elapsed_s - quiet_s : elapsed_s));
+    page.querySelector(".eta").hidden = this.isOver || quiet;
     show(page, ".left", done > 0.5 ? time((elapsed_s * (total - done)) / done) : "…");
   }
 
