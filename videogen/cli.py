@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError as PydanticError
 
 from videogen.documents import message
-from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError
+from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError, printable
 from videogen.scene import Job, read_job
 from videogen.settings import ProviderName, read_settings
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, code: int) -> int:
     for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
     return code
 
 

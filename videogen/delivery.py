@@ -140,7 +140,7 @@ def spent(attempts: list[Attempt]) -> dict[str, Any]:
         "cost": sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
         "attempts": len(attempts),
         "retry_count": max(0, len(attempts) - 1),
-        "generation_time": round((datetime.now(UTC) - began).total_seconds(), 3) if began else 0.0,
+        "generation_time": round(max(0.0, (datetime.now(UTC) - began).total_seconds()), 3) if began else 0.0,
         "prediction_ids": tuple(attempt.prediction_id for attempt in attempts if attempt.prediction_id),
     }
 
@@ -179,6 +179,13 @@ def _copy(source: Path, run: Run, name: str) -> None:
 def _picture(part: Path) -> Path:
     """Where the check of a download leaves its poster."""
     return part.with_suffix(".jpg")
+
+
+def discard(run: Run, prediction: Prediction) -> None:
+    """Removes what is unfinished of this prediction's clip, but not what is kept for a person to look at."""
+    for path in run.store.scratch(prediction.id).parent.glob(f"{prediction.id}.*"):
+        if ".rejected" not in path.suffixes:
+            path.unlink(missing_ok=True)
 
 
 def _keep_rejected(part: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from videogen.clip import Clip, ClipFailure, ClipRequest
-from videogen.delivery import delivered, fetched, reused, spent
+from videogen.delivery import delivered, discard, fetched, reused, spent
 from videogen.errors import (
     ClaimedError,
     ClipError,
@@ -75,6 +75,8 @@ async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
         running, part, measured = await _finished_and_fetched(request, run, slot, running)
         return await delivered(request, run, running, part, measured)
     except ClipError as exc:
+        if isinstance(exc, StorageError):
+            discard(run, running.prediction)
         if not isinstance(exc, UnreachableError | StorageError):  # those leave a prediction that can still be fetched
             end(run, running.attempt, exc)
         raise

@@ -211,8 +211,12 @@ async def _adopted(
         since: how long before the attempt's intent it may have been created.
     """
 
+    now, created_after = datetime.now(UTC), attempt.intended_at - since
+    if attempt.intended_at > now:  # the clock was set back: when it was created is not known
+        created_after = now - OUTPUTS_KEPT
+
     async def search() -> tuple[Attempt, Prediction] | None:
-        async for prediction in run.provider.list_since(attempt.intended_at - since):
+        async for prediction in run.provider.list_since(created_after):
             if not accept(prediction) or not _answers(request, inputs, prediction):
                 continue
             if adopted := run.journal.created(attempt, prediction.id, prediction.created_at):

@@ -52,20 +52,7 @@ async def test_22_a_clip_found_again_after_a_jump_still_has_a_deadline(stage: St
     stage.books(creates=1, billed=1, cancels=1)
 
 
-@pytest.mark.parametrize(
-    "jump",
-    [
-        HOURS[0],
-        pytest.param(
-            HOURS[1].values[0],
-            id="future",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the list of predictions is searched from the intent on, by the clock of the journal",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("jump", HOURS)
 async def test_22_a_create_that_was_lost_before_a_jump_is_found(stage: Stage, jump: timedelta) -> None:
     """It may have been created long after, or long before, the intent by the clock of the journal."""
     stage.emulate()
@@ -74,7 +61,6 @@ async def test_22_a_create_that_was_lost_before_a_jump_is_found(stage: Stage, ju
     stage.books(creates=1, billed=1)
 
 
-@pytest.mark.xfail(strict=True, reason="`delivery.spent` takes the time from the wall clock")
 async def test_22_what_a_clip_took_is_never_less_than_nothing(stage: Stage) -> None:
     """The manifest's `generation_time` is read by people who add it up."""
     stage.emulate()

@@ -67,7 +67,6 @@ def test_35_what_a_provider_says_is_shown_and_not_obeyed(stage: Stage, command: 
     assert_is_text(artifact["data"])
 
 
-@pytest.mark.xfail(strict=True, reason="`cli._complain` prints what an answer says as it came")
 async def test_35_what_a_refusal_says_is_shown_and_not_obeyed(
     stage: Stage, job_file: JobFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
