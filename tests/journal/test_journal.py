@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tests.unit.fakes import FakeProvider, request_of, run_of
-from videogen.clip import ClipRequest
+from videogen.clip import Clip, ClipRequest, planned
 from videogen.errors import BudgetError, ClaimedError, SettingsError, UnreadableJournalError
 from videogen.generation import generate
-from videogen.journal import Attempt, Journal, metadata
+from videogen.journal import Attempt, Delivery, Journal, metadata
 from videogen.run import Run, Slot, Slots
 
 HERE = {"origin": "fake", "folder": "here"}
@@ -154,3 +154,37 @@ def test_a_newer_database_server_is_not_touched(postgresql: str) -> None:
 def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(SettingsError, match="VIDEOGEN_JOURNAL_URL"):
         Journal(url)
+
+
+def test_who_watches_sees_runs_newest_first_and_how_far_they_are(journal: Journal) -> None:
+    """The model of the first event, the counts of the last one; `before` leads on."""
+    for number in range(3):
+        journal.start_run(f"r{number}", job_id="film", origin="local", folder="here")
+    journal.add_event("r1", "run.started", {"model": "kling", "completed": 0, "total": 2})
+    last = journal.add_event("r1", "run.completed", {"completed": 2, "total": 2})
+    newest, middle = journal.runs(limit=2)
+    assert (newest.id, newest.model, newest.last_event, newest.is_over) == ("r2", None, 0, False)
+    assert (middle.model, middle.completed, middle.total, middle.last_event) == ("kling", 2, 2, last)
+    assert middle.is_over
+    assert [run.id for run in journal.runs(limit=2, before="r1")] == ["r0"]
+    assert journal.find_run("r1") == middle
+
+
+def test_who_watches_sees_what_is_spent_and_what_is_reserved(journal: Journal) -> None:
+    """What an attempt costs in the end is spent, what an open one will cost at most is reserved."""
+    ended, open_ = request_of(), request_of(take=2)
+    attempt = intend(journal, ended)
+    journal.billed(attempt, Decimal("0.10"), "known", succeeded=False)
+    journal.ended(attempt, error="model-error", message="no")
+    intend(journal, open_)
+    assert journal.spending("run1") == (Decimal("0.10"), open_.cost)
+
+
+def test_who_watches_finds_the_clip_that_a_run_delivered(journal: Journal) -> None:
+    """The latest one for the scene, reused ones too; none of another run."""
+    clip = Clip(status="success", video_path="clips/a.mp4", **planned(request_of()))
+    journal.start_run("r1", job_id="film", origin="local", folder="here")
+    journal.add_event("r1", "clip.completed", {**clip.model_dump(mode="json"), "run_id": "r1", "completed": 1})
+    assert journal.delivered_clip("r1", "a") == Delivery(folder="here", clip=clip)
+    assert journal.delivered_clip("r1", "b") is None
+    assert journal.delivered_clip("r2", "a") is None

@@ -254,7 +254,7 @@ class LiveRun {
     showStatus(page.querySelector(".verdict"), this.run, quiet_s);
     show(page, ".elapsed", time(quiet ? elapsed_s - quiet_s : elapsed_s));
     page.querySelector(".eta").hidden = this.isOver || quiet;
-    show(page, ".left", done > 0.5 ? time((elapsed_s * (total - done)) / done) : "…");
+    show(page, ".left", done > 0.5 ? time(Math.max(1, (elapsed_s * (total - done)) / done)) : "…");
   }
 
   // One card for each scene, in scene order.
