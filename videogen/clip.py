@@ -79,6 +79,10 @@ class ClipRequest(_Frozen):
     """USD per second of GPU time where the model is billed so; its `cost` is then an estimate."""
     buffer_cost_impact: float
     """Percent."""
+    audio: bool = False
+    """Whether sound that the model delivers is kept. Where it can be asked for sound, `inputs` do."""
+    strict_quality: bool = False
+    """Whether a clip that is black or frozen from start to end fails the attempt."""
     deliver_fps: float | None = None
     deliver_size: tuple[int, int] | None = None
     fallbacks: tuple["ClipRequest", ...] = ()
@@ -113,6 +117,10 @@ class ClipRequest(_Frozen):
     @property
     def poster_path(self) -> str:
         return f"posters/{self.name}.jpg"
+
+    def takes(self, clip: "Clip") -> bool:
+        """Whether this clip, delivered for the same key, is good enough: an earlier job may have been less strict."""
+        return not (self.strict_quality and clip.warnings)
 
     @property
     def original_target_duration(self) -> float:
@@ -155,6 +163,11 @@ class Clip(_Frozen):
     width: int | None = None
     height: int | None = None
     fps: float | None = None
+    frames: int | None = None
+    codec: str | None = None
+    """Of the picture, by FFmpeg's name: `h264`."""
+    has_audio: bool | None = None
+    size_bytes: int | None = None
     cost: Decimal = Decimal(0)
     """All predictions of this run for this clip, failed ones too; 0 where it was reused."""
     buffer_cost_impact: float
@@ -165,6 +178,7 @@ class Clip(_Frozen):
     prediction_ids: tuple[str, ...] = ()
     reused: bool = False
     warnings: tuple[str, ...] = ()
+    """`black` or `frozen`: the clip is so from start to end."""
     error: ClipFailure | None = None
 
     @classmethod

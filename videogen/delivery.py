@@ -18,6 +18,7 @@ from videogen.errors import (
     GoneError,
     NotSentError,
     OutputExpiredError,
+    QualityError,
     TransientError,
     UnreachableError,
 )
@@ -79,10 +80,14 @@ async def _with_fresh_url(run: Run, prediction: Prediction) -> Prediction:
 
 
 async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.Measured) -> Clip:
-    """The clip, under its final name and in the journal. Raises `DurationError`, `StorageError`."""
+    """The clip, under its final name and in the journal. Raises `DurationError`, `QualityError`, `StorageError`."""
     if problem := _duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {running.prediction.id}: {problem}")
+    if request.strict_quality and measured.warnings:
+        _keep_rejected(part)
+        flaws = " and ".join(measured.warnings)
+        raise QualityError(f"prediction {running.prediction.id}: the clip is {flaws} from start to end")
     picture = _picture(part)
     part, measured = await run.decode(partial(_conformed, request, part, measured))
     run.store.put(picture, request.poster_path)
@@ -96,11 +101,12 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
 
 
 def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tuple[Path, media.Measured]:
-    """The video in the ratio asked for, and in the frame rate and size that its model could not be told."""
+    """The video in the ratio asked for, in the frame rate and size that its model could not be told, and without sound
+    where none is wanted."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
-    if not media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=True):
+    if not media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=request.audio):
         return part, measured
     measured = media.check(out, poster=_picture(part))
     part.unlink()
@@ -128,6 +134,10 @@ def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt
         width=measured.width,
         height=measured.height,
         fps=round(measured.fps, 3),
+        frames=measured.frames,
+        codec=measured.codec,
+        has_audio=measured.has_audio,
+        size_bytes=measured.size_bytes,
         warnings=measured.warnings,
         **spent(attempts),
     )
@@ -151,7 +161,7 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
     None where there is none, or where its file is no longer what it was.
     """
     delivery = run.journal.delivery(run.provider.origin, request.key)
-    if delivery is None or request.key in run.anew:
+    if delivery is None or request.key in run.anew or not request.takes(delivery.clip):
         return None
     if not await asyncio.to_thread(delivery.is_intact):
         run.journal.forget_delivery(run.provider.origin, request.key)

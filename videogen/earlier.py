@@ -42,11 +42,15 @@ def look_back(journal_url: str, origin: str, folder: Path, planned: Plan) -> Ear
         lost = folder.exists() and not journal.knows(str(folder))
         if lost and (count := _restore(journal, origin, folder, planned)):
             warnings.append(f"the journal does not know {count} clips in {folder}; its manifest does: they are reused")
-        keys = [each.key for request in planned.requests for each in request.alternatives]
-        deliveries = ((key, journal.delivery(origin, key)) for key in keys)
+        asked = [each for request in planned.requests for each in request.alternatives]
+        deliveries = ((each, journal.delivery(origin, each.key)) for each in asked)
         return Earlier(
-            delivered=frozenset(key for key, delivery in deliveries if delivery and delivery.is_intact()),
-            paid=frozenset(key for key in keys if journal.open_attempt(origin, key)),
+            delivered=frozenset(
+                each.key
+                for each, delivery in deliveries
+                if delivery and each.takes(delivery.clip) and delivery.is_intact()
+            ),
+            paid=frozenset(each.key for each in asked if journal.open_attempt(origin, each.key)),
             lost=lost,
             warnings=tuple(warnings),
         )

@@ -28,6 +28,7 @@
         ├── OutputExpiredError       finished, but the provider deleted the output
         ├── BadOutputError           finished, but what came is not a whole video: permanent
         ├── DurationError            whole, but too far from the length asked for
+        ├── QualityError             whole, but black or frozen from start to end, and the job is strict
         ├── UnusableReferenceError   a reference image cannot be used: permanent
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
         ├── ClaimedError             another job's run is making this very clip: wait for it
@@ -237,6 +238,13 @@ class DurationError(ClipError):
     retryable = True
 
 
+class QualityError(ClipError):
+    """The clip is whole, but black or frozen from start to end, which the job's `strict_quality` does not take."""
+
+    code = "quality"
+    retryable = True
+
+
 class UnusableReferenceError(ClipError):
     """A reference image cannot be fetched, decoded or sent."""
 
@@ -283,6 +291,7 @@ FAILED_FOR_GOOD = (
     OutputExpiredError,
     BadOutputError,
     DurationError,
+    QualityError,
 )
 
 

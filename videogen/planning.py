@@ -214,10 +214,11 @@ def _request(
         **spec.fixed,
         **spec.aspect_ratios[job.aspect_ratio],
         **spec.duration.inputs(requested),
+        **(spec.audio.inputs if job.audio and spec.audio else {}),
         **_scene_inputs(scene, spec),
     }
     images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests)
-    by_length = spec.price.follows_length
+    price = spec.audio.price if job.audio and spec.audio else spec.price
     return ClipRequest(
         scene=scene,
         clip_index=index if scene.clip_index is None else scene.clip_index,
@@ -234,9 +235,13 @@ def _request(
         timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
-        cost=spec.price.of(requested, spec.typical_run_seconds),
-        gpu_cost_per_s=spec.price.per_gpu_second,
-        buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested) if by_length else 0.0,
+        cost=price.of(requested, spec.typical_run_seconds),
+        gpu_cost_per_s=price.per_gpu_second,
+        buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested)
+        if price.follows_length
+        else 0.0,
+        audio=job.audio,
+        strict_quality=job.strict_quality,
         deliver_fps=spec.delivery.fps,
         deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
     )
@@ -296,6 +301,7 @@ def _model_warnings(spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Itera
         ("the negative prompt is not sent", lambda r: r.scene.negative_prompt and not spec.parameters.negative_prompt),
         ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),
         ("the prompt is not sent, the model takes only an image", lambda _: not spec.parameters.prompt),
+        ("sound is wanted, but the model cannot be asked for it", lambda r: r.audio and not spec.audio),
         ("shorter than the target within the tolerance", lambda r: r.requested_duration < r.scene.target_duration),
     )
     for what, applies in unheard:

@@ -169,6 +169,14 @@ class Price(_Table):
         return self.per_clip
 
 
+class Sound(_Table):
+    """How the endpoint is asked for a clip with sound, and what one costs then."""
+
+    inputs: Annotated[Inputs, Field(min_length=1)]
+    """Sent over those of a silent clip."""
+    price: Price
+
+
 class Delivery(_Table):
     """What the endpoint cannot be told and is made true after the download."""
 
@@ -191,15 +199,19 @@ class ModelSpec(_Table):
     references: References | None = None
     fixed: Inputs = {}
     price: Price
+    """Of a clip without sound, where `audio` says what one with it costs."""
+    audio: Sound | None = None
+    """None means that the endpoint cannot be asked for sound."""
     frame_sizes: dict[AspectRatio, FrameSize] = {}
     """Size in pixels of the start frame that is sent, where the usual one does not do."""
     delivery: Delivery = Delivery()
 
     @model_validator(mode="after")
     def _price_covers_all_sizes(self) -> Self:
-        table = self.price.per_clip
-        if isinstance(table, dict):
-            lengths = self.duration.lengths
+        lengths = self.duration.lengths
+        for price in (self.price, self.audio.price) if self.audio else (self.price,):
+            if not isinstance(table := price.per_clip, dict):
+                continue
             missing = ", ".join(f"{length:g}" for length in lengths if length not in table)
             if missing or not lengths:
                 raise ValueError(f"price.per_clip has no price for {missing or 'every length between min and max'} s")

@@ -111,6 +111,10 @@ class Job(BaseModel):
     attempts: Annotated[int, Field(ge=1, le=10)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
     duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
+    audio: bool = False
+    """Whether clips have sound: asked, and paid, for where the model can be asked; without it none is delivered."""
+    strict_quality: bool = False
+    """Whether a clip that is black or frozen from start to end fails; without it the manifest warns of it."""
     scenes: tuple[Scene, ...]
 
     @field_validator("id")

@@ -172,6 +172,20 @@ def test_a_clip_can_have_the_wrong_length(faulty: Plan, download: Callable[..., 
         assert sum(1 for _ in container.decode(video=0)) == 12
 
 
+@pytest.mark.parametrize("mode", ["quick", "smooth"])
+@pytest.mark.parametrize(("picture", "lightest"), [("black", 20), ("frozen", 255)])
+def test_a_clip_can_be_black_or_stand_still(
+    faulty: Plan, download: Callable[..., Path], picture: str, lightest: int, mode: str
+) -> None:
+    """From start to end, and as long as asked; black has no caption either."""
+    client = faulty(f'do = "wrong_picture"\npicture = "{picture}"', mode=mode)
+    with av.open(str(download(client, client.run(SEEDANCE, SMALL)))) as container:
+        lumas = [bytes(frame.reformat(width=64, height=36).planes[0]) for frame in container.decode(video=0)]
+    assert len(lumas) == 49
+    assert max(map(max, lumas)) <= lightest
+    assert all(abs(a - b) <= 2 for luma in lumas for a, b in zip(luma, lumas[0], strict=True))
+
+
 @pytest.mark.parametrize("on", ["create", "poll"])
 def test_an_output_can_expire(faulty: Plan, on: str) -> None:
     """Succeeded, but the data is removed."""

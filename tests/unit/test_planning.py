@@ -128,6 +128,24 @@ def test_the_generation_settings_go_to_the_models_that_take_them(model: str, fix
     assert fixed.items() <= inputs.items()
 
 
+def test_sound_has_its_inputs_its_price_and_its_key() -> None:
+    """Veo 3.1: $0.40 a second in place of $0.20; a silent clip is another clip."""
+    silent, heard = planned("veo-3.1"), planned("veo-3.1", audio=True)
+    assert (silent.requests[0].inputs["generate_audio"], silent.total_cost) == (False, Decimal("1.60"))
+    assert (heard.requests[0].inputs["generate_audio"], heard.total_cost) == (True, Decimal("3.20"))
+    assert silent.requests[0].key != heard.requests[0].key
+
+
+@pytest.mark.parametrize("model", [name for name in REGISTRY.models if name != "veo-3.1"])
+def test_a_model_without_sound_is_warned_of_and_costs_no_more(model: str) -> None:
+    """Its clip is the same clip: what was delivered is not paid for again."""
+    silent, heard = (planned(model, scene(**with_image(model)), audio=audio) for audio in (False, True))
+    assert set(heard.warnings) - set(silent.warnings) == {
+        f"{model}: sound is wanted, but the model cannot be asked for it (a)"
+    }
+    assert (heard.total_cost, heard.requests[0].key) == (silent.total_cost, silent.requests[0].key)
+
+
 def test_a_scene_is_sent_under_the_names_its_model_knows() -> None:
     """What a model does not take is left out, and the plan says so."""
     wanted = scene(negative_prompt="n", seed=7)

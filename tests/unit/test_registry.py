@@ -79,6 +79,13 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
             "price.per_clip has no price for 10 s",
             id="size-without-price",
         ),
+        pytest.param(
+            'basis = "exact" }',
+            'basis = "exact" }\naudio = { inputs = { sound = true }, price = { per_clip = { 5 = "1" }, '
+            'as_of = 2026-11-01, basis = "exact" } }',
+            "price.per_clip has no price for 10 s",
+            id="size-without-price-of-sound",
+        ),
         pytest.param('mode = "discrete"', 'mode = "some"', "models.toml:6:1", id="no-such-mode"),
     ],
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BEFORE = (plan.Refuse, plan.Hang, plan.Status, plan.Html)
 _NEEDS_OUTPUT = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
-_FATES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.Expire)
+_FATES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.WrongPicture, plan.Expire)
 _CREDIT = (
     "You have insufficient credit to run this model. Go to https://replicate.com/account/billing#billing to purchase "
     "credit. Once you purchase credit, please wait a few minutes before trying again."

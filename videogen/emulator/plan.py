@@ -113,6 +113,14 @@ class WrongDuration(Rule):
     seconds: Annotated[float, Field(gt=0, le=60)]
 
 
+class WrongPicture(Rule):
+    """The clip shows nothing but black, or one frame from start to end; it is whole and as long as asked."""
+
+    do: Literal["wrong_picture"]
+    on: Literal["create"] = "create"
+    picture: Literal["black", "frozen"]
+
+
 class Expire(Rule):
     """A succeeded prediction's data is removed: as soon as it has succeeded, or before this poll or download."""
 
@@ -120,7 +128,7 @@ class Expire(Rule):
     on: Literal["create", "poll", "download"] = "create"
 
 
-Fate = Fail | Abort | Cancel | Stick | WrongDuration | Expire
+Fate = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
 
 # What becomes of a call
 

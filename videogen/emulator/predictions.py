@@ -219,7 +219,8 @@ class Predictions:
             shape = shape._replace(frames=max(1, round(prediction.fate.seconds * shape.fps)))
         digest = hashlib.sha256(start.tobytes()).hexdigest() if start else None
         seed = inputs.get("seed") or self._settings.seed
-        shot = Shot(shape, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth")
+        flaw = prediction.fate.picture if isinstance(prediction.fate, plan.WrongPicture) else None
+        shot = Shot(shape, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth", flaw)
         return self._studio.film(shot, start)
 
     async def _sleep_until(self, prediction: Prediction, part: float) -> None:

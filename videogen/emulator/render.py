@@ -60,9 +60,12 @@ def film(shot: Shot, start: Image.Image | None, path: Path, stop: threading.Even
     size = shot.shape.size
     overscan = _SMOOTH_OVERSCAN if shot.smooth else _QUICK_OVERSCAN
     canvas = Size(even(size.width_px * overscan), even(size.height_px * overscan))
-    picture = ImageOps.fit(start, canvas, Image.Resampling.LANCZOS) if start else paint(shot.prompt, shot.seed, canvas)
-    planes, words = to_planes(picture), caption(shot.prompt, *size)
+    planes, words = to_planes(_picture(shot, start, canvas)), caption(shot.prompt, *size)
+    if shot.flaw == "black":
+        words = None
     views = _long_move(shot, canvas) if shot.smooth else _loop(shot, canvas)
+    if shot.flaw == "frozen":
+        views = _held(views)
     frames = (_frame(planes, view, size, words) for view in views)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = _add_video(container, shot)
@@ -72,6 +75,13 @@ def film(shot: Shot, start: Image.Image | None, path: Path, stop: threading.Even
             container.mux(packet)
         if audio is not None:
             _hum(container, audio, shot.shape.duration_s)
+
+
+def _picture(shot: Shot, start: Image.Image | None, canvas: Size) -> Image.Image:
+    """What the camera moves over."""
+    if shot.flaw == "black":
+        return Image.new("RGB", canvas)
+    return ImageOps.fit(start, canvas, Image.Resampling.LANCZOS) if start else paint(shot.prompt, shot.seed, canvas)
 
 
 def to_planes(picture: Image.Image) -> Planes:
@@ -128,6 +138,14 @@ def _long_move(shot: Shot, canvas: Size) -> Iterator[View]:
         left = (canvas.width_px - width) / 2 * (1 + drift_x * (2 * eased - 1) * 0.9)
         top = (canvas.height_px - height) / 2 * (1 + drift_y * (2 * eased - 1) * 0.9)
         yield View(left, top, width, height)
+
+
+def _held(views: Iterator[View]) -> Iterator[View]:
+    """The first view in place of each."""
+    first = next(views)
+    yield first
+    for _ in views:
+        yield first
 
 
 def _frame(planes: Planes, view: View, size: Size, words: Caption | None) -> Planes:

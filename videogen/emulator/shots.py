@@ -1,7 +1,8 @@
 """What a clip shows, as one value: two equal shots are one file."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from videogen.emulator.models import Shape
 
@@ -21,8 +22,10 @@ class Shot:
     """SHA-256 of the start image's pixels, None without one."""
     smooth: bool
     """One long camera move, frame by frame, in place of a repeated one of two seconds."""
+    flaw: Literal["black", "frozen"] | None = field(default=None, repr=False)
+    """Black without a caption, or one frame all the time."""
 
     @property
     def digest(self) -> str:
         """64 hex digits that name this shot as it looks today."""
-        return hashlib.sha256(f"{LOOK} {self!r}".encode()).hexdigest()
+        return hashlib.sha256(f"{LOOK} {self!r}{self.flaw or ''}".encode()).hexdigest()
