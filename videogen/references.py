@@ -70,7 +70,8 @@ class ReferenceImage:
     """Upright RGB JPEG, or RGBA PNG when `has_alpha`, without metadata."""
     media_type: MediaType
     url: str | None = field(default=None, repr=False)
-    """The public https URL it came from, which a provider can fetch too; None for files and `data:` URLs."""
+    """The public https URL where a provider finds this very picture; None for files, `data:` URLs, and pictures that
+    had to be changed: turned, reduced, rid of metadata, or of other colours or another format than most models take."""
 
 
 async def load_references(
@@ -360,11 +361,11 @@ def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
         raise _too_heavy()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-    image = _upright(file)
+    image, is_plain = _upright(file)
     has_alpha = image.mode == "RGBA"
     data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
-    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, url)
+    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, url if is_plain else None)
 
 
 def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:
@@ -373,8 +374,9 @@ def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _upright(file: _File) -> "Image.Image":
-    """An RGB image, or RGBA when a pixel is not opaque, turned as its EXIF says, and without any metadata."""
+def _upright(file: _File) -> "tuple[Image.Image, bool]":
+    """An RGB image, or RGBA when a pixel is not opaque, turned as its EXIF says, and without any metadata; and whether
+    it was a PNG or JPEG that can be shown to a model as it came."""
     from PIL import ExifTags
 
     with _opened_image(file) as image:
@@ -384,6 +386,8 @@ def _upright(file: _File) -> "Image.Image":
             raise _UnusableError(f"damaged or cut {image.format}: {exc}") from exc
         turn = image.getexif().get(ExifTags.Base.Orientation)
         flat = _flat(image)
+        is_plain = image.format in ("PNG", "JPEG") and image.mode in ("RGB", "RGBA", "L") and flat.size == image.size
+        is_plain = is_plain and not image.getexif() and not image.info.get("icc_profile")
     if flat.mode == "RGBA":
         darkest, lightest = flat.getchannel("A").getextrema()
         if not lightest:
@@ -391,7 +395,7 @@ def _upright(file: _File) -> "Image.Image":
         if darkest == 255:
             flat = flat.convert("RGB")
     method = _turns().get(turn)
-    return flat.transpose(method) if method is not None else flat
+    return flat.transpose(method) if method is not None else flat, is_plain
 
 
 def _opened_image(file: _File) -> "Image.Image":

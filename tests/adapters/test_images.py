@@ -74,9 +74,9 @@ class Uploads:
         raise NotImplementedError
 
 
-def reference(data: bytes, *, alpha: bool = False) -> ReferenceImage:
+def reference(data: bytes, *, alpha: bool = False, url: str | None = None) -> ReferenceImage:
     digest = hashlib.sha256(data).hexdigest()
-    return ReferenceImage(digest, digest, 64, 36, alpha, data, "image/png")
+    return ReferenceImage(digest, digest, 64, 36, alpha, data, "image/png", url)
 
 
 def bytes_of(size_bytes: int) -> bytes:
@@ -132,6 +132,16 @@ async def test_a_large_picture_is_uploaded_once_for_all_clips(store: FileStore) 
     urls.append(await sender.url(plain(large)))
     assert set(urls) == {f"{URL}1"}
     assert provider.taken == [(large.data, f"sha256-{large.digest}.png", "image/png")]
+
+
+async def test_a_large_picture_at_a_public_address_is_named_by_it(store: FileStore) -> None:
+    """The provider fetches it itself; a small one travels with the request all the same."""
+    provider, public = Uploads(), "https://pictures.example/sea.png"
+    large, small = reference(bytes_of(300_000), url=public), reference(b"\x89PNG small", url=public)
+    sender = images(store, provider, large, small)
+    assert await sender.url(plain(large)) == public
+    assert (await sender.url(plain(small))).startswith("data:image/png;base64,")
+    assert provider.asked == 0
 
 
 async def test_different_pictures_are_not_taken_for_each_other(store: FileStore) -> None:

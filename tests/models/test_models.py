@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import io
+import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import av
 import pytest
 from PIL import Image
 
+from tests.adapters.loopback import Loopback, answer
 from tests.tokens import TOKEN
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import Options, Prepared, opened, prepare
 from videogen.clip import Batch, Clip
 from videogen.emulator import Emulator, EmulatorSettings, render, running
 from videogen.errors import ValidationError
@@ -64,7 +67,11 @@ def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
 
 async def run(job: Job, folder: Path) -> Batch:
     """The job without Prefect."""
-    async with opened(await prepare(job, Options(out=str(folder)))) as session:
+    return await run_prepared(await prepare(job, Options(out=str(folder))))
+
+
+async def run_prepared(prepared: Prepared) -> Batch:
+    async with opened(prepared) as session:
         return await session.finish(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
 
 
@@ -164,3 +171,45 @@ async def test_references_are_composed_to_one_start_frame_elsewhere(tmp_path: Pa
     await run(Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene]}), tmp_path)
     assert emulator.ledger()["predictions"][0]["effective_input"]["start_image"].startswith("data:image/jpeg;base64,")
     assert len(list((tmp_path / "job" / "frames").glob("*.jpg"))) == 1
+
+
+def three_scenes_before(picture: Path) -> Job:
+    """Three takes of a scene, on a model that takes references one by one."""
+    scene = {"prompt": "p", "target_duration": 6, "scene_reference_url": str(picture)}
+    scenes = [{"id": f"take-{take}", "take": take, **scene} for take in (1, 2, 3)]
+    return Job.model_validate({"model": "veo-3.1", "scenes": scenes})
+
+
+@pytest.fixture
+def large_picture(tmp_path: Path) -> Path:
+    """A PNG that fits no `data:` URL, whatever is made of it."""
+    path = tmp_path / "large.png"
+    Image.frombytes("RGB", (960, 540), random.Random(1).randbytes(960 * 540 * 3)).save(path)
+    return path
+
+
+async def test_a_large_reference_is_uploaded_once_for_all_scenes(
+    tmp_path: Path, emulator: Emulator, large_picture: Path
+) -> None:
+    """The three predictions name one file, which the model could read."""
+    emulator.reset()
+    batch = await run(three_scenes_before(large_picture), tmp_path)
+    ledger = emulator.ledger()
+    sent = {url for made in ledger["predictions"] for url in made["effective_input"]["reference_images"]}
+    assert (batch.verdict.status, ledger["creates"], ledger["uploads"]) == ("complete", 3, 1)
+    assert [url.startswith(f"{emulator.url}/v1/files/") for url in sent] == [True]
+
+
+async def test_a_large_public_reference_is_passed_through_untouched(
+    tmp_path: Path, emulator: Emulator, large_picture: Path
+) -> None:
+    """The model fetches it where the job says; only https is public, so this server is called so."""
+    prepared = await prepare(three_scenes_before(large_picture), Options(out=str(tmp_path)))
+    async with Loopback(*[answer(body=large_picture.read_bytes())] * 3) as server:
+        url = f"{server.url}/large.png"
+        references = {source: replace(found, url=url) for source, found in prepared.references.items()}
+        emulator.reset()
+        batch = await run_prepared(replace(prepared, references=references))
+    ledger = emulator.ledger()
+    assert (batch.verdict.status, ledger["uploads"], len(server.asked)) == ("complete", 0, 3)
+    assert [made["input"]["reference_images"] for made in ledger["predictions"]] == [[url]] * 3

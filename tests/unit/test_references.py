@@ -509,6 +509,26 @@ async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: 
     assert reference.digest == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("data", "is_passed_on"),
+    [
+        pytest.param(PNG, True, id="png"),
+        pytest.param(encoded(Image.new("RGBA", (40, 20), (*RED, 128))), True, id="png-alpha"),
+        pytest.param(encoded(Image.new("L", (40, 20), 120), "JPEG"), True, id="grey-jpeg"),
+        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "JPEG", exif=turned(6)), False, id="turned"),
+        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "JPEG", exif=turned(1)), False, id="metadata"),
+        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "WEBP"), False, id="webp"),
+        pytest.param(encoded(Image.new("CMYK", (40, 20)), "JPEG"), False, id="cmyk"),
+        pytest.param(encoded(Image.new("RGB", (4100, 20), RED), "JPEG"), False, id="reduced"),
+    ],
+)
+async def test_a_public_picture_keeps_its_address_only_as_it_is(data: bytes, is_passed_on: bool) -> None:
+    """A provider that is given the address sees what we saw."""
+    web = Web(httpx.Response(200, content=data))
+    reference = await load(URL, resolve=Names([PUBLIC]), transport=web.transport())
+    assert reference.url == (URL if is_passed_on else None)
+
+
 def corners() -> Image.Image:
     """Red above left, green above right, blue below; 40x20, to be seen after any turn."""
     image = Image.new("RGB", (40, 20), BLUE)

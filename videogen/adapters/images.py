@@ -1,4 +1,8 @@
-"""Pictures on their way to the provider: composed, kept for a person to look at, sent in the request or uploaded."""
+"""Pictures on their way to the provider: composed, kept for a person to look at, sent in the request or uploaded.
+
+A small picture is in the request itself: what the model sees is then what the clip's key was made from. A large one at
+a public address, if it goes as it is, is named by that; any other is uploaded once in a run.
+"""
 
 import asyncio
 import base64
@@ -37,6 +41,8 @@ class ReferenceImages:
         url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
         if len(url) <= MAX_DATA_URL_BYTES:
             return url
+        if image.size is None and (public := self._references[str(image.background)].url):
+            return public
         name = f"{image.name.replace(':', '-')}.{media_type.removeprefix('image/')}"
         try:
             return await self._calls.repeat(lambda: self._provider.upload(data, name=name, media_type=media_type))
