@@ -1,6 +1,7 @@
-"""Waiting for Prefect to have written down what it was told."""
+"""Prefect's own server, which a run starts and which ends with it: waiting for what it writes down, ending it."""
 
 import asyncio
+import sys
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -24,3 +25,11 @@ async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float)
                 return True
             await asyncio.sleep(LOOK_EVERY_S)
     return False
+
+
+def end_own_server() -> None:
+    """Ends the server that Prefect has started for this process, if any, without waiting: for who leaves at once."""
+    if module := sys.modules.get("prefect.server.api.server"):
+        process = module.SubprocessASGIServer().server_process
+        if process:
+            process.terminate()

@@ -313,6 +313,10 @@ class Interruption:
 
 def _leave(code: int) -> NoReturn:
     """Ends the process without waiting for anything."""
+    if "flows.history" in sys.modules:
+        from flows.history import end_own_server
+
+        end_own_server()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
