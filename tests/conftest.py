@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.s3 import KEY_ID, SECRET, Bucket, s3_server, wire_to
 from tests.tokens import files_with_token
 
 START_S = 120
@@ -82,3 +83,29 @@ def _wait_for(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
         except httpx.HTTPError:
             time.sleep(0.2)
     pytest.fail(f"no Prefect server: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an S3 server."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, at which the environment points over a wire of its own; calls are repeated quickly, and once."""
+    from videogen.adapters import objects
+
+    monkeypatch.setattr(objects, "RETRY", {**objects.RETRY, "max_retries": 1})
+    with wire_to(s3) as wire:
+        for name, value in {
+            "AWS_ENDPOINT_URL": wire.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }.items():
+            monkeypatch.setenv(name, value)
+        bucket = Bucket(s3, wire)
+        yield bucket
+        bucket.close()

@@ -1,13 +1,15 @@
 """Composition root: from a job and the settings to a plan, and from the plan to a session that makes its clips."""
 
 import asyncio
+import os
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -21,6 +23,7 @@ from videogen.earlier import Earlier, kept_clips, look_back
 from videogen.errors import JournalError, Problem, SettingsError, TransientError, ValidationError, is_retryable
 from videogen.events import ClipCompleted, ClipEvent, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.planning import Plan, check, check_cost, plan
+from videogen.ports import is_remote
 from videogen.registry import read_registry
 from videogen.scene import Job
 from videogen.settings import ProviderName, Settings, read_settings
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from videogen.run import Run, Slot
 
 BEAT_S = 5.0
+HOLDER_LOOK_S = 0.5
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
 """Seconds that a clip takes on the emulator that a run starts for itself."""
@@ -45,7 +49,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str | None = None
-    """Folder in which the job gets its own."""
+    """Folder in which the job gets its own: a path, or an address such as `s3://bucket/prefix`."""
     provider: ProviderName | None = None
     fresh: bool = False
     """Make every clip anew, also those that were delivered before."""
@@ -58,7 +62,7 @@ class Options(BaseModel):
 
     def settings(self) -> Settings:
         """The environment's settings with these options over them. Raises `SettingsError`."""
-        given = {"out": Path(self.out) if self.out else None, "provider": self.provider}
+        given = {"out": self.out or None, "provider": self.provider}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
@@ -81,9 +85,14 @@ class Prepared:
     """What earlier runs paid for is not in the journal."""
 
     @property
-    def folder(self) -> Path:
-        """The job's own folder."""
-        return _folder(self.settings, self.job)
+    def folder(self) -> str:
+        """The address of the job's own folder."""
+        return self.settings.job_folder(self.job.id)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where its files are made on this disk."""
+        return self.settings.work_folder(self.job.id)
 
 
 @dataclass(frozen=True)
@@ -126,16 +135,15 @@ async def prepare(job: Job, options: Options) -> Prepared:
     planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer)
     earlier, kept = Earlier(), dict[str, Clip]()
     if not options.fresh:
-        folder = _folder(settings, job)
-        kept = kept_clips(folder, origin) if options.retry_failed else {}
-        earlier = await asyncio.to_thread(look_back, settings.effective_journal_url(), origin, folder, planned)
+        from videogen.adapters.folders import open_folder
+
+        folders, url = cache(open_folder), settings.effective_journal_url()
+        folder = folders(settings.job_folder(job.id))
+        kept = await asyncio.to_thread(kept_clips, folder, origin) if options.retry_failed else {}
+        earlier = await asyncio.to_thread(look_back, url, origin, folder, planned, folders=folders)
         planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
     check_cost(planned)
     return Prepared(job, planned, settings, options, provider, why, origin, references, kept, earlier.lost)
-
-
-def _folder(settings: Settings, job: Job) -> Path:
-    return settings.out.absolute() / job.id
 
 
 async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
@@ -240,7 +248,7 @@ class Session:
         return clip
 
     async def finish(self, clips: Sequence[Clip]) -> Batch:
-        """Judges the clips, writes `manifest.json`, closes the run in the journal, then writes the pictures of it."""
+        """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
         job = self._prepared.job
         required = frozenset(scene.id for scene in job.scenes if scene.required)
         batch = Batch(
@@ -253,10 +261,11 @@ class Session:
             total_generation_time=round(monotonic() - self._began, 3),
             clips=tuple(clips),
         )
+        warnings = await self._write_pictures(batch)
         reached("before-manifest")
-        self.run.store.put_text(batch.manifest(), "manifest.json")
+        await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
         self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
-        self._events.emit(RunCompleted(batch=batch, warnings=await self._write_pictures(batch)))
+        self._events.emit(RunCompleted(batch=batch, warnings=warnings))
         return batch
 
     async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
@@ -299,21 +308,23 @@ async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Cl
 
 @asynccontextmanager
 async def opened(prepared: Prepared) -> AsyncIterator[Session]:
-    """A session on the prepared job, holding its folder's lock; the account is checked when it will be used.
+    """A session on the prepared job, alone in its folder; the account is checked when it will be used.
 
     Raises:
         JobLockedError: another run of this job is going on.
         AuthenticationError: the token is refused.
+        StorageError: the folder cannot be written.
     """
-    from videogen.adapters.files import FileStore, lock_folder
+    from videogen.adapters.files import lock_folder
+    from videogen.adapters.folders import open_folder, open_store
     from videogen.adapters.images import ReferenceImages
     from videogen.calls import Calls
     from videogen.journal import Journal
     from videogen.run import Run
 
     async with AsyncExitStack() as stack:
-        store, calls = FileStore(prepared.folder), Calls()
-        stack.enter_context(lock_folder(prepared.folder))
+        store, calls = open_store(prepared.folder, prepared.work_folder), Calls()
+        stack.enter_context(lock_folder(prepared.work_folder))
         provider = await stack.enter_async_context(_provider(prepared))
         handed = _handover.get()
         if prepared.plan.to_create and not handed:  # who hands over has checked it
@@ -321,16 +332,18 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
         journal = Journal(prepared.settings.effective_journal_url())
         stack.callback(journal.close)
         run_id = uuid.uuid4().hex[:12]
-        folder = str(prepared.folder)
-        journal.start_run(
-            run_id, job_id=prepared.job.id, origin=prepared.origin, folder=folder, recovering=prepared.recovering
-        )
+        await _start(journal, run_id, prepared)
+        stack.callback(_leave, journal, run_id)
+        if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
+            holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
+            await asyncio.to_thread(store.put_text, holder, ".run")
         events = _Recorder(journal, run_id, len(prepared.plan.requests), handed.listeners if handed else ())
         run = Run(
             id=run_id,
-            folder=folder,
+            folder=prepared.folder,
             provider=provider,
             store=store,
+            folders=cache(open_folder),
             journal=journal,
             images=ReferenceImages(prepared.references, provider, store, calls),
             events=events,
@@ -342,6 +355,30 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
         beating = asyncio.create_task(_beat(journal, run_id))
         stack.callback(beating.cancel)
         yield Session(prepared, run, events)
+
+
+async def _start(journal: "Journal", run_id: str, prepared: Prepared) -> None:
+    """Starts the run in the journal, which in a remote folder is what keeps other machines out.
+
+    A run there that may be dead is waited for until its lease has ended; one that lives is not.
+    """
+    folder, alone = prepared.folder, is_remote(prepared.folder)
+    seen = journal.holder_seen(folder) if alone else None
+    while seen and journal.holder_seen(folder) == seen:
+        await asyncio.sleep(HOLDER_LOOK_S)
+    journal.start_run(
+        run_id,
+        job_id=prepared.job.id,
+        origin=prepared.origin,
+        folder=folder,
+        recovering=prepared.recovering,
+        alone=alone,
+    )
+
+
+def _leave(journal: "Journal", run_id: str) -> None:
+    with suppress(JournalError):
+        journal.left(run_id)
 
 
 async def _beat(journal: "Journal", run_id: str) -> None:

@@ -52,7 +52,7 @@ def run(
     *,
     model: str | None = None,
     aspect_ratio: str | None = None,
-    out: Path | None = None,
+    out: str | None = None,
     max_cost: Decimal | None = None,
     min_clips: int | str | None = None,
     concurrency: int | None = None,
@@ -77,7 +77,8 @@ def run(
     aspect_ratio:
         Use this ratio instead of the job's, such as 9:16.
     out:
-        Folder in which the job gets its own; `out` by default (VIDEOGEN_OUT).
+        Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
+        (VIDEOGEN_OUT).
     max_cost:
         Refuse a plan that costs more than this many USD.
     min_clips:
@@ -110,7 +111,7 @@ def run(
     if fresh and retry_failed:
         raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
     options = Options(
-        out=str(out) if out else None,
+        out=out,
         provider=provider,
         fresh=fresh,
         retry_failed=retry_failed,
@@ -184,7 +185,7 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
     secret = settings.gateway_token
     serve(
         GatewaySettings(
-            out=settings.out,
+            out=settings.local_out,
             journal_url=settings.effective_journal_url(),
             registry=settings.registry,
             host=host,

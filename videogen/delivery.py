@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from videogen import durations, media
 from videogen.clip import Clip, ClipRequest, planned
 from videogen.crashpoints import reached
+from videogen.earlier import is_intact
 from videogen.errors import (
     BadOutputError,
     DurationError,
@@ -90,9 +90,9 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
         raise QualityError(f"prediction {running.prediction.id}: the clip is {flaws} from start to end")
     picture = _picture(part)
     part, measured = await run.decode(partial(_conformed, request, part, measured))
-    run.store.put(picture, request.poster_path)
+    await asyncio.to_thread(run.store.put, picture, request.poster_path)
     reached("before-rename")
-    run.store.put(part, request.video_path)
+    await asyncio.to_thread(run.store.put, part, request.video_path)
     reached("after-rename")
     clip = _clip(request, measured, run.journal.attempts(run.id, request.scene.id))
     run.anew.discard(request.key)
@@ -158,17 +158,18 @@ def spent(attempts: list[Attempt]) -> dict[str, Any]:
 async def reused(request: ClipRequest, run: Run) -> Clip | None:
     """The clip that was delivered before under this key, now in this job's folder and under this scene's name.
 
-    None where there is none, or where its file is no longer what it was.
+    None where there is none, or where its file is no longer what it was. Raises `StorageError`.
     """
     delivery = run.journal.delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.anew or not request.takes(delivery.clip):
         return None
-    if not await asyncio.to_thread(delivery.is_intact):
+    if not await asyncio.to_thread(is_intact, delivery, run.folders):
         run.journal.forget_delivery(run.provider.origin, request.key)
         return None
+    source = run.folders(delivery.folder)
     names = {delivery.clip.video_path: request.video_path, delivery.clip.poster_path: request.poster_path}
     for name, new_name in names.items():
-        await asyncio.to_thread(_copy, Path(delivery.folder) / str(name), run, new_name)
+        await asyncio.to_thread(run.store.take_over, source, str(name), new_name)
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
     paths = {"video_path": request.video_path, "poster_path": request.poster_path}
     return as_reused(delivery.clip).model_copy(update=planned(request) | paths | {"duration_diff": diff})
@@ -177,13 +178,6 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
 def as_reused(clip: Clip) -> Clip:
     """The clip as a run tells it that had nothing to do for it."""
     return clip.model_copy(update={"reused": True, **spent([])})
-
-
-def _copy(source: Path, run: Run, name: str) -> None:
-    if source.exists() and source.resolve() != run.store.path(name).resolve():
-        scratch = run.store.scratch(f"copy-{Path(name).name}")
-        shutil.copyfile(source, scratch)
-        run.store.put(scratch, name)
 
 
 def _picture(part: Path) -> Path:

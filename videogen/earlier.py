@@ -4,7 +4,8 @@ The journal knows. Where it does not (it was deleted or damaged, the folder was 
 manifest says which clips were delivered, and their bytes say whether that still holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from videogen.clip import Batch, Clip
 from videogen.errors import InvalidError
 from videogen.journal import Delivery, Journal
 from videogen.planning import Plan
+from videogen.ports import Folder, OpenFolder
+
+LOOKS_AT_ONCE = 8
+"""A look at a clip elsewhere is a call; thousands of them are not made one by one."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Earlier:
     """What the plan of a job can make use of."""
 
     delivered: frozenset[str] = frozenset()
-    """Keys of clips that are on disk, whole."""
+    """Keys of clips that are where they were delivered, whole."""
     paid: frozenset[str] = frozenset()
     """Keys of clips with a prediction that was begun and not ended."""
     lost: bool = False
@@ -27,29 +32,32 @@ class Earlier:
     warnings: tuple[str, ...] = ()
 
 
-def look_back(journal_url: str, origin: str, folder: Path, planned: Plan) -> Earlier:
+def look_back(journal_url: str, origin: str, folder: Folder, planned: Plan, *, folders: OpenFolder) -> Earlier:
     """What is there for this plan. Where nothing is, no journal is made.
 
-    Raises `JournalError` when the database cannot be used.
+    Raises `JournalError` when the database cannot be used, `StorageError` when a folder cannot be asked.
     """
     url_of_file = "sqlite:///"
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
-    if is_new and not folder.exists():
+    used_before = folder.exists()
+    if is_new and not used_before:
         return Earlier()
     journal = Journal(journal_url)
     try:
         warnings = [journal.set_aside] if journal.set_aside else []
-        lost = folder.exists() and not journal.knows(str(folder))
+        lost = used_before and not journal.knows(folder.address)
         if lost and (count := _restore(journal, origin, folder, planned)):
-            warnings.append(f"the journal does not know {count} clips in {folder}; its manifest does: they are reused")
+            warnings.append(
+                f"the journal does not know {count} clips in {folder.address}; its manifest does: they are reused"
+            )
         asked = [each for request in planned.requests for each in request.alternatives]
-        deliveries = ((each, journal.delivery(origin, each.key)) for each in asked)
+        deliveries = {
+            each.key: delivery
+            for each in asked
+            if (delivery := journal.delivery(origin, each.key)) and each.takes(delivery.clip)
+        }
         return Earlier(
-            delivered=frozenset(
-                each.key
-                for each, delivery in deliveries
-                if delivery and each.takes(delivery.clip) and delivery.is_intact()
-            ),
+            delivered=frozenset(_intact_keys(deliveries, folders)),
             paid=frozenset(each.key for each in asked if journal.open_attempt(origin, each.key)),
             lost=lost,
             warnings=tuple(warnings),
@@ -58,20 +66,29 @@ def look_back(journal_url: str, origin: str, folder: Path, planned: Plan) -> Ear
         journal.close()
 
 
-def kept_clips(folder: Path, origin: str) -> dict[str, Clip]:
+def is_intact(delivery: Delivery, folders: OpenFolder) -> bool:
+    """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
+    return folders(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
+
+
+def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
     """The clips of the last run that were delivered and are still whole, by scene id.
 
     Raises `InvalidError` when there was no run, or one with another provider.
     """
     batch = _manifest(folder)
     if batch is None:
-        raise InvalidError(f"--retry-failed: no manifest.json of an earlier run in {folder}; run the job without it")
+        raise InvalidError(
+            f"--retry-failed: no manifest.json of an earlier run in {folder.address}; run the job without it"
+        )
     if batch.provider != origin:
-        raise InvalidError(f"--retry-failed: the run in {folder} was made with {batch.provider}, not with {origin}")
+        raise InvalidError(
+            f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}"
+        )
     return {clip.scene_id: clip for clip in _whole(batch, folder)}
 
 
-def _restore(journal: Journal, origin: str, folder: Path, planned: Plan) -> int:
+def _restore(journal: Journal, origin: str, folder: Folder, planned: Plan) -> int:
     """Enters into the journal what the manifest says was delivered; returns how many clips of the plan that are."""
     batch = _manifest(folder)
     if batch is None or batch.provider != origin:
@@ -84,17 +101,28 @@ def _restore(journal: Journal, origin: str, folder: Path, planned: Plan) -> int:
         if each.video_path in clips
     ]
     for key, clip in found:
-        journal.restore(key, origin=origin, folder=str(folder), clip=clip)
+        journal.restore(key, origin=origin, folder=folder.address, clip=clip)
     return len(found)
 
 
-def _whole(batch: Batch, folder: Path) -> Iterator[Clip]:
-    return (clip for clip in batch.clips if clip.status == "success" and Delivery(str(folder), clip).is_intact())
+def _whole(batch: Batch, folder: Folder) -> list[Clip]:
+    clips = [clip for clip in batch.clips if clip.status == "success"]
+    deliveries = {clip.scene_id: Delivery(folder.address, clip) for clip in clips}
+    whole = _intact_keys(deliveries, lambda _: folder)
+    return [clip for clip in clips if clip.scene_id in whole]
 
 
-def _manifest(folder: Path) -> Batch | None:
+def _intact_keys(deliveries: Mapping[str, Delivery], folders: OpenFolder) -> set[str]:
+    """The keys of those deliveries that are still there."""
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        intact = pool.map(lambda delivery: is_intact(delivery, folders), deliveries.values())
+        return {key for key, found in zip(deliveries, intact, strict=True) if found}
+
+
+def _manifest(folder: Folder) -> Batch | None:
     """None where there is none that can be read."""
     try:
-        return Batch.from_manifest((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = folder.text("manifest.json")
+        return None if text is None else Batch.from_manifest(text)
+    except ValueError:
         return None

@@ -4,12 +4,11 @@ A row of `attempts` is written *before* its prediction is created (the intent), 
 soon as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,14 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.errors import BudgetError, ClaimedError, JournalError, SettingsError, UnreadableJournalError
+from videogen.errors import (
+    BudgetError,
+    ClaimedError,
+    JobLockedError,
+    JournalError,
+    SettingsError,
+    UnreadableJournalError,
+)
 from videogen.migrations import HEAD, VERSIONS, stored_version, upgrade
 
 ALONE = 8_473_001
@@ -134,18 +140,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A clip that was delivered, and the job folder its paths are relative to."""
+    """A clip that was delivered, and the address of the job folder its paths are relative to."""
 
     folder: str
     clip: Clip
-
-    def is_intact(self) -> bool:
-        """Whether the video is still there, byte for byte."""
-        try:
-            with (Path(self.folder) / str(self.clip.video_path)).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == self.clip.sha256
-        except OSError:
-            return False
 
 
 class Journal:
@@ -163,6 +161,8 @@ class Journal:
         self.set_aside: str | None = None
         """Why the file that was here was not used, and where it is kept; None when all is well."""
         if self._is_sqlite:
+            with suppress(OSError):  # SQLite says what is wrong
+                Path(self._engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         try:
@@ -176,16 +176,36 @@ class Journal:
     def close(self) -> None:
         self._engine.dispose()
 
-    def start_run(self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False) -> None:
-        """`recovering`: the runs before this one are not known any more, see `knows`."""
+    def start_run(
+        self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False, alone: bool = False
+    ) -> None:
+        """`recovering`: the runs before this one are not known any more, see `knows`.
+
+        `alone`: nothing but this journal keeps another run out of the folder. Raises `JobLockedError` where there is
+        one.
+        """
         row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "recovering": recovering}
-        with self._transaction() as db:
+        with self._transaction(alone=alone) as db:
+            if alone and (holder := _holder(db, folder)):
+                raise JobLockedError(f"another run holds {folder}: run {holder[0]}, which is alive")
             db.execute(_runs.insert().values(row | {"started_at": _now(), "seen_at": _now()}))
+
+    def holder_seen(self, folder: str) -> datetime | None:
+        """When the run in this folder was last seen; None where there is none, or a dead one."""
+        with self._transaction() as db:
+            holder = _holder(db, folder)
+        return holder[1] if holder else None
 
     def beat(self, run_id: str) -> None:
         """The run is alive; to be said well within `LEASE_S`."""
         with self._transaction() as db:
             db.execute(_runs.update().where(_runs.c.id == run_id).values(seen_at=_now()))
+
+    def left(self, run_id: str) -> None:
+        """The run's process has let go of it: what it had begun is free for others at once."""
+        with self._transaction() as db:
+            mine = _runs.update().where(_runs.c.id == run_id, _runs.c.ended_at.is_(None))
+            db.execute(mine.values(seen_at=_now() - timedelta(seconds=LEASE_S)))
 
     def knows(self, folder: str) -> bool:
         """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
@@ -443,7 +463,18 @@ def _is_claimed(db: sa.Connection, key: str, origin: str, folder: str) -> bool:
     query = sa.select(_runs.c.seen_at).join(_attempts, _attempts.c.run_id == _runs.c.id)
     query = query.where(_attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES))
     seen = db.scalars(query.where(_runs.c.folder != folder, _runs.c.ended_at.is_(None)))
-    return any((_now() - _utc(at)).total_seconds() < LEASE_S for at in seen)
+    return any(_is_alive(at) for at in seen)
+
+
+def _holder(db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
+    """The live run of a folder, and when it was last seen."""
+    query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, _runs.c.ended_at.is_(None))
+    row = db.execute(query.order_by(_runs.c.seen_at.desc()).limit(1)).one_or_none()
+    return (row.id, _utc(row.seen_at)) if row and _is_alive(row.seen_at) else None
+
+
+def _is_alive(seen_at: datetime) -> bool:
+    return (_now() - _utc(seen_at)).total_seconds() < LEASE_S
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

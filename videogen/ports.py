@@ -1,6 +1,6 @@
 """What the life of a clip needs from outside, as protocols; `videogen.adapters` has the real ones."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -79,19 +79,55 @@ class VideoProvider(Protocol):
         `BadOutputError` (more than the byte cap), `StorageError`."""
 
 
-class Store(Protocol):
-    """Where a job's files are kept. Names are relative to the job's folder."""
+class Folder(Protocol):
+    """The finished files of a job, on this disk or elsewhere. Names are relative to it.
+
+    The methods may take seconds: call them in a thread. They raise `StorageError` where the place cannot be asked,
+    which is not to be taken for "not there".
+    """
+
+    @property
+    def address(self) -> str:
+        """As the journal keeps it: an absolute path, or such as `s3://bucket/prefix/job`."""
+
+    def exists(self) -> bool:
+        """Whether a run has used it before."""
+
+    def sha256(self, name: str) -> str | None:
+        """Of a file's bytes; None where there is no such file."""
+
+    def text(self, name: str) -> str | None:
+        """A text file's content; None where there is no such file. Raises `ValueError` when it is not UTF-8."""
+
+    def fetch(self, name: str, to: Path) -> bool:
+        """Writes a file's bytes to a local path. False where there is no such file."""
+
+
+def is_remote(address: str) -> bool:
+    """Whether a folder's address is not a path on this disk."""
+    return "://" in address
+
+
+OpenFolder = Callable[[str], Folder]
+"""The folder at an address. Raises `SettingsError` where this installation cannot read such addresses."""
+
+
+class Store(Folder, Protocol):
+    """Where a job's files are made and kept."""
 
     def scratch(self, name: str) -> Path:
         """A local path for what is not finished yet; its folder exists."""
 
     def path(self, name: str) -> Path:
-        """The local path of a finished file."""
+        """The local path of a finished file, which is fetched for that when it is elsewhere."""
 
     def put(self, scratch: Path, name: str) -> None:
         """Makes a scratch file a finished one: whole or not at all, also through a crash. Raises `StorageError`."""
 
     def put_text(self, text: str, name: str) -> None: ...
+
+    def take_over(self, source: Folder, name: str, new_name: str) -> None:
+        """Makes a finished file of another folder one of this one. Does nothing where it is not there."""
 
 
 class EventSink(Protocol):

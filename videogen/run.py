@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from videogen.calls import Calls
 from videogen.journal import Journal
 from videogen.pace import Pace
-from videogen.ports import EventSink, ImageSender, Store, VideoProvider
+from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
 
 T = TypeVar("T")
 
@@ -82,9 +82,11 @@ class Run:
 
     id: str
     folder: str
-    """The job's folder, as the journal keeps it."""
+    """The address of the job's folder, as the journal keeps it."""
     provider: VideoProvider
     store: Store
+    folders: OpenFolder
+    """Also of other jobs, whose clips are reused."""
     journal: Journal
     images: ImageSender
     events: EventSink

@@ -8,8 +8,10 @@ from pydantic import ValidationError as PydanticError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from videogen.errors import SettingsError
+from videogen.ports import is_remote
 
 ProviderName = Literal["replicate", "local"]
+LOCAL_OUT = Path("out")
 
 
 class Settings(BaseSettings):
@@ -23,10 +25,10 @@ class Settings(BaseSettings):
         float | None, Field(validation_alias="VIDEO_GENERATOR_DURATION_BUFFER", ge=1, allow_inf_nan=False)
     ] = None
     """Multiplier for models of continuous duration; None means the registry's."""
-    out: Annotated[Path, Field(validation_alias="VIDEOGEN_OUT")] = Path("out")
-    """Jobs get a folder each in here."""
+    out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
+    """Jobs get a folder each in here: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL; None means `journal.db` in `out`."""
+    """SQLAlchemy URL; None means `journal.db` in `out`, or in the local `out` where that is an address."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
     """A `models.toml`; None means the one that came with videogen."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
@@ -52,8 +54,22 @@ class Settings(BaseSettings):
             return "replicate", "REPLICATE_API_TOKEN is set"
         return "local", "REPLICATE_API_TOKEN is not set: the emulator on this machine, at no cost"
 
+    @property
+    def local_out(self) -> Path:
+        """`out`, or the folder on this disk that stands in for it where it is remote."""
+        return LOCAL_OUT if is_remote(self.out) else Path(self.out)
+
     def effective_journal_url(self) -> str:
-        return self.journal_url or f"sqlite:///{(self.out / 'journal.db').absolute()}"
+        return self.journal_url or f"sqlite:///{(self.local_out / 'journal.db').absolute()}"
+
+    def job_folder(self, job_id: str) -> str:
+        """The address of a job's own folder."""
+        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.work_folder(job_id))
+
+    def work_folder(self, job_id: str) -> Path:
+        """Where a job's files are made: its own folder, or `out/s3/bucket/prefix/<job>` for the one in a bucket."""
+        below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
+        return (self.local_out / below).absolute() / job_id
 
 
 def read_settings(**given: Any) -> Settings:

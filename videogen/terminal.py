@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
@@ -250,7 +249,7 @@ def _outcome(event: ClipCompleted) -> str:
     return f"reused, {size}" if clip.reused else f"delivered in {clip.generation_time:.1f} s: {size}, ${clip.cost}"
 
 
-def _print_result(console: Console, batch: Batch, folder: Path) -> None:
+def _print_result(console: Console, batch: Batch, folder: str) -> None:
     table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(

@@ -12,7 +12,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from videogen.adapters.files import FileStore
+from videogen.adapters.files import FileStore, LocalFolder
 from videogen.calls import Calls
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import GoneError, OutcomeUnknownError
@@ -173,6 +173,7 @@ def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard:
         folder=str(folder),
         provider=provider,
         store=FileStore(folder),
+        folders=LocalFolder,
         journal=Journal(f"sqlite:///{folder / 'journal.db'}"),
         images=NoImages(),
         events=heard or Heard(),

@@ -1,0 +1,193 @@
+"""A job's folder in an object store (S3, Google Cloud Storage, Azure), through obstore.
+
+obstore reads the environment variables that each store's own tools read (`AWS_ENDPOINT_URL`, `AWS_REGION`, …); they are
+listed at https://developmentseed.org/obstore/latest/api/store/aws/.
+"""
+
+import hashlib
+import mimetypes
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from videogen.adapters.files import FileStore
+from videogen.errors import SettingsError, StorageError
+from videogen.ports import Folder
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("s3", "gs", "az")
+PART_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4
+CLIENT: "ClientConfig" = {
+    "allow_http": True,  # where the endpoint's address says so
+    "connect_timeout": timedelta(seconds=10),
+    "timeout": timedelta(seconds=120),
+}
+"""A part has two minutes: enough for four at once at 300 kB/s."""
+RETRY: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+"""Of one call, after a dropped connection or a 5xx answer; exponential, with jitter."""
+
+
+class ObjectFolder:
+    """`videogen.ports.Folder` at an address such as `s3://bucket/prefix/job`.
+
+    Every object has the SHA-256 of its bytes in its metadata, so that they need not be read to know that they are
+    there: a store replaces objects whole, or not at all.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Raises `SettingsError` where the address, or the store's own settings in the environment, are wrong."""
+        self.address = address
+        scheme, _, path = address.partition("://")
+        bucket, *folders = path.split("/")
+        if scheme not in SCHEMES or not bucket or {"", ".", ".."} & set(folders):
+            known = ", ".join(f"{name}://" for name in SCHEMES)
+            raise SettingsError(f"{address}: not the address of a folder in an object store ({known}BUCKET/FOLDER)")
+        self._bucket, self._prefix = f"{scheme}://{bucket}", "/".join(folders)
+        try:
+            self._objects = from_url(self._bucket, client_options=CLIENT, retry_config=RETRY)
+        except (BaseError, ValueError) as exc:
+            raise SettingsError(f"{address}: {_reason(exc)}") from exc
+
+    def exists(self) -> bool:
+        with self._reading():
+            return any(obstore.list(self._objects, self._prefix, chunk_size=1))
+
+    def sha256(self, name: str) -> str | None:
+        with self._reading(name):
+            found = self._found(name, head=True)
+            if found is None:
+                return None
+            if kept := found.attributes.get("sha256"):
+                return kept
+            whole = self._found(name)  # a tool that lost the metadata has copied it
+            return _digest(whole) if whole else None
+
+    def text(self, name: str) -> str | None:
+        with self._reading(name):
+            found = self._found(name)
+            return bytes(found.bytes()).decode() if found else None
+
+    def fetch(self, name: str, to: Path) -> bool:
+        with self._reading(name):
+            found = self._found(name)
+            if found is None:
+                return False
+            with to.open("wb") as file:
+                came = _digest(found, file.write)
+            if came != found.attributes.get("sha256", came):
+                raise StorageError(f"{self.address}: {name} came damaged")
+            return True
+
+    def copy_within(self, source: "ObjectFolder", name: str, new_name: str) -> bool:
+        """Copies an object of a folder in the same bucket without fetching it. False where it cannot be done so."""
+        if source._bucket != self._bucket:
+            return False
+        with self._reading(name):
+            obstore.copy(self._objects, source._key(name), self._key(new_name))
+        return True
+
+    def upload(self, file: Path, name: str) -> None:
+        """Makes a local file an object, whole or not at all. Raises `StorageError`."""
+        try:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            obstore.put(
+                self._objects,
+                self._key(name),
+                file,
+                attributes={"Content-Type": media_type, "sha256": digest},
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+            size_bytes = obstore.head(self._objects, self._key(name))["size"]
+        except (BaseError, OSError) as exc:
+            raise StorageError(f"cannot write {name} to {self.address}: {_reason(exc)}") from exc
+        if size_bytes != file.stat().st_size:
+            raise StorageError(f"cannot write {name} to {self.address}: {size_bytes} bytes are there")
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
+
+    def _found(self, name: str, *, head: bool = False) -> "GetResult | None":
+        try:
+            return obstore.get(self._objects, self._key(name), options={"head": head})
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _reading(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as exc:
+            raise StorageError(f"cannot read {name or 'what is'} in {self.address}: {_reason(exc)}") from exc
+
+
+class ObjectStore(ObjectFolder):
+    """`videogen.ports.Store` that makes files in a local folder and keeps them in an object store.
+
+    A finished file is uploaded first and gets its local name then. The local one stays, for what is made of it (contact
+    sheet, rough cut); nothing else depends on it.
+    """
+
+    def __init__(self, address: str, work_folder: Path) -> None:
+        super().__init__(address)
+        self._local = FileStore(work_folder)
+
+    def scratch(self, name: str) -> Path:
+        return self._local.scratch(name)
+
+    def path(self, name: str) -> Path:
+        kept = self.sha256(name)
+        if kept is not None and kept != self._local.sha256(name):  # another machine has made it, or made it anew
+            scratch = self.scratch(f"fetch-{Path(name).name}")
+            self.fetch(name, scratch)
+            self._local.put(scratch, name)
+        return self._local.path(name)
+
+    def put(self, scratch: Path, name: str) -> None:
+        self.upload(scratch, name)
+        self._local.put(scratch, name)
+
+    def put_text(self, text: str, name: str) -> None:
+        self.put(self._local.written(text, name), name)
+
+    def take_over(self, source: Folder, name: str, new_name: str) -> None:
+        kept = source.sha256(name)
+        if kept is None or kept == self.sha256(new_name):
+            return
+        if isinstance(source, ObjectFolder) and self.copy_within(source, name, new_name):
+            return
+        scratch = self.scratch(f"copy-{Path(new_name).name}")
+        if source.fetch(name, scratch):
+            self.put(scratch, new_name)
+
+
+def _digest(found: "GetResult", write: Callable[[bytes], object] = lambda _: None) -> str:
+    """SHA-256 of an object's bytes, which are also given to `write`."""
+    digest = hashlib.sha256()
+    for chunk in found.stream():
+        digest.update(chunk)
+        write(chunk)
+    return digest.hexdigest()
+
+
+def _reason(exc: Exception) -> str:
+    """What obstore says, on one line: its text goes on with the store's answer as XML and with its own internals."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    text = str(exc)
+    line = re.split(r":? *(?:<|\n)", text, maxsplit=1)[0]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    return f"{line} ({code[1]})" if code else line
