@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from tests.unit.fakes import FakeProvider, request_of, run_of
 from videogen.clip import Clip, ClipRequest, planned
-from videogen.errors import BudgetError, ClaimedError, SettingsError, UnreadableJournalError
+from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
 from videogen.generation import generate
 from videogen.journal import Attempt, Delivery, Journal, metadata
 from videogen.run import Run, Slot, Slots
@@ -81,6 +81,30 @@ def test_creates_of_two_processes_stay_within_the_budget(journal: Journal, journ
 
     with ThreadPoolExecutor(workers) as pool:
         assert sum(pool.map(is_made, range(20))) == 7
+    journals[1].close()
+
+
+def test_of_runs_that_start_at_once_one_has_the_folder(journal: Journal, journal_url: str) -> None:
+    """Of eight that ask to be alone one is let in; another one when it has ended, or left without an end."""
+    journals = [journal, Journal(journal_url)]
+
+    def is_let_in(number: int) -> bool:
+        try:
+            journals[number % 2].start_run(f"run{number}", job_id="job", origin="fake", folder="here", alone=True)
+        except JobLockedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        let_in = list(pool.map(is_let_in, range(8)))
+    assert let_in.count(True) == 1
+    assert journal.holder_seen("here")
+    assert not journal.holder_seen("elsewhere")
+    journal.left(f"run{let_in.index(True)}")
+    assert not journal.holder_seen("here")
+    assert is_let_in(8)
+    journal.end_run("run8", verdict="complete")
+    assert is_let_in(9)
     journals[1].close()
 
 

@@ -164,6 +164,8 @@ class ObjectStore(ObjectFolder):
         self.put(self._local.written(text, name), name)
 
     def take_over(self, source: Folder, name: str, new_name: str) -> None:
+        if (source.address, name) == (self.address, new_name):
+            return
         kept = source.sha256(name)
         if kept is None or kept == self.sha256(new_name):
             return
