@@ -199,6 +199,16 @@ def test_a_store_without_its_settings_is_said() -> None:
         open_folder("az://container/job")
 
 
+def test_a_bucket_without_credentials_is_said(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names of the variables, not by the address of the service that was asked for them last."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", bucket.wire.url)
+    bucket.wire.cut_at = (b"/latest/", 0)
+    with pytest.raises(StorageError, match=r": no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY$"):
+        open_folder(f"{bucket.address}/job").exists()
+
+
 def test_without_the_extra_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a path on this disk needs none."""
     monkeypatch.setitem(sys.modules, "obstore", None)

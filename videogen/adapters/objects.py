@@ -190,6 +190,8 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc)
+    if "/latest/api/token" in text:  # asked for the role of an EC2 machine, the last place to look for keys
+        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     line = re.split(r":? *(?:<|\n)", text, maxsplit=1)[0]
     code = re.search(r"<Code>(\w+)</Code>", text)
     return f"{line} ({code[1]})" if code else line
