@@ -125,7 +125,7 @@ async def test_20_after_an_endless_answer_a_whole_one_is_taken(stage: Stage, def
     clip = only(await stage.shoot())
     assert (clip.status, clip.attempts) == ("success", 1)
     assert size_of_the_clip(stage) < MEGABYTE * 4
-    stage.books(creates=1, billed=1)
+    assert stage.books(creates=1, billed=1)["bytes_served"] < 32 * MEGABYTE
 
 
 async def test_20_a_download_that_drips_meets_the_deadline(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

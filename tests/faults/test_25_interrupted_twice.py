@@ -30,3 +30,18 @@ def test_25_the_second_interruption_leaves_at_once_and_says_what_still_runs(
     ids = {row["id"] for row in ledger["predictions"]}
     assert ledger["running"] == len(ids) == 5
     assert set(err.splitlines()) == {f"may still be running: prediction {id_}" for id_ in ids}
+
+
+def test_25_who_leaves_at_once_leaves_no_prefect_server_behind(stage: Stage, command: CommandLine) -> None:
+    """The run's own server would hold the standard output, and its port, for ever."""
+    stage.emulate('on = "cancel"\ndo = "hang"\ntimes = "always"', latency_s=(60.0, 60.0))
+    del command.environment["PREFECT_API_URL"]
+    process = command.start(command.quick_job(1))
+    wait_for_creates(stage, 1)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr
+    while not process.stderr.readline().startswith("interrupted:"):
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)  # returns when nobody has its pipes any more
+    assert process.returncode == 130
