@@ -164,7 +164,7 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
 
 
 @app.command
-def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: Path | None = None) -> None:
+def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: str | None = None) -> None:
     """Show runs as they happen, in the browser and as server-sent events; also those of other processes.
 
     Parameters

@@ -6,6 +6,7 @@ Both are made from the batch and the posters in the job's folder. Pillow and Jin
 import base64
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,6 +129,8 @@ def write_picture(batch: Batch, store: Store) -> None:
     try:
         picture(batch, store).save(scratch, "JPEG", quality=88, optimize=True)
     except OSError as exc:
+        with suppress(OSError):  # what is in the way of the file is also in the way of this
+            scratch.unlink()
         raise StorageError(f"cannot write {PICTURE}: {exc.strerror or exc}") from exc
     store.put(scratch, PICTURE)
 
