@@ -14,8 +14,11 @@ from typing import Any
 
 import httpx
 
+from tests.tokens import TOKEN
+
 START_S = 60
-KEY_ID, SECRET = "tests", "canary" * 6
+KEY_ID, SECRET = "tests", TOKEN.removeprefix("r8_")
+"""The secret is looked for, as the token is, in all that tests write."""
 _numbers = count(1)
 
 

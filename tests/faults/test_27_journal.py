@@ -143,5 +143,7 @@ def test_27_a_journal_that_is_only_busy_is_not_set_aside(tmp_path: Path) -> None
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         threading.Timer(0.3, other.execute, ("COMMIT",)).start()
-        assert Journal(f"sqlite:///{path}").set_aside is None
+        journal = Journal(f"sqlite:///{path}")
+        journal.close()
+    assert journal.set_aside is None
     assert [file.name for file in tmp_path.glob("*aside*")] == []
