@@ -40,7 +40,7 @@ from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.scene import Job
 
 MAX_KILLS = 4
-WHOLE_COMMAND_EVERY = 10
+COMMAND_EVERY = 10
 RUN_S = 120.0
 
 
@@ -64,7 +64,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     began = time.monotonic()
-    tally = kill_loop(arguments.seed, arguments.rounds, whole_command=not arguments.no_command)
+    tally = kill_loop(arguments.seed, arguments.rounds, command_every=None if arguments.no_command else COMMAND_EVERY)
     kills = ", ".join(f"{count} {place}" for place, count in sorted(tally.kills.items()))
     print(f"{tally.rounds} rounds, {tally.runs} runs, {sum(tally.kills.values())} killed: {kills}")
     print(f"{tally.clips} clips, {tally.creates} creates, {time.monotonic() - began:.0f} s")
@@ -74,12 +74,15 @@ def main() -> int:
     return 1 if tally.faults else 0
 
 
-def kill_loop(seed: int, rounds: int, *, whole_command: bool = True) -> Tally:
-    """Plays the rounds of a seed. `Tally.faults` is empty when every promise held."""
+def kill_loop(seed: int, rounds: int, *, command_every: int | None = COMMAND_EVERY) -> Tally:
+    """Plays the rounds of a seed, each `command_every`-th through the whole command (None: none of them).
+
+    `Tally.faults` is empty when every promise held.
+    """
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)) as emulator:
         for number in range(1, rounds + 1):
-            command = whole_command and number % WHOLE_COMMAND_EVERY == 0
+            command = command_every is not None and number % command_every == 0
             _round(random.Random(f"{seed}/{number}"), number, Path(folder), emulator, tally, command=command)
     return tally
 
