@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -28,17 +29,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av  # noqa: F401 - what a run imports late is imported here once, and not by each of a thousand runs
-
-import videogen.adapters.files
-import videogen.adapters.images
-import videogen.adapters.replicate
-import videogen.generation  # noqa: F401
 from videogen import crashpoints
 from videogen.bootstrap import Options, opened, prepare
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.scene import Job
 
+IMPORTED_LATE = (
+    *("alembic.command", "av", "jinja2", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps"),
+    *(f"videogen.{name}" for name in ("adapters.folders", "adapters.images", "adapters.replicate", "contact_sheet")),
+    *(f"videogen.{name}" for name in ("generation", "rough_cut")),
+)
+"""What a run imports when it needs it: imported here once, and not by each of a thousand runs."""
 MAX_KILLS = 4
 COMMAND_EVERY = 10
 RUN_S = 120.0
@@ -79,6 +80,8 @@ def kill_loop(seed: int, rounds: int, *, command_every: int | None = COMMAND_EVE
 
     `Tally.faults` is empty when every promise held.
     """
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)) as emulator:
         for number in range(1, rounds + 1):
