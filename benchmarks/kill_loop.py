@@ -175,7 +175,7 @@ def _drive(job: Job, out: Path, crash_at: str | None) -> None:
 
     async def drive() -> int:
         async with opened(await prepare(job, Options(out=str(out)))) as session:
-            clips = await asyncio.gather(*(session.clip(request) for request in session.plan.requests))
+            clips = await session.clips()
             return 0 if (await session.finish(clips)).verdict.status == "complete" else 1
 
     os._exit(asyncio.run(drive()))

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before Prefect is imported: `--help` and `--dry-ru
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
-import asyncio
 from typing import cast
 
 from prefect import flow, task
@@ -55,8 +54,7 @@ async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
     async with opened(prepared) as session:
-        clips = await asyncio.gather(*(session.clip(request, attempted) for request in session.plan.requests))
-        batch = await session.finish(clips)
+        batch = await session.finish(await session.clips(attempted))
     await publish(batch)
     return final_state(batch)
 

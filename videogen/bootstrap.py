@@ -206,6 +206,21 @@ class Session:
 
         return Slot(self._slots)
 
+    async def clips(self, attempted: "Attempted | None" = None) -> list[Clip]:
+        """What came of every request of the plan, in its order; `attempted` as in `clip`.
+
+        When the run is cancelled, or one of them raises, all are cancelled and waited for: each cancels its prediction.
+        """
+        tasks = [asyncio.create_task(self.clip(request, attempted)) for request in self.plan.requests]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                if not task.cancelling():  # once: a second time would end the cancelling of its prediction
+                    task.cancel()
+            await asyncio.wait(tasks)
+            raise
+
     async def clip(self, request: ClipRequest, attempted: "Attempted | None" = None) -> Clip:
         """The clip of a request, or of its first fallback that brings one; else why there is none.
 

@@ -120,7 +120,7 @@ class ClipRequest(_Frozen):
 
     def takes(self, clip: "Clip") -> bool:
         """Whether this clip, delivered for the same key, is good enough: an earlier job may have been less strict."""
-        return not (self.strict_quality and clip.warnings)
+        return not (self.strict_quality and {"black", "frozen"} & set(clip.warnings))
 
     @property
     def original_target_duration(self) -> float:

@@ -28,6 +28,8 @@ from videogen.predictions import Running
 from videogen.run import Run
 
 DOWNLOAD_TRIES = 3
+SHORT_S = 0.1
+"""How much shorter than its target a clip may be without a word."""
 
 
 async def fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measured]:
@@ -56,9 +58,11 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
             raise OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {exc}") from exc
     try:
         return part, await run.decode(partial(media.check, part, poster=_picture(part)))
-    except BadOutputError:
-        _keep_rejected(part)
-        raise
+    except BadOutputError as exc:
+        kept, what = _keep_rejected(part), str(exc).removeprefix(f"{part}: ")
+        raise BadOutputError(
+            f"the output of prediction {prediction.id} is no whole video: {what}; it is kept as .scratch/{kept.name}"
+        ) from exc
 
 
 async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
@@ -97,6 +101,7 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     clip = _clip(request, measured, run.journal.attempts(run.id, request.scene.id))
     run.anew.discard(request.key)
     run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    run.store.scratch(f"{running.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
 
 
@@ -123,6 +128,7 @@ def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
 
 
 def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt]) -> Clip:
+    short_s = durations.shortfall(request.scene.target_duration, measured.duration)
     return Clip(
         **planned(request),
         status="success",
@@ -138,7 +144,7 @@ def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt
         codec=measured.codec,
         has_audio=measured.has_audio,
         size_bytes=measured.size_bytes,
-        warnings=measured.warnings,
+        warnings=(*measured.warnings, *(("short",) if short_s > SHORT_S else ())),
         **spent(attempts),
     )
 
@@ -192,6 +198,6 @@ def discard(run: Run, prediction: Prediction) -> None:
             path.unlink(missing_ok=True)
 
 
-def _keep_rejected(part: Path) -> None:
+def _keep_rejected(part: Path) -> Path:
     """What was paid for and cannot be used is kept for a person to look at."""
-    part.replace(part.with_suffix(".rejected"))
+    return part.replace(part.with_suffix(".rejected"))

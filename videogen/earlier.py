@@ -46,6 +46,11 @@ def look_back(journal_url: str, origin: str, folder: Folder, planned: Plan, *, f
     try:
         warnings = [journal.set_aside] if journal.set_aside else []
         lost = used_before and not journal.knows(folder.address)
+        if lost:
+            warnings.append(
+                f"the journal knows of no run in {folder.address}, which was used before: what is paid for already "
+                "is looked for in the account"
+            )
         if lost and (count := _restore(journal, origin, folder, planned)):
             warnings.append(
                 f"the journal does not know {count} clips in {folder.address}; its manifest does: they are reused"

@@ -318,6 +318,12 @@ class Journal:
         with self._transaction() as db:
             _deliver(db, {"origin": origin, "clip_key": key, "folder": folder, "clip": clip.model_dump(mode="json")})
 
+    def open_attempts(self, run_id: str) -> list[Attempt]:
+        """The attempts of a run whose prediction may be running, oldest first."""
+        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.state.in_(("intended", "created")))
+        with self._transaction() as db:
+            return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
+
     def attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
         """The attempts of a run at a scene, with all its models, oldest first."""
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == scene_id)

@@ -80,7 +80,6 @@ async def started(request: ClipRequest, run: Run) -> Running:
 
 async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running | None:
     """The prediction of an open attempt; None when there is none, and the attempt is over."""
-    attempt = run.journal.adopt(attempt, run_id=run.id, scene_id=request.scene.id)
     found = await (_found(run, attempt) if attempt.prediction_id else _lost(request, run, attempt))
     if found is None:
         bill(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
@@ -88,7 +87,11 @@ async def _resumed(request: ClipRequest, run: Run, attempt: Attempt) -> Running 
         return None
     attempt, prediction = found
     elapsed_s = (datetime.now(UTC) - attempt.intended_at).total_seconds()
-    return Running(attempt, prediction, began=_began(request, elapsed_s))
+    running = Running(attempt, prediction, began=_began(request, elapsed_s))
+    if prediction.status in ("canceled", "aborted"):  # by an earlier run that was interrupted: no attempt of this one
+        end(run, billed(request, run, running).attempt, _failure(prediction))
+        return None
+    return replace(running, attempt=run.journal.adopt(attempt, run_id=run.id, scene_id=request.scene.id))
 
 
 def _began(request: ClipRequest, elapsed_s: float) -> float:

@@ -17,7 +17,7 @@ _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-_PERCENT = re.compile(r"(100|\d{1,2}(?:\.\d{1,3})?) ?%", re.ASCII)
+_PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
 
 
 def _count_or_percent(value: int | str) -> int | str:

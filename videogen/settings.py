@@ -36,6 +36,13 @@ class Settings(BaseSettings):
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
     """Who has it may look at the gateway; None means everybody on this machine."""
 
+    @field_validator("replicate_base_url")
+    @classmethod
+    def _base_url_is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
     @field_validator("replicate_api_token", "gateway_token")
     @classmethod
     def _token_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:

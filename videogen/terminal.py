@@ -16,7 +16,7 @@ from rich.table import Table
 
 from videogen.bootstrap import Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
-from videogen.errors import VideogenError, printable
+from videogen.errors import JournalError, VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
 from videogen.planning import Plan
 from videogen.registry import read_registry
@@ -90,6 +90,7 @@ def run_job(job: Job, options: Options, *, as_json: bool) -> int:
         return asyncio.run(_run(job, options, as_json, interruption))
     except asyncio.CancelledError:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
+        interruption.tell_what_may_run(options.settings().effective_journal_url())
         print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
         return interruption.exit_code
 
@@ -201,21 +202,26 @@ class ProgressLines:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self._console = console
-        self._total = len(plan.requests)
+        self._total, self._model = len(plan.requests), plan.model
         self._completed = 0
         self._said_at = time.monotonic()
         self._elapsed_s: dict[str, float] = {}
+        self.run_id: str | None = None
         self.running: dict[str, str] = {}
         """Prediction ids by the scene they are for."""
 
     def show(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+        self.run_id = payload["run_id"]
         if isinstance(event, ClipStarted):
             self.running[event.scene_id] = event.prediction_id
             again = "continued" if event.resumed else "started"
             self._line(event.scene_id, f"{again}, attempt {event.attempt}, prediction {event.prediction_id}")
         elif isinstance(event, ClipRetrying):
             self.running.pop(event.scene_id, None)
-            self._line(event.scene_id, f"attempt {event.attempt} failed, trying {event.model}: {event.error.message}")
+            self._line(
+                event.scene_id,
+                f"attempt {event.attempt} failed, trying {self._again(event.model)}: {event.error.message}",
+            )
         elif isinstance(event, ClipProgress):
             self._elapsed_s[event.scene_id] = event.elapsed
             self._beat()
@@ -226,6 +232,9 @@ class ProgressLines:
         elif isinstance(event, RunCompleted):
             for warning in event.warnings:
                 self._say(f"warning: {warning}")
+
+    def _again(self, model: str) -> str:
+        return "again" if model == self._model else f"with {model}"
 
     def _beat(self) -> None:
         if self.running and time.monotonic() - self._said_at >= HEARTBEAT_S:
@@ -303,6 +312,19 @@ class Interruption:
             print("interrupted: cancelling what runs; once more to leave at once", file=sys.stderr)
             task.cancel()
 
+    def tell_what_may_run(self, journal_url: str) -> None:
+        """Says which predictions could not be confirmed to have ended."""
+        from videogen.journal import Journal
+
+        if self._lines is None or self._lines.run_id is None:
+            return
+        with suppress(JournalError):
+            journal = Journal(journal_url)
+            for attempt in journal.open_attempts(self._lines.run_id):
+                what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
+                print(f"may still be running: prediction {what}", file=sys.stderr)
+            journal.close()
+
     def _leave(self) -> None:
         running = self._lines.running.values() if self._lines else ()
         for prediction_id in running:
@@ -360,8 +382,15 @@ def _table(*columns: str) -> Table:
     return table
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody listens any more (`… | head`): the run goes on in silence, for it is paid for."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def _console(*, stderr: bool) -> Console:
-    return Console(stderr=stderr, highlight=False, markup=False)
+    return _Console(stderr=stderr, highlight=False, markup=False)
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,6 +1,5 @@
 """Every model of the registry, in every ratio it lists, through the emulator, which knows the models' true inputs."""
 
-import asyncio
 import base64
 import io
 import random
@@ -72,7 +71,7 @@ async def run(job: Job, folder: Path) -> Batch:
 
 async def run_prepared(prepared: Prepared) -> Batch:
     async with opened(prepared) as session:
-        return await session.finish(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
+        return await session.finish(await session.clips())
 
 
 def pictures(inputs: Mapping[str, Any]) -> dict[str, list[Image.Image]]:
