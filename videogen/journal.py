@@ -211,7 +211,7 @@ class Journal:
         """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
         one that came to its end."""
         query = sa.select(_runs.c.recovering, _runs.c.ended_at).where(_runs.c.folder == folder)
-        with self._transaction() as db:
+        with self._reading() as db:
             runs = db.execute(query.order_by(_runs.c.started_at.desc())).all()
         return any(not run.recovering or run.ended_at for run in runs)
 
@@ -221,7 +221,7 @@ class Journal:
 
     def delivery(self, origin: str, key: str) -> Delivery | None:
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
-        with self._transaction() as db:
+        with self._reading() as db:
             row = db.execute(query).one_or_none()
         return None if row is None else Delivery(folder=row.folder, clip=Clip.model_validate(row.clip))
 
@@ -238,14 +238,14 @@ class Journal:
             .order_by(_attempts.c.id.desc())
             .limit(1)
         )
-        with self._transaction() as db:
+        with self._reading() as db:
             row = db.execute(query).one_or_none()
         return None if row is None else _attempt(row)
 
     def is_claimed(self, key: str, *, origin: str, folder: str) -> bool:
         """Whether a live run of another folder is at this clip. (An earlier run of the same folder is dead: it is
         locked.)"""
-        with self._transaction() as db:
+        with self._reading() as db:
             return _is_claimed(db, key, origin, folder)
 
     def intend(
@@ -306,28 +306,27 @@ class Journal:
 
     def delivered(self, attempt: Attempt, request: ClipRequest, *, origin: str, folder: str, clip: Clip) -> None:
         """Records the clip; from here on its key is free."""
-        row = {"origin": origin, "clip_key": request.key, "folder": folder, "clip": clip.model_dump(mode="json")}
         with self._transaction() as db:
             db.execute(
                 _attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now())
             )
-            _deliver(db, row)
+            _deliver(db, request.key, origin, folder, clip)
 
     def restore(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
         """Records a clip that is known to have been delivered, though not from this journal."""
         with self._transaction() as db:
-            _deliver(db, {"origin": origin, "clip_key": key, "folder": folder, "clip": clip.model_dump(mode="json")})
+            _deliver(db, key, origin, folder, clip)
 
     def open_attempts(self, run_id: str) -> list[Attempt]:
         """The attempts of a run whose prediction may be running, oldest first."""
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.state.in_(("intended", "created")))
-        with self._transaction() as db:
+        with self._reading() as db:
             return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
 
     def attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
         """The attempts of a run at a scene, with all its models, oldest first."""
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == scene_id)
-        with self._transaction() as db:
+        with self._reading() as db:
             return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
 
     def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
@@ -459,9 +458,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _deliver(db: sa.Connection, row: Mapping[str, Any]) -> None:
-    same = (_deliveries.c.origin == row["origin"], _deliveries.c.clip_key == row["clip_key"])
-    db.execute(_deliveries.delete().where(*same))
+def _deliver(db: sa.Connection, key: str, origin: str, folder: str, clip: Clip) -> None:
+    row = {"origin": origin, "clip_key": key, "folder": folder, "clip": clip.model_dump(mode="json")}
+    db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key))
     db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
 
 

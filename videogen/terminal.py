@@ -319,7 +319,7 @@ class Interruption:
         if self._lines is None or self._lines.run_id is None:
             return
         with suppress(JournalError):
-            journal = Journal(journal_url)
+            journal = Journal(journal_url, for_watching=True)
             for attempt in journal.open_attempts(self._lines.run_id):
                 what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
                 print(f"may still be running: prediction {what}", file=sys.stderr)
