@@ -41,7 +41,6 @@ IMPORTED_LATE = (
 )
 """What a run imports when it needs it: imported here once, and not by each of a thousand runs."""
 MAX_KILLS = 4
-COMMAND_EVERY = 10
 RUN_S = 120.0
 
 
@@ -61,11 +60,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--no-command", action="store_true", help="drive only the library")
+    parser.add_argument(
+        "--command-every", type=int, default=10, help="each how many rounds the whole command is driven, 0: never"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     began = time.monotonic()
-    tally = kill_loop(arguments.seed, arguments.rounds, command_every=None if arguments.no_command else COMMAND_EVERY)
+    tally = kill_loop(arguments.seed, arguments.rounds, command_every=arguments.command_every)
     kills = ", ".join(f"{count} {place}" for place, count in sorted(tally.kills.items()))
     print(f"{tally.rounds} rounds, {tally.runs} runs, {sum(tally.kills.values())} killed: {kills}")
     print(f"{tally.clips} clips, {tally.creates} creates, {time.monotonic() - began:.0f} s")
@@ -75,8 +76,8 @@ def main() -> int:
     return 1 if tally.faults else 0
 
 
-def kill_loop(seed: int, rounds: int, *, command_every: int | None = COMMAND_EVERY) -> Tally:
-    """Plays the rounds of a seed, each `command_every`-th through the whole command (None: none of them).
+def kill_loop(seed: int, rounds: int, *, command_every: int) -> Tally:
+    """Plays the rounds of a seed, each `command_every`-th through the whole command (0: none of them).
 
     `Tally.faults` is empty when every promise held.
     """
@@ -85,8 +86,10 @@ def kill_loop(seed: int, rounds: int, *, command_every: int | None = COMMAND_EVE
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)) as emulator:
         for number in range(1, rounds + 1):
-            command = command_every is not None and number % command_every == 0
+            command = command_every > 0 and number % command_every == 0
             _round(random.Random(f"{seed}/{number}"), number, Path(folder), emulator, tally, command=command)
+            if number % 10 == 0:
+                print(f"  {number} of {rounds} rounds, {tally.clips} clips, {tally.creates} creates", flush=True)
     return tally
 
 

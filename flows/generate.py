@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import publish
+from flows.telling import telling
 from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.errors import is_retryable
@@ -53,9 +54,9 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
 async def generate(job: Job, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
-    async with opened(prepared) as session:
+    async with telling(job) as prefect, opened(prepared, prefect) as session:
         batch = await session.finish(await session.clips(attempted))
-    await publish(batch)
+    await publish(batch, session)
     return final_state(batch)
 
 

@@ -184,7 +184,7 @@ class Session:
     def __init__(self, prepared: Prepared, run: "Run", events: "_Recorder") -> None:
         from videogen.run import Slots
 
-        self.plan, self.run = prepared.plan, run
+        self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
         self._prepared, self._events = prepared, events
         self._slots = Slots(prepared.plan.concurrency)
         self._began = monotonic()
@@ -322,8 +322,10 @@ async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Cl
 
 
 @asynccontextmanager
-async def opened(prepared: Prepared) -> AsyncIterator[Session]:
+async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Session]:
     """A session on the prepared job, alone in its folder; the account is checked when it will be used.
+
+    Its events are told to the `listeners`, and to those that were handed over.
 
     Raises:
         JobLockedError: another run of this job is going on.
@@ -352,7 +354,8 @@ async def opened(prepared: Prepared) -> AsyncIterator[Session]:
         if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
-        events = _Recorder(journal, run_id, len(prepared.plan.requests), handed.listeners if handed else ())
+        heard_by = (*listeners, *(handed.listeners if handed else ()))
+        events = _Recorder(journal, run_id, len(prepared.plan.requests), heard_by)
         run = Run(
             id=run_id,
             folder=prepared.folder,

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -27,6 +28,7 @@ EAGER_POSTERS = 24
 """Posters that a browser loads at once; the others when they come near the window."""
 WIDTH_PX = 1600
 MAX_HEIGHT_PX = 6000
+PREVIEW_PX = 800, 1200
 
 _PAGES = Path(__file__).parent / "pages"
 _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
@@ -133,6 +135,20 @@ def write_picture(batch: Batch, store: Store) -> None:
             scratch.unlink()
         raise StorageError(f"cannot write {PICTURE}: {exc.strerror or exc}") from exc
     store.put(scratch, PICTURE)
+
+
+def preview(store: Store) -> bytes | None:
+    """`contact_sheet.jpg` as a JPEG small enough to be carried in an address; None where there is none."""
+    from PIL import Image
+
+    small = BytesIO()
+    try:
+        with Image.open(store.path(PICTURE)) as sheet:
+            sheet.thumbnail(PREVIEW_PX)
+            sheet.save(small, "JPEG", quality=70, optimize=True)
+    except (OSError, StorageError):
+        return None
+    return small.getvalue()
 
 
 class Grid(NamedTuple):

@@ -36,10 +36,13 @@ class Settings(BaseSettings):
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
     """Who has it may look at the gateway; None means everybody on this machine."""
 
-    @field_validator("replicate_base_url")
+    gateway_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_GATEWAY_URL")] = None
+    """Where people reach the gateway: the artifacts of a run link to its page and clips there."""
+
+    @field_validator("replicate_base_url", "gateway_url")
     @classmethod
-    def _base_url_is_http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
+    def _url_is_http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value
 

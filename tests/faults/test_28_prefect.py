@@ -65,7 +65,7 @@ def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     assert manifest(command)["verdict"]["status"] == "complete"
     assert server.flow_run()["state"]["name"] == "Completed"
     artifacts = httpx.post(f"{server.api}/artifacts/filter", json={}, trust_env=False).json()
-    assert {artifact["key"] for artifact in artifacts} == {"film-verdict", "film-clips"}
+    assert {artifact["key"] for artifact in artifacts} == {"film-verdict", "film-clips", "film-progress"}
     stage.books(creates=2, billed=2)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +57,41 @@ def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: 
 
 
 def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
-    """A flow run named by job and model, a task run for each scene, the verdict and the clips as artifacts."""
+    """A flow run named by job and model, tagged; a task run for each scene; artifacts and events of what came of it."""
     runs = httpx.post(f"{api}/flow_runs/filter", json={}, trust_env=False).json()
     run = next(run for run in runs if run["name"] == "lighthouse · kling-v2.5-turbo")
     assert run["state"]["name"] == "Completed"
+    assert set(run["tags"]) == {"model:kling-v2.5-turbo", "ratio:16:9"}
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    artifacts = httpx.post(f"{api}/artifacts/filter", json=of_run, trust_env=False).json()
-    assert {artifact["key"] for artifact in artifacts} == {"lighthouse-verdict", "lighthouse-clips"}
-    assert "all 8 clips delivered" in next(a["data"] for a in artifacts if a["type"] == "markdown")
-    assert len(json.loads(next(a["data"] for a in artifacts if a["type"] == "table"))) == 8
+    found = httpx.post(f"{api}/artifacts/filter", json=of_run, trust_env=False).json()
+    artifacts = {artifact["key"]: artifact["data"] for artifact in found}
+    assert artifacts.keys() == {"lighthouse-verdict", "lighthouse-clips", "lighthouse-progress"}
+    assert artifacts["lighthouse-progress"] == 100.0
+    assert "all 8 clips delivered" in artifacts["lighthouse-verdict"]
+    assert "![](data:image/jpeg;base64," in artifacts["lighthouse-verdict"]
+    assert len(json.loads(artifacts["lighthouse-clips"])) == 8
     expected = {clip["scene_id"] for clip in manifest["clips"]}
+    wait_until(lambda: {task["name"] for task in listed(f"{api}/task_runs/filter", of_run)} == expected)
+    wait_until(lambda: events_of(api, "videogen.clip.completed", manifest["run_id"]) == expected)
+    wait_until(lambda: events_of(api, "videogen.run.completed", manifest["run_id"]) == {"lighthouse"})
+
+
+def events_of(api: str, name: str, run_id: str) -> set[str]:
+    """Names of the resources of Prefect's events of that name in a run."""
+    found = listed(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
+    resources = [event["resource"] for event in found["events"]]
+    return {resource["prefect.resource.name"] for resource in resources if run_id in resource["prefect.resource.id"]}
+
+
+def listed(address: str, filter_: dict[str, Any]) -> Any:
+    return httpx.post(address, json=filter_, trust_env=False).json()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Prefect writes down what it hears with some delay."""
     deadline = time.monotonic() + 20
-    while {
-        task["name"] for task in httpx.post(f"{api}/task_runs/filter", json=of_run, trust_env=False).json()
-    } != expected:
-        assert time.monotonic() < deadline, "task runs are missing"
+    while not holds():
+        assert time.monotonic() < deadline, "Prefect has not heard of it"
         time.sleep(0.2)
 
 

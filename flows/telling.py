@@ -1,0 +1,109 @@
+"""What Prefect hears while a run goes on: tags on its flow run, an event at each clip's end, a progress artifact."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from flows.artifacts import key_of
+from videogen.bootstrap import Listener
+from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
+from videogen.scene import Job
+
+PROGRESS_EVERY_S = 5.0
+"""An update costs the server 0.15 s: more of them would be felt by the clips."""
+LAST_WORD_S = 10.0
+"""How long the end of a run waits for its last figure to be taken."""
+
+
+@asynccontextmanager
+async def telling(job: Job) -> AsyncIterator[Listener]:
+    """A listener for the job's session, which passes on what it hears; nothing waits for Prefect."""
+    progress = _Progress(job)
+
+    def listen(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+        progress.percent = max(progress.percent, 100.0 * payload["completed"] / payload["total"])
+        if isinstance(event, RunStarted):
+            progress.begin()
+        elif isinstance(event, ClipCompleted):
+            _emit_clip(event, payload["run_id"])
+        elif isinstance(event, RunCompleted):
+            _emit_verdict(event)
+
+    try:
+        yield listen
+    finally:
+        await progress.end()
+
+
+class _Progress:
+    """The share of clips that are done, delivered or failed, as an artifact of the flow run."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.percent = 0.0
+        self._over = asyncio.Event()
+        self._showing: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._showing = asyncio.create_task(self._show())
+
+    async def end(self) -> None:
+        if self._showing:
+            self._over.set()
+            await asyncio.wait([self._showing], timeout=LAST_WORD_S)
+            self._showing.cancel()
+
+    async def _show(self) -> None:
+        """Until the run is over, and then what it came to."""
+        try:
+            await _tag_flow_run(f"model:{self._job.model}", f"ratio:{self._job.aspect_ratio}")
+            shown, name = self.percent, f"Clips of {self._job.id} that are done"
+            key = key_of(self._job.id, "progress")
+            artifact = await acreate_progress_artifact(shown, key=key, description=name)
+            while not self._over.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), PROGRESS_EVERY_S)
+                if self.percent != shown:
+                    shown = self.percent
+                    await aupdate_progress_artifact(artifact, shown)
+        except Exception as exc:
+            get_run_logger().warning("the progress of this run is not shown: %s", exc)
+
+
+async def _tag_flow_run(*tags: str) -> None:
+    """Tags the flow run, beside those it has; on task runs each tag would cost a call before the task begins."""
+    async with get_client() as client:
+        await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
+
+
+def _emit_clip(event: ClipCompleted, run_id: str) -> None:
+    clip = event.clip
+    emit_event(
+        f"videogen.{event.type}",
+        resource={
+            "prefect.resource.id": f"videogen.clip.{run_id}.{clip.scene_id}",
+            "prefect.resource.name": clip.scene_id,
+            "videogen.model": clip.model,
+        },
+        payload=event.payload(),
+    )
+
+
+def _emit_verdict(event: RunCompleted) -> None:
+    batch = event.batch
+    emit_event(
+        f"videogen.{event.type}",
+        resource={
+            "prefect.resource.id": f"videogen.run.{batch.run_id}",
+            "prefect.resource.name": batch.job_id,
+            "videogen.verdict": batch.verdict.status,
+        },
+        payload=event.payload(),
+    )
