@@ -62,6 +62,8 @@ def run(
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     rough_cut: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    jsonl: Annotated[bool, Parameter(negative="")] = False,
+    serve: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
 
@@ -97,6 +99,10 @@ def run(
         Also write rough_cut.mp4: the clips in order, each cut to its target duration.
     json:
         Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
+    jsonl:
+        Print every event of the run on standard output as it happens, a JSON object a line; all else as with --json.
+    serve:
+        Show the run in the browser too, on this machine; prints the address.
     """
     from videogen import terminal
     from videogen.bootstrap import Options
@@ -110,6 +116,8 @@ def run(
     }
     if fresh and retry_failed:
         raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
+    if jsonl and (json or dry_run):
+        raise InvalidError("--jsonl prints the events of a run: use it without --json and --dry-run")
     options = Options(
         out=out,
         provider=provider,
@@ -120,9 +128,11 @@ def run(
     )
     asked, document = read_job(job)
     asked = _overridden(asked, overrides)
-    show = terminal.show_plan if dry_run else terminal.run_job
     try:
-        return show(asked, options, as_json=json)
+        if dry_run:
+            return terminal.show_plan(asked, options, as_json=json)
+        output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
+        return terminal.run_job(asked, options, output=output, serve=serve)
     except ValidationError as exc:
         raise document.located(_blamed_on_flags(exc, overrides)) from None
 

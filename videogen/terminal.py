@@ -5,23 +5,25 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from videogen.bootstrap import Options, Prepared, handing_over, prepare
+from videogen.bootstrap import Listener, Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
 from videogen.errors import JournalError, VideogenError, printable
-from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
+from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan
+from videogen.progress import ProgressLines
 from videogen.registry import read_registry
 from videogen.scene import Job
-from videogen.settings import read_settings
+from videogen.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -83,30 +85,56 @@ def _provider_line(prepared: Prepared) -> str:
 # -- run --------------------------------------------------------------------------------------------------------------
 
 
-def run_job(job: Job, options: Options, *, as_json: bool) -> int:
-    """Runs the flow on the job and prints its result. Returns the exit code."""
+Output = Literal["text", "json", "jsonl"]
+"""What standard output gets: lines for a person; the manifest; each event as a line of JSON. With the latter two, what
+a person reads goes to standard error."""
+
+
+def run_job(job: Job, options: Options, *, output: Output = "text", serve: bool = False) -> int:
+    """Runs the flow on the job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
     interruption = Interruption()
-    try:
-        return asyncio.run(_run(job, options, as_json, interruption))
-    except asyncio.CancelledError:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
-        interruption.tell_what_may_run(options.settings().effective_journal_url())
-        print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
-        return interruption.exit_code
+    with _served(options.settings()) if serve else nullcontext() as address:
+        try:
+            code = asyncio.run(_run(job, options, output, address, interruption))
+        except asyncio.CancelledError:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
+            interruption.tell_what_may_run(options.settings().effective_journal_url())
+            print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
+            return interruption.exit_code
+        if address and sys.stdin.isatty():
+            print(f"still to be seen at {address}; Ctrl-C ends it", file=sys.stderr)
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    return code
 
 
-async def _run(job: Job, options: Options, as_json: bool, interruption: "Interruption") -> int:
-    console = _console(stderr=as_json)
+@contextmanager
+def _served(settings: Settings) -> Iterator[str]:
+    """The address of a gateway on this machine that shows the runs of these settings."""
+    from videogen.gateway import GatewaySettings, running
+
+    shown = GatewaySettings(settings.local_out, settings.effective_journal_url(), settings.registry, port=0)
+    with running(shown) as gateway:
+        yield gateway.url
+
+
+async def _run(job: Job, options: Options, output: Output, address: str | None, interruption: "Interruption") -> int:
+    console = _console(stderr=output != "text")
     prepared = await prepare(job, options)
     await _check_account(prepared)
     _say(console, _provider_line(prepared))
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
+    if address:
+        lines.say(f"watch it at {address}")
     interruption.watch(asyncio.current_task(), lines)
-    batch, unheard = await _call_flow(prepared, console, lines, interruption)
-    if as_json:
+    try:
+        batch, unheard = await _call_flow(prepared, lines, interruption, [_event_lines()] if output == "jsonl" else [])
+    finally:
+        lines.close()
+    if output == "json":
         print(batch.manifest(), end="")
-    else:
+    elif output == "text":
         _print_result(console, batch, prepared.folder)
     if unheard:
         _say(console, f"Prefect did not hear how this run ended: {unheard}; the manifest and the journal are complete")
@@ -130,13 +158,13 @@ async def _check_account(prepared: Prepared) -> None:
 
 
 async def _call_flow(
-    prepared: Prepared, console: Console, lines: "ProgressLines", interruption: "Interruption"
+    prepared: Prepared, lines: ProgressLines, interruption: "Interruption", listeners: Sequence[Listener]
 ) -> tuple[Batch, str]:
     """What came of the run, and why Prefect does not know it; empty when it does."""
     _set_up_prefect()
     began = time.monotonic()
     if _has_own_server():
-        _say(console, "starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
+        lines.say("starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
     from flows.generate import generate
     from flows.history import recorded
 
@@ -146,14 +174,14 @@ async def _call_flow(
         if isinstance(event, RunCompleted):
             batches.append(event.batch)
         if isinstance(event, RunStarted):
-            _say(console, f"Prefect is there after {time.monotonic() - began:.1f} s")
+            lines.say(f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
         lines.show(event, payload)
         if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
-            _say(console, "cutting rough_cut.mp4 …")
+            lines.say("cutting rough_cut.mp4 …")
 
     try:
-        with handing_over(prepared, on_event):
+        with handing_over(prepared, on_event, *listeners):
             state = await generate(prepared.job, prepared.options, return_state=True)
         of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests)
         if batches and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
@@ -166,6 +194,12 @@ async def _call_flow(
     if not batches:
         raise await _reason(state)
     return batches[0], ""
+
+
+def _event_lines() -> Listener:
+    """Prints every event on standard output, as a JSON object on a line of its own."""
+    console = _console(stderr=False)
+    return lambda event, payload: _say(console, json.dumps({"event": event.type, **payload}))
 
 
 async def _reason(state: Any) -> Exception:
@@ -192,70 +226,6 @@ def _set_up_prefect() -> None:
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(name, value)
-
-
-HEARTBEAT_S = 15.0
-
-
-class ProgressLines:
-    """One line for each step of a clip that a person waits for, and while there is none, one every 15 s."""
-
-    def __init__(self, console: Console, plan: Plan) -> None:
-        self._console = console
-        self._total, self._model = len(plan.requests), plan.model
-        self._completed = 0
-        self._said_at = time.monotonic()
-        self._elapsed_s: dict[str, float] = {}
-        self.run_id: str | None = None
-        self.running: dict[str, str] = {}
-        """Prediction ids by the scene they are for."""
-
-    def show(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
-        self.run_id = payload["run_id"]
-        if isinstance(event, ClipStarted):
-            self.running[event.scene_id] = event.prediction_id
-            again = "continued" if event.resumed else "started"
-            self._line(event.scene_id, f"{again}, attempt {event.attempt}, prediction {event.prediction_id}")
-        elif isinstance(event, ClipRetrying):
-            self.running.pop(event.scene_id, None)
-            self._line(
-                event.scene_id,
-                f"attempt {event.attempt} failed, trying {self._again(event.model)}: {event.error.message}",
-            )
-        elif isinstance(event, ClipProgress):
-            self._elapsed_s[event.scene_id] = event.elapsed
-            self._beat()
-        elif isinstance(event, ClipCompleted):
-            self.running.pop(event.clip.scene_id, None)
-            self._completed = payload["completed"]
-            self._line(event.clip.scene_id, f"[{payload['completed']}/{payload['total']}] {_outcome(event)}")
-        elif isinstance(event, RunCompleted):
-            for warning in event.warnings:
-                self._say(f"warning: {warning}")
-
-    def _again(self, model: str) -> str:
-        return "again" if model == self._model else f"with {model}"
-
-    def _beat(self) -> None:
-        if self.running and time.monotonic() - self._said_at >= HEARTBEAT_S:
-            longest_s = max(self._elapsed_s.get(scene_id, 0.0) for scene_id in self.running)
-            count = f"{len(self.running)} in the making, the longest for {longest_s:.0f} s"
-            self._say(f"  … [{self._completed}/{self._total}] {count}")
-
-    def _line(self, scene_id: str, text: str) -> None:
-        self._say(f"  {scene_id}: {text}")
-
-    def _say(self, line: str) -> None:
-        self._said_at = time.monotonic()
-        _say(self._console, line)
-
-
-def _outcome(event: ClipCompleted) -> str:
-    clip = event.clip
-    if clip.error:
-        return f"failed ({clip.error.code}): {clip.error.message}"
-    size = f"{clip.actual_duration:.2f} s, {clip.width}x{clip.height}, {clip.fps:g} fps"
-    return f"reused, {size}" if clip.reused else f"delivered in {clip.generation_time:.1f} s: {size}, ${clip.cost}"
 
 
 def _print_result(console: Console, batch: Batch, folder: str) -> None:
@@ -316,19 +286,20 @@ class Interruption:
         """Says which predictions could not be confirmed to have ended."""
         from videogen.journal import Journal
 
-        if self._lines is None or self._lines.run_id is None:
+        if self._lines is None or self._lines.progress.run_id is None:
             return
         with suppress(JournalError):
             journal = Journal(journal_url, for_watching=True)
-            for attempt in journal.open_attempts(self._lines.run_id):
+            for attempt in journal.open_attempts(self._lines.progress.run_id):
                 what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
                 print(f"may still be running: prediction {what}", file=sys.stderr)
             journal.close()
 
     def _leave(self) -> None:
-        running = self._lines.running.values() if self._lines else ()
-        for prediction_id in running:
-            print(f"may still be running: prediction {printable(prediction_id)}", file=sys.stderr)
+        if self._lines:
+            self._lines.close()
+            for clip in self._lines.progress.making.values():
+                print(f"may still be running: prediction {printable(clip.prediction_id)}", file=sys.stderr)
         _leave(self.exit_code)
 
 
@@ -375,7 +346,7 @@ def _per_clip(price: Any) -> str:
 
 def _table(*columns: str) -> Table:
     """A table narrow enough for 80 columns: the first and the last one are text, the others numbers."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, name in enumerate(columns):
         text = index in (0, len(columns) - 1)
         table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=index == 0)
@@ -390,7 +361,7 @@ class _Console(Console):
 
 
 def _console(*, stderr: bool) -> Console:
-    return _Console(stderr=stderr, highlight=False, markup=False)
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def _say(console: Console, line: str) -> None:

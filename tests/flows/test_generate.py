@@ -87,6 +87,10 @@ def listed(address: str, filter_: dict[str, Any]) -> Any:
     return httpx.post(address, json=filter_, trust_env=False).json()
 
 
+def get(address: str) -> Any:
+    return httpx.get(address, trust_env=False).json()
+
+
 def wait_until(holds: Callable[[], bool]) -> None:
     """Prefect writes down what it hears with some delay."""
     deadline = time.monotonic() + 20
@@ -157,6 +161,29 @@ def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
     again = on_emulator.run(job)
     assert again.code == 0
     assert "warning: index.html was not written: cannot write index.html" in again.out
+
+
+def test_the_events_are_lines_of_json_when_asked(on_emulator: CommandLine) -> None:
+    """As they happen, on standard output, and nothing else there; the gateway beside the run says where it is."""
+    done = on_emulator.run(on_emulator.job(*scenes(2)), "--jsonl", "--serve")
+    assert done.code == 0, done.err
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["event"] for event in events[:1] + events[-1:]] == ["run.started", "run.completed"]
+    ended = [event for event in events if event["event"] == "clip.completed"]
+    assert sorted(event["scene_id"] for event in ended) == ["s00", "s01"]
+    assert [event["completed"] for event in ended] == [1, 2]
+    assert "watch it at http://127.0.0.1:" in done.err
+
+
+def test_a_run_that_is_served_can_be_watched(on_emulator: CommandLine) -> None:
+    """By the address that it prints, while it goes on."""
+    process = on_emulator.start(on_emulator.job(*scenes(1)), "--serve")
+    assert process.stdout
+    address = next(line for line in process.stdout if line.startswith("watch it at ")).split()[-1]
+    wait_until(lambda: bool(listed_runs := get(f"{address}/runs")["runs"]) and listed_runs[0]["job_id"] == "film")
+    assert "<title>" in httpx.get(address, trust_env=False).text
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulator) -> None:

@@ -1,0 +1,174 @@
+from decimal import Decimal
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from videogen.clip import Batch, Clip, ClipFailure, judge
+from videogen.events import (
+    ClipCompleted,
+    ClipEvent,
+    ClipFailed,
+    ClipProgress,
+    ClipRetrying,
+    ClipStarted,
+    RunCompleted,
+    RunStarted,
+)
+from videogen.planning import Plan, plan
+from videogen.progress import ProgressLines, RunProgress, clock, view
+from videogen.registry import read_registry
+from videogen.scene import Job
+
+
+def plan_of(scenes: int, **fields: Any) -> Plan:
+    wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]
+    job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "concurrency": 2, "scenes": wanted} | fields)
+    return plan(job, read_registry())
+
+
+def started(index: int, attempt: int = 1) -> ClipStarted:
+    scene_id = f"s{index}"
+    return ClipStarted(
+        clip_index=index, scene_id=scene_id, attempt=attempt, prediction_id=f"{scene_id}-{attempt}", resumed=False
+    )
+
+
+def progressed(index: int, *, elapsed: float, remaining: float, fraction: float = 0.5) -> ClipProgress:
+    return ClipProgress(
+        clip_index=index,
+        scene_id=f"s{index}",
+        prediction_id="x",
+        status="processing",
+        elapsed=elapsed,
+        remaining=remaining,
+        fraction=fraction,
+    )
+
+
+def ended(index: int, *, failure: str | None = None) -> ClipCompleted:
+    clip = Clip(
+        clip_index=index,
+        scene_id=f"s{index}",
+        model="kling-v2.5-turbo",
+        status="failed" if failure else "success",
+        target_duration=5,
+        original_target_duration=5,
+        buffered_duration=5,
+        requested_duration=5,
+        actual_duration=5.0,
+        width=1920,
+        height=1080,
+        fps=24,
+        generation_time=10.0,
+        cost=Decimal(0) if failure else Decimal("0.35"),
+        buffer_cost_impact=0,
+        error=ClipFailure(code=failure, message="it said no", retryable=False) if failure else None,
+    )
+    return ClipFailed(clip=clip) if failure else ClipCompleted(clip=clip)
+
+
+def over() -> RunCompleted:
+    batch = Batch(
+        run_id="r",
+        job_id="film",
+        model="kling-v2.5-turbo",
+        aspect_ratio="16:9",
+        provider="local",
+        verdict=judge((), min_clips=0, required=frozenset()),
+        total_generation_time=1.0,
+        clips=(),
+    )
+    return RunCompleted(batch=batch)
+
+
+def told(listener: Any, total: int, *events: ClipEvent) -> None:
+    completed = 0
+    for event in events:
+        completed += isinstance(event, ClipCompleted)
+        listener(event, {"run_id": "r", "completed": completed, "total": total})
+
+
+def test_what_is_left_follows_the_pace_seen() -> None:
+    """Nothing is guessed before a clip tells its pace; then the slots share the work that is left."""
+    progress = RunProgress(plan_of(6))
+    told(progress.hear, 6, started(0), started(1))
+    assert progress.left_s is None
+    told(progress.hear, 6, progressed(0, elapsed=4, remaining=6), progressed(1, elapsed=8, remaining=2))
+    assert progress.left_s is not None
+    assert 23.5 < progress.left_s <= 24  # (6 + 2 + four of 10 s) over two slots
+    told(progress.hear, 6, ended(0))
+    assert 20.5 < progress.left_s <= 21  # one has 2 s left, four have not begun
+
+
+def test_the_last_clip_is_waited_for_in_full() -> None:
+    """Empty slots do not make it quicker."""
+    progress = RunProgress(plan_of(1))
+    told(progress.hear, 1, started(0), progressed(0, elapsed=4, remaining=6))
+    assert progress.left_s is not None
+    assert 5.5 < progress.left_s <= 6
+
+
+def test_money_and_failures_are_counted_as_they_come() -> None:
+    """A clip that failed is done, and cost what it cost."""
+    progress = RunProgress(plan_of(3, max_cost="2"))
+    told(progress.hear, 3, started(0), ended(0), started(1), ended(1, failure="moderation"), started(2))
+    assert (progress.completed, progress.failed, progress.spent) == (2, 1, Decimal("0.35"))
+    assert list(progress.making) == ["s2"]
+    assert "2 of 3 clips, 1 failed · 0:00, about 0:10 left · $0.35 of $2 at most" in shown(progress)
+
+
+def shown(progress: RunProgress) -> str:
+    console = Console(file=StringIO(), width=100, highlight=False)
+    console.print(view(progress))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_view_shows_ten_clips_and_counts_the_others() -> None:
+    """Fifty slots do not fill the screen."""
+    progress = RunProgress(plan_of(50, concurrency=50))
+    told(progress.hear, 50, *(started(n, attempt=2) for n in range(14)))
+    text = shown(progress)
+    assert text.count("attempt 2") == 10
+    assert "… and 4 more" in text
+
+
+def test_on_a_terminal_the_view_stands_below_the_lines_and_goes_in_the_end() -> None:
+    """Its cursor is hidden meanwhile, and back afterwards."""
+    console = Console(file=StringIO(), force_terminal=True, width=100, highlight=False)
+    lines = ProgressLines(console, plan_of(2))
+    begin = RunStarted(
+        job_id="film",
+        model="kling-v2.5-turbo",
+        aspect_ratio="16:9",
+        provider="local",
+        planned_cost=Decimal("0.7"),
+        max_cost=None,
+        scenes=(),
+    )
+    told(lines.show, 2, begin, started(0), progressed(0, elapsed=3, remaining=7), ended(0), over())
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.index("\x1b[?25l") < text.index("s0: [1/2] delivered in 10.0 s") < text.index("\x1b[?25h")
+    assert "of 2 clips" in text
+
+
+def test_elsewhere_there_are_only_lines() -> None:
+    """A log file gets no view, and no codes for a terminal."""
+    console = Console(file=StringIO(), highlight=False, emoji=False)
+    lines = ProgressLines(console, plan_of(2))
+    error = ClipFailure(code="transient", message="a :dog: barked", retryable=True)
+    retrying = ClipRetrying(clip_index=0, scene_id="s0", attempt=1, error=error, model="kling-v2.5-turbo")
+    told(lines.show, 2, started(0), retrying, started(0, 2), progressed(0, elapsed=3, remaining=7), ended(0), over())
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines() == [
+        "  s0: started, attempt 1, prediction s0-1",
+        "  s0: attempt 1 failed, trying again: a :dog: barked",
+        "  s0: started, attempt 2, prediction s0-2",
+        "  s0: [1/2] delivered in 10.0 s: 5.00 s, 1920x1080, 24 fps, $0.35",
+    ]
+
+
+def test_times_read_as_a_clock() -> None:
+    """Minutes and seconds, with hours where there are any."""
+    assert [clock(seconds) for seconds in (0, 7.4, 65, 3723)] == ["0:00", "0:07", "1:05", "1:02:03"]
