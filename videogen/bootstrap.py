@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from threading import Event
@@ -132,7 +133,7 @@ async def prepare(job: Job, options: Options) -> Prepared:
     origin = _origin(settings, provider)
     references = await _references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
-    planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer)
+    planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer, today=datetime.now(UTC).date())
     earlier, kept = Earlier(), dict[str, Clip]()
     if not options.fresh:
         from videogen.adapters.folders import open_folder
@@ -207,11 +208,15 @@ class Session:
         return Slot(self._slots)
 
     async def clips(self, attempted: "Attempted | None" = None) -> list[Clip]:
-        """What came of every request of the plan, in its order; `attempted` as in `clip`.
+        """What came of every request of the plan, in its order, those that take longest begun first; `attempted` as in
+        `clip`.
 
         When the run is cancelled, or one of them raises, all are cancelled and waited for: each cancels its prediction.
         """
-        tasks = [asyncio.create_task(self.clip(request, attempted)) for request in self.plan.requests]
+        started = {
+            request.scene.id: asyncio.create_task(self.clip(request, attempted)) for request in self.plan.start_order
+        }
+        tasks = [started[request.scene.id] for request in self.plan.requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:

@@ -1,11 +1,12 @@
 """The command `videogen`. Prefect, PyAV and the provider's client are imported only by the commands that need them."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError as PydanticError
@@ -14,6 +15,9 @@ from videogen.documents import message
 from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError, printable
 from videogen.scene import Job, read_job
 from videogen.settings import ProviderName, read_settings
+
+if TYPE_CHECKING:
+    from videogen.bootstrap import Options
 
 app = App(
     name="videogen",
@@ -45,21 +49,59 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class JobFlags:
+    """Flags that say what to run a job as; None leaves it to the job file or the environment."""
+
+    model: str | None = None
+    """Use this model of the registry instead of the job's."""
+    aspect_ratio: str | None = None
+    """Use this ratio instead of the job's, such as 9:16."""
+    out: str | None = None
+    """Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
+    (VIDEOGEN_OUT)."""
+    max_cost: Decimal | None = None
+    """Refuse a plan that costs more than this many USD."""
+    min_clips: int | str | None = None
+    """Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default."""
+    concurrency: int | None = None
+    """How many clips are in the making at once; 5 by default."""
+    provider: ProviderName | None = None
+    """`replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is
+    set."""
+    fresh: Annotated[bool, Parameter(negative="")] = False
+    """Make every clip anew, also those that were delivered before."""
+    retry_failed: Annotated[bool, Parameter(negative="")] = False
+    """Make only the clips that the last run of this job has not; the others stay, whatever the job file says now."""
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields of the job that are given."""
+        names = ("model", "aspect_ratio", "max_cost", "min_clips", "concurrency")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def options(self, job: Path, **more: Any) -> "Options":
+        from videogen.bootstrap import Options
+
+        if self.fresh and self.retry_failed:
+            raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
+        return Options(
+            out=self.out,
+            provider=self.provider,
+            fresh=self.fresh,
+            retry_failed=self.retry_failed,
+            folder=str(job.absolute().parent),
+            **more,
+        )
+
+
 @app.command
 def run(
     job: Path,
     /,
     *,
-    model: str | None = None,
-    aspect_ratio: str | None = None,
-    out: str | None = None,
-    max_cost: Decimal | None = None,
-    min_clips: int | str | None = None,
-    concurrency: int | None = None,
-    provider: ProviderName | None = None,
+    flags: JobFlags = JobFlags(),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    fresh: Annotated[bool, Parameter(negative="")] = False,
-    retry_failed: Annotated[bool, Parameter(negative="")] = False,
     rough_cut: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     jsonl: Annotated[bool, Parameter(negative="")] = False,
@@ -74,27 +116,8 @@ def run(
     ----------
     job:
         A TOML or JSON file of scenes.
-    model:
-        Use this model of the registry instead of the job's.
-    aspect_ratio:
-        Use this ratio instead of the job's, such as 9:16.
-    out:
-        Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
-        (VIDEOGEN_OUT).
-    max_cost:
-        Refuse a plan that costs more than this many USD.
-    min_clips:
-        Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default.
-    concurrency:
-        How many clips are in the making at once; 5 by default.
-    provider:
-        `replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is set.
     dry_run:
-        Show the plan and its price, then stop: nothing is created.
-    fresh:
-        Make every clip anew, also those that were delivered before.
-    retry_failed:
-        Make only the clips that the last run of this job has not; the others stay, whatever the job file says now.
+        Show the plan and its price, then stop, as `plan` does: nothing is created.
     rough_cut:
         Also write rough_cut.mp4: the clips in order, each cut to its target duration.
     json:
@@ -105,45 +128,53 @@ def run(
         Show the run in the browser too, on this machine; prints the address.
     """
     from videogen import terminal
-    from videogen.bootstrap import Options
 
-    overrides = {
-        "model": model,
-        "aspect_ratio": aspect_ratio,
-        "max_cost": max_cost,
-        "min_clips": min_clips,
-        "concurrency": concurrency,
-    }
-    if fresh and retry_failed:
-        raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
-    if jsonl and (json or dry_run):
-        raise InvalidError("--jsonl prints the events of a run: use it without --json and --dry-run")
-    options = Options(
-        out=out,
-        provider=provider,
-        fresh=fresh,
-        retry_failed=retry_failed,
-        rough_cut=rough_cut,
-        folder=str(job.absolute().parent),
-    )
-    asked, document = read_job(job)
-    asked = _overridden(asked, overrides)
-    try:
-        if dry_run:
-            return terminal.show_plan(asked, options, as_json=json)
-        output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
+    if dry_run:
+        return plan(job, flags=flags, json=json)
+    if jsonl and json:
+        raise InvalidError("--json prints what came of a run, --jsonl its events: use one of them")
+    output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
+    options = flags.options(job, rough_cut=rough_cut)
+    with _job(job, flags) as asked:
         return terminal.run_job(asked, options, output=output, serve=serve)
+
+
+@app.command
+def plan(job: Path, /, *, flags: JobFlags = JobFlags(), json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Show what a run of the job would ask for, what it would cost, and how long it would take. Nothing is created.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    json:
+        Print one JSON object.
+    """
+    from videogen import terminal
+
+    options = flags.options(job)
+    with _job(job, flags) as asked:
+        return terminal.show_plan(asked, options, as_json=json)
+
+
+@contextmanager
+def _job(path: Path, flags: JobFlags) -> Iterator[Job]:
+    """The job in the file, with what the flags say over it; what turns out wrong with it is said by line and column."""
+    job, document = read_job(path)
+    overrides = flags.overrides()
+    job = _overridden(job, overrides)
+    try:
+        yield job
     except ValidationError as exc:
         raise document.located(_blamed_on_flags(exc, overrides)) from None
 
 
 def _blamed_on_flags(error: ValidationError, overrides: dict[str, Any]) -> ValidationError:
     """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
-    given = {name for name, value in overrides.items() if value is not None}
     return ValidationError(
         [
             replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
-            if problem.where in given
+            if problem.where in overrides
             else problem
             for problem in error.problems
         ]
@@ -151,9 +182,8 @@ def _blamed_on_flags(error: ValidationError, overrides: dict[str, Any]) -> Valid
 
 
 def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
-    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Job.model_validate(job.model_dump() | given) if given else job
+        return Job.model_validate(job.model_dump() | overrides) if overrides else job
     except PydanticError as exc:
         problems = [Problem(message(entry), where=str(entry["loc"][0])) for entry in exc.errors()]
         raise _blamed_on_flags(ValidationError(problems), overrides) from None

@@ -66,6 +66,8 @@ class ClipRequest(_Frozen):
     images: dict[str, ImageInput] = {}
     references: ReferenceUse = ReferenceUse()
     aspect_ratio: str
+    ratio_inputs: dict[str, Any] = {}
+    """Those of `inputs` that ask for the ratio."""
     buffered_duration: float
     requested_duration: float
     tolerance_s: float
@@ -75,6 +77,8 @@ class ClipRequest(_Frozen):
     """How many predictions may be made at most."""
     cost: Decimal
     """Price of one prediction."""
+    cost_is_exact: bool
+    """Whether the provider publishes that price; otherwise it is inferred."""
     gpu_cost_per_s: Decimal | None = None
     """USD per second of GPU time where the model is billed so; its `cost` is then an estimate."""
     buffer_cost_impact: float

@@ -1,7 +1,9 @@
 """From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
 
+import heapq
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from videogen import durations
 from videogen.clip import ClipRequest, ImageInput, ReferenceUse
 from videogen.errors import Problem, ValidationError
-from videogen.registry import ModelSpec, Registry
+from videogen.registry import ModelSpec, Price, Registry
 from videogen.scene import Job, Scene, least_clips
+
+OLD_PRICE = timedelta(days=90)
 
 
 class Plan(BaseModel):
@@ -46,6 +50,25 @@ class Plan(BaseModel):
         return sum((request.worst_case_cost for request in self.to_create), Decimal(0))
 
     @property
+    def cost_is_exact(self) -> bool:
+        """Whether all prices in `total_cost` are published ones."""
+        return all(request.cost_is_exact for request in self.to_create)
+
+    @property
+    def start_order(self) -> tuple[ClipRequest, ...]:
+        """The requests as they are begun: those that take longest first, so that no slot works alone in the end."""
+        return tuple(sorted(self.requests, key=lambda r: -r.typical_run_s * r.requested_duration))
+
+    @property
+    def expected_s(self) -> float:
+        """How long the run takes when every prediction takes as long as is typical and succeeds at once."""
+        slots = [0.0] * self.concurrency
+        for request in self.start_order:
+            if request.scene.id not in self.reused:
+                heapq.heapreplace(slots, slots[0] + request.typical_run_s)
+        return max(slots)
+
+    @property
     def buffer_cost_impact(self) -> float:
         """Percent that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
@@ -73,7 +96,9 @@ class Plan(BaseModel):
             "model": self.model,
             "aspect_ratio": self.aspect_ratio,
             "total_cost": str(self.total_cost),
+            "cost_is_exact": self.cost_is_exact,
             "worst_case_cost": str(self.worst_case_cost),
+            "expected_seconds": self.expected_s,
             "buffer_cost_impact": self.buffer_cost_impact,
             "warnings": list(self.warnings),
             "scenes": [self._scene_summary(request) for request in self.requests],
@@ -90,6 +115,7 @@ class Plan(BaseModel):
             "inputs": request.inputs,
             "references": request.references.model_dump(mode="json"),
             "cost": "0" if reused else str(request.cost),
+            "cost_is_exact": request.cost_is_exact,
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
             "fallbacks": [
@@ -105,12 +131,14 @@ def plan(
     *,
     digests: Mapping[str, str] | None = None,
     buffer: float | None = None,
+    today: date | None = None,
 ) -> Plan:
     """What to ask of the model for every scene of the job.
 
     Args:
         digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
+        today: what the age of prices is told by; None tells none.
 
     Raises:
         ValidationError: every reason why the job cannot be run, not the first.
@@ -129,7 +157,7 @@ def plan(
         max_cost=job.max_cost,
         requests=requests,
         reused=_reused(requests, frozenset()),
-        warnings=tuple(_warnings(registry, requests)),
+        warnings=tuple(_warnings(registry, requests, today)),
     )
 
 
@@ -218,7 +246,7 @@ def _request(
         **_scene_inputs(scene, spec),
     }
     images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests)
-    price = spec.audio.price if job.audio and spec.audio else spec.price
+    price = _price(spec, job.audio)
     return ClipRequest(
         scene=scene,
         clip_index=index if scene.clip_index is None else scene.clip_index,
@@ -229,6 +257,7 @@ def _request(
         images={image.name: image for value in images.values() for image in _listed(value)},
         references=uses,
         aspect_ratio=job.aspect_ratio,
+        ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
         buffered_duration=buffered,
         requested_duration=requested,
         tolerance_s=_tolerance(job, registry),
@@ -236,6 +265,7 @@ def _request(
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
         cost=price.of(requested, spec.typical_run_seconds),
+        cost_is_exact=price.basis == "exact",
         gpu_cost_per_s=price.per_gpu_second,
         buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested)
         if price.follows_length
@@ -245,6 +275,10 @@ def _request(
         deliver_fps=spec.delivery.fps,
         deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
     )
+
+
+def _price(spec: ModelSpec, audio: bool) -> Price:
+    return spec.audio.price if audio and spec.audio else spec.price
 
 
 def _scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
@@ -285,9 +319,14 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
     return frozenset(reused)
 
 
-def _warnings(registry: Registry, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+def _warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
     for of_one_model in zip(*(request.alternatives for request in requests), strict=True):
-        yield from _model_warnings(registry.model(of_one_model[0].model), of_one_model)
+        spec = registry.model(of_one_model[0].model)
+        yield from _model_warnings(spec, of_one_model)
+        price = _price(spec, of_one_model[0].audio)
+        if today and (age := today - price.as_of) > OLD_PRICE:
+            asked = f"{of_one_model[0].model}: its price of {price.as_of} is {age.days} days old"
+            yield f"{asked}, look it up at {spec.source}"
 
 
 def _model_warnings(spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.box import SIMPLE_HEAD
@@ -20,7 +21,7 @@ from videogen.clip import Batch
 from videogen.errors import JournalError, VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan
-from videogen.progress import ProgressLines
+from videogen.progress import ProgressLines, clock
 from videogen.registry import read_registry
 from videogen.scene import Job
 from videogen.settings import Settings, read_settings
@@ -43,24 +44,32 @@ def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
     console = _console(stderr=False)
     _say(console, _provider_line(prepared))
     console.print(_plan_table(prepared.plan))
+    inputs = prepared.plan.requests[0].ratio_inputs  # the same for all scenes
+    _say(console, f"sent for {prepared.plan.aspect_ratio}: {', '.join(f'{k}={v}' for k, v in inputs.items())}")
     _print_totals(console, prepared.plan)
+    if prepared.provider == "replicate" and prepared.plan.to_create:
+        slots = prepared.plan.concurrency
+        _say(console, f"expected to take about {clock(prepared.plan.expected_s)} with {slots} at once")
     return 0
 
 
 def _plan_table(plan: Plan) -> Table:
     table = _table("scene", "target s", "buffered s", "request s", "adds %", "cost $", "references")
     for request in plan.requests:
-        uses = {name: len(sources) for name, sources in request.references.model_dump().items() if sources}
         table.add_row(
             request.scene.id,
             f"{request.scene.target_duration:g}",
             f"{request.buffered_duration:g}",
             f"{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
-            "reused" if request.scene.id in plan.reused else str(request.cost),
-            ", ".join(f"{count} {name}" for name, count in uses.items()),
+            "reused" if request.scene.id in plan.reused else _price(request.cost, request.cost_is_exact),
+            ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
         )
     return table
+
+
+def _price(cost: Decimal, exact: bool) -> str:
+    return f"{cost}" if exact else f"≈ {cost}"
 
 
 def _print_totals(console: Console, plan: Plan) -> None:
@@ -69,10 +78,11 @@ def _print_totals(console: Console, plan: Plan) -> None:
     if not plan.to_create:
         _say(console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0")
         return
+    about = "" if plan.cost_is_exact else "about "
     _say(
         console,
         f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
-        f"at {plan.aspect_ratio} for ${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
+        f"at {plan.aspect_ratio} for {about}${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
         f"the buffer adds {plan.buffer_cost_impact:g} % on average",
     )
 

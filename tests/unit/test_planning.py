@@ -1,3 +1,4 @@
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -283,3 +284,34 @@ def test_the_summary_is_what_a_dry_run_prints() -> None:
     row = summary["scenes"][0]
     assert row["references"] == {"used": [], "composed": ["bg.jpg"], "dropped": []}
     assert (row["scene_id"], row["original_target_duration"], row["cost"], row["reused"]) == ("a", 5, "0.350", False)
+
+
+def test_clips_that_take_longest_are_begun_first() -> None:
+    """The plan itself, and what comes of it, stay in scene order."""
+    targets = (5, 10, 4, 8)
+    made = planned("kling-v2.5-turbo", *(scene(id=f"s{t}", prompt=f"{t}", target_duration=t) for t in targets))
+    assert [request.scene.id for request in made.start_order] == ["s10", "s8", "s5", "s4"]
+    assert [request.scene.id for request in made.requests] == ["s5", "s10", "s4", "s8"]
+
+
+def test_the_plan_says_how_long_a_run_takes() -> None:
+    """Seven clips of 150 s in three slots are three rounds; what is reused takes no time."""
+    made = planned("kling-v2.5-turbo", *(scene(id=f"s{n}", take=n) for n in range(1, 8)), concurrency=3)
+    assert made.expected_s == 450
+    assert made.reusing({request.key for request in made.requests[1:]}).expected_s == 150
+
+
+def test_an_old_price_is_warned_of() -> None:
+    """After 90 days."""
+    job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene()]})
+    as_of = REGISTRY.models["kling-v2.5-turbo"].price.as_of
+    assert plan(job, REGISTRY, today=as_of + timedelta(days=90)).warnings == ()
+    (warning,) = plan(job, REGISTRY, today=as_of + timedelta(days=91)).warnings
+    assert warning.startswith("kling-v2.5-turbo: its price of 2026-11-01 is 91 days old, look it up at https://")
+
+
+def test_an_estimated_price_is_told_from_a_published_one() -> None:
+    """For each scene and for the whole."""
+    assert planned("kling-v2.5-turbo").summary()["cost_is_exact"] is True
+    guessed = planned("cogvideox").summary()
+    assert (guessed["cost_is_exact"], guessed["scenes"][0]["cost_is_exact"]) == (False, False)
