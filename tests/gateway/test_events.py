@@ -99,7 +99,7 @@ def test_the_money_is_told_as_it_is_spent(live: Shown) -> None:
 
 def test_a_quiet_stream_is_kept_alive(live: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments come while nothing happens, so that no proxy thinks it dead."""
-    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)
+    monkeypatch.setattr(feeds, "KEEP_ALIVE_S", 0.1)
     live.begin("r1", "a")
     with live.http.stream("GET", "/runs/r1/events") as response:
         streamed = Streamed(response)
@@ -150,7 +150,7 @@ def journal(tmp_path: Path) -> Iterator[CountingJournal]:
 
 async def listen(feeds: Feeds, number: int) -> list[Entry]:
     async with feeds.listening("r1", number) as feed:
-        return [entry async for entry in feed.after(number) if entry.number]
+        return [entry async for entries in feed.after(number) for entry in entries if entry.number]
 
 
 async def test_the_journal_is_read_once_for_all_and_not_for_nobody(journal: CountingJournal) -> None:

@@ -1,17 +1,17 @@
 """The gateway's addresses."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
-from fastapi.responses import FileResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.types import Send
 
-from videogen.gateway.feeds import Feeds
+from videogen.gateway.feeds import Feeds, server_sent
 from videogen.gateway.guard import Guard
 from videogen.gateway.models import Model, Models, model_of
 from videogen.gateway.runs import RunPage, RunView, summary, view
@@ -96,28 +96,45 @@ def run(run: KnownRun, sources: Shown) -> RunView:
     return view(sources.journal, run)
 
 
-@router.get("/runs/{run_id}/events", response_class=EventSourceResponse)
-async def events(
+class EventStream(StreamingResponse):
+    """Server-sent events. Who has left is noticed at once, and no longer written for."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().stream_response(send)
+
+
+@router.get("/runs/{run_id}/events", response_class=EventStream)
+def events(
     run: KnownRun,
     sources: Shown,
     last_event_id: Annotated[int | None, Header()] = None,
     after: int | None = None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """First `snapshot`, which is what `/runs/{run_id}` says, then each event as it happens, until the run is over.
 
     With `Last-Event-ID` or `?after=` there is no snapshot: all events after that number come instead.
     """
-    number = after if last_event_id is None else last_event_id
+    return EventStream(_events(run, sources, after if last_event_id is None else last_event_id))
+
+
+async def _events(run: RunRecord, sources: Sources, number: int | None) -> AsyncGenerator[bytes]:
     if number is None or number > run.last_event:  # more than there are: it is of another journal
         now = await asyncio.to_thread(view, sources.journal, run)
-        yield ServerSentEvent(event="snapshot", id=str(now.event), raw_data=now.model_dump_json(), retry=RETRY_MS)
+        yield server_sent("snapshot", now.model_dump_json(), number=now.event, retry_ms=RETRY_MS)
         number = now.event
     if run.is_over and number >= run.last_event:
         return
     async with sources.feeds.listening(run.id, number) as feed:
-        async for entry in feed.after(number):
-            id_ = None if entry.number is None else str(entry.number)
-            yield ServerSentEvent(event=entry.type, id=id_, raw_data=entry.data)
+        async for entries in feed.after(number):
+            yield b"".join(entry.wire for entry in entries)
+            await asyncio.sleep(0)  # others have their turn, and it is heard when this one has left
 
 
 @router.api_route("/runs/{run_id}/clips/{scene_id}.{kind}", methods=["GET", "HEAD"], response_class=FileResponse)

@@ -17,15 +17,32 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 TAIL = 1000
 """So many events are kept for those who listen; who is further behind reads the journal."""
+PART = 100
+"""So many events are given to a listener at once: who does not take them holds no more than that."""
+KEEP_ALIVE_S = 15.0
 LAST_EVENT = "run.completed"
 
 
 class Entry(NamedTuple):
-    """An event as it is sent: `data` is JSON. What is not in the journal has no number."""
+    """An event, and how it is sent. What is not in the journal has no number."""
 
     number: int | None
     type: str
-    data: str
+    wire: bytes
+
+
+def server_sent(type_: str, data: str, *, number: int | None = None, retry_ms: int | None = None) -> bytes:
+    """A server-sent event; `data` is JSON on one line.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+    """
+    id_ = "" if number is None else f"id: {number}\n"
+    retry = "" if retry_ms is None else f"retry: {retry_ms}\n"
+    return f"event: {type_}\n{id_}{retry}data: {data}\n\n".encode()
+
+
+ALIVE = Entry(None, "", b": still here\n\n")
+"""A comment, so that no proxy thinks a quiet stream dead."""
 
 
 class Feed:
@@ -41,22 +58,21 @@ class Feed:
         self.listeners = 0
         self._reading = asyncio.create_task(self._read_on())
 
-    async def after(self, number: int) -> AsyncIterator[Entry]:
-        """What happens after the event of that number, until the run is over or the feed is closed."""
+    async def after(self, number: int) -> AsyncIterator[list[Entry]]:
+        """What happens after the event of that number, some entries at a time, until the run or the feed is over."""
         told: Entry | None = None
         while not self._closed:
             news = self._news
             entries = await self._entries_after(number)
+            number = entries[-1].number or number if entries else number
             if self._spending and self._spending != told:
-                yield (told := self._spending)
-            for entry in entries:
-                yield entry
-                if entry.type == LAST_EVENT:
-                    return
+                entries = [told := self._spending, *entries]
             if entries:
-                number = entries[-1].number or number
-            else:
-                await news.wait()
+                yield entries
+                if any(entry.type == LAST_EVENT for entry in entries):
+                    return
+            elif not await _within(KEEP_ALIVE_S, news):
+                yield [ALIVE]
 
     def stop(self) -> None:
         """Nobody listens any more."""
@@ -70,7 +86,7 @@ class Feed:
     async def _read_on(self) -> None:
         while True:
             try:
-                entries = await asyncio.to_thread(self._read, self._latest)
+                entries = await asyncio.to_thread(self._read, self._latest, TAIL)
                 if entries:
                     self._spending = await asyncio.to_thread(_spending, self._journal, self._run_id)
                     self._add(entries)
@@ -92,12 +108,12 @@ class Feed:
 
     async def _entries_after(self, number: int) -> list[Entry]:
         if number < self._before_tail:
-            return await asyncio.to_thread(self._read, number)
+            return await asyncio.to_thread(self._read, number, PART)
         newer = takewhile(lambda entry: (entry.number or 0) > number, reversed(self._tail))
-        return list(newer)[::-1]
+        return list(newer)[::-1][:PART]
 
-    def _read(self, number: int) -> list[Entry]:
-        return [_entry(event) for event in self._journal.events(self._run_id, after=number, limit=TAIL)]
+    def _read(self, number: int, most: int) -> list[Entry]:
+        return [_entry(event) for event in self._journal.events(self._run_id, after=number, limit=most)]
 
 
 class Feeds:
@@ -128,15 +144,25 @@ class Feeds:
             feed.close()
 
 
+async def _within(seconds: float, news: asyncio.Event) -> bool:
+    """Whether there is news before that time is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await news.wait()
+    except TimeoutError:
+        return False
+
+
 def _entry(event: Event) -> Entry:
     number, type_, payload = event
-    return Entry(number, type_, _json(payload))
+    return Entry(number, type_, server_sent(type_, _json(payload), number=number))
 
 
 def _spending(journal: Journal, run_id: str) -> Entry:
     """What a run has spent by now."""
     spent, reserved = journal.spending(run_id)
-    return Entry(None, "spending", _json({"spent": str(spent), "reserved": str(reserved)}))
+    told = _json({"spent": str(spent), "reserved": str(reserved)})
+    return Entry(None, "spending", server_sent("spending", told))
 
 
 def _json(value: object) -> str:

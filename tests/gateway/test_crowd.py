@@ -1,0 +1,191 @@
+"""Many who watch one run, some of whom come and go, read nothing, or die."""
+
+import asyncio
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.gateway.test_command import gateway
+from videogen.journal import Journal
+
+CLIENTS = 200
+WRITER = """
+import random, sys, time
+from videogen.journal import Journal
+
+journal, pace = Journal(sys.argv[1]), random.Random(1)
+counts = {"run_id": "r1", "completed": 0, "total": 5}
+for number in range(100):
+    clip = {"clip_index": number % 5, "scene_id": f"scene-{number % 5}", "prediction_id": "p" * 26, "elapsed": 1.5}
+    print(journal.add_event("r1", "clip.progress", clip | counts), time.time(), flush=True)
+    time.sleep(pace.choice((0, 0, 0.04, 0.12)))
+print(journal.add_event("r1", "run.completed", counts), time.time(), flush=True)
+"""
+"""Writes as a run with five clips in the making does, only quicker; prints when each event was committed."""
+
+
+@dataclass
+class Listener:
+    """Follows run `r1`; leaves now and then, if it is told to, and comes back for what it has missed."""
+
+    url: str
+    leaves: random.Random | None = None
+    heard: list[int] = field(default_factory=list)
+    live: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """By event: when the connection it came over was made, and when it came."""
+
+    async def follow(self) -> None:
+        while True:
+            most = self.leaves.randint(20, 120) if self.leaves else None
+            async for number, event in self._events(most):
+                self.heard.append(number)
+                if event == "run.completed":
+                    return
+            assert self.leaves, "the stream ended before the run"
+            await asyncio.sleep(self.leaves.uniform(0, 0.3))
+
+    async def _events(self, most: int | None) -> AsyncIterator[tuple[int, str]]:
+        """The next events after those that were heard; after so many of them the connection is dropped."""
+        last = self.heard[-1] if self.heard else 0
+        async with connected(self.url, f"Last-Event-ID: {last}") as reader:
+            connected_at, told, number, event = time.time(), 0, 0, ""
+            async for line in reader:
+                name, _, value = line.decode().strip().partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "id":
+                    number = int(value)
+                elif not name and number:
+                    self.live[number] = (connected_at, time.time())
+                    yield number, event
+                    number, told = 0, told + 1
+                    if told == most:
+                        return
+
+
+def complaints(process: "subprocess.Popen[str]") -> str:
+    """What a gateway has said since it began to listen; it is ended for that."""
+    process.terminate()
+    assert process.stdout
+    return process.stdout.read()
+
+
+@asynccontextmanager
+async def connected(url: str, *headers: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A stream of the run's events. HTTP/1.0 is not chunked."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    try:
+        lines = ["GET /runs/r1/events HTTP/1.0", f"Host: {place.netloc}", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 OK\r\n" in head, head
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+async def test_two_hundred_who_come_and_go_get_every_event_once_in_order_and_soon(
+    journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run, gateway and clients are processes of their own; half of the events are there in less than half a second."""
+    monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", journal_url)
+    with closing(Journal(journal_url)) as journal, gateway(tmp_path) as (process, url):
+        journal.start_run("r1", job_id="film", origin="local", folder=str(tmp_path / "film"))
+        listeners = [Listener(url, random.Random(seed)) for seed in range(CLIENTS)]
+        following = [asyncio.create_task(listener.follow()) for listener in listeners]
+        await asyncio.sleep(1)
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, journal_url, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await writer.communicate()
+        await asyncio.gather(*following)
+        numbers = [number for number, _, _ in journal.events("r1")]
+        assert complaints(process) == ""
+    committed = {int(number): float(at) for number, at in map(str.split, said.decode().splitlines())}
+    assert list(committed) == numbers
+    assert all(listener.heard == numbers for listener in listeners)
+    delays_s = sorted(
+        came - committed[number]
+        for listener in listeners
+        for number, (since, came) in listener.live.items()
+        if since < committed[number]
+    )
+    median_s, late_s = statistics.median(delays_s), delays_s[len(delays_s) * 95 // 100]
+    print(f"{len(delays_s)} events of {CLIENTS * len(numbers)} live: median {median_s:.3f} s, 95 % {late_s:.3f} s")
+    assert len(delays_s) > CLIENTS * len(numbers) / 2
+    assert median_s < 0.4
+
+
+@contextmanager
+def deaf(url: str, number: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Clients that are stopped before they read anything."""
+    command = ["curl", "--silent", "--no-buffer", "--output", "/dev/null", f"{url}/runs/r1/events?after=0"]
+    clients = [subprocess.Popen(command) for _ in range(number)]
+    try:
+        time.sleep(0.5)
+        for client in clients:
+            client.send_signal(signal.SIGSTOP)
+        yield clients
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+
+
+def commit_times_s(journal: Journal, run_id: str, number: int) -> list[float]:
+    """How long each of so many events of two kilobytes took to write."""
+    times_s = []
+    for _ in range(number):
+        began = time.perf_counter()
+        journal.add_event(run_id, "clip.progress", {"filler": "x" * 2000})
+        times_s.append(time.perf_counter() - began)
+    return times_s
+
+
+def resident_mb(process: "subprocess.Popen[str]") -> float:
+    (line,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return int(line) / 1024
+
+
+async def test_who_reads_nothing_or_dies_costs_neither_the_run_nor_the_gateway_nor_others(tmp_path: Path) -> None:
+    """Twenty stopped clients, half of which are killed meanwhile: a commit takes about as long as with nobody watching,
+    who listens has all of it soon after, and the gateway does not keep the megabytes that nobody takes."""
+    url_of_journal = f"sqlite:///{tmp_path / 'journal.db'}"
+    with closing(Journal(url_of_journal)) as journal, gateway(tmp_path) as (process, url):
+        for run_id in ("r0", "r1"):
+            journal.start_run(run_id, job_id="film", origin="local", folder=str(tmp_path / "film"))
+        alone_s = commit_times_s(journal, "r0", 500)
+        with deaf(url, 20) as clients:
+            listener = Listener(url)
+            following = asyncio.create_task(listener.follow())
+            watched_s = await asyncio.to_thread(commit_times_s, journal, "r1", 500)
+            before_mb = resident_mb(process)
+            for client in clients[::2]:
+                client.kill()
+            watched_s += await asyncio.to_thread(commit_times_s, journal, "r1", 2500)
+            journal.add_event("r1", "run.completed", {})
+            ended = time.monotonic()
+            await following
+            late_s, grown_mb = time.monotonic() - ended, resident_mb(process) - before_mb
+        numbers = [number for number, _, _ in journal.events("r1")]
+        said = complaints(process)
+    alone_ms, watched_ms = (1000 * statistics.median(times) for times in (alone_s, watched_s))
+    print(f"a commit: {alone_ms:.2f} ms alone, {watched_ms:.2f} ms watched; the last event {late_s:.2f} s late")
+    print(f"the gateway: {before_mb:.0f} MB, then {grown_mb:+.1f} MB")
+    assert listener.heard == numbers
+    assert late_s < 2
+    assert watched_ms < 2 * alone_ms + 2
+    assert grown_mb < 32
+    assert said == ""
