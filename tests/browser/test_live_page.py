@@ -1,17 +1,21 @@
 """The gateway's page in Chromium: a run as it happens, and one that is over."""
 
+import json
+import shutil
 import socket
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
-from tests.gateway.conftest import Played, Shown, emulated, shoot, watching
+from tests.gateway.conftest import FAULTS, Played, Shown, emulated, shoot, watching
 from tests.gateway.test_command import gateway
 from videogen.journal import Journal
 
@@ -19,18 +23,7 @@ pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker
 
 WILD = '<script>ran = 1</script><img src=x onerror=\'ran = 2\'><b>bold</b> & " onclick="ran = 3"'
 PROMPTS = {"storm": "A storm", "wild": WILD, "cave": "A forbidden cave", "harbour": "A harbour"}
-FAULTS = """
-[[rules]]
-prompt = "storm"
-do = "fail"
-error = "CUDA out of memory"
-
-[[rules]]
-prompt = "forbidden"
-times = "always"
-do = "fail"
-error = "<b>flagged</b> as sensitive (E005)"
-"""
+FILM = PROMPTS | {"meadow": "A meadow", "summit": "A summit"}
 ORDER = """
 addEventListener("DOMContentLoaded", () => {
   window.filled = [];
@@ -68,37 +61,62 @@ def address(shown: Shown, query: str = "/") -> str:
 
 
 def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched: Watched, tmp_path: Path) -> None:
-    """Cards fill as clips come, in that order; a gateway that is killed and started again changes nothing."""
+    """Run and gateway are processes. Cards fill as clips come, in that order, once; a gateway that is killed in the
+    middle and started again changes nothing."""
     out, port = tmp_path / "out", free_port()
     with ExitStack() as stack:
-        stack.enter_context(emulated(tmp_path, FAULTS, latency_s=(2.5, 2.5)))
+        stack.enter_context(emulated(tmp_path, FAULTS, latency_s=(1.5, 2.5)))
         first, url = stack.enter_context(gateway(out, "--port", port))
         tab.add_init_script(ORDER)
         tab.goto(url)
         expect(tab.get_by_text("No runs yet")).to_be_visible()
         journal = stack.enter_context(closing(Journal(f"sqlite:///{out / 'journal.db'}")))
-        run = stack.enter_context(ThreadPoolExecutor(1)).submit(shoot, out, PROMPTS, concurrency=2)
-        while not journal.runs(limit=1):
-            tab.wait_for_timeout(50)
-        (begun,) = journal.runs(limit=1)
-        tab.goto(f"{url}/?run={begun.id}")
-        cards = tab.get_by_role("article")
-        expect(cards).to_have_count(4)
-        expect(cards.nth(3)).to_contain_text("waiting")
+        run = stack.enter_context(shooting(out, FILM))
+        tab.get_by_role("link", name="film").click(timeout=30_000)
+        cards, delivered = tab.get_by_role("article"), tab.locator(".play")
+        expect(cards).to_have_count(6)
+        expect(cards.nth(5)).to_contain_text("waiting")
         expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
         expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=30_000)
-        expect(tab.locator(".play").first).to_be_visible(timeout=30_000)
+        expect(delivered.first).to_be_visible(timeout=30_000)
         first.kill()
         expect(tab.get_by_text("Connection lost")).to_be_visible()
-        run.result()  # its end is seen by nobody
         stack.enter_context(gateway(out, "--port", port))
-        expect(tab.locator(".verdict")).to_have_text("partial3 of 4 clips delivered, 2 were enough")
         expect(tab.get_by_text("Connection lost")).to_be_hidden()
-        assert tab.get_by_role("heading", level=2).all_inner_texts() == list(PROMPTS)
-        delivered = [told["scene_id"] for _, type_, told in journal.events(begun.id) if type_ == "clip.completed"]
-        assert tab.evaluate("filled") == delivered
+        assert run.poll() is None, "the run was over before the gateway was back"
+        expect(tab.locator(".verdict")).to_have_text("partial5 of 6 clips delivered, 2 were enough", timeout=60_000)
+        assert run.wait(30) == 0
+        assert tab.get_by_role("heading", level=2).all_inner_texts() == list(FILM)
+        (record,) = journal.runs(limit=1)
+        assert tab.evaluate("filled") == [
+            told["scene_id"] for _, type_, told in journal.events(record.id) if type_ == "clip.completed"
+        ]
+        expect(delivered).to_have_count(5)
+        expect(cards.nth(0).locator(".attempts")).to_have_text("2")
+        expect(cards.nth(2)).to_contain_text("<b>flagged</b>")
         expect(tab.get_by_role("log")).to_contain_text("The run is over: partial")
+        assert_posters_are_there(tab)
     assert all("ERR_" in error for error in watched.errors), watched.errors  # what Chromium says of a lost connection
+
+
+@contextmanager
+def shooting(out: Path, prompts: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """The run of a film as a process of its own; its gateway's journal is there already."""
+    code = "import json, sys; from pathlib import Path; from tests.gateway.conftest import shoot\n"
+    code += "shoot(Path(sys.argv[1]), json.loads(sys.argv[2]), concurrency=2)"
+    run = subprocess.Popen([sys.executable, "-c", code, str(out), json.dumps(prompts)])
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def assert_posters_are_there(tab: Page) -> None:
+    """They are loaded when they come into sight."""
+    for poster in tab.locator(".play img").all():
+        poster.scroll_into_view_if_needed()
+        expect(poster).not_to_have_js_property("naturalWidth", 0)
 
 
 def free_port() -> str:
@@ -118,8 +136,7 @@ def test_a_run_that_is_over_is_shown_as_it_ended(
     expect(tab.locator(".totals")).to_contain_text("4 of 4")
     expect(tab.locator(".totals")).to_contain_text("$0.18 of $1.00 budget")
     expect(tab.locator(".verdict")).to_contain_text("3 of 4 clips delivered")
-    for picture in tab.locator(".play img").all():
-        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert_posters_are_there(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     light = sum(map(int, tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) > 3 * 128
     assert light == (scheme == "light")
@@ -181,3 +198,65 @@ def test_the_token_opens_the_page_and_leaves_its_address(tab: Page, watched: Wat
         expect(tab.get_by_role("heading", level=1)).to_have_text("film")
         assert tab.url == address(shown, "/?run=r1")
         assert not watched.errors
+
+
+CLIP: dict[str, Any] = {
+    "model": "quick",
+    "status": "success",
+    "target_duration": 2,
+    "original_target_duration": 2,
+    "buffered_duration": 2,
+    "requested_duration": 2,
+    "buffer_cost_impact": 0,
+    "actual_duration": 2.04,
+    "cost": "0.06",
+    "reused": False,
+}
+
+
+def deliver(shown: Shown, index: int, scene_id: str, *, total: int = 1) -> None:
+    paths = {"video_path": f"clips/{scene_id}.mp4", "poster_path": "posters/poster.jpg"}
+    shown.tell(
+        "r1", "clip.completed", clip_index=index, scene_id=scene_id, completed=index + 1, total=total, **CLIP, **paths
+    )
+
+
+def test_a_clip_that_lies_elsewhere_is_said_to_lie_there(tab: Page, live: Shown) -> None:
+    """In place of a picture that does not come: the address of a clip in a bucket; that a file is gone."""
+    live.begin("r1", "a", folder="s3://films/spring/film")
+    deliver(live, 0, "a")
+    tab.goto(address(live, "/?run=r1"))
+    expect(tab.locator(".frame")).to_have_text("delivered to s3://films/spring/film/clips/a.mp4")
+    live.begin("r2", "a")
+    live.tell("r2", "clip.completed", clip_index=0, scene_id="a", **CLIP, video_path="clips/a.mp4", poster_path=None)
+    tab.goto(address(live, "/?run=r2"))
+    expect(tab.locator(".frame")).to_have_text("its file is gone")
+
+
+MANY = 2000
+
+
+def test_thousands_of_clips_can_be_watched(tab: Page, watched: Watched, live: Shown, film: Played) -> None:
+    """The page of a long film is there soon, loads no posters that are out of sight, and keeps up with what happens."""
+    scenes = [f"scene-{number}" for number in range(MANY)]
+    live.begin("r1", *scenes)
+    (live.out / "film" / "posters").mkdir(parents=True)
+    shutil.copy(film.out / "film" / str(film.batch.clips[0].poster_path), live.out / "film" / "posters" / "poster.jpg")
+    for index, scene_id in enumerate(scenes[:-200]):
+        deliver(live, index, scene_id, total=MANY)
+    began = time.monotonic()
+    tab.goto(address(live, "/?run=r1"))
+    expect(tab.locator(".count")).to_have_text(f"{MANY - 200} of {MANY}")
+    expect(tab.locator(".play img").first).not_to_have_js_property("naturalWidth", 0)
+    shown_s = time.monotonic() - began
+    for index, scene_id in enumerate(scenes[-200:], MANY - 200):
+        deliver(live, index, scene_id, total=MANY)
+    began = time.monotonic()
+    expect(tab.locator(".count")).to_have_text(f"{MANY} of {MANY}")
+    late_s = time.monotonic() - began
+    print(f"{MANY} cards: shown after {shown_s:.2f} s; 200 more clips shown {late_s:.2f} s after the last commit")
+    expect(tab.locator(".play")).to_have_count(MANY)
+    assert sum(request.endswith(".jpg") for request in watched.requests) < 100
+    assert shown_s < 3
+    assert late_s < 2
+    assert not watched.errors

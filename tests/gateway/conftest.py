@@ -32,10 +32,10 @@ error = "CUDA out of memory"
 prompt = "forbidden"
 times = "always"
 do = "fail"
-error = "flagged as sensitive (E005)"
+error = "<b>flagged</b> as sensitive (E005)"
 """
 PROMPTS = {"harbour": "A harbour", "storm": "A storm", "cave": "A forbidden cave"}
-"""By scene: the first comes at once, the second at the second attempt, the third never."""
+"""By scene: the first comes at once, the second at the second attempt, the third never, with HTML in its error."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ class Shown:
         with self.http.stream("GET", f"/runs/{run_id}/events{query}", headers=headers) as response:
             return list(Streamed(response))
 
-    def begin(self, run_id: str, *scene_ids: str, job_id: str = "film", max_cost: str | None = None) -> None:
-        """Writes what a run of these scenes writes first."""
-        folder = str(self.out / job_id)
-        self.journal.start_run(run_id, job_id=job_id, origin="local", folder=folder)
+    def begin(
+        self, run_id: str, *scene_ids: str, job_id: str = "film", folder: str = "", max_cost: str | None = None
+    ) -> None:
+        """Writes what a run of these scenes writes first; its folder is that of the job."""
+        self.journal.start_run(run_id, job_id=job_id, origin="local", folder=folder or str(self.out / job_id))
         scenes = [
             SceneOutline(clip_index=index, scene_id=scene_id, prompt=f"Scene {scene_id}", target_duration=2)
             for index, scene_id in enumerate(scene_ids)

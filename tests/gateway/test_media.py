@@ -105,6 +105,20 @@ def test_a_journal_that_points_elsewhere_leads_nowhere(live: Shown, tmp_path: Pa
     assert live.http.get("/runs/r1/clips/a.mp4").status_code == 404
 
 
+def test_a_clip_in_a_bucket_is_served_from_the_copy_that_its_run_keeps(live: Shown) -> None:
+    """Where there is none the run tells the address of its folder, which it does not where clips are in `out`."""
+    live.begin("r1", "a", folder="s3://films/spring/film")
+    live.tell("r1", "clip.completed", **CLIP, video_path="clips/a.mp4", poster_path=None)
+    assert live.http.get("/runs/r1/clips/a.mp4").status_code == 404
+    assert live.get("/runs/r1")["folder"] == "s3://films/spring/film"
+    copy = live.out / "s3" / "films" / "spring" / "film" / "clips" / "a.mp4"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"clip")
+    assert live.http.get("/runs/r1/clips/a.mp4").content == b"clip"
+    live.begin("r2", "a")
+    assert live.get("/runs/r2")["folder"] is None
+
+
 def test_a_link_to_the_out_folder_is_followed(played: Played, tmp_path: Path) -> None:
     """The folder may be a link, and the journal name it either way."""
     out = tmp_path / "out"

@@ -69,6 +69,17 @@ def test_a_new_attempt_begins_from_nothing(live: Shown) -> None:
     assert (told["state"], told["attempt"], told["fraction"], told["error"]["message"]) == ("running", 2, 0.0, "no")
 
 
+def test_a_clip_that_has_ended_has_no_progress(live: Shown) -> None:
+    """What was left to do of it is nothing that stays."""
+    live.begin("r1", "a", "b")
+    for index, (scene_id, end) in enumerate({"a": "clip.completed", "b": "clip.failed"}.items()):
+        of_clip = partial(live.tell, "r1", clip_index=index, scene_id=scene_id)
+        of_clip(type_="clip.progress", elapsed=8.0, remaining=2.0, fraction=0.8)
+        of_clip(type_=end)
+    for clip in live.get("/runs/r1")["clips"]:
+        assert clip.keys() & {"elapsed", "remaining", "fraction"} == set()
+
+
 def test_runs_are_paged_newest_first(live: Shown) -> None:
     """Every run is on exactly one page, also while new ones begin."""
     for number in range(5):

@@ -14,7 +14,7 @@ from starlette.types import Send
 from videogen.gateway.feeds import Feeds, server_sent
 from videogen.gateway.guard import Guard
 from videogen.gateway.models import Model, Models, model_of
-from videogen.gateway.runs import RunPage, RunView, summary, view
+from videogen.gateway.runs import RunPage, RunView, home, summary, view
 from videogen.journal import Delivery, Journal, RunRecord
 from videogen.registry import Registry
 
@@ -93,7 +93,7 @@ def runs(sources: Shown, limit: Annotated[int, Query(ge=1, le=100)] = 20, before
 @router.get("/runs/{run_id}")
 def run(run: KnownRun, sources: Shown) -> RunView:
     """The run's manifest so far."""
-    return view(sources.journal, run)
+    return view(sources.journal, run, sources.out)
 
 
 class EventStream(StreamingResponse):
@@ -126,7 +126,7 @@ def events(
 
 async def _events(run: RunRecord, sources: Sources, number: int | None) -> AsyncGenerator[bytes]:
     if number is None or number > run.last_event:  # more than there are: it is of another journal
-        now = await asyncio.to_thread(view, sources.journal, run)
+        now = await asyncio.to_thread(view, sources.journal, run, sources.out)
         yield server_sent("snapshot", now.model_dump_json(), number=now.event, retry_ms=RETRY_MS)
         number = now.event
     if run.is_over and number >= run.last_event:
@@ -150,10 +150,10 @@ def media(run: KnownRun, scene_id: str, kind: Literal["mp4", "jpg"], sources: Sh
 
 def _file_below(out: Path, delivery: Delivery, kind: str) -> Path | None:
     """The clip's file, if it is really in its job's folder, and that in `out`; a link is what it points to."""
-    home = (out / delivery.folder).resolve()
+    folder = home(out, delivery.folder)
     name = delivery.clip.video_path if kind == "mp4" else delivery.clip.poster_path
-    file = (home / str(name)).resolve()
-    return file if file.is_relative_to(home) and home.is_relative_to(out) and file.is_file() else None
+    file = (folder / str(name)).resolve()
+    return file if file.is_relative_to(folder) and folder.is_relative_to(out) and file.is_file() else None
 
 
 @router.get("/", include_in_schema=False)

@@ -4,6 +4,7 @@
 const REFRESH_MS = 3000;
 const RETRY_MS = 2000;
 const QUIET_S = 60;
+const REDRAW_MS = 50;
 
 // -- small things ------------------------------------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ function showStatus(parent, run, quiet_s) {
 
 // -- one run -----------------------------------------------------------------------------------------------------------
 
-// What a run's events add up to: the same two rules as in runs.py.
+// What a run's events add up to: the same rules as in runs.py.
 const STATES = {
   "clip.started": "running",
   "clip.progress": "running",
@@ -136,6 +137,7 @@ class LiveRun {
     this.run = { status: "running", completed: 0, total: 0 };
     this.clips = new Map();
     this.cards = new Map();
+    this.changed = new Set(); // ids of scenes, in the order of what happened last
     this.lastEvent = null;
     page.append(copyOf("run"));
     this.listen();
@@ -152,7 +154,10 @@ class LiveRun {
         if (this.isOver) source.close();
       });
     on("snapshot", (snapshot) => this.begin(snapshot));
-    on("spending", (spending) => this.tell(Object.assign(this.run, spending)));
+    on("spending", (spending) => {
+      Object.assign(this.run, spending);
+      this.redraw();
+    });
     on("run.started", (run) => this.addRun(run));
     on("run.completed", (run) => this.addRun(run));
     for (const type in STATES) on(type, (clip) => this.addClip(type, clip));
@@ -177,18 +182,29 @@ class LiveRun {
     this.startedAt = performance.now() - run.elapsed * 1000;
     this.toldAt = performance.now() - run.quiet * 1000;
     this.run = run;
-    clips.forEach((clip) => this.clips.set(clip.scene_id, clip));
-    this.clips.forEach((clip) => this.showClip(clip));
-    this.tell();
+    this.addScenes(clips);
     page.setAttribute("aria-busy", "false");
   }
 
   addRun({ scenes = [], ...run }) {
     this.heard(run);
-    scenes.forEach((scene) => this.clips.set(scene.scene_id, { ...scene, state: "waiting" }));
-    scenes.forEach((scene) => this.showClip(this.clips.get(scene.scene_id)));
+    this.addScenes(scenes.map((scene) => ({ ...scene, state: "waiting" })));
     if (run.verdict) this.end(run);
-    this.tell();
+  }
+
+  // Clips in scene order. Thousands of cards come into the page at once.
+  addScenes(clips) {
+    const added = new DocumentFragment();
+    for (const clip of clips) {
+      this.clips.set(clip.scene_id, clip);
+      if (!this.cards.has(clip.scene_id)) {
+        this.cards.set(clip.scene_id, newCard(clip));
+        added.append(this.cards.get(clip.scene_id));
+      }
+      this.changed.add(clip.scene_id);
+    }
+    this.drawNow();
+    page.querySelector(".clips").append(added);
   }
 
   end({ verdict, total_cost, total_generation_time }) {
@@ -198,11 +214,12 @@ class LiveRun {
 
   addClip(type, { run_id, completed, total, ...told }) {
     this.heard({ completed, total });
-    const clip = this.clips.get(told.scene_id) ?? {};
+    const clip = this.clips.get(told.scene_id);
+    if (type !== "clip.progress") for (const name in AT_THE_START) delete clip[name];
     Object.assign(clip, type === "clip.started" ? AT_THE_START : {}, told, { state: STATES[type] });
-    this.clips.set(told.scene_id, clip);
-    this.showClip(clip);
-    this.tell();
+    this.changed.delete(clip.scene_id);
+    this.changed.add(clip.scene_id);
+    this.redraw();
     if (clip.state === "delivered" || clip.state === "failed") {
       announce(`${clip.scene_id} ${statusOf(clip)}, ${clipsDone(this.run)} done`);
     }
@@ -211,6 +228,19 @@ class LiveRun {
   heard(told) {
     this.toldAt = performance.now();
     Object.assign(this.run, told);
+  }
+
+  // Events come by the hundred after a reconnect: they are drawn together.
+  redraw() {
+    this.drawing ??= setTimeout(() => this.drawNow(), REDRAW_MS);
+  }
+
+  drawNow() {
+    clearTimeout(this.drawing);
+    this.drawing = undefined;
+    this.changed.forEach((sceneId) => this.showClip(this.clips.get(sceneId)));
+    this.changed.clear();
+    this.tell();
   }
 
   // What stands above the clips.
@@ -257,16 +287,9 @@ class LiveRun {
     show(page, ".left", done > 0.5 ? time(Math.max(1, (elapsed_s * (total - done)) / done)) : "…");
   }
 
-  // One card for each scene, in scene order.
   showClip(clip) {
-    let card = this.cards.get(clip.scene_id);
-    if (!card) {
-      card = newCard(clip);
-      const later = [...this.cards.values()].find((other) => Number(other.dataset.index) > clip.clip_index);
-      page.querySelector(".clips").insertBefore(card, later ?? null);
-      this.cards.set(clip.scene_id, card);
-    }
-    fill(card, clip, `runs/${encodeURIComponent(this.id)}/clips/${encodeURIComponent(clip.scene_id)}`, this.run);
+    const address = `runs/${encodeURIComponent(this.id)}/clips/${encodeURIComponent(clip.scene_id)}`;
+    fill(this.cards.get(clip.scene_id), clip, address, this.run);
   }
 }
 
@@ -314,7 +337,7 @@ function fillFrame(frame, clip, address, run) {
   if (!bar) return; // the clip is there already
   if (clip.state === "delivered") {
     frame.classList.remove("missing");
-    frame.replaceChildren(playButton(clip, address));
+    frame.replaceChildren(playButton(clip, address, run));
     return;
   }
   show(frame, ".wait", waitOf(clip));
@@ -322,16 +345,28 @@ function fillFrame(frame, clip, address, run) {
   bar.value = clip.fraction ?? 0;
 }
 
-function playButton(clip, address) {
+function playButton(clip, address, run) {
   const button = copyOf("play").firstElementChild;
+  const poster = button.firstElementChild;
   button.setAttribute("aria-label", `Play ${clip.scene_id}`);
-  button.firstElementChild.src = `${address}.jpg`;
+  poster.addEventListener("error", () => posterMissing(button, clip, run));
+  poster.src = `${address}.jpg`;
   button.addEventListener("click", () => {
     const video = player(clip, address);
     button.replaceWith(video);
     video.focus();
   });
   return button;
+}
+
+// Either the gateway is away for a moment, or the clip is not where it serves files from.
+async function posterMissing(button, clip, run) {
+  const poster = button.firstElementChild;
+  const answer = await fetch(poster.src, { method: "HEAD" }).catch(() => null);
+  if (answer?.status !== 404) return setTimeout(() => (poster.src = poster.src), RETRY_MS); // loads it again
+  const frame = button.parentElement;
+  frame.classList.add("missing");
+  frame.textContent = run.folder ? `delivered to ${run.folder}/${clip.video_path}` : "its file is gone";
 }
 
 function player(clip, address) {

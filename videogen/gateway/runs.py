@@ -1,13 +1,15 @@
-"""How far a run is: what its events add up to. `page.js` adds up those that follow by the same two rules."""
+"""How far a run is: what its events add up to. `page.js` adds up those that follow by the same rules."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from videogen.journal import Event, Journal, RunRecord
+from videogen.ports import is_remote
 
 STATES = {
     "clip.started": "running",
@@ -20,7 +22,7 @@ STATES = {
 COUNTS = ("run_id", "completed", "total")
 """What every event tells of its run."""
 AT_THE_START = {"elapsed": 0.0, "remaining": None, "fraction": 0.0}
-"""A new prediction knows nothing of the progress of the one before."""
+"""A new prediction knows nothing of the progress of the one before, and one that has ended has none."""
 
 
 class RunSummary(BaseModel):
@@ -63,6 +65,8 @@ class RunView(RunSummary):
     reserved: Decimal
     """For predictions that have not ended."""
     verdict: dict[str, Any] | None
+    folder: str | None
+    """Address of the job's folder, where that is not below the gateway's own: clips may not be served then."""
     clips: tuple[dict[str, Any], ...]
     """In scene order: `scene_id`, `prompt`, `state`, and what the clip's events have told, named as in the manifest."""
     event: int
@@ -73,8 +77,8 @@ def summary(run: RunRecord) -> RunSummary:
     return RunSummary(**_summary(run))
 
 
-def view(journal: Journal, run: RunRecord) -> RunView:
-    """How far the run is now."""
+def view(journal: Journal, run: RunRecord, out: Path) -> RunView:
+    """How far the run is now, for who serves the clips below `out`."""
     events = journal.telling_events(run.id)
     spent, reserved = journal.spending(run.id)
     facts, clips = added_up(events)
@@ -83,11 +87,20 @@ def view(journal: Journal, run: RunRecord) -> RunView:
     return RunView(
         **_summary(run) | {name: facts[name] for name in COUNTS if name in facts} | now,
         **{name: facts.get(name) for name in ("aspect_ratio", "planned_cost", "max_cost", "verdict")},
+        folder=run.folder if is_remote(run.folder) or not home(out, run.folder).is_relative_to(out) else None,
         spent=spent,
         reserved=reserved,
         clips=tuple(sorted(clips.values(), key=lambda clip: clip["clip_index"])),
         event=events[-1][0] if events else 0,
     )
+
+
+def home(out: Path, folder: str) -> Path:
+    """Where on this disk the files of a job's folder are; links are followed.
+
+    A run keeps a copy of what it makes for a bucket below its own machine's `out`, see `Settings.work_folder`.
+    """
+    return (out / (folder.replace("://", "/", 1) if is_remote(folder) else folder)).resolve()
 
 
 def added_up(events: Iterable[Event]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -99,11 +112,18 @@ def added_up(events: Iterable[Event]) -> tuple[dict[str, Any], dict[str, dict[st
         told = {name: value for name, value in payload.items() if name not in COUNTS}
         if type_ in STATES:
             clip = clips.setdefault(told["scene_id"], {})
+            if type_ != "clip.progress":
+                _forget_progress(clip)
             clip |= (AT_THE_START if type_ == "clip.started" else {}) | told | {"state": STATES[type_]}
         else:
             clips |= {scene["scene_id"]: {**scene, "state": "waiting"} for scene in told.pop("scenes", ())}
             run |= told
     return run, clips
+
+
+def _forget_progress(clip: dict[str, Any]) -> None:
+    for name in AT_THE_START:
+        clip.pop(name, None)
 
 
 def _summary(run: RunRecord) -> dict[str, Any]:
