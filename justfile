@@ -27,6 +27,10 @@ demo:
 record:
     uv run pytest tests/adapters/test_cassettes.py --record-mode=rewrite --timeout=1200 --numprocesses=0
 
+# the live page's pictures in docs/images anew, and more of them in FOLDER to be looked at
+pictures folder:
+    uv run python -m tests.browser.pictures {{folder}}
+
 # CHANGELOG.md from the fragments in changelog.d
 changelog:
     uv run towncrier build --yes

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -24,17 +25,24 @@ class Watched:
         dialog.dismiss()
 
 
-@pytest.fixture(scope="module")  # while it is there an event loop runs, so async tests of other modules cannot
-def browser() -> Iterator[Browser]:
-    """Chromium for the tests of a module. It must be there: tests that skip themselves are never missed."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Chromium, which must be there: tests that skip themselves are never missed."""
     command = next(filter(None, map(shutil.which, COMMANDS)), None)
     if command is None:
         pytest.fail("these tests drive Chromium, which is not installed: apt-get install chromium", pytrace=False)
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=command, args=arguments)
-        yield chromium
-        chromium.close()
+        browser = playwright.chromium.launch(executable_path=command, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")  # while it is there an event loop runs, so async tests of other modules cannot
+def browser() -> Iterator[Browser]:
+    """Chromium for the tests of a module."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
