@@ -5,9 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+
+from tests.gateway.conftest import Shown, watching
 
 COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -61,3 +64,10 @@ def tab(browser: Browser, watched: Watched) -> Iterator[Page]:
     page.on("dialog", watched.dismiss)
     yield page
     context.close()
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Shown]:
+    """A gateway on an empty journal, which the test writes."""
+    with watching(tmp_path / "out") as shown:
+        yield shown

@@ -50,12 +50,6 @@ def over(film: Played) -> Iterator[Shown]:
         yield shown
 
 
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Shown]:
-    with watching(tmp_path / "out") as shown:
-        yield shown
-
-
 def address(shown: Shown, query: str = "/") -> str:
     return f"{str(shown.http.base_url).rstrip('/')}{query}"
 
