@@ -261,6 +261,6 @@ def test_thousands_of_clips_can_be_watched(tab: Page, watched: Watched, live: Sh
     print(f"{MANY} cards: shown after {shown_s:.2f} s; 200 more clips shown {late_s:.2f} s after the last commit")
     expect(tab.locator(".play")).to_have_count(MANY)
     assert sum(request.endswith(".jpg") for request in watched.requests) < 100
-    assert shown_s < 3
-    assert late_s < 2
+    assert shown_s < 10
+    assert late_s < 5
     assert not watched.errors

@@ -185,7 +185,7 @@ async def test_who_reads_nothing_or_dies_costs_neither_the_run_nor_the_gateway_n
     print(f"a commit: {alone_ms:.2f} ms alone, {watched_ms:.2f} ms watched; the last event {late_s:.2f} s late")
     print(f"the gateway: {before_mb:.0f} MB, then {grown_mb:+.1f} MB")
     assert listener.heard == numbers
-    assert late_s < 2
+    assert late_s < 5
     assert watched_ms < 2 * alone_ms + 2
     assert grown_mb < 32
     assert said == ""
