@@ -28,6 +28,7 @@ from videogen.errors import (
 )
 from videogen.events import ClipProgress, ClipStarted
 from videogen.journal import Attempt, CostBasis
+from videogen.pace import Pace
 from videogen.ports import Prediction
 from videogen.run import Run
 
@@ -257,7 +258,7 @@ async def _sendable(request: ClipRequest, run: Run) -> dict[str, Any]:
 async def finished(request: ClipRequest, run: Run, running: Running, timer: asyncio.Timeout) -> Running:
     """Polls until the prediction has succeeded. Raises the `ClipError` of any other end."""
     pace, prediction = run.paces[request.replicate], running.prediction
-    progress = _Progress(request, run, running, pace.expected_s(request.typical_run_s))
+    progress = _Progress(request, run, running, pace)
     while not prediction.ended:
         await progress.sleep(pace.next_s(time.monotonic() - running.began), prediction.status)
         prediction = await run.calls.repeat(lambda: run.provider.get(running.prediction.id), tries=None, timer=timer)
@@ -272,8 +273,9 @@ async def finished(request: ClipRequest, run: Run, running: Running, timer: asyn
 class _Progress:
     """Sleeps between polls, and tells every two seconds how far the clip is; what it tells never goes back."""
 
-    def __init__(self, request: ClipRequest, run: Run, running: Running, expected_s: float) -> None:
-        self._request, self._run, self._running, self._expected_s = request, run, running, expected_s
+    def __init__(self, request: ClipRequest, run: Run, running: Running, pace: Pace) -> None:
+        self._request, self._run, self._running, self._pace = request, run, running, pace
+        self._fraction = 0.0
         self._tell_at = time.monotonic() + PROGRESS_EVERY_S
 
     async def sleep(self, seconds: float, status: str) -> None:
@@ -285,6 +287,8 @@ class _Progress:
             await asyncio.sleep(min(until, self._tell_at) - now)
 
     def _tell(self, elapsed_s: float, status: str) -> None:
+        expected_s = self._pace.expected_s(self._request.typical_run_s)  # which the other clips of the run change
+        self._fraction = max(self._fraction, min(0.95, elapsed_s / expected_s))
         self._run.events.emit(
             ClipProgress(
                 clip_index=self._request.clip_index,
@@ -292,8 +296,8 @@ class _Progress:
                 prediction_id=self._running.prediction.id,
                 status=status,
                 elapsed=round(elapsed_s, 1),
-                remaining=round(max(0.0, self._expected_s - elapsed_s), 1),
-                fraction=round(min(0.95, elapsed_s / self._expected_s), 3),
+                remaining=round(max(0.0, expected_s - elapsed_s), 1),
+                fraction=round(self._fraction, 3),
             )
         )
 
