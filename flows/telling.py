@@ -63,7 +63,8 @@ class _Progress:
     async def _show(self) -> None:
         """Until the run is over, and then what it came to."""
         try:
-            await _tag_flow_run(f"model:{self._job.model}", f"ratio:{self._job.aspect_ratio}")
+            models = (f"model:{model}" for model in self._job.asked_models)
+            await _tag_flow_run(*models, f"ratio:{self._job.aspect_ratio}")
             shown, name = self.percent, f"Clips of {self._job.id} that are done"
             key = key_of(self._job.id, "progress")
             artifact = await acreate_progress_artifact(shown, key=key, description=name)

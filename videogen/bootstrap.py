@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Batch, Clip, ClipRequest, judge
+from videogen.clip import Batch, Clip, ClipRequest, judge_each
 from videogen.crashpoints import reached
 from videogen.earlier import Earlier, kept_clips, look_back
 from videogen.errors import JournalError, Problem, SettingsError, TransientError, ValidationError, is_retryable
@@ -192,7 +192,7 @@ class Session:
         events.emit(
             RunStarted(
                 job_id=prepared.job.id,
-                model=prepared.job.model,
+                model=prepared.plan.model,
                 aspect_ratio=prepared.job.aspect_ratio,
                 provider=prepared.origin,
                 planned_cost=prepared.plan.total_cost,
@@ -269,15 +269,20 @@ class Session:
 
     async def finish(self, clips: Sequence[Clip]) -> Batch:
         """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
-        job = self._prepared.job
-        required = frozenset(scene.id for scene in job.scenes if scene.required)
+        job, plan = self._prepared.job, self.plan
+        required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
+        verdict, verdicts = judge_each(
+            tuple(clips), models=job.asked_models, min_clips=plan.min_clips, required=required
+        )
         batch = Batch(
             run_id=self.run.id,
             job_id=job.id,
-            model=job.model,
+            model=plan.model,
             aspect_ratio=job.aspect_ratio,
             provider=self._prepared.origin,
-            verdict=judge(tuple(clips), min_clips=self.plan.min_clips, required=required),
+            verdict=verdict,
+            verdicts=verdicts,
+            cells_per_scene=plan.cells_per_scene,
             total_generation_time=round(monotonic() - self._began, 3),
             clips=tuple(clips),
         )
@@ -292,14 +297,15 @@ class Session:
         """Writes what a person looks at. Returns what could not be written and why: the verdict stands without it."""
         from videogen import contact_sheet, rough_cut
 
-        job, store, stop = self._prepared.job, self.run.store, Event()
+        store, stop = self.run.store, Event()
+        prompts = {request.scene.id: request.scene.prompt for request in self.plan.requests}
         files, warnings = ["manifest.json"], []
         writers: dict[str, Callable[[], None]] = {
             contact_sheet.PICTURE: partial(contact_sheet.write_picture, batch, store)
         }
         if self._prepared.options.rough_cut:
             writers[rough_cut.NAME] = partial(rough_cut.write, batch, store, stop=stop)
-        writers[contact_sheet.PAGE] = partial(contact_sheet.write_page, batch, job, store, files=files)
+        writers[contact_sheet.PAGE] = partial(contact_sheet.write_page, batch, prompts, store, files=files)
         for name, write in writers.items():
             try:
                 await self.run.decode(write)

@@ -56,6 +56,10 @@ class JobFlags:
 
     model: str | None = None
     """Use this model of the registry instead of the job's."""
+    models: str | None = None
+    """Compare these models, separated by commas: each makes every scene."""
+    takes: int | None = None
+    """Make so many versions of every scene."""
     aspect_ratio: str | None = None
     """Use this ratio instead of the job's, such as 9:16."""
     out: str | None = None
@@ -77,8 +81,13 @@ class JobFlags:
 
     def overrides(self) -> dict[str, Any]:
         """The fields of the job that are given."""
-        names = ("model", "aspect_ratio", "max_cost", "min_clips", "concurrency")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        names = ("model", "takes", "aspect_ratio", "max_cost", "min_clips", "concurrency")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.models is not None:
+            given["models"] = tuple(name.strip() for name in self.models.split(","))
+        elif self.model is not None:
+            given["models"] = ()
+        return given
 
     def options(self, job: Path, **more: Any) -> "Options":
         from videogen.bootstrap import Options

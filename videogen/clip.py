@@ -221,6 +221,10 @@ class Batch(_Frozen):
     aspect_ratio: str
     provider: str
     verdict: Verdict
+    verdicts: dict[str, Verdict] = {}
+    """By model, where several are compared."""
+    cells_per_scene: int = 1
+    """How many clips of each scene stand side by side, in `clips` one after the other."""
     total_generation_time: float
     """Seconds from the start of the run to its verdict."""
     clips: tuple[Clip, ...]
@@ -256,6 +260,22 @@ class Batch(_Frozen):
         if not isinstance(data, dict):
             raise ValueError("a manifest is a JSON object")
         return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
+
+
+def judge_each(
+    clips: tuple[Clip, ...], *, models: tuple[str, ...], min_clips: int, required: frozenset[str]
+) -> tuple[Verdict, dict[str, Verdict]]:
+    """The verdict on all clips and, where several models are compared, the one on each: `min_clips` are of each."""
+    if len(models) == 1:
+        return judge(clips, min_clips=min_clips, required=required), {}
+    verdicts = {}
+    for model in models:
+        of_model = tuple(clip for clip in clips if clip.model == model)
+        verdicts[model] = judge(of_model, min_clips=min_clips, required=required)
+    statuses = {verdict.status for verdict in verdicts.values()}
+    reason = "; ".join(f"{model} {verdict.status}, {verdict.reason}" for model, verdict in verdicts.items())
+    status = statuses.pop() if len(statuses) == 1 else "partial"
+    return Verdict(status=status, min_clips=min_clips, reason=reason), verdicts
 
 
 def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) -> Verdict:

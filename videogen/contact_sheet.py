@@ -5,7 +5,7 @@ Both are made from the batch and the posters in the job's folder. Pillow and Jin
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from io import BytesIO
@@ -16,7 +16,6 @@ from urllib.parse import quote
 from videogen.clip import Batch, Clip
 from videogen.errors import StorageError
 from videogen.ports import Store
-from videogen.scene import Job
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,13 +43,16 @@ def status(clip: Clip) -> str:
 # --- index.html
 
 
-def write_page(batch: Batch, job: Job, store: Store, *, files: Sequence[str] = ()) -> None:
+def write_page(batch: Batch, prompts: Mapping[str, str], store: Store, *, files: Sequence[str] = ()) -> None:
     """Writes `index.html`, which links to `files` beside it. Raises `StorageError`."""
-    store.put_text(page(batch, job, files=files), PAGE)
+    store.put_text(page(batch, prompts, files=files), PAGE)
 
 
-def page(batch: Batch, job: Job, *, files: Sequence[str] = ()) -> str:
-    """The contact sheet as HTML: complete but for posters and clips, which it finds beside it in the job's folder."""
+def page(batch: Batch, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
+    """The contact sheet as HTML: complete but for posters and clips, which it finds beside it in the job's folder.
+
+    `prompts` are by scene id. Clips to be compared stand side by side, a row for each scene.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -63,12 +65,13 @@ def page(batch: Batch, job: Job, *, files: Sequence[str] = ()) -> str:
         "status": status,
         "time": time,
     }
-    style = (_PAGES / "style.css").read_text(encoding="utf-8") + _shape(batch.aspect_ratio)
+    style = (_PAGES / "style.css").read_text(encoding="utf-8") + _shape(batch.aspect_ratio, batch.cells_per_scene)
     script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
     return environment.get_template("contact_sheet.html").render(
         batch=batch,
-        prompts={scene.id: scene.prompt for scene in job.scenes},
+        prompts=prompts,
         files=files,
+        spent={name: sum((c.cost for c in batch.clips if c.model == name), Decimal(0)) for name in batch.verdicts},
         length=sum(clip.actual_duration or 0.0 for clip in batch.clips),
         place="made by the emulator" if batch.provider == "local" else f"made at {batch.provider}",
         eager=EAGER_POSTERS,
@@ -92,10 +95,13 @@ def time(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _shape(aspect_ratio: str) -> str:
+def _shape(aspect_ratio: str, columns: int) -> str:
     width, height = _ratio(aspect_ratio)
     card = "" if width > height else " --card: 15rem;"
-    return f"\n:root {{ --ratio: {width} / {height};{card} }}\n"
+    shape = f"\n:root {{ --ratio: {width} / {height};{card} }}\n"
+    if columns > 1:
+        shape += f".clips {{ grid-template-columns: repeat({columns}, minmax(16rem, 1fr)); overflow-x: auto; }}\n"
+    return shape
 
 
 def _ratio(aspect_ratio: str) -> tuple[int, int]:
@@ -166,10 +172,11 @@ class Grid(NamedTuple):
     """Height of the line above the first row."""
 
 
-def grid(number: int, aspect_ratio: str) -> Grid:
-    """The largest posters with which `number` of them fit in 1600 by 6000 pixels."""
+def grid(number: int, aspect_ratio: str, *, side_by_side: int = 1) -> Grid:
+    """The largest posters with which `number` of them fit in 1600 by 6000 pixels, so many of them in whole rows."""
     width, height = _ratio(aspect_ratio)
-    for columns in range(min(max(number, 2), 4), WIDTH_PX):
+    first = min(max(number, 2), 4) if side_by_side == 1 else side_by_side
+    for columns in range(first, WIDTH_PX, side_by_side):
         cell = WIDTH_PX // columns
         gap, font = max(2, cell // 32), max(9, min(18, cell // 16))
         poster = cell - gap, round((cell - gap) * height / width)
@@ -184,7 +191,7 @@ def picture(batch: Batch, store: Store) -> "Image":
     """All posters in a grid, each with its scene and length below; a clip that failed is a tile with its code."""
     from PIL import Image, ImageDraw, ImageFont
 
-    lay = grid(len(batch.clips), batch.aspect_ratio)
+    lay = grid(len(batch.clips), batch.aspect_ratio, side_by_side=batch.cells_per_scene)
     rows = -(-len(batch.clips) // lay.columns)
     sheet = Image.new("RGB", (lay.columns * lay.cell + lay.gap, lay.top + rows * lay.row), _GROUND)
     draw = ImageDraw.Draw(sheet)

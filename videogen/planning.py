@@ -1,7 +1,7 @@
 """From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
 
 import heapq
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -25,8 +25,12 @@ class Plan(BaseModel):
 
     job_id: str
     model: str
+    """Several that are compared are separated by commas."""
+    cells_per_scene: int
+    """How many clips of each scene stand side by side, in `requests` one after the other."""
     aspect_ratio: str
     min_clips: int
+    """Of each model."""
     concurrency: int
     max_cost: Decimal | None
     requests: tuple[ClipRequest, ...]
@@ -146,13 +150,15 @@ def plan(
     check(job, registry)
     buffer, digests = buffer or registry.defaults.duration_buffer, digests or {}
     requests = tuple(
-        _with_fallbacks(job, scene, index, registry, buffer, digests) for index, scene in enumerate(job.scenes)
+        _with_fallbacks(job.model_copy(update={"model": model}), scene, index, registry, buffer, digests)
+        for index, (scene, model) in enumerate(job.cells())
     )
     return Plan(
         job_id=job.id,
-        model=job.model,
+        model=", ".join(job.asked_models),
+        cells_per_scene=job.cells_per_scene,
         aspect_ratio=job.aspect_ratio,
-        min_clips=least_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes)),
+        min_clips=least_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
@@ -163,11 +169,20 @@ def plan(
 
 def check(job: Job, registry: Registry) -> None:
     """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
-    problems = list(_problems(job, registry.model(job.model), registry))
+    problems: list[Problem] = []
+    for index, name in enumerate(job.asked_models):
+        problems += _model_problems(job, name, registry, where=f"models.{index}" if job.models else "model")
     for index in range(len(job.fallback_models)):
         problems += _fallback_problems(job, index, registry)
     if problems:
         raise ValidationError(problems)
+
+
+def _model_problems(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
+    if name in registry.models:
+        yield from _problems(job.model_copy(update={"model": name}), registry.model(name), registry)
+    else:
+        yield Problem(f"{name!r} is not in the registry; there are: {', '.join(registry.models)}", where=where)
 
 
 def check_cost(planned: Plan) -> None:
@@ -320,16 +335,20 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
 
 
 def _warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
-    for of_one_model in zip(*(request.alternatives for request in requests), strict=True):
-        spec = registry.model(of_one_model[0].model)
+    by_model: dict[str, list[ClipRequest]] = {}
+    for request in requests:
+        for each in request.alternatives:
+            by_model.setdefault(each.model, []).append(each)
+    for name, of_one_model in by_model.items():
+        spec = registry.model(name)
         yield from _model_warnings(spec, of_one_model)
         price = _price(spec, of_one_model[0].audio)
         if today and (age := today - price.as_of) > OLD_PRICE:
-            asked = f"{of_one_model[0].model}: its price of {price.as_of} is {age.days} days old"
+            asked = f"{name}: its price of {price.as_of} is {age.days} days old"
             yield f"{asked}, look it up at {spec.source}"
 
 
-def _model_warnings(spec: ModelSpec, requests: tuple[ClipRequest, ...]) -> Iterator[str]:
+def _model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
     model = requests[0].model
     timeout_s = requests[0].timeout_s
     if timeout_s < spec.typical_run_seconds:

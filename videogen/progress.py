@@ -52,6 +52,7 @@ class RunProgress:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.models = {request.scene.id: request.model for request in plan.requests}
         self.run_id: str | None = None
         self.making: dict[str, Making] = {}
         """By scene."""
@@ -140,7 +141,7 @@ class ProgressLines:
             again = "continued" if event.resumed else "started"
             yield f"  {event.scene_id}: {again}, attempt {event.attempt}, prediction {event.prediction_id}"
         elif isinstance(event, ClipRetrying):
-            again = "again" if event.model == self.progress.plan.model else f"with {event.model}"
+            again = "again" if event.model == self.progress.models[event.scene_id] else f"with {event.model}"
             yield f"  {event.scene_id}: attempt {event.attempt} failed, trying {again}: {event.error.message}"
         elif isinstance(event, ClipCompleted):
             yield f"  {event.clip.scene_id}: [{payload['completed']}/{payload['total']}] {_outcome(event)}"

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -101,6 +103,10 @@ class Job(BaseModel):
     """Names the job's folder; by default the job file's name without its suffix."""
     model: str = "kling-v2.5-turbo"
     aspect_ratio: str = "16:9"
+    models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Compared with each other: each of them makes every scene, in place of `model`."""
+    takes: Annotated[int, Field(ge=1, le=10)] = 1
+    """Versions of every scene that are made, of each model."""
     fallback_models: Annotated[tuple[str, ...], Field(max_length=5)] = ()
     """Tried in order for a scene whose clip failed for good; each takes the job's ratio and every scene."""
     min_clips: MinClips | None = None
@@ -123,13 +129,42 @@ class Job(BaseModel):
         return safe_name(value)
 
     @model_validator(mode="after")
+    def _compared_models_stand_alone(self) -> Self:
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models: each can be compared once")
+        if self.models and self.fallback_models:
+            raise ValueError("models are compared as they are: leave fallback_models out")
+        return self
+
+    @model_validator(mode="after")
     def _scenes_are_some_and_unique(self) -> Self:
         if not 1 <= len(self.scenes) <= MAX_SCENES:
             raise ValueError(f"a job has 1 to {MAX_SCENES} scenes, this one has {len(self.scenes)}")
-        counts = Counter(scene.id.lower() for scene in self.scenes)
+        counts = Counter(scene.id.lower() for scene, _ in self.cells())
         if twice := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"scene ids must be unique, also when case is ignored: {', '.join(twice[:10])}")
         return self
+
+    @property
+    def asked_models(self) -> tuple[str, ...]:
+        """The models that each make every scene."""
+        return self.models or (self.model,)
+
+    @property
+    def cells_per_scene(self) -> int:
+        """How many clips are made of each scene, to be seen side by side."""
+        return len(self.asked_models) * self.takes
+
+    def cells(self) -> Iterator[tuple[Scene, str]]:
+        """Every clip to make: a scene, named apart where there are several of it, and its model; scene by scene."""
+        if self.cells_per_scene == 1:
+            yield from ((scene, self.asked_models[0]) for scene in self.scenes)
+            return
+        for index, (scene, model, take) in enumerate(product(self.scenes, self.asked_models, range(self.takes))):
+            of_model = f".{model}" if len(self.asked_models) > 1 else ""
+            of_take = f".take-{take + 1}" if self.takes > 1 else ""
+            named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
+            yield scene.model_copy(update=named), model
 
     @model_validator(mode="before")
     @classmethod

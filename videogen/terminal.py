@@ -44,8 +44,8 @@ def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
     console = _console(stderr=False)
     _say(console, _provider_line(prepared))
     console.print(_plan_table(prepared.plan))
-    inputs = prepared.plan.requests[0].ratio_inputs  # the same for all scenes
-    _say(console, f"sent for {prepared.plan.aspect_ratio}: {', '.join(f'{k}={v}' for k, v in inputs.items())}")
+    for model, inputs in {request.model: request.ratio_inputs for request in prepared.plan.requests}.items():
+        _say(console, f"sent to {model} for {prepared.plan.aspect_ratio}: {_pairs(inputs)}")
     _print_totals(console, prepared.plan)
     if prepared.provider == "replicate" and prepared.plan.to_create:
         slots = prepared.plan.concurrency
@@ -66,6 +66,10 @@ def _plan_table(plan: Plan) -> Table:
             ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
         )
     return table
+
+
+def _pairs(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in inputs.items())
 
 
 def _price(cost: Decimal, exact: bool) -> str:
@@ -359,7 +363,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, name in enumerate(columns):
         text = index in (0, len(columns) - 1)
-        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=index == 0)
+        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=index > 0)
     return table
 
 

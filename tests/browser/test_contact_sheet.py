@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Watched
-from tests.unit.batches import batch_of, delivered, job_of, refused
+from tests.unit.batches import batch_of, delivered, job_of, prompts_of, refused
 from videogen.contact_sheet import PAGE, write_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
@@ -25,7 +25,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = job.model_copy(update={"scenes": job.scenes[:-1]})
     store, batch = delivered(tmp_path_factory.mktemp("film"), made, size=(320, 180), fps=24)
     batch = batch_of(job, [*batch.clips, refused(job.scenes[-1], WILD)])
-    write_page(batch, job, store, files=["manifest.json"])
+    write_page(batch, prompts_of(job), store, files=["manifest.json"])
     return store.path(PAGE)
 
 

@@ -40,6 +40,10 @@ def refused(scene: Scene, message: str) -> Clip:
     return Clip.failed(request_of(**scene.model_dump()), ModerationError(message), attempts=3)
 
 
+def prompts_of(job: Job) -> dict[str, str]:
+    return {scene.id: scene.prompt for scene in job.scenes}
+
+
 def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> Batch:
     made = tuple(clips)
     return Batch(

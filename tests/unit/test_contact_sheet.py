@@ -9,12 +9,13 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from tests.unit.batches import batch_of, deliver, delivered, job_of, refused
+from tests.unit.batches import batch_of, deliver, delivered, job_of, prompts_of, refused
 from tests.unit.fakes import small_clip
 from videogen.adapters.files import FileStore
+from videogen.clip import judge_each
 from videogen.contact_sheet import MAX_HEIGHT_PX, Grid, grid, money, page, picture, time, write_page, write_picture
 from videogen.errors import StorageError
-from videogen.scene import MAX_SCENES
+from videogen.scene import MAX_SCENES, Job
 
 
 class Page(HTMLParser):
@@ -44,7 +45,7 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
     """Prompt, the model that made it, the three lengths, attempts, cost and warnings; verdict and totals above."""
     job, store = job_of({"prompt": "Dawn over a harbour", "target_duration": 4.5}), FileStore(tmp_path)
     clip = deliver(store, job.scenes[0], small_clip(5), attempts=2, warnings=("frozen",), model="hailuo-2.3")
-    shown = Page(page(batch_of(job, [clip]), job)).text
+    shown = Page(page(batch_of(job, [clip]), prompts_of(job))).text
     assert "film kling-v2.5-turbo · 16:9 · made at api.replicate.com · run run1" in shown
     assert "complete all 1 clips delivered clips 1 of 1 length 5 s cost $0.35 time 2 min 5 s" in shown
     assert "s0 delivered Dawn over a harbour nothing moves from start to end" in shown
@@ -56,7 +57,7 @@ def test_posters_clips_and_files_are_found_beside_the_page(tmp_path: Path) -> No
     """The folder can be moved or sent: every address is relative, and what it names is there."""
     job = job_of({}, {})
     store, batch = delivered(tmp_path, job)
-    write_page(batch, job, store, files=["manifest.json"])
+    write_page(batch, prompts_of(job), store, files=["manifest.json"])
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert shown.links("img", "src") == ["posters/s0.jpg", "posters/s1.jpg"]
     assert shown.links("a", "href") == ["manifest.json", "clips/s0.mp4", "clips/s1.mp4"]
@@ -69,7 +70,7 @@ def test_a_clip_that_is_missing_shows_its_reason(tmp_path: Path) -> None:
     job = job_of({}, {})
     _, batch = delivered(tmp_path, job_of({}))
     batch = batch_of(job, [*batch.clips, refused(job.scenes[1], "flagged <b>as sensitive</b> (E005)")])
-    shown = Page(page(batch, job))
+    shown = Page(page(batch, prompts_of(job)))
     assert "no clip s1 failed scene 1 moderation flagged <b>as sensitive</b> (E005)" in shown.text
     assert "partial 1 of 2 clips delivered, 1 were enough" in shown.text
     assert len(shown.links("img", "src")) == 1
@@ -89,9 +90,9 @@ def test_words_from_outside_stay_words(text: str, tmp_path: Path) -> None:
     """The page has the same tags whatever prompts and messages say, and shows them to the letter."""
     job, tame = job_of({"prompt": text}, {"prompt": text}), job_of({}, {})
 
-    def shown(job_: object, message: str) -> Page:
+    def shown(job_: Job, message: str) -> Page:
         clips = [deliver(FileStore(tmp_path), job.scenes[0], small_clip(1)), refused(job.scenes[1], message)]
-        return Page(page(batch_of(job, clips), job_))  # type: ignore[arg-type]
+        return Page(page(batch_of(job, clips), prompts_of(job_)))
 
     wild = shown(job, text)
     assert wild.text.count(text) == 3
@@ -103,7 +104,7 @@ def test_an_address_cannot_become_another_scheme(tmp_path: Path) -> None:
     job = job_of({})
     _, batch = delivered(tmp_path, job)
     clip = batch.clips[0].model_copy(update={"video_path": "javascript:alert(1)", "poster_path": 'x" onload="y'})
-    html = page(batch_of(job, [clip]), job)
+    html = page(batch_of(job, [clip]), prompts_of(job))
     assert 'href="javascript%3Aalert%281%29"' in html
     assert 'src="x%22%20onload%3D%22y"' in html
 
@@ -112,7 +113,9 @@ def test_the_policy_forbids_what_the_page_does_not_need(tmp_path: Path) -> None:
     """Scripts and styles are allowed by their digest only, and nothing comes from elsewhere."""
     job = job_of({})
     _, batch = delivered(tmp_path, job)
-    policies = [attrs["content"] or "" for tag, attrs in Page(page(batch, job)).tags if "http-equiv" in attrs]
+    policies = [
+        attrs["content"] or "" for tag, attrs in Page(page(batch, prompts_of(job))).tags if "http-equiv" in attrs
+    ]
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'; ")
     assert "unsafe" not in policies[0]
@@ -123,7 +126,7 @@ def test_what_the_emulator_made_was_not_paid(tmp_path: Path) -> None:
     """A price that nobody paid is said to be none."""
     job = job_of({})
     _, batch = delivered(tmp_path, job)
-    shown = Page(page(batch.model_copy(update={"provider": "local"}), job)).text
+    shown = Page(page(batch.model_copy(update={"provider": "local"}), prompts_of(job))).text
     assert "made by the emulator" in shown
     assert "cost (emulated) $0.35" in shown
 
@@ -218,5 +221,27 @@ def test_the_shape_of_the_cards_is_that_of_the_clips(tmp_path: Path) -> None:
     """The frame keeps the job's ratio before any poster is loaded, and upright clips get narrower cards."""
     job = job_of({}, aspect_ratio="9:16")
     _, batch = delivered(tmp_path, job, size=(72, 128))
-    assert "--ratio: 9 / 16; --card: 15rem;" in page(batch, job)
-    assert "--ratio: 16 / 9; }" in page(batch.model_copy(update={"aspect_ratio": "16:9"}), job)
+    assert "--ratio: 9 / 16; --card: 15rem;" in page(batch, prompts_of(job))
+    assert "--ratio: 16 / 9; }" in page(batch.model_copy(update={"aspect_ratio": "16:9"}), prompts_of(job))
+
+
+def test_clips_to_be_compared_stand_side_by_side(tmp_path: Path) -> None:
+    """A row for each scene, in the page and in the picture; above them what each model delivered and cost."""
+    job = job_of({"id": "a.kling"}, {"id": "a.veo"}, {"id": "b.kling"}, {"id": "b.veo"})
+    store = FileStore(tmp_path)
+    names = ("kling-v2.5-turbo", "veo-3.1") * 2
+    clips = [deliver(store, scene, small_clip(1), model=name) for scene, name in zip(job.scenes, names, strict=True)]
+    verdict, verdicts = judge_each(tuple(clips), models=names[:2], min_clips=1, required=frozenset())
+    changes = {"verdict": verdict, "verdicts": verdicts, "cells_per_scene": 2}
+    batch = batch_of(job, clips, **changes)
+    html = page(batch, prompts_of(job))
+    assert "grid-template-columns: repeat(2, minmax(16rem, 1fr))" in html
+    assert "veo-3.1: all 2 clips delivered, $0.70" in html
+    assert picture(batch, store).width // grid(4, "16:9", side_by_side=2).cell == 2
+    assert "grid-template-columns: repeat(2," not in page(batch_of(job, clips), prompts_of(job))
+
+
+@pytest.mark.parametrize(("number", "side_by_side"), [(6, 3), (5000, 3), (40, 8), (12, 1)])
+def test_the_grid_keeps_a_scene_in_its_row(number: int, side_by_side: int) -> None:
+    """However many there are."""
+    assert grid(number, "16:9", side_by_side=side_by_side).columns % side_by_side == 0

@@ -315,3 +315,58 @@ def test_an_estimated_price_is_told_from_a_published_one() -> None:
     assert planned("kling-v2.5-turbo").summary()["cost_is_exact"] is True
     guessed = planned("cogvideox").summary()
     assert (guessed["cost_is_exact"], guessed["scenes"][0]["cost_is_exact"]) == (False, False)
+
+
+def compared(*scenes: dict[str, Any], **fields: Any) -> Plan:
+    models = ["kling-v2.5-turbo", "hailuo-2.3"]
+    return plan(Job.model_validate({"models": models, "scenes": scenes or [scene()], **fields}), REGISTRY)
+
+
+def test_compared_models_make_every_scene_side_by_side() -> None:
+    """Each cell is a clip of its own with its own key, and the budget is for all of them."""
+    made = compared(scene(id="a"), scene(id="b", prompt="q"), takes=2)
+    assert [request.scene.id for request in made.requests[:4]] == [
+        "a.kling-v2.5-turbo.take-1",
+        "a.kling-v2.5-turbo.take-2",
+        "a.hailuo-2.3.take-1",
+        "a.hailuo-2.3.take-2",
+    ]
+    assert [request.clip_index for request in made.requests] == list(range(8))
+    assert len({request.key for request in made.requests}) == 8
+    assert (made.cells_per_scene, made.model) == (4, "kling-v2.5-turbo, hailuo-2.3")
+    assert made.total_cost == 4 * Decimal("0.35") + 4 * Decimal("0.28")
+    with pytest.raises(ValidationError, match=r"more than the \$1 allowed"):
+        check_cost(compared(scene(), max_cost="1", takes=4))
+
+
+def test_a_clip_of_a_comparison_is_the_same_as_without_one() -> None:
+    """So it is reused by a later job, and a single run's clip by the comparison."""
+    alone = planned("hailuo-2.3", scene(id="a"))
+    assert compared(scene(id="a")).requests[1].key == alone.requests[0].key
+
+
+def test_takes_of_one_model_are_named_by_take() -> None:
+    """The model is not in the name where there is only one."""
+    made = planned("kling-v2.5-turbo", scene(id="a", take=3), takes=2)
+    assert [(request.scene.id, request.scene.take) for request in made.requests] == [("a.take-1", 3), ("a.take-2", 4)]
+
+
+def test_every_compared_model_is_checked() -> None:
+    """What one of them cannot do is said, with its name; so is one that is not there."""
+    fields = {"models": ["kling-v2.5-turbo", "kling-v2.1", "nobody"], "scenes": [scene()]}
+    with pytest.raises(ValidationError) as caught:
+        plan(Job.model_validate(fields), REGISTRY)
+    assert [problem.where for problem in caught.value.problems] == ["scenes.0.scene_reference_url", "models.2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        pytest.param({"models": ["a", "a"]}, "each can be compared once", id="twice"),
+        pytest.param({"models": ["a", "b"], "fallback_models": ["c"]}, "leave fallback_models out", id="fallback"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
+    """Before anything is planned."""
+    with pytest.raises(ValueError, match=message):
+        Job.model_validate({"scenes": [scene()], **fields})
