@@ -32,7 +32,7 @@ from videogen.settings import ProviderName, Settings, read_settings
 if TYPE_CHECKING:
     from videogen.journal import Journal
     from videogen.references import ReferenceImage
-    from videogen.run import Run, Slot
+    from videogen.run import Run, Slot, Slots
 
 BEAT_S = 5.0
 HOLDER_LOOK_S = 0.5
@@ -182,12 +182,10 @@ def _origin(settings: Settings, provider: ProviderName) -> str:
 class Session:
     """A run in progress: makes clips one by one, then judges them."""
 
-    def __init__(self, prepared: Prepared, run: "Run", events: "_Recorder") -> None:
-        from videogen.run import Slots
-
+    def __init__(self, prepared: Prepared, run: "Run", slots: "Slots", events: "_Recorder") -> None:
         self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
         self._prepared, self._events = prepared, events
-        self._slots = Slots(prepared.plan.concurrency)
+        self._slots = slots
         self._began = monotonic()
         events.emit(
             RunStarted(
@@ -342,13 +340,15 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
         JobLockedError: another run of this job is going on.
         AuthenticationError: the token is refused.
         StorageError: the folder cannot be written.
+        SettingsError: the limit that all runs share does not exist.
     """
     from videogen.adapters.files import lock_folder
     from videogen.adapters.folders import open_folder, open_store
     from videogen.adapters.images import ReferenceImages
     from videogen.calls import Calls
     from videogen.journal import Journal
-    from videogen.run import Run
+    from videogen.limits import check_limit, sharing
+    from videogen.run import Run, Slots
 
     async with AsyncExitStack() as stack:
         store, calls = open_store(prepared.folder, prepared.work_folder), Calls()
@@ -359,7 +359,9 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
             await calls.repeat(provider.check_account, tries=4)
         journal = Journal(prepared.settings.effective_journal_url())
         stack.callback(journal.close)
-        run_id = uuid.uuid4().hex[:12]
+        run_id, limit = uuid.uuid4().hex[:12], prepared.settings.effective_limit()
+        if limit:
+            check_limit(journal, limit)
         await _start(journal, run_id, prepared)
         stack.callback(_leave, journal, run_id)
         if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
@@ -383,7 +385,8 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
         )
         beating = asyncio.create_task(_beat(journal, run_id))
         stack.callback(beating.cancel)
-        yield Session(prepared, run, events)
+        shared = await stack.enter_async_context(sharing(journal, limit, run_id)) if limit else None
+        yield Session(prepared, run, Slots(prepared.plan.concurrency, shared), events)
 
 
 async def _start(journal: "Journal", run_id: str, prepared: Prepared) -> None:

@@ -25,6 +25,7 @@ app = App(
     version_flags=["--version"],
 )
 
+MAX_SLOTS = 1000
 OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
@@ -210,6 +211,34 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     from videogen import terminal
 
     terminal.show_models(as_json=json)
+
+
+@app.command
+def limit(name: str, slots: int | None = None, /) -> None:
+    """Create or change the number of predictions that all runs on this journal may have running, or show who has them.
+
+    Parameters
+    ----------
+    name:
+        `replicate` is the one that runs on a PostgreSQL journal use by themselves; others by VIDEOGEN_LIMIT.
+    slots:
+        How many, from now on, also for runs that are going on; 0 lets what runs finish and nothing begin.
+    """
+    from videogen.journal import Journal
+    from videogen.limits import check_limit
+
+    if slots is not None and not 0 <= slots <= MAX_SLOTS:
+        raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
+    journal = Journal(read_settings().effective_journal_url())
+    try:
+        if slots is not None:
+            journal.set_limit(name, slots)
+        found = check_limit(journal, name)
+    finally:
+        journal.close()
+    print(f"{name}: {found.slots} slots, {sum(use.held for use in found.used_by)} held")
+    for use in found.used_by:
+        print(f"  run {use.run_id} of {use.job_id}: {use.held} held, {use.waiting} waiting")
 
 
 @app.command

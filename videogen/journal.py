@@ -5,7 +5,8 @@ soon as it is known, and ended with what came of it and what it cost. `deliverie
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,8 @@ OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
 CostBasis = Literal["known", "estimated", "undeterminable"]
 Event = tuple[int, str, dict[str, Any]]
 """Number, type and payload."""
+KEPT_TICKETS = timedelta(hours=1)
+"""How long the tickets of a run are kept that is not seen any more: it may only have been cut off."""
 RECENT_EVENTS = 500
 """Every clip in the making has told its progress among this many latest events of its run."""
 
@@ -98,6 +101,23 @@ _events = sa.Table(
     sqlite_autoincrement=True,
 )
 
+_limits = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("slots", sa.Integer, nullable=False),
+)
+
+_slots = sa.Table(
+    "slots",
+    metadata,
+    sa.Column("ticket", sa.Integer, primary_key=True),
+    sa.Column("limit_name", sa.String(80), nullable=False, index=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("taken", sa.Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -146,6 +166,25 @@ class Delivery:
     clip: Clip
 
 
+@dataclass(frozen=True, slots=True)
+class SlotUse:
+    """A live run's part in a limit: slots held, and slots waited for."""
+
+    run_id: str
+    job_id: str
+    held: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many slots a limit has, and the live runs that use it, in the order of their tickets."""
+
+    name: str
+    slots: int
+    used_by: tuple[SlotUse, ...]
+
+
 class Journal:
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`); its tables are made when missing.
 
@@ -188,6 +227,7 @@ class Journal:
         with self._transaction(alone=alone) as db:
             if alone and (holder := _holder(db, folder)):
                 raise JobLockedError(f"another run holds {folder}: run {holder[0]}, which is alive")
+            db.execute(_slots.delete().where(_slots.c.run_id.in_(_runs_of_old())))
             db.execute(_runs.insert().values(row | {"started_at": _now(), "seen_at": _now()}))
 
     def holder_seen(self, folder: str) -> datetime | None:
@@ -218,6 +258,43 @@ class Journal:
     def end_run(self, run_id: str, *, verdict: str) -> None:
         with self._transaction() as db:
             db.execute(_runs.update().where(_runs.c.id == run_id).values(ended_at=_now(), verdict=verdict))
+
+    def set_limit(self, name: str, slots: int) -> None:
+        """Creates the limit, or changes its number of slots, also for runs that are going on."""
+        row = {"name": name, "slots": slots}
+        with self._transaction(alone=True) as db:
+            changed = db.execute(_limits.update().where(_limits.c.name == name).values(slots=slots))
+            if not changed.rowcount:
+                db.execute(_limits.insert().values(row))
+
+    def limit(self, name: str) -> Limit | None:
+        """The limit and who uses it; None where there is none of this name."""
+        with self._reading() as db:
+            slots = db.execute(sa.select(_limits.c.slots).where(_limits.c.name == name)).scalar()
+            tickets = _live_tickets(db, name)
+        if slots is None:
+            return None
+        jobs = {ticket.run_id: ticket.job_id for ticket in tickets}
+        held = Counter(ticket.run_id for ticket in tickets if ticket.taken)
+        waiting = Counter(ticket.run_id for ticket in tickets if not ticket.taken)
+        return Limit(name, slots, tuple(SlotUse(run, job, held[run], waiting[run]) for run, job in jobs.items()))
+
+    def share(self, limit: str, run_id: str, *, held: Collection[int], waiting: int) -> list[int]:
+        """The tickets that are now granted to a run: it holds those in `held`, and waits for `waiting` more.
+
+        First come, first served, over all runs; a run counts as long as it is alive. What a lost answer has granted is
+        not in `held` the next time, and so is free again.
+        """
+        with self._transaction() as db:
+            locked = sa.select(_limits.c.slots).where(_limits.c.name == limit).with_for_update()
+            slots = db.execute(locked).scalar_one()
+            _set_tickets(db, limit, run_id, held, waiting)
+            tickets = _live_tickets(db, limit)
+            free = slots - sum(ticket.taken for ticket in tickets)
+            first = [ticket for ticket in tickets if not ticket.taken][: max(0, free)]
+            granted = [ticket.ticket for ticket in first if ticket.run_id == run_id]
+            db.execute(_slots.update().where(_slots.c.ticket.in_(granted)).values(taken=True))
+        return granted
 
     def delivery(self, origin: str, key: str) -> Delivery | None:
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
@@ -476,6 +553,31 @@ def _holder(db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
     query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, _runs.c.ended_at.is_(None))
     row = db.execute(query.order_by(_runs.c.seen_at.desc()).limit(1)).one_or_none()
     return (row.id, _utc(row.seen_at)) if row and _is_alive(row.seen_at) else None
+
+
+def _set_tickets(db: sa.Connection, limit: str, run_id: str, held: Collection[int], waiting: int) -> None:
+    """Makes a run's tickets those it holds and `waiting` more; the oldest of those that wait keep their place."""
+    mine = sa.select(_slots).where(_slots.c.limit_name == limit, _slots.c.run_id == run_id).order_by(_slots.c.ticket)
+    tickets = db.execute(mine).all()
+    returned = [ticket.ticket for ticket in tickets if ticket.taken and ticket.ticket not in held]
+    queued = [ticket.ticket for ticket in tickets if not ticket.taken]
+    if gone := returned + queued[waiting:]:
+        db.execute(_slots.delete().where(_slots.c.ticket.in_(gone)))
+    if new := waiting - len(queued[:waiting]):
+        db.execute(_slots.insert(), [{"limit_name": limit, "run_id": run_id, "taken": False}] * new)
+
+
+def _live_tickets(db: sa.Connection, limit: str) -> list[Any]:
+    """The tickets of the runs that are alive, oldest first."""
+    query = sa.select(_slots.c.ticket, _slots.c.taken, _slots.c.run_id, _runs.c.job_id, _runs.c.seen_at)
+    query = query.join(_runs, _runs.c.id == _slots.c.run_id)
+    query = query.where(_slots.c.limit_name == limit, _runs.c.ended_at.is_(None)).order_by(_slots.c.ticket)
+    return [row for row in db.execute(query) if _is_alive(row.seen_at)]
+
+
+def _runs_of_old() -> sa.Select[Any]:
+    """Ids of the runs that ended, or have not been seen for so long that they will not come back."""
+    return sa.select(_runs.c.id).where(sa.or_(_runs.c.ended_at.is_not(None), _runs.c.seen_at < _now() - KEPT_TICKETS))
 
 
 def _is_alive(seen_at: datetime) -> bool:

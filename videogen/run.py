@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 from videogen.calls import Calls
 from videogen.journal import Journal
+from videogen.limits import SharedLimit
 from videogen.pace import Pace
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
 
@@ -20,11 +21,31 @@ T = TypeVar("T")
 
 
 class Slots:
-    """How many predictions may run at once, and as many places in a queue for the clips that come next."""
+    """How many predictions may run at once, and as many places in a queue for the clips that come next.
 
-    def __init__(self, number: int) -> None:
-        self.predictions = asyncio.Semaphore(number)
+    With `shared` each of them also needs a slot of a limit over all runs; without, there is only this run's number.
+    """
+
+    def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
         self.queue = asyncio.Semaphore(number)
+        self.predictions = asyncio.Semaphore(number)
+        self._shared = shared
+
+    async def take(self) -> int:
+        """Waits for a slot. Returns its ticket, to be given back with it."""
+        await self.predictions.acquire()
+        if self._shared is None:
+            return 0
+        try:
+            return await self._shared.take()
+        except BaseException:
+            self.predictions.release()
+            raise
+
+    def give_back(self, ticket: int) -> None:
+        self.predictions.release()
+        if self._shared:
+            self._shared.give_back(ticket)
 
 
 class Slot:
@@ -37,13 +58,13 @@ class Slot:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._queued = self._held = False
+        self._queued = False
+        self._ticket: int | None = None
 
     async def take(self) -> None:
         """Waits for a free slot, unless this one is held already."""
-        if not self._held:
-            await self._slots.predictions.acquire()
-            self._held = True
+        if self._ticket is None:
+            self._ticket = await self._slots.take()
 
     def leave_queue(self) -> None:
         """The next clip may be made ready."""
@@ -53,9 +74,9 @@ class Slot:
 
     def give_back(self) -> None:
         self.leave_queue()
-        if self._held:
-            self._held = False
-            self._slots.predictions.release()
+        if self._ticket is not None:
+            self._slots.give_back(self._ticket)
+            self._ticket = None
 
     async def __aenter__(self) -> Self:
         await self._slots.queue.acquire()

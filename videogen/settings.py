@@ -12,6 +12,7 @@ from videogen.ports import is_remote
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
+DEFAULT_LIMIT = "replicate"
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,8 @@ class Settings(BaseSettings):
     """Jobs get a folder each in here: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
     """SQLAlchemy URL; None means `journal.db` in `out`, or in the local `out` where that is an address."""
+    limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=80)] = None
+    """Name of the journal's limit that all runs share; None means `replicate` in a PostgreSQL, and none in SQLite."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
     """A `models.toml`; None means the one that came with videogen."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
@@ -71,6 +74,11 @@ class Settings(BaseSettings):
 
     def effective_journal_url(self) -> str:
         return self.journal_url or f"sqlite:///{(self.local_out / 'journal.db').absolute()}"
+
+    def effective_limit(self) -> str | None:
+        """The limit that this process shares with others; None where its own number of slots is enough."""
+        shares_journal = self.effective_journal_url().startswith("postgres")
+        return self.limit or (DEFAULT_LIMIT if shares_journal else None)
 
     def job_folder(self, job_id: str) -> str:
         """The address of a job's own folder."""

@@ -1,0 +1,109 @@
+"""One limit over the runs of all processes and machines that share a journal."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+
+from videogen.errors import JournalError, SettingsError
+from videogen.journal import Journal, Limit
+
+DEFAULT_SLOTS = 5
+LOOK_AGAIN_S = (0.1, 0.25)
+"""How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
+
+
+def check_limit(journal: Journal, name: str) -> Limit:
+    """The limit of this name. Raises `SettingsError` saying how to create it: a missing one never means unlimited."""
+    if limit := journal.limit(name):
+        return limit
+    raise SettingsError(
+        f"VIDEOGEN_LIMIT: the journal has no limit {name!r} yet; create it: videogen limit {name} {DEFAULT_SLOTS}"
+    )
+
+
+class SharedLimit:
+    """A run's part in a limit: slots that it waits for, holds and gives back.
+
+    One task talks to the journal for all clips of the run, in a thread of its own, and only while a clip waits or
+    something has changed. A journal that cannot be reached is asked again; what is held is still held then.
+    """
+
+    def __init__(self, journal: Journal, name: str, run_id: str) -> None:
+        self._journal, self._name, self._run_id = journal, name, run_id
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="limit")
+        self._held: set[int] = set()
+        self._waiting: deque[asyncio.Future[int]] = deque()
+        self._changed = asyncio.Event()
+        self._behind = False
+        """Whether the journal does not know yet what has changed."""
+        self._closing = False
+
+    async def take(self) -> int:
+        """Waits for a slot, in turn with all other runs. Returns its ticket."""
+        granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(granted)
+        self._changed.set()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if not granted.cancelled():  # it came in the moment of the cancelling
+                self.give_back(granted.result())
+            self._changed.set()  # so that what was granted to it meanwhile is taken back
+            raise
+
+    def give_back(self, ticket: int) -> None:
+        self._held.discard(ticket)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Lets `keep` tell the journal what was given back, and return."""
+        self._closing = True
+        self._changed.set()
+
+    async def keep(self) -> None:
+        """Hands out what the journal grants, until `close`."""
+        with self._thread:
+            while not self._closing or self._changed.is_set():
+                await self._something_to_tell()
+                self._changed.clear()
+                await self._look()
+
+    async def _something_to_tell(self) -> None:
+        pause_s = random.uniform(*LOOK_AGAIN_S) if self._waiting or self._behind else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
+
+    async def _look(self) -> None:
+        self._drop_cancelled()
+        held, waiting = frozenset(self._held), len(self._waiting)
+        try:
+            granted = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: self._journal.share(self._name, self._run_id, held=held, waiting=waiting)
+            )
+        except JournalError:
+            self._behind = True
+            return
+        self._behind = False
+        self._drop_cancelled()
+        for ticket in granted[: len(self._waiting)]:
+            self._held.add(ticket)
+            self._waiting.popleft().set_result(ticket)
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(granted for granted in self._waiting if not granted.done())
+
+
+@asynccontextmanager
+async def sharing(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
+    """The run's part in this limit, for as long as the block lasts."""
+    limit = SharedLimit(journal, name, run_id)
+    keeping = asyncio.create_task(limit.keep())
+    try:
+        yield limit
+    finally:
+        limit.close()
+        await keeping
