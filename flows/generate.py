@@ -1,7 +1,7 @@
 """The Prefect flow: a retried `generate_clip` for every scene of a job, a few at a time; then the verdict.
 
-`python -m flows.generate JOB` runs a job file from the command line; deployments run `generate` with the same
-parameters.
+`python -m flows.generate JOB` runs a job file from the command line; deployments run `generate` with a job, or the
+address of its file.
 """
 
 import sys
@@ -16,6 +16,7 @@ from typing import cast
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
@@ -27,8 +28,14 @@ from videogen.errors import is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
 
-BACKSTOP_S = 3600.0
+BACKSTOP_S = 86_400.0
 """Prefect's own time-out is this far above the clip's, which does not count waiting for a slot or a rate limit."""
+
+
+def run_name() -> str:
+    """What a flow run is called: its job and model, or the file that says them."""
+    job = flow_run.parameters["job"]
+    return f"{job.id} · {job.model}" if isinstance(job, Job) else str(job)
 
 
 async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
@@ -50,8 +57,8 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
     return await session.generate(request, slot)
 
 
-@flow(flow_run_name="{job.id} · {job.model}", validate_parameters=True)
-async def generate(job: Job, options: Options | None = None) -> State[Batch]:
+@flow(flow_run_name=run_name, validate_parameters=True)
+async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
     async with telling(job) as prefect, opened(prepared, prefect) as session:

@@ -117,12 +117,20 @@ def handing_over(prepared: Prepared, *listeners: Listener) -> Iterator[None]:
         _handover.reset(token)
 
 
-async def prepare(job: Job, options: Options) -> Prepared:
+async def prepare(job: Job | str, options: Options) -> Prepared:
     """Fetches the job's references, looks up what was delivered before, and plans.
+
+    Args:
+        job: or the address of its file: a path, `https://…` or `s3://…`. Reference paths start beside a file on disk.
 
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
     """
+    if isinstance(job, str):
+        from videogen.adapters.jobs import job_at
+
+        address, job = job, await asyncio.to_thread(job_at, job)
+        options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
     handed = _handover.get()
     if handed and (handed.prepared.job, handed.prepared.options) == (job, options):
         return handed.prepared

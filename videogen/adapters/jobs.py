@@ -1,0 +1,56 @@
+"""Job files by address: a path on this disk, `https://…`, or `s3://…` and the like in an object store."""
+
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from videogen.adapters.folders import open_folder
+from videogen.errors import Problem, StorageError, ValidationError
+from videogen.ports import is_remote
+from videogen.scene import Job, read_job
+
+MAX_BYTES = 8 * 2**20
+TIMEOUT_S = 30.0
+
+
+def job_at(address: str) -> Job:
+    """The job in the TOML or JSON file at this address.
+
+    Raises:
+        ValidationError: it is not there, or every problem of the file, each with its line and column.
+    """
+    try:
+        if not is_remote(address):
+            return read_job(Path(address))[0]
+        text = _downloaded(address) if address.startswith(("http://", "https://")) else _stored(address)
+    except (httpx.HTTPError, httpx.InvalidURL, StorageError, ValueError) as exc:
+        raise ValidationError([Problem(f"{address}: no job can be read there: {exc or type(exc).__name__}")]) from exc
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / _name(address)
+        file.write_text(text, encoding="utf-8")
+        return read_job(file)[0]
+
+
+def _name(address: str) -> str:
+    return PurePosixPath(address.partition("?")[0]).name
+
+
+def _downloaded(url: str) -> str:
+    read = bytearray()
+    with httpx.stream("GET", url, timeout=TIMEOUT_S) as response:
+        if not response.is_success:
+            raise ValueError(f"the answer is {response.status_code}")
+        for piece in response.iter_bytes():
+            read += piece
+            if len(read) > MAX_BYTES:
+                raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+    return read.decode()
+
+
+def _stored(address: str) -> str:
+    folder, _, name = address.rpartition("/")
+    text = open_folder(folder).text(name)
+    if text is None:
+        raise ValueError("there is no such object")
+    return text
