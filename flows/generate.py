@@ -61,7 +61,7 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
 async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
-    async with telling(job) as prefect, opened(prepared, prefect) as session:
+    async with telling(prepared.job) as prefect, opened(prepared, prefect) as session:
         batch = await session.finish(await session.clips(attempted))
     await publish(batch, session)
     return final_state(batch)
