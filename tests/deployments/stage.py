@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ import httpx
 from tests.conftest import database, free_port, postgresql_server, prefect_server
 from tests.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -51,10 +52,26 @@ class Stage:
             "VIDEOGEN_JOURNAL_URL": database(address, "postgresql+psycopg"),
             "VIDEOGEN_REGISTRY": str(ROOT / "tests" / "faults" / "models.toml"),
         }
+        self.set_up()
+
+    def set_up(self, *slots: str) -> None:
+        """What a person does before the first run, and after each upgrade."""
         done = subprocess.run(
-            [ROOT / "deployments" / "set-up"], env=self.environment, check=False, capture_output=True, text=True
+            [ROOT / "deployments" / "set-up", *slots], env=self.environment, check=False, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def set_up_things(self) -> list[str]:
+        """The names of all deployments and automations on the server."""
+        found = [*self._post("deployments/filter", {}), *self._post("automations/filter", {})]
+        return sorted(each["name"] for each in found)
+
+    def limit(self) -> int:
+        """How many slots all runs share."""
+        with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"])) as journal:
+            limit = journal.limit("replicate")
+        assert limit
+        return limit.slots
 
     def start_server(self) -> None:
         settings = {
@@ -161,6 +178,7 @@ def job_of(name: str, scenes: int) -> dict[str, Any]:
     return {
         "id": name,
         "model": "quick",
+        "timeout_seconds": 600,
         "scenes": [
             {"id": f"s{number:03d}", "prompt": f"{name}, scene {number}", "target_duration": 2}
             for number in range(scenes)
@@ -176,6 +194,10 @@ class Use:
     makespan_s: float
     busy_s: tuple[float, ...]
     """By number of predictions that were running: for how long."""
+    working_s: float
+    """From the first create to the last one."""
+    busy_while_work_s: float
+    """Seconds of all predictions together, up to the last create."""
 
     @classmethod
     def of(cls, predictions: Sequence[dict[str, Any]]) -> "Use":
@@ -186,11 +208,17 @@ class Use:
             number += change
             peak = max(peak, number)
             busy[number] += until - at
-        return cls(peak, changes[-1][0] - changes[0][0], tuple(busy))
+        first, last = min(begin for begin, _ in spans), max(begin for begin, _ in spans)
+        while_work = sum(min(end, last) - begin for begin, end in spans)
+        return cls(peak, changes[-1][0] - first, tuple(busy), last - first, while_work)
 
     def share_at_least(self, number: int) -> float:
         """Of the time from the first create to the last end."""
         return sum(self.busy_s[number:]) / self.makespan_s
+
+    def efficiency(self, slots: int) -> float:
+        """The share of the slots that was busy, from the first create to the last: while there was a clip to begin."""
+        return self.busy_while_work_s / slots / self.working_s
 
     @property
     def prediction_s(self) -> float:

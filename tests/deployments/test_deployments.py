@@ -109,3 +109,13 @@ def test_a_run_that_is_not_heard_of_is_handed_to_another_worker(stage: Stage) ->
     assert "TakenOver" in stage.states(flow_run)
     assert clips_of(stage.folder / "out" / job) == 12
     use_of(stage, clips=12)
+
+
+def test_setting_up_again_doubles_nothing(stage: Stage) -> None:
+    """One of each automation and deployment, and the limit as it was said last."""
+    before = stage.set_up_things()
+    stage.set_up("4")
+    assert stage.set_up_things() == before
+    assert stage.limit() == 4
+    stage.set_up()
+    assert stage.limit() == 5
