@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,8 @@ from videogen.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-START_S = 60
+RUNS_AT_ONCE = 2
+"""Of a worker, so that three runs are on two of them."""
 
 
 @dataclass
@@ -85,9 +86,11 @@ class Stage:
         self._server.wait()
 
     def start_worker(self, name: str) -> None:
+        command = ["prefect", "worker", "start", "--pool", "videogen", "--name", name, "--limit", str(RUNS_AT_ONCE)]
         with (self.folder / f"worker-{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "videogen", "--name", name]
-            worker = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
+            worker = subprocess.Popen(
+                [sys.executable, "-m", *command], env=self.environment, cwd=self.folder, stdout=log, stderr=log
+            )
         self.workers[name] = worker
         self.stack.callback(self.kill_worker, name)
 
@@ -98,7 +101,8 @@ class Stage:
             return
         children = _children(worker.pid)
         for pid in (worker.pid, *children):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         worker.wait()
 
     def flow_runs_of(self, name: str) -> int:
