@@ -1,7 +1,7 @@
 """How busy the slots of the limit are over several workers, at 20 to 60 s a clip.
 
     uv run python -m benchmarks.slots          # times scaled to a tenth: about two minutes
-    uv run python -m benchmarks.slots --real   # in real time: twelve minutes
+    uv run python -m benchmarks.slots --real   # in real time: ten minutes
 
 PostgreSQL, Prefect's server, two workers and the emulator on this machine; three scheduled runs at once. From the
 emulator's ledger: *efficiency* is the share of the five slots that was busy as long as there was a clip to begin, from

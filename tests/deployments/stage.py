@@ -109,13 +109,13 @@ class Stage:
         """How many flow runs this worker has running."""
         return len(_children(self.workers[name].pid))
 
-    def schedule(self, job: dict[str, Any], *, in_s: float = 1.0) -> str:
-        """Has the deployment run the job, as its schedule would. Returns the id of the flow run."""
+    def schedule(self, job: dict[str, Any] | str, *, deployment: str = "generate", in_s: float = 1.0) -> str:
+        """Has a deployment run the job, as its schedule would. Returns the id of the flow run."""
         at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
-        deployment = self._get("deployments/name/generate/generate")["id"]
         body = {"parameters": {"job": job}, "state": state}
-        return str(self._post(f"deployments/{deployment}/create_flow_run", body)["id"])
+        deployment_id = self._get(f"deployments/name/generate/{deployment}")["id"]
+        return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def state(self, flow_run: str) -> dict[str, Any]:
         state: dict[str, Any] = self._get(f"flow_runs/{flow_run}")["state"]

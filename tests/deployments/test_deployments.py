@@ -119,3 +119,19 @@ def test_setting_up_again_doubles_nothing(stage: Stage) -> None:
     assert stage.limit() == 4
     stage.set_up()
     assert stage.limit() == 5
+
+
+@pytest.mark.long
+def test_the_second_deployment_makes_what_the_last_run_has_not(stage: Stage) -> None:
+    """From a job file beside the clips: nine of ten clips are kept, whatever the file says of them now."""
+    job, file = job_of(f"film-{next(_names)}", 10), stage.folder / "film.json"
+    assert stage.wait_for_end(stage.schedule(job)) == ["Completed"]
+    next((stage.folder / "out" / job["id"] / "clips").glob("s003*.mp4")).unlink()
+    for scene in job["scenes"]:
+        scene["prompt"] += ", at night"
+    file.write_text(json.dumps(job))
+    stage.emulator.reset()
+    flow_run = stage.schedule(file.name, deployment="retry-failed")
+    assert stage.wait_for_end(flow_run) == ["Completed"]
+    assert clips_of(stage.folder / "out" / job["id"]) == 10
+    use_of(stage, clips=1)
