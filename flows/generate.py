@@ -35,7 +35,7 @@ BACKSTOP_S = 86_400.0
 def run_name() -> str:
     """What a flow run is called: its job and model, or the file that says them."""
     job = flow_run.parameters["job"]
-    return f"{job.id} · {job.model}" if isinstance(job, Job) else str(job)
+    return f"{job.id} · {', '.join(job.asked_models)}" if isinstance(job, Job) else str(job)
 
 
 async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
