@@ -73,6 +73,7 @@ def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None
     assert stage.states(flow_run).count("Running") == 2
 
 
+@pytest.mark.long
 def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> None:
     """Its heartbeats were lost, not the run: the second one is refused, and the first one's end is what counts."""
     job = f"film-{next(_names)}"
