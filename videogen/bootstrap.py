@@ -102,15 +102,17 @@ class Handover:
 
     prepared: Prepared
     listeners: tuple[Listener, ...]
+    file: str | None
+    """The job's file, which stands for a job that is too large for a parameter."""
 
 
 _handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
 
 @contextmanager
-def handing_over(prepared: Prepared, *listeners: Listener) -> Iterator[None]:
+def handing_over(prepared: Prepared, *listeners: Listener, file: str | None = None) -> Iterator[None]:
     """Inside, the same job is not prepared again, and sessions tell these listeners."""
-    token = _handover.set(Handover(prepared, listeners))
+    token = _handover.set(Handover(prepared, listeners, file))
     try:
         yield
     finally:
@@ -126,14 +128,14 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
     """
+    handed = _handover.get()
+    if handed and handed.prepared.options == options and job in (handed.prepared.job, handed.file):
+        return handed.prepared
     if isinstance(job, str):
         from videogen.adapters.jobs import job_at
 
         address, job = job, await asyncio.to_thread(job_at, job)
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
-    handed = _handover.get()
-    if handed and (handed.prepared.job, handed.prepared.options) == (job, options):
-        return handed.prepared
     settings = options.settings()
     registry = read_registry(settings.registry)
     check(job, registry)  # what is wrong is said before anything is fetched

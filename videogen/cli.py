@@ -146,7 +146,7 @@ def run(
     output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
     options = flags.options(job, rough_cut=rough_cut)
     with _job(job, flags) as asked:
-        return terminal.run_job(asked, options, output=output, serve=serve)
+        return terminal.run_job(asked, options, file=job, output=output, serve=serve)
 
 
 @app.command

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.box import SIMPLE_HEAD
@@ -29,6 +30,8 @@ from videogen.settings import Settings, read_settings
 if TYPE_CHECKING:
     from asyncio import Task
 
+MAX_PARAMETER_BYTES = 400_000
+"""Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
 ACCOUNT_CODES = {"authentication", "billing"}
 
 
@@ -104,12 +107,12 @@ Output = Literal["text", "json", "jsonl"]
 a person reads goes to standard error."""
 
 
-def run_job(job: Job, options: Options, *, output: Output = "text", serve: bool = False) -> int:
-    """Runs the flow on the job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
+def run_job(job: Job, options: Options, *, file: Path, output: Output = "text", serve: bool = False) -> int:
+    """Runs the flow on a file's job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
     interruption = Interruption()
     with _served(options.settings()) if serve else nullcontext() as address:
         try:
-            code = asyncio.run(_run(job, options, output, address, interruption))
+            code = asyncio.run(_run(job, options, file, output, address, interruption))
         except asyncio.CancelledError:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
             interruption.tell_what_may_run(options.settings().effective_journal_url())
@@ -132,7 +135,9 @@ def _served(settings: Settings) -> Iterator[str]:
         yield gateway.url
 
 
-async def _run(job: Job, options: Options, output: Output, address: str | None, interruption: "Interruption") -> int:
+async def _run(
+    job: Job, options: Options, file: Path, output: Output, address: str | None, interruption: "Interruption"
+) -> int:
     console = _console(stderr=output != "text")
     prepared = await prepare(job, options)
     await _check_account(prepared)
@@ -143,7 +148,8 @@ async def _run(job: Job, options: Options, output: Output, address: str | None, 
         lines.say(f"watch it at {address}")
     interruption.watch(asyncio.current_task(), lines)
     try:
-        batch, unheard = await _call_flow(prepared, lines, interruption, [_event_lines()] if output == "jsonl" else [])
+        listeners = [_event_lines()] if output == "jsonl" else []
+        batch, unheard = await _call_flow(prepared, str(file), lines, interruption, listeners)
     finally:
         lines.close()
     if output == "json":
@@ -172,7 +178,11 @@ async def _check_account(prepared: Prepared) -> None:
 
 
 async def _call_flow(
-    prepared: Prepared, lines: ProgressLines, interruption: "Interruption", listeners: Sequence[Listener]
+    prepared: Prepared,
+    file: str,
+    lines: ProgressLines,
+    interruption: "Interruption",
+    listeners: Sequence[Listener],
 ) -> tuple[Batch, str]:
     """What came of the run, and why Prefect does not know it; empty when it does."""
     _set_up_prefect()
@@ -195,8 +205,9 @@ async def _call_flow(
             lines.say("cutting rough_cut.mp4 …")
 
     try:
-        with handing_over(prepared, on_event, *listeners):
-            state = await generate(prepared.job, prepared.options, return_state=True)
+        with handing_over(prepared, on_event, *listeners, file=file):
+            fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
+            state = await generate(prepared.job if fits else file, prepared.options, return_state=True)
         of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests)
         if batches and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
             return batches[0], "not every task run was recorded in time"

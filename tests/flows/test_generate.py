@@ -186,6 +186,17 @@ def test_a_run_that_is_served_can_be_watched(on_emulator: CommandLine) -> None:
     assert process.returncode == 0
 
 
+def test_a_job_too_large_for_a_parameter_is_run_by_its_file(on_emulator: CommandLine, prefect_api: str) -> None:
+    """Prefect takes half a megabyte of parameters; these sixty scenes have more, and are all refused quickly."""
+    wanted = [{"id": f"s{n}", "prompt": f"{n} " + "x" * 9000, "target_duration": 2} for n in range(60)]
+    on_emulator.environment["VIDEOGEN_REGISTRY"] = str(Path(__file__).parents[1] / "faults" / "models.toml")
+    job = on_emulator.job(*wanted, model="refused", id="large")
+    done = on_emulator.run(job, "--json")
+    assert (done.code, done.manifest["failed_clips"]) == (1, 60), done.err
+    (run,) = listed(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
+    assert (run["parameters"]["job"], run["state"]["type"]) == (str(job), "FAILED")
+
+
 def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulator) -> None:
     """On demand only."""
     job = on_emulator.job(*scenes(1))
