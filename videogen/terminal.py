@@ -40,20 +40,25 @@ ACCOUNT_CODES = {"authentication", "billing"}
 
 def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
     """Prints what the job would ask for and cost. Returns the exit code."""
-    prepared = asyncio.run(prepare(job, options))
+    asyncio.run(_show_plan(job, options, as_json=as_json))
+    return 0
+
+
+async def _show_plan(job: Job, options: Options, *, as_json: bool) -> None:
+    """Prints the plan and returns nothing: `asyncio.run` asks for the `repr` of what it returns, which can be large."""
+    prepared = await prepare(job, options)
+    plan = prepared.plan
     if as_json:
-        print(json.dumps(prepared.plan.summary(), indent=2, ensure_ascii=False))
-        return 0
+        print(json.dumps(plan.summary(), indent=2, ensure_ascii=False))
+        return
     console = _console(stderr=False)
     _say(console, _provider_line(prepared))
-    console.print(_plan_table(prepared.plan))
-    for model, inputs in {request.model: request.ratio_inputs for request in prepared.plan.requests}.items():
-        _say(console, f"sent to {model} for {prepared.plan.aspect_ratio}: {_pairs(inputs)}")
-    _print_totals(console, prepared.plan)
-    if prepared.provider == "replicate" and prepared.plan.to_create:
-        slots = prepared.plan.concurrency
-        _say(console, f"expected to take about {clock(prepared.plan.expected_s)} with {slots} at once")
-    return 0
+    console.print(_plan_table(plan))
+    for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
+        _say(console, f"sent to {model} for {plan.aspect_ratio}: {_pairs(inputs)}")
+    _print_totals(console, plan)
+    if prepared.provider == "replicate" and plan.to_create:
+        _say(console, f"expected to take about {clock(plan.expected_s)} with {plan.concurrency} at once")
 
 
 def _plan_table(plan: Plan) -> Table:
