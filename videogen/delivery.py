@@ -32,8 +32,10 @@ SHORT_S = 0.1
 """How much shorter than its target a clip may be without a word."""
 
 
-async def fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measured]:
+async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.Measured]:
     """The succeeded prediction's video on disk, whole, and its measures; fetched once more when what came is no video.
+
+    The timer is the caller's; while the video waits to be checked, behind others, it stands still.
 
     Raises:
         OutputExpiredError: the provider no longer has it.
@@ -41,12 +43,12 @@ async def fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measure
         UnreachableError: it could not be downloaded now; it is paid for, and the next run tries again.
     """
     try:
-        return await _fetched(run, prediction)
+        return await _fetched(run, prediction, timer)
     except BadOutputError:
-        return await _fetched(run, prediction)
+        return await _fetched(run, prediction, timer)
 
 
-async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measured]:
+async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.Measured]:
     part = run.store.scratch(f"{prediction.id}.part")
     try:
         await _downloaded(run, prediction, part)
@@ -57,7 +59,7 @@ async def _fetched(run: Run, prediction: Prediction) -> tuple[Path, media.Measur
         except GoneError as exc:
             raise OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {exc}") from exc
     try:
-        return part, await run.decode(partial(media.check, part, poster=_picture(part)))
+        return part, await run.decode(partial(media.check, part, poster=_picture(part)), timer=timer)
     except BadOutputError as exc:
         kept, what = _keep_rejected(part), str(exc).removeprefix(f"{part}: ")
         raise BadOutputError(

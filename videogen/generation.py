@@ -91,7 +91,7 @@ async def _finished_and_fetched(
         async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
             running = await finished(request, run, running, timer)
             slot.give_back()
-            return running, *await fetched(run, running.prediction)
+            return running, *await fetched(run, running.prediction, timer)
     except TimeoutError:
         return await _given_up(request, run, running)
     except asyncio.CancelledError:
@@ -110,8 +110,8 @@ async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[R
             f"not there within {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
         ) from None
     try:
-        async with asyncio.timeout(LATE_FETCH_S):
-            return running, *await fetched(run, prediction)
+        async with asyncio.timeout(LATE_FETCH_S) as timer:
+            return running, *await fetched(run, prediction, timer)
     except TimeoutError:
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
 

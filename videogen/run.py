@@ -122,9 +122,24 @@ class Run:
     """By model: how long its predictions take."""
     decoders: Executor = field(default_factory=_decoders)
     """Where clips are decoded: as many at once as there are cores, more would only slow each other."""
+    free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
     keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""
 
-    async def decode(self, work: Callable[[], T]) -> T:
-        """What `work` returns, done by a decoder."""
-        return await asyncio.get_running_loop().run_in_executor(self.decoders, work)
+    async def decode(self, work: Callable[[], T], *, timer: asyncio.Timeout | None = None) -> T:
+        """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer."""
+        await self._free_decoder(timer)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.decoders, work)
+        finally:
+            self.free_decoders.release()
+
+    async def _free_decoder(self, timer: asyncio.Timeout | None) -> None:
+        loop, when = asyncio.get_running_loop(), timer and timer.when()
+        if timer is None or when is None:
+            await self.free_decoders.acquire()
+            return
+        left_s = when - loop.time()
+        timer.reschedule(None)
+        await self.free_decoders.acquire()
+        timer.reschedule(loop.time() + left_s)
