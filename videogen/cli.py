@@ -199,9 +199,13 @@ def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
         raise _blamed_on_flags(ValidationError(problems), overrides) from None
 
 
-@app.command
-def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """List the models of the registry: ratios, durations and prices.
+models = App(name="models", help="Show the models of the registry, or check them against Replicate.")
+app.command(models)
+
+
+@models.default
+def list_models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the models of the registry: lengths, prices, references, typical times and ratios.
 
     Parameters
     ----------
@@ -211,6 +215,54 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     from videogen import terminal
 
     terminal.show_models(as_json=json)
+
+
+@models.command
+def show(model: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show what can be asked of one model, what is sent for it, and what it costs.
+
+    Parameters
+    ----------
+    model:
+        As `videogen models` lists it.
+    json:
+        Print a JSON object.
+    """
+    from videogen import terminal
+
+    terminal.show_model(model, as_json=json)
+
+
+@models.command(name="check")
+def check_models(
+    *names: str,
+    offline: Annotated[bool, Parameter(negative="")] = False,
+    snapshot: Annotated[bool, Parameter(negative="")] = False,
+    schemas: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare the registry with the input schemas of its models on Replicate. Nothing is created.
+
+    Exit code: 0 they agree, 1 they do not or Replicate cannot be asked, 2 invalid registry or flag, 3 token refused.
+
+    Parameters
+    ----------
+    names:
+        Check these models; by default all.
+    offline:
+        Compare with the snapshots of the schemas instead: needs no token and no network.
+    snapshot:
+        Keep the schemas that Replicate shows now as snapshots.
+    schemas:
+        Folder of the snapshots; those that came with videogen by default, in a checkout cassettes/schemas.
+    json:
+        Print a JSON object.
+    """
+    from videogen import terminal
+
+    if offline and snapshot:
+        raise InvalidError("--snapshot keeps what Replicate shows, --offline does not ask it: use one of them")
+    return terminal.check_models(names, offline=offline, snapshot=snapshot, folder=schemas, as_json=json)
 
 
 @app.command

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,13 +46,19 @@ class Document:
             raise self.error([(entry["loc"], message(entry)) for entry in details]) from None
 
     def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
-        """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
+        """The problems in the order of the file; of very many the first ones."""
         places = _places(self)
         by_place = sorted(problems, key=lambda problem: places.get(_written(places, problem[0])[0], (0, 0)))
         shown = [self._problem(places, loc, text) for loc, text in by_place[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
+
+    def problems(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
+        """Each problem, in this order, with `file:line:column` (from 1) of its value or of the nearest parent written
+        down."""
+        places = _places(self)
+        return [self._problem(places, loc, text) for loc, text in problems]
 
     def located(self, error: ValidationError) -> ValidationError:
         """The error with the position of each problem that names a place in this document."""

@@ -75,7 +75,7 @@ class Discrete(_Table):
 
     def inputs(self, requested_s: float) -> Inputs:
         size = next(size for size in self.sizes if size.seconds == requested_s)
-        return size.inputs if size.inputs is not None else {str(self.input): _plain(requested_s)}
+        return size.inputs if size.inputs is not None else {str(self.input): plain_seconds(requested_s)}
 
 
 class Continuous(_Table):
@@ -107,7 +107,7 @@ class Continuous(_Table):
         return durations.smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
 
     def inputs(self, requested_s: float) -> Inputs:
-        return {self.input: _plain(requested_s)}
+        return {self.input: plain_seconds(requested_s)}
 
 
 class Parameters(_Table):
@@ -198,6 +198,8 @@ class ModelSpec(_Table):
     parameters: Parameters
     references: References | None = None
     fixed: Inputs = {}
+    ignored: tuple[str, ...] = ()
+    """Names of inputs that are sent though the endpoint does not know them."""
     price: Price
     """Of a clip without sound, where `audio` says what one with it costs."""
     audio: Sound | None = None
@@ -269,6 +271,6 @@ def read_registry(path: Path | None = None) -> Registry:
     return read_document(path or registry_path()).parse(Registry)
 
 
-def _plain(seconds: float) -> int | float:
+def plain_seconds(seconds: float) -> int | float:
     """5.0 as 5: endpoints that take whole seconds refuse a float."""
     return int(seconds) if seconds == int(seconds) else seconds

@@ -19,8 +19,10 @@ from rich.table import Table
 
 from videogen.bootstrap import Listener, Options, Prepared, handing_over, prepare
 from videogen.clip import Batch
+from videogen.endpoints import Snapshots
 from videogen.errors import JournalError, VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
+from videogen.models import Durations, Model, Prices, model_of, models_of
 from videogen.planning import Plan
 from videogen.progress import ProgressLines, clock
 from videogen.registry import read_registry
@@ -29,6 +31,8 @@ from videogen.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
+
+    from videogen.checking import Checked
 
 MAX_PARAMETER_BYTES = 400_000
 """Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
@@ -349,29 +353,125 @@ def _leave(code: int) -> NoReturn:
 
 def show_models(*, as_json: bool) -> None:
     """Prints the registry."""
-    registry = read_registry(read_settings().registry)
+    listed = models_of(read_registry(read_settings().registry))
     if as_json:
-        print(registry.model_dump_json(indent=2, exclude_none=True))
+        print(listed.model_dump_json(indent=2))
         return
-    table = _table("model", "seconds", "price $", "typically", "ratios")
-    for name, spec in registry.models.items():
-        lengths = spec.duration.lengths
-        price = spec.price
-        each = price.per_second and f"{price.per_second} a second"
+    table = _table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
+    for column, width in zip(table.columns[1:], (8, 14, 11, 9, 6, 12), strict=True):
+        column.width = width  # with its padding
+    for model in listed.models:
         table.add_row(
-            printable(name),
-            ", ".join(f"{s:g}" for s in lengths),
-            str(each or (price.per_gpu_second and f"{price.per_gpu_second} a GPU second") or _per_clip(price.per_clip)),
-            f"{spec.typical_run_seconds:g} s",
-            ", ".join(spec.aspect_ratios),
+            printable(model.id),
+            _lengths(model.durations),
+            "\n".join(_model_prices(model.price)),
+            str(model.price.as_of),
+            "\n".join(_references(model)),
+            f"{model.typical_run_seconds:g}",
+            ", ".join(model.aspect_ratios),
         )
-    _console(stderr=False).print(table)
+    console = _console(stderr=False)
+    console.print(table)
+    _say(console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped")
 
 
-def _per_clip(price: Any) -> str:
-    if not isinstance(price, dict):
-        return f"{price} a clip"
-    return ", ".join(f"{cost} for {seconds:g} s" for seconds, cost in price.items())
+def show_model(name: str, *, as_json: bool) -> None:
+    """Prints all that is to be known of one model."""
+    model = model_of(name, read_registry(read_settings().registry))
+    if as_json:
+        print(model.model_dump_json(indent=2))
+        return
+    console = _console(stderr=False)
+    for title, text in _facts(model):
+        _say(console, f"{title:<14}{text}")
+
+
+def _facts(model: Model) -> Iterator[tuple[str, str]]:
+    yield "model", model.id
+    yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
+    yield "source", model.source
+    yield "seconds", f"{_lengths(model.durations)} ({model.durations.mode})"
+    yield "price", f"{', '.join(_model_prices(model.price))} USD, {_price_basis(model.price)}"
+    if model.audio_price:
+        yield "with sound", f"{', '.join(_model_prices(model.audio_price))} USD, {_price_basis(model.audio_price)}"
+    yield "typically", f"{model.typical_run_seconds:g} s, given up after {model.timeout_seconds:g} s"
+    image = "required" if model.image_required else "taken" if model.takes_image else ""
+    given = {"prompt": model.takes_prompt, "negative_prompt": model.takes_negative_prompt, "seed": model.takes_seed}
+    yield "takes", ", ".join([*(what for what, taken in given.items() if taken), *([f"image ({image})"] * bool(image))])
+    needs = [f"with {_inputs(model.references.requires)}"] if model.references and model.references.requires else []
+    first, *otherwise = _references(model)
+    yield "references", ", else ".join([" ".join([first, *needs]), *otherwise])
+    if model.fixed_inputs:
+        yield "always sent", _inputs(model.fixed_inputs)
+    for ratio, inputs in model.ratio_inputs.items():
+        yield f"sent for {ratio}", _inputs(inputs) or "nothing more"
+    if model.ignored_inputs:
+        yield "ignored", f"{', '.join(model.ignored_inputs)} (by the endpoint)"
+
+
+def _lengths(durations: Durations) -> str:
+    if not durations.lengths:
+        return f"{durations.min:g} to {durations.max:g}"
+    whole = range(round(durations.min), round(durations.max) + 1)
+    if len(whole) > 3 and durations.lengths == tuple(map(float, whole)):
+        return f"{durations.min:g}, {durations.min + 1:g} … {durations.max:g}"
+    return ", ".join(f"{seconds:g}" for seconds in durations.lengths)
+
+
+def _model_prices(price: Prices) -> list[str]:
+    """Each with its unit; of a price by length one for each length."""
+    about = "" if price.basis == "exact" else "≈"
+    if isinstance(price.per_clip, dict):
+        return [f"{about}{_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+    units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
+    return [f"{about}{_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+
+
+def _usd(cost: Decimal) -> str:
+    """With as many decimals as it has, at least two."""
+    short = cost.normalize()
+    return f"{max(short, short.quantize(Decimal('0.01')), key=lambda each: -int(each.as_tuple().exponent)):f}"
+
+
+def _price_basis(price: Prices) -> str:
+    return ", ".join(filter(None, [f"{price.basis}, as of {price.as_of}", price.note]))
+
+
+def _references(model: Model) -> list[str]:
+    """How many references are taken and as what, the preferred way first."""
+    native = [f"{model.references.max} native"] if model.references else []
+    return [*native, *(["composed"] if model.composes_references else [])] or ["dropped"]
+
+
+def _inputs(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in inputs.items())
+
+
+def check_models(names: Sequence[str], *, offline: bool, snapshot: bool, folder: Path | None, as_json: bool) -> int:
+    """Prints where the registry and Replicate contradict each other. Returns the exit code."""
+    from videogen import checking
+
+    snapshots = Snapshots(folder)
+    checked = asyncio.run(checking.check_models(names, read_settings(), snapshots, offline=offline, keep=snapshot))
+    drifted = [model for model in checked if model.drift]
+    if as_json:
+        print(json.dumps({"drift": bool(drifted), "models": [model.summary() for model in checked]}, indent=2))
+        return 1 if drifted else 0
+    console = _console(stderr=False)
+    for model in checked:
+        _say(console, f"{model.id}: {_verdict(model)}")
+        for problem in model.drift:
+            _say(console, f"  {problem}")
+    place = f"the snapshots in {snapshots.folder}" if offline else "Replicate"
+    agree = f"{len(drifted)} drifted" if drifted else "all agree"
+    _say(console, f"{len(checked)} models compared with {place}: {agree}")
+    return 1 if drifted else 0
+
+
+def _verdict(model: "Checked") -> str:
+    found = len(model.drift)
+    verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
+    return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
 
 
 def _table(*columns: str) -> Table:

@@ -12,7 +12,7 @@ import email.utils
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+from pydantic import ValidationError as PydanticError
 from replicate.client import Client
 
 from videogen.crashpoints import reached
+from videogen.endpoints import Endpoint
 from videogen.errors import (
     AuthenticationError,
     BadOutputError,
@@ -98,6 +100,28 @@ class ReplicateProvider:
 
     async def check_account(self) -> None:
         await self._call("GET", "/v1/account")
+
+    async def describe(self, replicate: str, versions: Collection[str] = ()) -> Endpoint:
+        """What Replicate says of a model: its latest version and those of `versions` that are there.
+
+        Raises `GoneError` when there is no such model.
+        """
+        path = f"/v1/models/{replicate}"
+        model = await self._call("GET", path)
+        latest = model.get("latest_version")
+        found = [latest] if isinstance(latest, dict) else []
+        for version in versions:
+            with suppress(GoneError):
+                found.append(await self._call("GET", f"{path}/versions/{version}"))
+        try:
+            return Endpoint(
+                name=replicate,
+                is_official=model.get("is_official"),
+                latest_version=found[0]["id"] if isinstance(latest, dict) else None,
+                openapi_schemas={each["id"]: each["openapi_schema"] for each in found},
+            )
+        except (KeyError, PydanticError):
+            raise _lost("GET", path, "the answer describes no model") from None
 
     async def create(
         self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float

@@ -13,9 +13,9 @@ from starlette.types import Send
 
 from videogen.gateway.feeds import Feeds, server_sent
 from videogen.gateway.guard import Guard
-from videogen.gateway.models import Model, Models, model_of
 from videogen.gateway.runs import RunPage, RunView, home, summary, view
 from videogen.journal import Delivery, Journal, RunRecord
+from videogen.models import Model, Models, model_of, models_of
 from videogen.registry import Registry
 
 RETRY_MS = 1000
@@ -71,7 +71,7 @@ KnownRun = Annotated[RunRecord, Depends(_run)]
 @router.get("/models")
 def models(sources: Shown) -> Models:
     """What can be asked of each model."""
-    return Models(models=tuple(model_of(name, spec) for name, spec in sources.registry.models.items()))
+    return models_of(sources.registry)
 
 
 @router.get("/models/{model_id}")
@@ -79,7 +79,7 @@ def model(model_id: str, sources: Shown) -> Model:
     """What can be asked of one model."""
     if model_id not in sources.registry.models:
         raise HTTPException(404, f"there is no model {model_id!r}")
-    return model_of(model_id, sources.registry.models[model_id])
+    return model_of(model_id, sources.registry)
 
 
 @router.get("/runs")

@@ -1,12 +1,12 @@
-"""What a form needs to know of a video model."""
+"""What a person or a form needs to know of a video model: the registry, told without its own words."""
 
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.registry import Continuous, ModelSpec, Price
+from videogen.registry import Continuous, Inputs, ModelSpec, Price, Registry
 
 
 class _Answer(BaseModel):
@@ -30,52 +30,85 @@ class Prices(_Answer):
     per_gpu_second: Decimal | None
     as_of: date
     basis: Literal["exact", "estimated"]
+    note: str
 
 
 class ReferenceImages(_Answer):
-    """How many reference images are taken as they are, and the inputs they need. Other models take one start frame."""
+    """How many reference images are taken as they are, and the inputs they need."""
 
     max: int
-    requires: dict[str, Any]
+    requires: Inputs
 
 
 class Model(_Answer):
-    """One model of the registry."""
+    """One model of the registry. Times are seconds."""
 
     id: str
     """As a job names it."""
     replicate: str
+    version: str | None
+    """Which one of a community model is run; None: an official model."""
+    source: str
     aspect_ratios: tuple[str, ...]
     durations: Durations
     price: Prices
+    audio_price: Prices | None
+    """Of a clip with sound; None: the model cannot be asked for sound."""
     references: ReferenceImages | None
+    """None: none is taken as it is."""
+    composes_references: bool
+    """Whether references that are not taken as they are become one start frame; else they are dropped."""
     takes_image: bool
     image_required: bool
     takes_prompt: bool
     takes_negative_prompt: bool
     takes_seed: bool
     typical_run_seconds: float
+    timeout_seconds: float
+    fixed_inputs: Inputs
+    """Sent with every clip."""
+    ratio_inputs: dict[str, Inputs]
+    """Sent for each ratio."""
+    ignored_inputs: tuple[str, ...]
+    """Those of them that the endpoint ignores."""
 
 
 class Models(_Answer):
+    """All models of the registry."""
+
     models: tuple[Model, ...]
 
 
-def model_of(name: str, spec: ModelSpec) -> Model:
+def models_of(registry: Registry) -> Models:
+    """What can be asked of each model."""
+    return Models(models=tuple(model_of(name, registry) for name in registry.models))
+
+
+def model_of(name: str, registry: Registry) -> Model:
+    """What can be asked of one model. Raises `ValidationError` naming the models there are."""
+    spec = registry.model(name)
     parameters, references = spec.parameters, spec.references
     return Model(
         id=name,
         replicate=spec.replicate,
+        version=spec.version,
+        source=spec.source,
         aspect_ratios=tuple(spec.aspect_ratios),
         durations=_durations(spec),
         price=_prices(spec.price),
+        audio_price=_prices(spec.audio.price) if spec.audio else None,
         references=ReferenceImages(max=references.max, requires=references.requires) if references else None,
+        composes_references=parameters.image is not None,
         takes_image=parameters.image is not None or references is not None,
         image_required=parameters.image_required,
         takes_prompt=parameters.prompt is not None,
         takes_negative_prompt=parameters.negative_prompt is not None,
         takes_seed=parameters.seed is not None,
         typical_run_seconds=spec.typical_run_seconds,
+        timeout_seconds=spec.timeout_seconds or registry.defaults.timeout_seconds,
+        fixed_inputs=spec.fixed,
+        ratio_inputs=spec.aspect_ratios,
+        ignored_inputs=spec.ignored,
     )
 
 
@@ -88,4 +121,4 @@ def _durations(spec: ModelSpec) -> Durations:
 
 
 def _prices(price: Price) -> Prices:
-    return Prices.model_validate(price.model_dump(exclude={"note"}))
+    return Prices.model_validate(price.model_dump())

@@ -1,0 +1,117 @@
+"""The registry beside what Replicate says of its models now, or said when snapshots were taken."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from videogen import drift
+from videogen.documents import Document, Loc, read_document
+from videogen.drift import Finding
+from videogen.endpoints import Endpoint, Snapshots
+from videogen.errors import GoneError, Problem, SettingsError
+from videogen.registry import ModelSpec, Registry, registry_path
+from videogen.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One model: where it and its endpoint contradict each other, and what is sent to no effect, as it is known."""
+
+    id: str
+    replicate: str
+    drift: tuple[Problem, ...]
+    ignored: tuple[Problem, ...]
+
+    @property
+    def ignored_inputs(self) -> list[str]:
+        """The names of the inputs that the endpoint ignores."""
+        return sorted({problem.where.rpartition(".")[2] for problem in self.ignored})
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON value, with `field` as path in the registry's file."""
+        return {
+            "id": self.id,
+            "replicate": self.replicate,
+            "drift": [_told(problem) for problem in self.drift],
+            "ignored": [_told(problem) for problem in self.ignored],
+        }
+
+
+def _told(problem: Problem) -> dict[str, str]:
+    return {"field": problem.where, "position": problem.position, "message": problem.message}
+
+
+async def check_models(
+    names: Sequence[str], settings: Settings, snapshots: Snapshots, *, offline: bool, keep: bool
+) -> list[Checked]:
+    """The models of these names, by default all of the registry, each beside its endpoint.
+
+    Args:
+        offline: compare with the snapshots, else with what Replicate says now.
+        keep: put what Replicate says into the snapshots.
+
+    Raises:
+        ValidationError: the registry or a snapshot is wrong, or has no model of that name.
+        SettingsError: there is no token to ask Replicate with.
+        AuthenticationError: the token is refused.
+        CallError: Replicate cannot be reached.
+    """
+    document = read_document(settings.registry or registry_path())
+    registry = document.parse(Registry)
+    specs = {name: registry.model(name) for name in names or registry.models}
+    endpoints: Mapping[str, Endpoint | None]
+    if offline:
+        endpoints = {spec.replicate: snapshots.read(spec.replicate) for spec in specs.values()}
+        absent = f"has no snapshot in {snapshots.folder}: run this without --offline, with --snapshot"
+    else:
+        endpoints = await _described(specs.values(), settings)
+        absent = "is not on Replicate (404): it was removed, renamed or made private"
+    if keep:
+        for endpoint in endpoints.values():
+            if endpoint:
+                snapshots.write(endpoint)
+    return [_checked(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
+
+
+async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
+    """What Replicate says of each model, by `owner/name`, with the versions that are used; None: it is not there."""
+    from videogen.adapters.replicate import ReplicateProvider
+    from videogen.calls import Calls
+
+    token = settings.replicate_api_token
+    if token is None:
+        raise SettingsError("REPLICATE_API_TOKEN is not set: Replicate shows schemas to who has one; or use --offline")
+    versions: dict[str, set[str]] = {}
+    for spec in specs:
+        versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
+    provider, calls = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url), Calls()
+    endpoints: dict[str, Endpoint | None] = {}
+    try:
+        for name, wanted in versions.items():
+            try:
+                endpoints[name] = await calls.repeat(partial(provider.describe, name, wanted), tries=4)
+            except GoneError:
+                endpoints[name] = None
+    finally:
+        await provider.aclose()
+    return endpoints
+
+
+def _checked(name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: Document) -> Checked:
+    if endpoint is None:
+        findings = [Finding(("replicate",), f"{spec.replicate} {absent}")]
+    else:
+        findings = drift.compare(spec, endpoint)
+    contradicted = [(_loc(name, found), found.message) for found in findings if not found.ignored]
+    ignored = [(_loc(name, found), found.message) for found in findings if found.ignored]
+    return Checked(
+        id=name,
+        replicate=spec.replicate,
+        drift=tuple(document.problems(contradicted)),
+        ignored=tuple(document.problems(ignored)),
+    )
+
+
+def _loc(name: str, finding: Finding) -> Loc:
+    return ("models", name, *finding.loc)

@@ -1,0 +1,224 @@
+"""Where a model of the registry and its endpoint on Replicate contradict each other: pure, nothing is asked here."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from videogen.documents import Loc
+from videogen.endpoints import Endpoint, EndpointInputs, InputSchema
+from videogen.registry import Continuous, Inputs, ModelSpec, plain_seconds
+
+SEEDS = (0, 2**31 - 1)
+"""What a scene may give as `seed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One value of a model that its endpoint refuses; where `ignored`, one that it is known to have no use for."""
+
+    loc: Loc
+    """Where in the model's table: `("fixed", "fps")`."""
+    message: str
+    """What is wrong, and what would be right."""
+    ignored: bool = False
+
+
+def compare(spec: ModelSpec, endpoint: Endpoint) -> list[Finding]:
+    """Everything in the registry's `spec` that the endpoint contradicts, and what it ignores."""
+    if spec.version is None and endpoint.is_official is False:
+        latest = f': add `version = "{endpoint.latest_version}"`' if endpoint.latest_version else ""
+        return [Finding(("version",), f"{spec.replicate} is a community model, which is run by version only{latest}")]
+    if spec.version and spec.version not in endpoint.openapi_schemas:
+        latest = endpoint.latest_version or "not shown"
+        return [Finding(("version",), f"{spec.replicate} has no such version; the latest is {latest}")]
+    inputs = endpoint.inputs(spec.version)
+    if inputs is None:
+        return [Finding(("replicate",), f"{spec.replicate} does not say what inputs it takes: look at {spec.source}")]
+    return list(_Comparison(spec, inputs).findings())
+
+
+class _Comparison:
+    """One model beside the inputs of its endpoint."""
+
+    def __init__(self, spec: ModelSpec, inputs: EndpointInputs) -> None:
+        self._spec, self._known, self._required = spec, inputs.schemas, inputs.required
+
+    def findings(self) -> Iterator[Finding]:
+        for loc, inputs in _tables(self._spec):
+            for name, value in inputs.items():
+                yield from self._value((*loc, name), name, value)
+        yield from self._duration()
+        yield from self._parameters()
+        yield from self._references()
+        yield from self._missing()
+        yield from self._ignored()
+
+    def _name(self, loc: Loc, name: str) -> Iterator[Finding]:
+        """What is wrong with the input's name alone."""
+        if name in self._known:
+            if self._known[name].deprecated:
+                said = self._known[name].description
+                yield Finding(loc, f"{name!r} is deprecated{f': {said}' if said else ''}")
+        elif name in self._spec.ignored:
+            yield Finding(loc, f"{name!r} is ignored by the endpoint", ignored=True)
+        else:
+            yield Finding(loc, f"{self._spec.replicate} has no input {name!r}{self._meant(name)}")
+
+    def _meant(self, name: str) -> str:
+        close = get_close_matches(name, self._known, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ";"
+        return f"{meant} it takes {', '.join(sorted(self._known))}"
+
+    def _value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
+        """What is wrong with the input's name, else with its value."""
+        yield from self._name(loc, name)
+        if name in self._known:
+            yield from self._refused(loc, name, value)
+
+    def _refused(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
+        if not self._known[name].accepts(value):
+            shown = json.dumps(value, ensure_ascii=False)
+            yield Finding(loc, f"{shown} is refused, {name!r} takes {self._known[name]}")
+
+    # -- duration -----------------------------------------------------------------------------------------------------
+
+    def _duration(self) -> Iterator[Finding]:
+        duration = self._spec.duration
+        name = duration.input
+        if name is None:
+            return
+        yield from self._name(("duration", "input"), name)
+        if name not in self._known:
+            return
+        if isinstance(duration, Continuous):
+            yield from self._continuous(duration, self._known[name])
+            return
+        for index, size in enumerate(duration.sizes):
+            if size.inputs is None:
+                yield from self._refused(("duration", "sizes", index, "seconds"), name, plain_seconds(size.seconds))
+
+    def _continuous(self, duration: Continuous, schema: InputSchema) -> Iterator[Finding]:
+        for index, seconds in enumerate(duration.accepts or ()):
+            yield from self._refused(("duration", "accepts", index), duration.input, plain_seconds(seconds))
+        if duration.accepts is None and (schema.enum is not None or schema.type != "number"):
+            yield Finding(
+                ("duration", "accepts"),
+                f"not any length is accepted, {duration.input!r} takes {schema}: list those lengths in `accepts`",
+            )
+        for bound in ("min", "max"):
+            seconds = getattr(duration, bound)
+            relevant = duration.accepts is None or bound in duration.model_fields_set
+            if relevant and not schema.covers(seconds, seconds):
+                message = f"{seconds:g} s is refused, {duration.input!r} takes {schema}"
+                yield Finding(("duration", bound), message)
+
+    # -- parameters and references ------------------------------------------------------------------------------------
+
+    def _parameters(self) -> Iterator[Finding]:
+        named = _parameters(self._spec)
+        names = Counter(named.values())
+        for field, name in named.items():
+            loc = ("parameters", field)
+            yield from self._name(loc, name)
+            if name not in self._known:
+                continue
+            wanted, fits = _WANTED[field]
+            if not fits(self._known[name]):
+                yield Finding(loc, f"{name!r} does not take {wanted} but {self._known[name]}")
+            if names[name] > 1:
+                others = ", ".join(other for other in named if named[other] == name and other != field)
+                yield Finding(loc, f"{name!r} is sent for {others} too: each needs an input of its own")
+
+    def _references(self) -> Iterator[Finding]:
+        references = self._spec.references
+        if references is None:
+            return
+        yield from self._name(("references", "input"), references.input)
+        schema = self._known.get(references.input)
+        if schema is None:
+            return
+        if schema.type != "array" or not (schema.items and schema.items.takes_file):
+            yield Finding(("references", "input"), f"{references.input!r} does not take a list of files but {schema}")
+        elif schema.max_items is not None and references.max > schema.max_items:
+            message = f"{references.max} is too many, {references.input!r} takes {schema}"
+            yield Finding(("references", "max"), message)
+
+    # -- required, ignored --------------------------------------------------------------------------------------------
+
+    def _missing(self) -> Iterator[Finding]:
+        """Required inputs that are not sent with every clip, at what they are not sent with."""
+        for name in self._required:
+            for loc in _senders_without(self._spec, name):
+                yield Finding(loc, f"{name!r} is required by the endpoint, and not sent with every clip")
+
+    def _ignored(self) -> Iterator[Finding]:
+        sent = {name for _, inputs in _tables(self._spec) for name in inputs}
+        sent |= {*_parameters(self._spec).values(), self._spec.duration.input or ""}
+        for index, name in enumerate(self._spec.ignored):
+            if name in self._known:
+                yield Finding(("ignored", index), f"{name!r} is not ignored: it takes {self._known[name]}")
+            elif name not in sent:
+                yield Finding(("ignored", index), f"{name!r} is never sent")
+
+
+def _tables(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
+    """Every set of inputs with fixed values."""
+    yield ("fixed",), spec.fixed
+    for ratio, inputs in spec.aspect_ratios.items():
+        yield ("aspect_ratios", ratio), inputs
+    if not isinstance(spec.duration, Continuous):
+        for index, size in enumerate(spec.duration.sizes):
+            yield ("duration", "sizes", index, "inputs"), size.inputs or {}
+    if spec.audio:
+        yield ("audio", "inputs"), spec.audio.inputs
+    if spec.references:
+        yield ("references", "requires"), spec.references.requires
+
+
+def _parameters(spec: ModelSpec) -> dict[str, str]:
+    """The endpoint's names by ours, of what the model takes."""
+    named = {field: getattr(spec.parameters, field) for field in _WANTED}
+    return {field: name for field, name in named.items() if name is not None}
+
+
+def _senders_without(spec: ModelSpec, name: str) -> list[Loc]:
+    """What would have to send the input for it to go with every clip; empty where it does."""
+    duration, parameters = spec.duration, spec.parameters
+    if name in spec.fixed or name == parameters.prompt or (name == parameters.image and parameters.image_required):
+        return []
+    sizes: list[Inputs] = [duration.inputs(length) for length in duration.lengths] or [{duration.input or "": 0}]
+    ratios = [("aspect_ratios", ratio) for ratio, inputs in spec.aspect_ratios.items() if name not in inputs]
+    lengths = [("duration", "sizes", index) for index, inputs in enumerate(sizes) if name not in inputs]
+    if not ratios or not lengths:
+        return []
+    if len(ratios) < len(spec.aspect_ratios):
+        return list(ratios)
+    if len(lengths) < len(sizes):
+        return list(lengths)
+    if name == parameters.image:
+        return [("parameters", "image_required")]
+    return [("parameters", *(field for field, named in _parameters(spec).items() if named == name))]
+
+
+def _takes_text(schema: InputSchema) -> bool:
+    return schema.accepts("any text") and not schema.takes_file
+
+
+def _takes_file(schema: InputSchema) -> bool:
+    return schema.takes_file
+
+
+def _takes_seeds(schema: InputSchema) -> bool:
+    return schema.enum is None and schema.type in ("integer", "number") and schema.covers(*SEEDS)
+
+
+_WANTED: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
+    "prompt": ("any text", _takes_text),
+    "negative_prompt": ("any text", _takes_text),
+    "image": ("the address of a file", _takes_file),
+    "seed": (f"every seed from {SEEDS[0]} to {SEEDS[1]}", _takes_seeds),
+}
+"""What is sent for each parameter, and whether an input takes it."""
