@@ -23,6 +23,7 @@ app = App(
     name="videogen",
     help="Scenes in, verified clips out: a declarative batch runner for video models on Replicate.",
     version_flags=["--version"],
+    result_action="return_value",
 )
 
 MAX_SLOTS = 1000

@@ -283,7 +283,7 @@ def _through_arrays(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
 def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if pair.type != "pair":
         return
-    key, value = pair.named_children[0], pair.named_children[-1]
+    key, value = _uncommented(pair)[:2]
     loc = base + _toml_key(key)
     yield loc, key
     yield from _toml_value(value, loc)
@@ -291,12 +291,17 @@ def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
 
 def _toml_value(value: "Node", loc: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if value.type == "array":
-        for index, element in enumerate(value.named_children):
+        for index, element in enumerate(_uncommented(value)):
             yield (*loc, index), element
             yield from _toml_value(element, (*loc, index))
     elif value.type == "inline_table":
-        for pair in value.named_children:
+        for pair in _uncommented(value):
             yield from _toml_pair(pair, loc)
+
+
+def _uncommented(node: "Node") -> list["Node"]:
+    """What a node holds: a comment may stand behind a value, and between the elements of an array."""
+    return [child for child in node.named_children if child.type != "comment"]
 
 
 def _toml_key(key: "Node") -> Loc:

@@ -358,8 +358,9 @@ def show_models(*, as_json: bool) -> None:
         print(listed.model_dump_json(indent=2))
         return
     table = _table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
-    for column, width in zip(table.columns[1:], (8, 14, 11, 9, 6, 12), strict=True):
-        column.width = width  # with its padding
+    table.padding = 0  # the lines between columns are spaces: all just fits into 80
+    for column, width in zip(table.columns[1:], (8, 13, 10, 8, 5, 11), strict=True):
+        column.width = width
     for model in listed.models:
         table.add_row(
             printable(model.id),

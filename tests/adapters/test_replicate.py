@@ -53,6 +53,7 @@ OTHERS = [
     pytest.param(listed, id="list"),
     pytest.param(lambda provider: provider.upload(b"x", name="x.png", media_type="image/png"), id="upload"),
     pytest.param(lambda provider: provider.check_account(), id="account"),
+    pytest.param(lambda provider: provider.describe(MODEL), id="model"),
 ]
 
 

@@ -97,6 +97,14 @@ def test_a_wrong_registry_says_where_and_what(old: str, new: str, message: str, 
     assert message in str(caught.value)
 
 
+def test_comments_move_no_position(tmp_path: Path) -> None:
+    """Behind an inline table and within an array they are no values."""
+    text = MODEL.replace('{ "16:9" = {} }', '{ "16:9" = { a = [] } }  # wide').replace("[5, 10]", "[\n5, # short\n-1]")
+    with pytest.raises(ValidationError) as caught:
+        registry_of(text, tmp_path)
+    assert {problem.position for problem in caught.value.problems} == {"models.toml:8:1", "models.toml:9:30"}
+
+
 def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
     """Mending one does not uncover the next."""
     text = MODEL.replace("[5, 10]", "[0, 10]").replace('"me/mine"', '"mine"').replace("= 60", "= 0")
