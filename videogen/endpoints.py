@@ -69,7 +69,7 @@ class InputSchema(BaseModel):
         if not self._is_of_type(value):
             return False
         if self.enum is not None:
-            return any(value == entry and isinstance(value, bool) == isinstance(entry, bool) for entry in self.enum)
+            return value in self.enum
         if self.takes_file:
             return _is_address(value)
         return not isinstance(value, int | float) or self.covers(value, value)

@@ -124,6 +124,31 @@ async def test_an_upload_carries_bytes_name_and_type(make_provider: MakeProvider
     assert url == "https://api.example/v1/files/f1"
 
 
+async def test_a_model_is_described_by_its_latest_version_and_those_asked_for(make_provider: MakeProvider) -> None:
+    """A version that is not there is left out."""
+    latest, older = ({"id": name, "openapi_schema": {"of": name}} for name in ("latest", "older"))
+    described = {"owner": "kwaivgi", "is_official": True, "latest_version": latest, "run_count": 7}
+    gone = answer(404, {"detail": "The requested resource could not be found.", "status": 404})
+    async with Loopback(answer(200, described), answer(200, older), gone) as server:
+        endpoint = await make_provider(server.url).describe(MODEL, ["older", "gone"])
+    paths = [f"/v1/models/{MODEL}{rest}" for rest in ("", "/versions/older", "/versions/gone")]
+    assert [(asked.method, asked.target) for asked in server.asked] == [("GET", path) for path in paths]
+    assert (endpoint.name, endpoint.is_official, endpoint.latest_version) == (MODEL, True, "latest")
+    assert endpoint.openapi_schemas == {"latest": {"of": "latest"}, "older": {"of": "older"}}
+
+
+@pytest.mark.parametrize(
+    "version", [{}, {"id": "1"}, {"id": [], "openapi_schema": {}}, {"id": "1", "openapi_schema": 0}], ids=str
+)
+async def test_an_answer_that_describes_no_model_may_be_asked_for_again(
+    make_provider: MakeProvider, version: Any
+) -> None:
+    """It is taken for a fault of the moment, not for a model without inputs."""
+    async with Loopback(answer(200, {"latest_version": version})) as server:
+        with pytest.raises(TransientError, match="describes no model"):
+            await make_provider(server.url).describe(MODEL)
+
+
 @pytest.mark.parametrize("body", [{}, {"urls": None}, {"urls": {}}], ids=["no-urls", "null", "empty"])
 async def test_an_upload_without_an_address_may_be_repeated(make_provider: MakeProvider, body: Any) -> None:
     """A picture that nobody can find is as good as not uploaded."""

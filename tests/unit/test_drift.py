@@ -493,6 +493,12 @@ def test_what_is_wrong_is_told_with_what_would_be_right(changes: dict[str, Any],
     assert (field, message) in compared(**changes)
 
 
+def test_a_bound_that_nobody_wrote_is_never_asked_for() -> None:
+    """The shortest clip is the first accepted one, not the 0 s that `min` is by default."""
+    spec = {"duration": {**CONTINUOUS["duration"], "accepts": [5]}}
+    assert compared(spec, {"duration": {"type": "integer", "minimum": 2, "maximum": 10}}) == []
+
+
 @pytest.mark.parametrize(
     "schema",
     [

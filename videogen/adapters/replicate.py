@@ -120,7 +120,7 @@ class ReplicateProvider:
                 latest_version=found[0]["id"] if isinstance(latest, dict) else None,
                 openapi_schemas={each["id"]: each["openapi_schema"] for each in found},
             )
-        except (KeyError, PydanticError):
+        except (KeyError, TypeError, PydanticError):
             raise _lost("GET", path, "the answer describes no model") from None
 
     async def create(
