@@ -23,7 +23,6 @@ app = App(
     name="videogen",
     help="Scenes in, verified clips out: a declarative batch runner for video models on Replicate.",
     version_flags=["--version"],
-    result_action="return_value",
 )
 
 MAX_SLOTS = 1000
@@ -33,7 +32,9 @@ OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
     try:
-        result = app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+        result = app(
+            sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except CycloptsError as exc:
         return _complain(str(exc), INVALID)
     except InvalidError as exc:

@@ -32,7 +32,7 @@ from videogen.settings import Settings, read_settings
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from videogen.checking import Checked
+    from videogen.conformance import Checked
 
 MAX_PARAMETER_BYTES = 400_000
 """Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
@@ -360,7 +360,7 @@ def show_models(*, as_json: bool) -> None:
     table = _table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
     table.padding = 0  # the lines between columns are spaces: all just fits into 80
     for column, width in zip(table.columns[1:], (8, 13, 10, 8, 5, 11), strict=True):
-        column.width = width
+        column.width, column.no_wrap = width, False
     for model in listed.models:
         table.add_row(
             printable(model.id),
@@ -450,10 +450,10 @@ def _inputs(inputs: Mapping[str, Any]) -> str:
 
 def check_models(names: Sequence[str], *, offline: bool, snapshot: bool, folder: Path | None, as_json: bool) -> int:
     """Prints where the registry and Replicate contradict each other. Returns the exit code."""
-    from videogen import checking
+    from videogen import conformance
 
     snapshots = Snapshots(folder)
-    checked = asyncio.run(checking.check_models(names, read_settings(), snapshots, offline=offline, keep=snapshot))
+    checked = asyncio.run(conformance.check_models(names, read_settings(), snapshots, offline=offline, keep=snapshot))
     drifted = [model for model in checked if model.drift]
     if as_json:
         print(json.dumps({"drift": bool(drifted), "models": [model.summary() for model in checked]}, indent=2))

@@ -16,7 +16,7 @@ target_duration = 5
 
 @pytest.mark.timeout(300)
 def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
-    """Installed into an empty environment, in an empty folder: registry, flow and emulator are all in it."""
+    """Installed into an empty environment, in an empty folder: registry, schemas, flow and emulator are all in it."""
     folder, source = command.folder, Path(__file__).parents[2]
     python = folder / "env" / "bin" / "python"
     install = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
@@ -28,6 +28,7 @@ def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     (empty / "film.toml").write_text(JOB)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE_", "VIDEO"))}
     environment |= command.environment
+    assert "all agree" in run([str(python.with_name("videogen")), "models", "check", "--offline"], empty, environment)
     done = run([str(python.with_name("videogen")), "run", "film.toml"], empty, environment)
     assert "complete: all 1 clips delivered" in done
     assert len(list((empty / "out" / "film" / "clips").glob("*.mp4"))) == 1
