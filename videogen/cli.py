@@ -3,21 +3,17 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError as PydanticError
 
-from videogen.documents import message
-from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError, printable
-from videogen.scene import Job, read_job
-from videogen.settings import ProviderName, read_settings
+from videogen.errors import AccountError, InvalidError, ValidationError, VideogenError, printable
 
 if TYPE_CHECKING:
     from videogen.bootstrap import Options
+    from videogen.scene import Job
 
 app = App(
     name="videogen",
@@ -32,7 +28,9 @@ OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
     try:
-        result = app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+        result = app(
+            sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except CycloptsError as exc:
         return _complain(str(exc), INVALID)
     except InvalidError as exc:
@@ -66,15 +64,17 @@ class JobFlags:
     out: str | None = None
     """Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
     (VIDEOGEN_OUT)."""
-    max_cost: Decimal | None = None
+    max_cost: str | None = None
     """Refuse a plan that costs more than this many USD."""
     min_clips: int | str | None = None
     """Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default."""
     concurrency: int | None = None
     """How many clips are in the making at once; 5 by default."""
-    provider: ProviderName | None = None
+    provider: Literal["replicate", "local"] | None = None
     """`replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is
     set."""
+    registry: Path | None = None
+    """A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY)."""
     fresh: Annotated[bool, Parameter(negative="")] = False
     """Make every clip anew, also those that were delivered before."""
     retry_failed: Annotated[bool, Parameter(negative="")] = False
@@ -98,6 +98,7 @@ class JobFlags:
         return Options(
             out=self.out,
             provider=self.provider,
+            registry=self.registry,
             fresh=self.fresh,
             retry_failed=self.retry_failed,
             folder=str(job.absolute().parent),
@@ -168,49 +169,53 @@ def plan(job: Path, /, *, flags: JobFlags = JobFlags(), json: Annotated[bool, Pa
 
 
 @contextmanager
-def _job(path: Path, flags: JobFlags) -> Iterator[Job]:
+def _job(path: Path, flags: JobFlags) -> Iterator["Job"]:
     """The job in the file, with what the flags say over it; what turns out wrong with it is said by line and column."""
-    job, document = read_job(path)
+    from videogen.checking import blamed_on_flags, read_checked
+    from videogen.settings import read_settings
+
     overrides = flags.overrides()
-    job = _overridden(job, overrides)
+    checked = read_checked(path, flags.registry or read_settings().registry, overrides)
     try:
-        yield job
+        yield checked.job
     except ValidationError as exc:
-        raise document.located(_blamed_on_flags(exc, overrides)) from None
-
-
-def _blamed_on_flags(error: ValidationError, overrides: dict[str, Any]) -> ValidationError:
-    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
-    return ValidationError(
-        [
-            replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
-            if problem.where in overrides
-            else problem
-            for problem in error.problems
-        ]
-    )
-
-
-def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
-    try:
-        return Job.model_validate(job.model_dump() | overrides) if overrides else job
-    except PydanticError as exc:
-        problems = [Problem(message(entry), where=str(entry["loc"][0])) for entry in exc.errors()]
-        raise _blamed_on_flags(ValidationError(problems), overrides) from None
+        raise checked.document.located(blamed_on_flags(exc, overrides)) from None
 
 
 @app.command
-def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def check(job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Say everything that is wrong with a job and the registry, by line and column. Nothing is fetched or created.
+
+    Exit code: 0 nothing is wrong, 2 something is.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print one JSON object on standard output, also of what is wrong.
+    """
+    from videogen import terminal
+
+    return terminal.check_job(job, registry, as_json=json)
+
+
+@app.command
+def models(*, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """List the models of the registry: ratios, durations and prices.
 
     Parameters
     ----------
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
         Print a JSON object instead of a table.
     """
     from videogen import terminal
 
-    terminal.show_models(as_json=json)
+    terminal.show_models(registry, as_json=json)
 
 
 @app.command
@@ -226,6 +231,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
     """
     from videogen.journal import Journal
     from videogen.limits import check_limit
+    from videogen.settings import read_settings
 
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
@@ -257,6 +263,7 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
         Folder with the runs' clips and journal; `out` by default (VIDEOGEN_OUT).
     """
     from videogen.gateway import GatewaySettings, serve
+    from videogen.settings import read_settings
 
     given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})

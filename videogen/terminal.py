@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from videogen.bootstrap import Listener, Options, Prepared, handing_over, prepare
+from videogen.checking import plan_unseen, read_checked
 from videogen.clip import Batch
-from videogen.errors import JournalError, VideogenError, printable
+from videogen.errors import JournalError, ValidationError, VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.planning import Plan
 from videogen.progress import ProgressLines, clock
@@ -102,6 +103,32 @@ def _print_totals(console: Console, plan: Plan) -> None:
 def _provider_line(prepared: Prepared) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
     return f"provider: {prepared.provider}{place} ({prepared.why})"
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
+    """Says what is wrong with the job and the registry, or in a line what was looked at. Returns the exit code."""
+    settings = read_settings()
+    try:
+        checked = read_checked(path, registry or settings.registry)
+    except ValidationError as exc:
+        if not as_json:
+            raise
+        print(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2))
+        return 2
+    planned = plan_unseen(checked, buffer=settings.duration_buffer)
+    if as_json:
+        names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
+        told = {name: value for name, value in planned.summary().items() if name in names}
+        print(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2))
+        return 0
+    scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
+    about = "" if planned.cost_is_exact else "about "
+    at = f"{planned.model} at {planned.aspect_ratio}"
+    _say(_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; nothing is wrong")
+    return 0
 
 
 # -- run --------------------------------------------------------------------------------------------------------------
@@ -347,9 +374,9 @@ def _leave(code: int) -> NoReturn:
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-def show_models(*, as_json: bool) -> None:
+def show_models(extension: Path | None, *, as_json: bool) -> None:
     """Prints the registry."""
-    registry = read_registry(read_settings().registry)
+    registry = read_registry(extension or read_settings().registry)
     if as_json:
         print(registry.model_dump_json(indent=2, exclude_none=True))
         return

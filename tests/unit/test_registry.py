@@ -40,8 +40,10 @@ def test_the_shipped_registry_has_the_described_models() -> None:
 
 def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """The message is enough to mend the job."""
-    with pytest.raises(ValidationError, match="'yours' is not in the registry; there are: mine"):
-        registry_of(MODEL, tmp_path).model("yours")
+    with pytest.raises(
+        ValidationError, match=r"'main' is not .*; there are: kling-v2.1, .*, mine; did you mean 'mine'"
+    ):
+        registry_of(MODEL, tmp_path).model("main")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
         pytest.param(
             "sizes = [5, 10]",
             "sizes = [5, -1]",
-            "models.toml:6:45: models.mine.duration.sizes.1.seconds: input should be greater than 0, not -1",
+            "models.toml:6:45: models.mine.duration.sizes.1: input should be greater than 0, not -1",
             id="negative-size",
         ),
         pytest.param(
@@ -66,7 +68,9 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
             id="missing",
         ),
         pytest.param('"16:9" = {}', '"wide" = {}', "models.toml:7:19: models.mine.aspect_ratios.wide", id="no-ratio"),
-        pytest.param('"16:9" = {}', '"5:4" = {}', "frame_sizes must name the size in pixels for 5:4", id="no-size"),
+        pytest.param(
+            '"16:9" = {}', '"5:4" = {}', "aspect_ratios.5:4: frame_sizes must name the size in pixels", id="no-size"
+        ),
         pytest.param(
             'per_second = "0.10"',
             'per_second = "0.10", per_clip = "1"',
@@ -76,17 +80,19 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
         pytest.param(
             'per_second = "0.10"',
             'per_clip = { 5 = "1" }',
-            "price.per_clip has no price for 10 s",
+            "price.per_clip: has no price for 10 s",
             id="size-without-price",
         ),
         pytest.param(
             'basis = "exact" }',
             'basis = "exact" }\naudio = { inputs = { sound = true }, price = { per_clip = { 5 = "1" }, '
             'as_of = 2026-11-01, basis = "exact" } }',
-            "price.per_clip has no price for 10 s",
+            "price.per_clip: has no price for 10 s",
             id="size-without-price-of-sound",
         ),
-        pytest.param('mode = "discrete"', 'mode = "some"', "models.toml:6:1", id="no-such-mode"),
+        pytest.param(
+            'mode = "discrete"', 'mode = "some"', "models.toml:6:14: models.mine.duration.mode", id="no-such-mode"
+        ),
     ],
 )
 def test_a_wrong_registry_says_where_and_what(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -105,7 +111,7 @@ def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.where for problem in caught.value.problems] == [
         "models.mine.replicate",
         "models.mine.typical_run_seconds",
-        "models.mine.duration.sizes.0.seconds",
+        "models.mine.duration.sizes.0",
     ]
 
 
