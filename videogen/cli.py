@@ -219,6 +219,20 @@ def models(*, registry: Path | None = None, json: Annotated[bool, Parameter(nega
 
 
 @app.command
+def settings(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the settings as they apply here and where each comes from; tokens and passwords are not shown.
+
+    Parameters
+    ----------
+    json:
+        Print a JSON object instead of a table.
+    """
+    from videogen import terminal
+
+    terminal.show_settings(as_json=json)
+
+
+@app.command
 def limit(name: str, slots: int | None = None, /) -> None:
     """Create or change the number of predictions that all runs on this journal may have running, or show who has them.
 

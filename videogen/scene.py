@@ -109,7 +109,7 @@ class Scene(BaseModel):
 
 
 class Job(BaseModel):
-    """Scenes for one model. What is None here comes from the registry's defaults."""
+    """Scenes for one model, or for several that are compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -26,7 +26,7 @@ from videogen.planning import Plan
 from videogen.progress import ProgressLines, clock
 from videogen.registry import read_registry
 from videogen.scene import Job
-from videogen.settings import Settings, read_settings
+from videogen.settings import Settings, effective, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -399,6 +399,22 @@ def _per_clip(price: Any) -> str:
     if not isinstance(price, dict):
         return f"{price} a clip"
     return ", ".join(f"{cost} for {seconds:g} s" for seconds, cost in price.items())
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def show_settings(*, as_json: bool) -> None:
+    """Prints what applies and where it comes from."""
+    found = effective(read_settings())
+    if as_json:
+        print(json.dumps({each.variable: {"value": each.value, "from": each.origin} for each in found}, indent=2))
+        return
+    console = _console(stderr=False)
+    for each in found:
+        _say(
+            console, f"{each.variable:<{max(len(one.variable) for one in found)}}  {each.value or '-'}  ({each.origin})"
+        )
 
 
 def _table(*columns: str) -> Table:
