@@ -179,8 +179,6 @@ def _can_be_told(loc: Loc, found: Mapping[Loc, str]) -> bool:
     """Whether the problem is not one of a value that was replaced."""
     if ("scenes",) in found or any(wrong[:1] in (("model",), ("models",)) for wrong in found):
         return False
-    if any(loc[:depth] in found for depth in range(1, len(loc) + 1)):
-        return False
-    if loc[-1] == "target_duration" or loc[0] == "fallback_models":
-        return ("duration_tolerance",) not in found and ("aspect_ratio",) not in found
-    return True
+    needed = {"target_duration": {"duration_tolerance"}, "fallback_models": {"duration_tolerance", "aspect_ratio"}}
+    names = needed.get(str(loc[-1])) or needed.get(str(loc[0]), set())
+    return loc not in found and not any((name,) in found for name in names)

@@ -116,11 +116,15 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_mistake_is_not_told_again_as_what_follows_from_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a model nothing can be said of lengths, without a tolerance neither, of a wrong reference only that."""
+    """Without a model or a tolerance nothing can be said of lengths; of a wrong ratio or reference only that."""
     text = TOML.replace("= 5", "= 50", 1)
     for wrong in ("model = 3", "duration_tolerance = -1"):
         checked(tmp_path, "film.toml", text.replace('model = "kling-v2.5-turbo"', wrong))
         assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" film.toml"]
+    (tmp_path / "tall.toml").write_text(REGISTRY.replace('"16:9"', '"9:16"'))
+    (tmp_path / "film.toml").write_text(TOML.replace("kling-v2.5-turbo", "mine").replace('"16:9"', "1.78"))
+    main(["check", str(tmp_path / "film.toml"), "--registry", str(tmp_path / "tall.toml")])
+    assert [line.split(": ")[2:3] for line in capsys.readouterr().err.splitlines()] == [["aspect_ratio"]]
     text = TOML.replace("kling-v2.5-turbo", "svd").replace('"A pier"', '"A pier"\nscene_reference_url = 3')
     checked(tmp_path, "film.toml", text)
     said = capsys.readouterr().err.splitlines()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.registry import Price, Registry, read_registry
+from videogen.registry import Price, Registry, read_registry, registry_path
 
 MODEL = """
 [models.mine]
@@ -128,3 +128,73 @@ def test_a_price_is_exact_to_the_cent_and_below(price: dict[str, object], expect
     """Five seconds that took 32 s of GPU time, in decimals, not in floats."""
     model = Price.model_validate({**price, "as_of": "2026-11-01", "basis": "exact"})
     assert model.of(5.0, 32.0) == Decimal(expected)
+
+
+def extended_by(text: str, folder: Path) -> Registry:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_registry(path)
+
+
+def test_an_own_registry_changes_single_values_and_nothing_else(tmp_path: Path) -> None:
+    """A price, a ratio more, a default; all other values and models are the shipped ones."""
+    own = """
+        defaults.attempts = 5
+        [models."veo-3.1".price]
+        per_second = "0.15"
+        [models."kling-v2.1".aspect_ratios]
+        "9:16" = { mode = "pro" }
+    """
+    shipped, mine = read_registry().model_dump(), extended_by(own, tmp_path).model_dump()
+    shipped["defaults"]["attempts"] = 5
+    shipped["models"]["veo-3.1"]["price"]["per_second"] = Decimal("0.15")
+    shipped["models"]["kling-v2.1"]["aspect_ratios"]["9:16"] = {"mode": "pro"}
+    assert mine == shipped
+
+
+@pytest.mark.parametrize(
+    ("own", "path", "expected"),
+    [
+        pytest.param(
+            '[models."hailuo-2.3".price]\nper_second = "0.05"',
+            ("hailuo-2.3", "price"),
+            {"per_second": Decimal("0.05"), "per_clip": None},
+            id="another-kind-of-price",
+        ),
+        pytest.param(
+            '[models."hailuo-2.3".price]\nper_clip = { 6 = "0.20" }',
+            ("hailuo-2.3", "price"),
+            {"per_clip": {6.0: Decimal("0.20"), 10.0: Decimal("0.56")}},
+            id="one-price-of-a-table",
+        ),
+        pytest.param(
+            '[models."kling-v2.5-turbo"]\nduration = { mode = "continuous", max = 10, input = "duration" }',
+            ("kling-v2.5-turbo", "duration"),
+            {"mode": "continuous", "min": 0.0, "max": 10.0},
+            id="another-kind-of-duration",
+        ),
+        pytest.param(
+            '[models."kling-v2.1".aspect_ratios]\n"16:9" = { mode = "standard" }',
+            ("kling-v2.1", "aspect_ratios"),
+            {"16:9": {"resolution": "1080p", "mode": "standard"}},
+            id="one-input-of-a-ratio",
+        ),
+    ],
+)
+def test_of_values_that_exclude_each_other_the_own_is_left(
+    own: str, path: tuple[str, str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    """And only of those: an input that is called `mode` is an input."""
+    found = extended_by(own, tmp_path).models[path[0]].model_dump()[path[1]]
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_problem_is_told_in_the_file_where_the_value_stands(tmp_path: Path) -> None:
+    """An own length without a price: the prices are in the shipped file."""
+    with pytest.raises(ValidationError) as caught:
+        extended_by('[models."hailuo-2.3".duration]\nsizes = [6, 12]\n[models.svd]\nsource = 3', tmp_path)
+    own, shipped = caught.value.problems
+    assert str(own).startswith("mine.toml:4:1: models.svd.source: input should be a string")
+    line = int(shipped.position.split(":")[1])
+    assert shipped.message == "has no price for 12 s"
+    assert registry_path().read_text().splitlines()[line - 1].startswith('price = { per_clip = { 6 = "0.28"')
