@@ -31,6 +31,10 @@ record:
 pictures folder:
     uv run python -m tests.browser.pictures {{folder}}
 
+# what follows from the types, anew: schemas/*.json, and the README's table of the environment
+generate:
+    uv run python -m tests.generated
+
 # CHANGELOG.md from the fragments in changelog.d
 changelog:
     uv run towncrier build --yes

@@ -52,6 +52,8 @@ class Options(BaseModel):
     out: str | None = None
     """Folder in which the job gets its own: a path, or an address such as `s3://bucket/prefix`."""
     provider: ProviderName | None = None
+    registry: Path | None = None
+    """A `models.toml` that extends the shipped one."""
     fresh: bool = False
     """Make every clip anew, also those that were delivered before."""
     retry_failed: bool = False
@@ -63,7 +65,7 @@ class Options(BaseModel):
 
     def settings(self) -> Settings:
         """The environment's settings with these options over them. Raises `SettingsError`."""
-        given = {"out": self.out or None, "provider": self.provider}
+        given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

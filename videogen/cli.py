@@ -3,21 +3,17 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError as PydanticError
 
-from videogen.documents import message
-from videogen.errors import AccountError, InvalidError, Problem, ValidationError, VideogenError, printable
-from videogen.scene import Job, read_job
-from videogen.settings import ProviderName, read_settings
+from videogen.errors import AccountError, InvalidError, ValidationError, VideogenError, printable
 
 if TYPE_CHECKING:
     from videogen.bootstrap import Options
+    from videogen.scene import Job
 
 app = App(
     name="videogen",
@@ -68,15 +64,17 @@ class JobFlags:
     out: str | None = None
     """Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
     (VIDEOGEN_OUT)."""
-    max_cost: Decimal | None = None
+    max_cost: str | None = None
     """Refuse a plan that costs more than this many USD."""
     min_clips: int | str | None = None
     """Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default."""
     concurrency: int | None = None
     """How many clips are in the making at once; 5 by default."""
-    provider: ProviderName | None = None
+    provider: Literal["replicate", "local"] | None = None
     """`replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is
     set."""
+    registry: Path | None = None
+    """A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY)."""
     fresh: Annotated[bool, Parameter(negative="")] = False
     """Make every clip anew, also those that were delivered before."""
     retry_failed: Annotated[bool, Parameter(negative="")] = False
@@ -100,6 +98,7 @@ class JobFlags:
         return Options(
             out=self.out,
             provider=self.provider,
+            registry=self.registry,
             fresh=self.fresh,
             retry_failed=self.retry_failed,
             folder=str(job.absolute().parent),
@@ -170,35 +169,37 @@ def plan(job: Path, /, *, flags: JobFlags = JobFlags(), json: Annotated[bool, Pa
 
 
 @contextmanager
-def _job(path: Path, flags: JobFlags) -> Iterator[Job]:
+def _job(path: Path, flags: JobFlags) -> Iterator["Job"]:
     """The job in the file, with what the flags say over it; what turns out wrong with it is said by line and column."""
-    job, document = read_job(path)
+    from videogen.checking import blamed_on_flags, read_checked
+    from videogen.settings import read_settings
+
     overrides = flags.overrides()
-    job = _overridden(job, overrides)
+    checked = read_checked(path, flags.registry or read_settings().registry, overrides)
     try:
-        yield job
+        yield checked.job
     except ValidationError as exc:
-        raise document.located(_blamed_on_flags(exc, overrides)) from None
+        raise checked.document.located(blamed_on_flags(exc, overrides)) from None
 
 
-def _blamed_on_flags(error: ValidationError, overrides: dict[str, Any]) -> ValidationError:
-    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
-    return ValidationError(
-        [
-            replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
-            if problem.where in overrides
-            else problem
-            for problem in error.problems
-        ]
-    )
+@app.command
+def check(job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Say everything that is wrong with a job and the registry, by line and column. Nothing is fetched or created.
 
+    Exit code: 0 nothing is wrong, 2 something is.
 
-def _overridden(job: Job, overrides: dict[str, Any]) -> Job:
-    try:
-        return Job.model_validate(job.model_dump() | overrides) if overrides else job
-    except PydanticError as exc:
-        problems = [Problem(message(entry), where=str(entry["loc"][0])) for entry in exc.errors()]
-        raise _blamed_on_flags(ValidationError(problems), overrides) from None
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print one JSON object on standard output, also of what is wrong.
+    """
+    from videogen import terminal
+
+    return terminal.check_job(job, registry, as_json=json)
 
 
 models = App(name="models", help="Show the models of the registry, or check them against Replicate.")
@@ -206,8 +207,24 @@ app.command(models)
 
 
 @models.default
-def list_models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def list_models(*, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """List the models of the registry: lengths, prices, references, typical times and ratios.
+
+    Parameters
+    ----------
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print a JSON object instead of a table.
+    """
+    from videogen import terminal
+
+    terminal.show_models(registry, as_json=json)
+
+
+@app.command
+def settings(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the settings as they apply here and where each comes from; tokens and passwords are not shown.
 
     Parameters
     ----------
@@ -216,23 +233,25 @@ def list_models(*, json: Annotated[bool, Parameter(negative="")] = False) -> Non
     """
     from videogen import terminal
 
-    terminal.show_models(as_json=json)
+    terminal.show_settings(as_json=json)
 
 
 @models.command
-def show(model: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def show(model: str, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """Show what can be asked of one model, what is sent for it, and what it costs.
 
     Parameters
     ----------
     model:
         As `videogen models` lists it.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
         Print a JSON object.
     """
     from videogen import terminal
 
-    terminal.show_model(model, as_json=json)
+    terminal.show_model(model, registry, as_json=json)
 
 
 @models.command(name="check")
@@ -241,6 +260,7 @@ def check_models(
     offline: Annotated[bool, Parameter(negative="")] = False,
     snapshot: Annotated[bool, Parameter(negative="")] = False,
     schemas: Path | None = None,
+    registry: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Compare the registry with the input schemas of its models on Replicate. Nothing is created.
@@ -257,14 +277,17 @@ def check_models(
         Keep the schemas that Replicate shows now as snapshots.
     schemas:
         Folder of the snapshots; those that came with videogen by default, in a checkout cassettes/schemas.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
         Print a JSON object.
     """
     from videogen import terminal
+    from videogen.endpoints import Snapshots
 
     if offline and snapshot:
         raise InvalidError("--snapshot keeps what Replicate shows, --offline does not ask it: use one of them")
-    return terminal.check_models(names, offline=offline, snapshot=snapshot, folder=schemas, as_json=json)
+    return terminal.check_models(names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json)
 
 
 @app.command
@@ -280,6 +303,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
     """
     from videogen.journal import Journal
     from videogen.limits import check_limit
+    from videogen.settings import read_settings
 
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
@@ -311,6 +335,7 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
         Folder with the runs' clips and journal; `out` by default (VIDEOGEN_OUT).
     """
     from videogen.gateway import GatewaySettings, serve
+    from videogen.settings import read_settings
 
     given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})

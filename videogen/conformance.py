@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from videogen import drift
-from videogen.documents import Document, Loc, read_document
+from videogen.complaints import Loc
+from videogen.documents import Document
 from videogen.drift import Finding
 from videogen.endpoints import Endpoint, Snapshots
 from videogen.errors import GoneError, Problem, SettingsError
-from videogen.registry import ModelSpec, Registry, registry_path
+from videogen.registry import ModelSpec, read_registry, registry_document
 from videogen.settings import Settings
 
 
@@ -57,8 +58,7 @@ async def check_models(
         AuthenticationError: the token is refused.
         CallError: Replicate cannot be reached.
     """
-    document = read_document(settings.registry or registry_path())
-    registry = document.parse(Registry)
+    document, registry = registry_document(settings.registry), read_registry(settings.registry)
     specs = {name: registry.model(name) for name in names or registry.models}
     endpoints: Mapping[str, Endpoint | None]
     if offline:

@@ -1,20 +1,21 @@
-"""TOML and JSON files, read once; on an error, where in the file each value stands."""
+"""TOML and JSON files, read once; on an error, where in the file each value stands and what would be right."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
+from videogen.complaints import Loc, complaints
 from videogen.errors import Problem, ValidationError
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
     from tree_sitter import Node
 
 MAX_SIZE_BYTES = 8 * 1024 * 1024
@@ -23,7 +24,6 @@ MAX_DEPTH = 64
 MAX_KEY_PARTS = 6
 MAX_PROBLEMS = 50
 
-Loc = tuple[str | int, ...]
 Places = dict[Loc, tuple[int, int]]
 """Row and column, in bytes and from 0, of what is written down."""
 M = TypeVar("M", bound=BaseModel)
@@ -36,50 +36,83 @@ class Document:
     path: Path
     text: str
     data: Any
+    base: "Document | None" = None
+    """The file that this one extends: `data` is of both, and a value that is not in this one stands there."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What this file calls a field that the data knows by another name."""
 
-    def parse(self, type_: type[M], data: Any = None) -> M:
-        """`data` (by default the whole document) as `type_`. Raises `ValidationError` with every problem found."""
+    def parse(self, type_: type[M]) -> M:
+        """The data as `type_`. Raises `ValidationError` with every problem found."""
         try:
-            return type_.model_validate(self.data if data is None else data)
+            return type_.model_validate(self.data)
         except PydanticError as exc:
-            details = exc.errors(include_url=False, include_context=True)
-            raise self.error([(entry["loc"], message(entry)) for entry in details]) from None
+            raise self.error(complaints(exc, type_, self.data, self.names)) from None
 
-    def error(self, problems: list[tuple[Loc, str]]) -> ValidationError:
-        """The problems in the order of the file; of very many the first ones."""
-        places = _places(self)
-        by_place = sorted(problems, key=lambda problem: places.get(_written(places, problem[0])[0], (0, 0)))
-        shown = [self._problem(places, loc, text) for loc, text in by_place[:MAX_PROBLEMS]]
-        if len(problems) > MAX_PROBLEMS:
-            shown.append(Problem(f"and {len(problems) - MAX_PROBLEMS} problems more", position=self.path.name))
+    def error(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
+        """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
+        placed = sorted(((self._place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
+        shown = [place.problem(text) for place, text in placed[:MAX_PROBLEMS]]
+        if len(placed) > MAX_PROBLEMS:
+            shown.append(Problem(f"and {len(placed) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
 
     def problems(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
         """Each problem, in this order, with `file:line:column` (from 1) of its value or of the nearest parent written
         down."""
-        places = _places(self)
-        return [self._problem(places, loc, text) for loc, text in problems]
+        return [self._place(loc).problem(text) for loc, text in problems]
 
     def located(self, error: ValidationError) -> ValidationError:
         """The error with the position of each problem that names a place in this document."""
-        places = _places(self)
         return ValidationError(
             [
                 problem
                 if problem.position or not problem.where
-                else self._problem(places, _undotted(problem.where), problem.message)
+                else self._place(undotted(problem.where)).problem(problem.message)
                 for problem in error.problems
             ]
         )
 
-    def _problem(self, places: Places, loc: Loc, message: str) -> Problem:
-        if (0,) in places and loc[:1] == ("scenes",):  # the upstream list of clip prompts has no name for itself
+    def _place(self, loc: Loc) -> "_Place":
+        """Of a value in this file, or in the one it extends where that has more of the way to it."""
+        loc = self._renamed(loc)
+        depth = _depth_written(self.places, loc)
+        if self.base and _depth_written(self.base.places, loc) > depth:
+            return self.base._place(loc)
+        return _Place(self, loc, *self.places.get(loc[:depth], (0, 0)))
+
+    def _renamed(self, loc: Loc) -> Loc:
+        """As the file names it: the upstream list of clip prompts has no name for itself."""
+        if self.names and loc[:1] == ("scenes",):
             loc = loc[1:]
-        found, loc = _written(places, loc)
-        row, column_bytes = places.get(found, (0, 0))
-        line = self.text.split("\n", row + 1)[row].encode()
-        column = len(line[:column_bytes].decode(errors="replace")) + 1
-        return Problem(message, where=dotted(loc), position=f"{self.path.name}:{row + 1}:{column}")
+        if loc and loc not in self.places:
+            loc = (*loc[:-1], self.names.get(str(loc[-1]), loc[-1]))
+        return loc
+
+    @cached_property
+    def places(self) -> Places:
+        """Where every key and array element of the document stands; of one that is there twice, the first."""
+        return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walked(self)))}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a file a value stands, or should: row and column, in bytes and from 0, of what is written down."""
+
+    document: Document
+    loc: Loc
+    row: int
+    column_bytes: int
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """A file comes before the one it extends."""
+        return self.document.base is None, self.row, self.column_bytes
+
+    def problem(self, message: str) -> Problem:
+        line = self.document.text.split("\n", self.row + 1)[self.row].encode()
+        column = len(line[: self.column_bytes].decode(errors="replace")) + 1
+        position = f"{self.document.path.name}:{self.row + 1}:{column}"
+        return Problem(message, where=dotted(self.loc), position=position)
 
 
 def read_document(path: Path) -> Document:
@@ -108,7 +141,8 @@ def dotted(loc: Loc) -> str:
     return ".".join(str(part) for part in loc)
 
 
-def _undotted(where: str) -> Loc:
+def undotted(where: str) -> Loc:
+    """The other way round, for names without dots."""
     return tuple(int(part) if part.isdigit() else part for part in where.split("."))
 
 
@@ -208,40 +242,12 @@ def _load_json(path: Path, text: str) -> Any:
 
 def _twice(document: Document) -> ValidationError:
     counts = Counter(loc for loc, _ in _walked(document))
-    return document.error([(loc, "is there twice") for loc, count in counts.items() if count > 1])
+    return document.error((loc, "is there twice") for loc, count in counts.items() if count > 1)
 
 
-def message(entry: "ErrorDetails") -> str:
-    """Pydantic's message, with the offending value where it helps."""
-    if entry["type"] == "missing":
-        return "is required"
-    if entry["type"] == "extra_forbidden":
-        return "unknown field"
-    text = entry["msg"].removeprefix("Value error, ")
-    text = text[:1].lower() + text[1:]
-    value = entry["input"]
-    if entry["type"] == "value_error" or not isinstance(value, str | int | float | bool):
-        return text
-    shown = repr(value)
-    return f"{text}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
-
-
-def _written(places: Places, loc: Loc) -> tuple[Loc, Loc]:
-    """The deepest place on the way to `loc` that is written down, and `loc` without the names of union members that
-    pydantic puts between."""
-    found: Loc = ()
-    missing: Loc = ()
-    for part in loc:
-        if (*found, part) in places:
-            found, missing = (*found, part), ()
-        else:
-            missing = (*missing, part)
-    return found, (*found, *missing)
-
-
-def _places(document: Document) -> Places:
-    """Where every key and array element of the document stands; of one that is there twice, the first."""
-    return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walked(document)))}
+def _depth_written(places: Places, loc: Loc) -> int:
+    """How many parts of `loc` lead to something that is written down."""
+    return next((depth for depth in range(len(loc), 0, -1) if loc[:depth] in places), 0)
 
 
 def _walked(document: Document) -> Iterator[tuple[Loc, "Node"]]:

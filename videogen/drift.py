@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from videogen.documents import Loc
+from videogen.complaints import Loc
 from videogen.endpoints import Endpoint, EndpointInputs, InputSchema
 from videogen.registry import Continuous, Inputs, ModelSpec, plain_seconds
 

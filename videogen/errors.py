@@ -71,6 +71,13 @@ class Problem:
         parts = (self.position, self.where, self.message)
         return ": ".join(printable(part) for part in parts if part)
 
+    def summary(self) -> dict[str, str | int | None]:
+        """As JSON value; `line` and `column` are from 1, None where only the file is known."""
+        file, *at = self.position.rsplit(":", 2)
+        line, column = map(int, at) if len(at) == 2 and all(map(str.isdigit, at)) else (None, None)
+        file = self.position if line is None else file
+        return {"file": file, "line": line, "column": column, "field": self.where, "message": self.message}
+
 
 def printable(text: str) -> str:
     """The text on one line, with what a terminal would obey instead of show written as an escape."""

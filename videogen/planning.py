@@ -1,21 +1,26 @@
 """From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
 
 import heapq
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from math import log
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from videogen import durations
 from videogen.clip import ClipRequest, ImageInput, ReferenceUse
+from videogen.complaints import did_you_mean
 from videogen.errors import Problem, ValidationError
 from videogen.registry import ModelSpec, Price, Registry
 from videogen.scene import Job, Scene, least_clips
 
 OLD_PRICE = timedelta(days=90)
+ALIKE = 0.15
+"""Natural logarithm of how much wider one ratio may be than another that is taken for it."""
 
 
 class Plan(BaseModel):
@@ -169,20 +174,23 @@ def plan(
 
 def check(job: Job, registry: Registry) -> None:
     """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
-    problems: list[Problem] = []
-    for index, name in enumerate(job.asked_models):
-        problems += _model_problems(job, name, registry, where=f"models.{index}" if job.models else "model")
-    for index in range(len(job.fallback_models)):
-        problems += _fallback_problems(job, index, registry)
-    if problems:
+    if problems := list(problems_of(job, registry)):
         raise ValidationError(problems)
+
+
+def problems_of(job: Job, registry: Registry) -> Iterator[Problem]:
+    """Every reason why the job cannot be run."""
+    for index, name in enumerate(job.asked_models):
+        yield from _model_problems(job, name, registry, where=f"models.{index}" if job.models else "model")
+    for index in range(len(job.fallback_models)):
+        yield from _fallback_problems(job, index, registry)
 
 
 def _model_problems(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
     if name in registry.models:
         yield from _problems(job.model_copy(update={"model": name}), registry.model(name), registry)
     else:
-        yield Problem(f"{name!r} is not in the registry; there are: {', '.join(registry.models)}", where=where)
+        yield Problem(registry.unknown(name), where=where)
 
 
 def check_cost(planned: Plan) -> None:
@@ -196,7 +204,7 @@ def _fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Pro
     """Why this fallback cannot stand in for the job's own model."""
     name, where = job.fallback_models[index], f"fallback_models.{index}"
     if name not in registry.models:
-        yield Problem(f"{name!r} is not in the registry; there are: {', '.join(registry.models)}", where=where)
+        yield Problem(registry.unknown(name), where=where)
     elif name in (job.model, *job.fallback_models[:index]):
         yield Problem(f"{name} is tried before already", where=where)
     else:
@@ -207,9 +215,9 @@ def _fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Pro
 
 def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
-        supported = ", ".join(spec.aspect_ratios)
+        meant, supported = _meant_ratio(job.aspect_ratio, spec.aspect_ratios), ", ".join(spec.aspect_ratios)
         yield Problem(
-            f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}", where="aspect_ratio"
+            f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}", where="aspect_ratio"
         )
     for index, scene in enumerate(job.scenes):
         if spec.parameters.image_required and not scene.reference_urls:
@@ -220,13 +228,26 @@ def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem
         yield from _duration_problem(job, index, scene, spec, _tolerance(job, registry))
 
 
+def _meant_ratio(asked: str, known: Iterable[str]) -> str:
+    """Of `16x9` the one that reads like it, of `16:10` the one that looks like it, of `9:16` none: it is meant."""
+    if not re.fullmatch(r"[1-9]\d{0,3}:[1-9]\d{0,3}", asked, re.ASCII):
+        return did_you_mean(asked, known)
+    alike = [ratio for ratio in known if abs(log(_width_by_height(ratio) / _width_by_height(asked))) < ALIKE]
+    return did_you_mean(alike[0], alike) if alike else ""
+
+
+def _width_by_height(ratio: str) -> float:
+    width, height = map(int, ratio.split(":"))
+    return width / height
+
+
 def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
     longest = spec.duration.requested(spec.duration.buffered(scene.target_duration, 1.0))
     if durations.shortfall(scene.target_duration, longest) > tolerance_s:
         parts = -int(-scene.target_duration // longest)
         yield Problem(
             f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
-            f": split the scene into {parts} of {scene.target_duration / parts:g} s",
+            f": split the scene into {parts} of {scene.target_duration / parts:.4g} s",
             where=f"scenes.{index}.target_duration",
         )
 

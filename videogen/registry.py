@@ -1,14 +1,18 @@
 """What a video model takes and what it costs, as `models.toml` declares it."""
 
+import re
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import ValidationError as PydanticError
 
 from videogen import durations
-from videogen.documents import read_document
+from videogen.complaints import Loc, complaint, complaints, did_you_mean
+from videogen.documents import Document, read_document
 from videogen.errors import Problem, ValidationError
 
 Inputs = dict[str, str | bool | int | float]
@@ -16,7 +20,24 @@ Inputs = dict[str, str | bool | int | float]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-AspectRatio = Annotated[str, Field(pattern=r"^[1-9]\d{0,2}:[1-9]\d{0,2}$")]
+
+
+def _written_like(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """A constraint whose violation is told in words."""
+
+    def fits(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"input should be {words}, not {value[:80]!r}")
+        return value
+
+    return AfterValidator(fits), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+AspectRatio = Annotated[str, *_written_like(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
+ReplicateName = Annotated[
+    str, *_written_like(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
+]
+VersionId = Annotated[str, *_written_like(r"[0-9a-f]{64}", "a version's 64 hex digits")]
 FrameSize = tuple[
     Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 ]
@@ -31,30 +52,32 @@ FRAME_SIZES: dict[str, tuple[int, int]] = {
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Size(_Table):
     """A fixed length and the inputs that ask for it."""
 
     seconds: Positive
+    """The length."""
     inputs: Inputs | None = None
     """None means: the length itself, under the duration's `input`."""
+
+
+def _size(value: Any) -> Any:
+    return {"seconds": value} if isinstance(value, int | float) else value
 
 
 class Discrete(_Table):
     """The model makes clips of a few fixed lengths."""
 
     mode: Literal["discrete"]
-    sizes: Annotated[tuple[Size, ...], Field(min_length=1)]
+    sizes: Annotated[
+        tuple[Annotated[Size, BeforeValidator(_size, json_schema_input_type=Positive | Size)], ...], Field(min_length=1)
+    ]
+    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that ask for it."""
     input: str | None = None
-
-    @field_validator("sizes", mode="before")
-    @classmethod
-    def _numbers_are_sizes(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [{"seconds": size} if isinstance(size, int | float) else size for size in value]
+    """Name of the input that takes the length; None where every size has its own inputs."""
 
     @model_validator(mode="after")
     def _every_size_can_be_asked_for(self) -> Self:
@@ -83,9 +106,13 @@ class Continuous(_Table):
 
     mode: Literal["continuous"]
     min: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Shortest length in seconds."""
     max: Positive
+    """Longest length in seconds."""
     accepts: tuple[Positive, ...] | None = None
+    """The lengths in seconds that the endpoint takes; None where it takes any."""
     input: str
+    """Name of the input that takes the length."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
@@ -114,11 +141,15 @@ class Parameters(_Table):
     """What the endpoint calls what a scene has; None means that it takes no such thing."""
 
     prompt: str | None = None
+    """Name of the input that takes the prompt."""
     negative_prompt: str | None = None
+    """Name of the input that takes what should not be seen."""
     image: str | None = None
-    """Start frame."""
+    """Name of the input that takes the start frame."""
     image_required: bool = False
+    """Whether the model makes nothing without a start frame."""
     seed: str | None = None
+    """Name of the input that takes the seed."""
 
     @model_validator(mode="after")
     def _required_image_has_a_name(self) -> Self:
@@ -131,19 +162,28 @@ class References(_Table):
     """The endpoint takes a list of reference images when all inputs in `requires` have these values."""
 
     input: str
+    """Name of the input that takes the list."""
     max: Annotated[int, Field(ge=1)]
+    """How many it takes at most; a scene with more gets one composed start frame."""
     requires: Inputs = {}
+    """Inputs without which the list is not taken."""
 
 
 class Price(_Table):
     """USD per second of requested video, per clip (one, or by requested seconds), or per second of GPU time."""
 
     per_second: Money | None = None
+    """USD for a second of requested video."""
     per_clip: Money | dict[float, Money] | None = None
+    """USD for a clip, or a table of them by requested seconds."""
     per_gpu_second: Money | None = None
+    """USD for a second of GPU time."""
     as_of: date
+    """The day on which it was looked up."""
     basis: Literal["exact", "estimated"]
+    """`exact`: published by the provider; `estimated`: inferred, see `note`."""
     note: str = ""
+    """What it depends on, or what it is inferred from."""
 
     @model_validator(mode="after")
     def _one_price(self) -> Self:
@@ -175,29 +215,40 @@ class Sound(_Table):
     inputs: Annotated[Inputs, Field(min_length=1)]
     """Sent over those of a silent clip."""
     price: Price
+    """Of a clip with sound."""
 
 
 class Delivery(_Table):
     """What the endpoint cannot be told and is made true after the download."""
 
     fps: Annotated[float, Field(ge=1, le=120)] | None = None
+    """Frames a second of the delivered clip; None leaves it as it comes."""
     sizes: dict[AspectRatio, FrameSize] = {}
+    """Width and height in pixels of the delivered clip, by ratio; others are left as they come."""
 
 
 class ModelSpec(_Table):
     """One video model. Times are seconds."""
 
-    replicate: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*$")]
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    replicate: ReplicateName
+    """`owner/name` on Replicate."""
+    version: VersionId | None = None
     """Community models are run by version; None means an official model."""
     source: str
+    """Where its inputs and price are documented."""
     typical_run_seconds: Positive
+    """How long a prediction usually takes, without the time in the queue."""
     timeout_seconds: Positive | None = None
+    """A prediction is canceled after this time; None means the defaults' `timeout_seconds`."""
     duration: Annotated[Discrete | Continuous, Field(discriminator="mode")]
+    """Which lengths can be asked for, and how."""
     aspect_ratios: Annotated[dict[AspectRatio, Inputs], Field(min_length=1)]
+    """The ratios that can be asked for, each with all inputs that ask for it."""
     parameters: Parameters
     references: References | None = None
+    """None means that the endpoint takes no list of reference images: they are composed to one start frame."""
     fixed: Inputs = {}
+    """Inputs that are sent with every prediction."""
     ignored: tuple[str, ...] = ()
     """Names of inputs that are sent though the endpoint does not know them."""
     price: Price
@@ -211,18 +262,23 @@ class ModelSpec(_Table):
     @model_validator(mode="after")
     def _price_covers_all_sizes(self) -> Self:
         lengths = self.duration.lengths
-        for price in (self.price, self.audio.price) if self.audio else (self.price,):
+        prices: dict[Loc, Price] = {("price", "per_clip"): self.price}
+        if self.audio:
+            prices["audio", "price", "per_clip"] = self.audio.price
+        for loc, price in prices.items():
             if not isinstance(table := price.per_clip, dict):
                 continue
             missing = ", ".join(f"{length:g}" for length in lengths if length not in table)
             if missing or not lengths:
-                raise ValueError(f"price.per_clip has no price for {missing or 'every length between min and max'} s")
+                raise complaint({loc: f"has no price for {missing or 'every length between min and max'} s"})
         return self
 
     @model_validator(mode="after")
     def _frame_sizes_are_known(self) -> Self:
-        if unknown := [r for r in self.aspect_ratios if r not in {**FRAME_SIZES, **self.frame_sizes}]:
-            raise ValueError(f"frame_sizes must name the size in pixels for {', '.join(unknown)}")
+        known = {**FRAME_SIZES, **self.frame_sizes}
+        if unknown := [ratio for ratio in self.aspect_ratios if ratio not in known]:
+            words = "frame_sizes must name the size in pixels for this ratio"
+            raise complaint({("aspect_ratios", ratio): words for ratio in unknown})
         return self
 
     def frame_size(self, aspect_ratio: str) -> tuple[int, int]:
@@ -234,11 +290,17 @@ class Defaults(_Table):
     """What applies where neither the job nor the model says otherwise. Times are seconds."""
 
     timeout_seconds: Positive = 120.0
+    """A prediction is canceled after this time."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How many predictions are made for a clip at most."""
     concurrency: Annotated[int, Field(ge=1, le=100)] = 5
+    """How many clips are in the making at once."""
     duration_buffer: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
-    duration_tolerance: Annotated[float, Field(ge=0)] = 2.0
+    """Multiplier for models of continuous duration."""
+    duration_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """How far a clip may be off the requested length, or short of its target."""
     min_clips: Annotated[int, Field(ge=1)] = 3
+    """Fewer delivered clips fail a job."""
 
 
 class Registry(_Table):
@@ -246,14 +308,17 @@ class Registry(_Table):
 
     defaults: Defaults = Defaults()
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    """By the name that a job uses."""
 
     def model(self, name: str) -> ModelSpec:
         """Raises `ValidationError` naming the models there are."""
         if name not in self.models:
-            raise ValidationError(
-                [Problem(f"{name!r} is not in the registry; there are: {', '.join(self.models)}", where="model")]
-            )
+            raise ValidationError([Problem(self.unknown(name), where="model")])
         return self.models[name]
+
+    def unknown(self, name: str) -> str:
+        """What to say of a model that is not there."""
+        return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
 
 
 def registry_path() -> Path:
@@ -263,12 +328,52 @@ def registry_path() -> Path:
 
 
 def read_registry(path: Path | None = None) -> Registry:
-    """The registry in the TOML file at `path`, by default the one that came with videogen.
+    """The shipped registry, extended and changed by the TOML file at `path`.
 
     Raises:
-        ValidationError: every problem of the file, each with its line and column.
+        ValidationError: every problem, each with the file, line and column where the value stands.
     """
-    return read_document(path or registry_path()).parse(Registry)
+    document = registry_document(path)
+    try:
+        return Registry.model_validate(document.data)
+    except PydanticError as exc:
+        raise document.error(registry_complaints(exc, document)) from None
+
+
+def registry_document(path: Path | None = None) -> Document:
+    """The data of `read_registry`, not looked at yet. Raises `ValidationError` where a file is not well-formed."""
+    shipped = read_document(registry_path())
+    if path is None:
+        return shipped
+    own = read_document(path)
+    return replace(own, data=_extended(shipped.data, own.data), base=shipped)
+
+
+def registry_complaints(error: PydanticError, document: Document) -> list[tuple[Loc, str]]:
+    """As `complaints`; of a model that has next to nothing it is said once that its name may be misspelt."""
+    found = complaints(error, Registry, document.data, {})
+    shipped = document.base.data["models"] if document.base else {}
+    bare = {loc[:2] for loc, _ in found if len(loc) == 3 and loc[2] == "replicate" and loc[1] not in shipped}
+    misspelt = {loc: text for loc in bare if (text := did_you_mean(str(loc[1]), shipped))}
+    rest = [(loc, text) for loc, text in found if loc[:2] not in misspelt or text != "is required"]
+    return [
+        *((loc, f"is no shipped model, and no whole one of its own{text}") for loc, text in misspelt.items()),
+        *rest,
+    ]
+
+
+_PRICES = ("per_second", "per_clip", "per_gpu_second")
+
+
+def _extended(base: Any, own: Any) -> Any:
+    """Tables are merged, what else stands in `own` replaces. Of what excludes each other only the own is left."""
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    if {base.get("mode"), own.get("mode")} == {"discrete", "continuous"}:
+        return own
+    if any(name in own for name in _PRICES):
+        base = {name: value for name, value in base.items() if name in own or name not in _PRICES}
+    return {**base, **{name: _extended(base.get(name), value) for name, value in own.items()}}
 
 
 def plain_seconds(seconds: float) -> int | float:

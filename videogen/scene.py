@@ -1,16 +1,17 @@
 """What is asked: a job and its scenes."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from videogen.complaints import Loc, complaint
 from videogen.documents import Document, read_document
 
 MAX_PROMPT_CHARS = 10_000
@@ -19,16 +20,24 @@ _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+_TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case is ignored"
 _PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
 
 
-def _count_or_percent(value: int | str) -> int | str:
-    if isinstance(value, bool) or not (_PERCENT.fullmatch(value) if isinstance(value, str) else value >= 1):
-        raise ValueError('a number of clips from 1, or a share of the scenes such as "60%"')
+def _count_or_percent(value: Any) -> Any:
+    percent, count = isinstance(value, str) and _PERCENT.fullmatch(value), type(value) is int and value >= 1
+    if not percent and not count:
+        raise ValueError('input should be a number of clips from 1, or a share of the scenes such as "60%"')
     return value
 
 
-MinClips = Annotated[int | str, AfterValidator(_count_or_percent)]
+MinClips = Annotated[
+    int | str,
+    BeforeValidator(
+        _count_or_percent,
+        json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^(?:{_PERCENT.pattern})$")],
+    ),
+]
 
 
 def least_clips(wanted: int | str, scenes: int) -> int:
@@ -56,21 +65,26 @@ def safe_name(name: str) -> str:
 class Scene(BaseModel):
     """One clip that is wanted. Durations are seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str
     """Unique in its job, also when case is ignored; names the clip's files."""
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
+    """What is to be seen."""
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    """What is not to be seen; sent to models that take it."""
     target_duration: Seconds
+    """Seconds that the film needs: a clip may be longer, and little shorter."""
     original_target_duration: Seconds | None = None
     """What the composer planned with; None means `target_duration`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Sent to models that take it; None leaves it to them."""
     take: Annotated[int, Field(ge=1, le=1000)] = 1
     """Another number asks for another version of the same scene."""
     scene_reference_url: str | None = None
     """Background: https or `data:` URL, or a path beside the job file."""
     character_reference_urls: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Who or what is to be seen: addresses as for `scene_reference_url`."""
     required: bool = False
     """The job fails without this clip, however many others there are."""
     clip_index: Annotated[int, Field(ge=0)] | None = None
@@ -95,14 +109,16 @@ class Scene(BaseModel):
 
 
 class Job(BaseModel):
-    """Scenes for one model. What is None here comes from the registry's defaults."""
+    """Scenes for one model, or for several that are compared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str = "job"
     """Names the job's folder; by default the job file's name without its suffix."""
     model: str = "kling-v2.5-turbo"
+    """A model of the registry: `videogen models` lists them."""
     aspect_ratio: str = "16:9"
+    """One that the model supports."""
     models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     """Compared with each other: each of them makes every scene, in place of `model`."""
     takes: Annotated[int, Field(ge=1, le=10)] = 1
@@ -114,14 +130,19 @@ class Job(BaseModel):
     max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     """USD; None means no cap."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
+    """A prediction is canceled after this time; None means the model's own, or the registry's default."""
     attempts: Annotated[int, Field(ge=1, le=10)] | None = None
+    """How many predictions are made for a clip at most; None means the registry's default."""
     concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many clips are in the making at once; None means the registry's default."""
     duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
+    """How many seconds a clip may be off the requested length, or short of its target; None means the registry's
+    default."""
     audio: bool = False
     """Whether clips have sound: asked, and paid, for where the model can be asked; without it none is delivered."""
     strict_quality: bool = False
     """Whether a clip that is black or frozen from start to end fails; without it the manifest warns of it."""
-    scenes: tuple[Scene, ...]
+    scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=MAX_SCENES)]
 
     @field_validator("id")
     @classmethod
@@ -130,19 +151,27 @@ class Job(BaseModel):
 
     @model_validator(mode="after")
     def _compared_models_stand_alone(self) -> Self:
-        if len(set(self.models)) < len(self.models):
-            raise ValueError("models: each can be compared once")
+        wrong: dict[Loc, str] = {
+            ("models", index): f"{name} is compared already"
+            for index, name in enumerate(self.models)
+            if name in self.models[:index]
+        }
         if self.models and self.fallback_models:
-            raise ValueError("models are compared as they are: leave fallback_models out")
+            wrong["fallback_models",] = "models are compared as they are: leave it out"
+        if wrong:
+            raise complaint(wrong)
         return self
 
     @model_validator(mode="after")
-    def _scenes_are_some_and_unique(self) -> Self:
-        if not 1 <= len(self.scenes) <= MAX_SCENES:
-            raise ValueError(f"a job has 1 to {MAX_SCENES} scenes, this one has {len(self.scenes)}")
-        counts = Counter(scene.id.lower() for scene, _ in self.cells())
-        if twice := sorted(name for name, count in counts.items() if count > 1):
-            raise ValueError(f"scene ids must be unique, also when case is ignored: {', '.join(twice[:10])}")
+    def _clips_are_named_apart(self) -> Self:
+        seen: set[str] = set()
+        taken: dict[Loc, str] = {}
+        for number, (cell, _) in enumerate(self.cells()):
+            if cell.id.lower() in seen:
+                taken["scenes", number // self.cells_per_scene, "id"] = f"{cell.id!r} {_TAKEN}"
+            seen.add(cell.id.lower())
+        if taken:
+            raise complaint(taken)
         return self
 
     @property
@@ -186,11 +215,21 @@ def read_job(path: Path) -> tuple[Job, Document]:
     Raises:
         ValidationError: every problem of the file, each with its line and column.
     """
+    document = job_document(path)
+    return document.parse(Job), document
+
+
+def job_document(path: Path) -> Document:
+    """The data of `read_job`, not looked at yet. Raises `ValidationError` where the file is not well-formed."""
     document = read_document(path)
-    data = _from_upstream(document) if isinstance(document.data, list) else document.data
-    if isinstance(data, dict):
-        data = {"id": _slug(path.stem), **data}
-    return document.parse(Job, data), document
+    if isinstance(document.data, list):
+        document = replace(document, data=_from_upstream(document), names=_UPSTREAM_NAMES)
+    if isinstance(document.data, dict):
+        document = replace(document, data={"id": _slug(path.stem), **document.data})
+    return document
+
+
+_UPSTREAM_NAMES = {"target_duration": "duration", "id": "clip_index"}
 
 
 def _from_upstream(document: Document) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What the environment says."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from videogen.errors import SettingsError
 from videogen.ports import is_remote
+from videogen.registry import read_registry, registry_path
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
@@ -18,29 +21,32 @@ DEFAULT_LIMIT = "replicate"
 class Settings(BaseSettings):
     """Read from environment variables when made; every field names its variable."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True)
 
     replicate_api_token: Annotated[SecretStr | None, Field(validation_alias="REPLICATE_API_TOKEN")] = None
+    """With it clips come from Replicate, without it from the emulator on this machine."""
     replicate_base_url: Annotated[str, Field(validation_alias="REPLICATE_BASE_URL")] = "https://api.replicate.com"
+    """A server that speaks Replicate's API."""
     duration_buffer: Annotated[
         float | None, Field(validation_alias="VIDEO_GENERATOR_DURATION_BUFFER", ge=1, allow_inf_nan=False)
     ] = None
-    """Multiplier for models of continuous duration; None means the registry's."""
+    """Multiplier for models of continuous duration, at least 1; None means the registry's, which is 1.25."""
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
     """Jobs get a folder each in here: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL; None means `journal.db` in `out`, or in the local `out` where that is an address."""
+    """SQLAlchemy URL of the journal, also `postgresql+psycopg://…` with `videogen[postgres]`; None means `journal.db`
+    in `VIDEOGEN_OUT`, or in the local `out` where that is an address."""
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=80)] = None
-    """Name of the journal's limit that all runs share; None means `replicate` in a PostgreSQL, and none in SQLite."""
+    """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
+    `replicate` with PostgreSQL, and none with SQLite."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
-    """A `models.toml`; None means the one that came with videogen."""
+    """A `models.toml` that adds models to the shipped ones or changes them; None means the shipped ones."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
-    """None means Replicate when there is a token for it, else the emulator on this machine."""
+    """`replicate` or `local`; None means Replicate when there is a token for it, else the emulator."""
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
     """Who has it may look at the gateway; None means everybody on this machine."""
-
     gateway_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_GATEWAY_URL")] = None
-    """Where people reach the gateway: the artifacts of a run link to its page and clips there."""
+    """Where people reach the gateway: the artifacts of a run in Prefect link to its page and clips there."""
 
     @field_validator("replicate_base_url", "gateway_url")
     @classmethod
@@ -90,6 +96,52 @@ class Settings(BaseSettings):
         return (self.local_out / below).absolute() / job_id
 
 
+@dataclass(frozen=True)
+class Effective:
+    """A setting as it applies, fit to be shown: without secrets."""
+
+    variable: str
+    value: str | None
+    origin: str
+    """`environment`, or why it is what it is where the environment does not say."""
+
+
+def effective(settings: Settings) -> tuple[Effective, ...]:
+    """Every setting with its value and where that comes from, in the order of the type.
+
+    Raises `ValidationError` where the registry, which some of it comes from, cannot be read.
+    """
+    provider, why = settings.provider_choice()
+    from_elsewhere: dict[str, tuple[object, str]] = {
+        "duration_buffer": (read_registry(settings.registry).defaults.duration_buffer, "registry"),
+        "journal_url": (settings.effective_journal_url(), "default, by VIDEOGEN_OUT"),
+        "limit": (settings.effective_limit(), "default, by VIDEOGEN_JOURNAL_URL"),
+        "registry": (registry_path(), "default"),
+        "provider": (provider, f"default: {why}"),
+    }
+    return tuple(_effective(settings, name, *from_elsewhere.get(name, (None, "default"))) for name in variables())
+
+
+def variables() -> dict[str, str]:
+    """The environment variable of each setting, by the setting's name."""
+    return {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
+
+
+def masked(text: str) -> str:
+    """The address with its password, and what is secret in its query, as `***`."""
+    text = re.sub(r"(://[^:@/?#]*:).*@", r"\1***@", text)
+    return re.sub(r"([?&][^=&#]*(?:password|token|secret|key|signature)[^=&#]*=)[^&#]*", r"\1***", text, flags=re.I)
+
+
+def _effective(settings: Settings, name: str, otherwise: object, origin: str) -> Effective:
+    value = getattr(settings, name)
+    if value is not None and name in settings.model_fields_set:
+        origin = "environment"
+    value = otherwise if value is None else value
+    shown = None if value is None else "***" if isinstance(value, SecretStr) else masked(str(value))
+    return Effective(variables()[name], shown, origin)
+
+
 def read_settings(**given: Any) -> Settings:
     """The settings of this process, `given` variables over those of the environment.
 
@@ -107,5 +159,5 @@ def _line(loc: tuple[str | int, ...], message: str, value: object) -> str:
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
-    shown = "" if "TOKEN" in name else f", not {str(value)[:60]!r}"
+    shown = "" if "TOKEN" in name else f", not {masked(str(value))[:60]!r}"
     return f"{name}: {message.removeprefix('Value error, ')}{shown}"

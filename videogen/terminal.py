@@ -18,16 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from videogen.bootstrap import Listener, Options, Prepared, handing_over, prepare
+from videogen.checking import plan_unseen, read_checked
 from videogen.clip import Batch
 from videogen.endpoints import Snapshots
-from videogen.errors import JournalError, VideogenError, printable
+from videogen.errors import JournalError, ValidationError, VideogenError, printable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.models import Durations, Model, Prices, model_of, models_of
 from videogen.planning import Plan
 from videogen.progress import ProgressLines, clock
 from videogen.registry import read_registry
 from videogen.scene import Job
-from videogen.settings import Settings, read_settings
+from videogen.settings import Settings, effective, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -106,6 +107,32 @@ def _print_totals(console: Console, plan: Plan) -> None:
 def _provider_line(prepared: Prepared) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
     return f"provider: {prepared.provider}{place} ({prepared.why})"
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
+    """Says what is wrong with the job and the registry, or in a line what was looked at. Returns the exit code."""
+    settings = read_settings()
+    try:
+        checked = read_checked(path, registry or settings.registry)
+    except ValidationError as exc:
+        if not as_json:
+            raise
+        print(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2))
+        return 2
+    planned = plan_unseen(checked, buffer=settings.duration_buffer)
+    if as_json:
+        names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
+        told = {name: value for name, value in planned.summary().items() if name in names}
+        print(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2))
+        return 0
+    scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
+    about = "" if planned.cost_is_exact else "about "
+    at = f"{planned.model} at {planned.aspect_ratio}"
+    _say(_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; nothing is wrong")
+    return 0
 
 
 # -- run --------------------------------------------------------------------------------------------------------------
@@ -351,9 +378,9 @@ def _leave(code: int) -> NoReturn:
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-def show_models(*, as_json: bool) -> None:
+def show_models(extension: Path | None, *, as_json: bool) -> None:
     """Prints the registry."""
-    listed = models_of(read_registry(read_settings().registry))
+    listed = models_of(read_registry(extension or read_settings().registry))
     if as_json:
         print(listed.model_dump_json(indent=2))
         return
@@ -376,9 +403,9 @@ def show_models(*, as_json: bool) -> None:
     _say(console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped")
 
 
-def show_model(name: str, *, as_json: bool) -> None:
+def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
     """Prints all that is to be known of one model."""
-    model = model_of(name, read_registry(read_settings().registry))
+    model = model_of(name, read_registry(extension or read_settings().registry))
     if as_json:
         print(model.model_dump_json(indent=2))
         return
@@ -448,12 +475,21 @@ def _inputs(inputs: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in inputs.items())
 
 
-def check_models(names: Sequence[str], *, offline: bool, snapshot: bool, folder: Path | None, as_json: bool) -> int:
+def check_models(
+    names: Sequence[str],
+    extension: Path | None,
+    snapshots: Snapshots,
+    *,
+    offline: bool,
+    snapshot: bool,
+    as_json: bool,
+) -> int:
     """Prints where the registry and Replicate contradict each other. Returns the exit code."""
     from videogen import conformance
 
-    snapshots = Snapshots(folder)
-    checked = asyncio.run(conformance.check_models(names, read_settings(), snapshots, offline=offline, keep=snapshot))
+    settings = read_settings()
+    settings = settings.model_copy(update={"registry": extension or settings.registry})
+    checked = asyncio.run(conformance.check_models(names, settings, snapshots, offline=offline, keep=snapshot))
     drifted = [model for model in checked if model.drift]
     if as_json:
         print(json.dumps({"drift": bool(drifted), "models": [model.summary() for model in checked]}, indent=2))
@@ -473,6 +509,22 @@ def _verdict(model: "Checked") -> str:
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def show_settings(*, as_json: bool) -> None:
+    """Prints what applies and where it comes from."""
+    found = effective(read_settings())
+    if as_json:
+        print(json.dumps({each.variable: {"value": each.value, "from": each.origin} for each in found}, indent=2))
+        return
+    console = _console(stderr=False)
+    for each in found:
+        _say(
+            console, f"{each.variable:<{max(len(one.variable) for one in found)}}  {each.value or '-'}  ({each.origin})"
+        )
 
 
 def _table(*columns: str) -> Table:

@@ -32,7 +32,7 @@ def scene(id_: str) -> dict[str, Any]:
         pytest.param(["a\\b"], r"scenes.0.id: 'a\\b' cannot name a file", id="backslash"),
         pytest.param(["ok", "CON"], "scenes.1.id: 'CON' cannot name a file: Windows reserves it", id="device"),
         pytest.param(["lpt9.mp4"], "scenes.0.id: 'lpt9.mp4' cannot name a file: Windows reserves it", id="device-mp4"),
-        pytest.param(["Storm", "storm"], "scene ids must be unique, also when case is ignored: storm", id="case-twins"),
+        pytest.param(["Storm", "storm"], "scenes.1.id: 'storm' is the id of an earlier scene, too", id="case-twins"),
         pytest.param(["x" * 300], f"scenes.0.id: '{'x' * 40}' cannot name a file: use 1 to 80", id="300-characters"),
         pytest.param(["a\n"], r"scenes.0.id: 'a\n' cannot name a file", id="newline"),
     ],

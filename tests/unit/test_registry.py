@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.registry import Price, Registry, read_registry
+from videogen.registry import Price, Registry, read_registry, registry_path
 
 MODEL = """
 [models.mine]
@@ -40,8 +40,10 @@ def test_the_shipped_registry_has_the_described_models() -> None:
 
 def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """The message is enough to mend the job."""
-    with pytest.raises(ValidationError, match="'yours' is not in the registry; there are: mine"):
-        registry_of(MODEL, tmp_path).model("yours")
+    with pytest.raises(
+        ValidationError, match=r"'main' is not .*; there are: kling-v2.1, .*, mine; did you mean 'mine'"
+    ):
+        registry_of(MODEL, tmp_path).model("main")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
         pytest.param(
             "sizes = [5, 10]",
             "sizes = [5, -1]",
-            "models.toml:6:45: models.mine.duration.sizes.1.seconds: input should be greater than 0, not -1",
+            "models.toml:6:45: models.mine.duration.sizes.1: input should be greater than 0, not -1",
             id="negative-size",
         ),
         pytest.param(
@@ -66,7 +68,9 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
             id="missing",
         ),
         pytest.param('"16:9" = {}', '"wide" = {}', "models.toml:7:19: models.mine.aspect_ratios.wide", id="no-ratio"),
-        pytest.param('"16:9" = {}', '"5:4" = {}', "frame_sizes must name the size in pixels for 5:4", id="no-size"),
+        pytest.param(
+            '"16:9" = {}', '"5:4" = {}', "aspect_ratios.5:4: frame_sizes must name the size in pixels", id="no-size"
+        ),
         pytest.param(
             'per_second = "0.10"',
             'per_second = "0.10", per_clip = "1"',
@@ -76,17 +80,19 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
         pytest.param(
             'per_second = "0.10"',
             'per_clip = { 5 = "1" }',
-            "price.per_clip has no price for 10 s",
+            "price.per_clip: has no price for 10 s",
             id="size-without-price",
         ),
         pytest.param(
             'basis = "exact" }',
             'basis = "exact" }\naudio = { inputs = { sound = true }, price = { per_clip = { 5 = "1" }, '
             'as_of = 2026-11-01, basis = "exact" } }',
-            "price.per_clip has no price for 10 s",
+            "price.per_clip: has no price for 10 s",
             id="size-without-price-of-sound",
         ),
-        pytest.param('mode = "discrete"', 'mode = "some"', "models.toml:6:1", id="no-such-mode"),
+        pytest.param(
+            'mode = "discrete"', 'mode = "some"', "models.toml:6:14: models.mine.duration.mode", id="no-such-mode"
+        ),
     ],
 )
 def test_a_wrong_registry_says_where_and_what(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -113,7 +119,7 @@ def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.where for problem in caught.value.problems] == [
         "models.mine.replicate",
         "models.mine.typical_run_seconds",
-        "models.mine.duration.sizes.0.seconds",
+        "models.mine.duration.sizes.0",
     ]
 
 
@@ -130,3 +136,73 @@ def test_a_price_is_exact_to_the_cent_and_below(price: dict[str, object], expect
     """Five seconds that took 32 s of GPU time, in decimals, not in floats."""
     model = Price.model_validate({**price, "as_of": "2026-11-01", "basis": "exact"})
     assert model.of(5.0, 32.0) == Decimal(expected)
+
+
+def extended_by(text: str, folder: Path) -> Registry:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_registry(path)
+
+
+def test_an_own_registry_changes_single_values_and_nothing_else(tmp_path: Path) -> None:
+    """A price, a ratio more, a default; all other values and models are the shipped ones."""
+    own = """
+        defaults.attempts = 5
+        [models."veo-3.1".price]
+        per_second = "0.15"
+        [models."kling-v2.1".aspect_ratios]
+        "9:16" = { mode = "pro" }
+    """
+    shipped, mine = read_registry().model_dump(), extended_by(own, tmp_path).model_dump()
+    shipped["defaults"]["attempts"] = 5
+    shipped["models"]["veo-3.1"]["price"]["per_second"] = Decimal("0.15")
+    shipped["models"]["kling-v2.1"]["aspect_ratios"]["9:16"] = {"mode": "pro"}
+    assert mine == shipped
+
+
+@pytest.mark.parametrize(
+    ("own", "path", "expected"),
+    [
+        pytest.param(
+            '[models."hailuo-2.3".price]\nper_second = "0.05"',
+            ("hailuo-2.3", "price"),
+            {"per_second": Decimal("0.05"), "per_clip": None},
+            id="another-kind-of-price",
+        ),
+        pytest.param(
+            '[models."hailuo-2.3".price]\nper_clip = { 6 = "0.20" }',
+            ("hailuo-2.3", "price"),
+            {"per_clip": {6.0: Decimal("0.20"), 10.0: Decimal("0.56")}},
+            id="one-price-of-a-table",
+        ),
+        pytest.param(
+            '[models."kling-v2.5-turbo"]\nduration = { mode = "continuous", max = 10, input = "duration" }',
+            ("kling-v2.5-turbo", "duration"),
+            {"mode": "continuous", "min": 0.0, "max": 10.0},
+            id="another-kind-of-duration",
+        ),
+        pytest.param(
+            '[models."kling-v2.1".aspect_ratios]\n"16:9" = { mode = "standard" }',
+            ("kling-v2.1", "aspect_ratios"),
+            {"16:9": {"resolution": "1080p", "mode": "standard"}},
+            id="one-input-of-a-ratio",
+        ),
+    ],
+)
+def test_of_values_that_exclude_each_other_the_own_is_left(
+    own: str, path: tuple[str, str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    """And only of those: an input that is called `mode` is an input."""
+    found = extended_by(own, tmp_path).models[path[0]].model_dump()[path[1]]
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_problem_is_told_in_the_file_where_the_value_stands(tmp_path: Path) -> None:
+    """An own length without a price: the prices are in the shipped file."""
+    with pytest.raises(ValidationError) as caught:
+        extended_by('[models."hailuo-2.3".duration]\nsizes = [6, 12]\n[models.svd]\nsource = 3', tmp_path)
+    own, shipped = caught.value.problems
+    assert str(own).startswith("mine.toml:4:1: models.svd.source: input should be a string")
+    line = int(shipped.position.split(":")[1])
+    assert shipped.message == "has no price for 12 s"
+    assert registry_path().read_text().splitlines()[line - 1].startswith('price = { per_clip = { 6 = "0.28"')

@@ -59,14 +59,15 @@ def test_an_id_that_cannot_name_a_file_is_refused(scene_id: str, tmp_path: Path)
 
 def test_ids_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
     """They would be one file on some systems."""
-    assert "unique, also when case is ignored: a" in problems_of(SCENE + SCENE.replace('"a"', '"A"'), tmp_path)
+    problem = problems_of(SCENE + SCENE.replace('"a"', '"A"'), tmp_path)
+    assert problem.startswith("film.toml:6:1: scenes.1.id: 'A' is the id of an earlier scene, too")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         pytest.param("", "film.toml:1:1: scenes: is required", id="empty"),
-        pytest.param("scenes = []", "a job has 1 to 5000 scenes, this one has 0", id="no-scenes"),
+        pytest.param("scenes = []", "film.toml:1:1: scenes: should have at least 1 entry, not 0", id="no-scenes"),
         pytest.param(SCENE + "wrong = 1\n", "film.toml:5:1: scenes.0.wrong: unknown field", id="unknown-field"),
         pytest.param(SCENE.replace("5", "nan"), "film.toml:4:1: scenes.0.target_duration", id="nan"),
         pytest.param(SCENE.replace("5", "-5"), "greater than 0, not -5", id="negative"),

@@ -1,0 +1,92 @@
+"""`videogen settings`: what applies, and where it comes from."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videogen.cli import main
+from videogen.settings import masked, variables
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Without any variable of ours."""
+    for name in variables().values():
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str | None]]:
+    assert main(["settings", "--json"]) == 0
+    told: dict[str, dict[str, str | None]] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def test_every_setting_has_a_value_or_none_and_an_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also what another setting or the registry decides."""
+    told = shown(capsys)
+    assert list(told) == list(variables().values())
+    assert told["VIDEOGEN_OUT"] == {"value": "out", "from": "default"}
+    assert told["VIDEO_GENERATOR_DURATION_BUFFER"] == {"value": "1.25", "from": "registry"}
+    assert told["VIDEOGEN_JOURNAL_URL"]["value"] == f"sqlite:///{Path('out/journal.db').absolute()}"
+    assert str(told["VIDEOGEN_PROVIDER"]["from"]).startswith("default: REPLICATE_API_TOKEN is not set")
+
+
+def test_the_environment_is_said_to_be_the_origin(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of a variable that is set to something; an own registry decides what is its own."""
+    own = tmp_path / "mine.toml"
+    own.write_text("defaults = { duration_buffer = 1.5 }\n")
+    environment.setenv("VIDEOGEN_REGISTRY", str(own))
+    environment.setenv("VIDEOGEN_OUT", "")
+    told = shown(capsys)
+    assert told["VIDEOGEN_REGISTRY"] == {"value": str(own), "from": "environment"}
+    assert told["VIDEO_GENERATOR_DURATION_BUFFER"] == {"value": "1.5", "from": "registry"}
+    assert told["VIDEOGEN_OUT"]["from"] == "default"
+
+
+def test_no_secret_is_shown(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tokens and passwords, in the table, as JSON, and when a value is refused."""
+    environment.setenv("REPLICATE_API_TOKEN", "hidden")
+    environment.setenv("VIDEOGEN_GATEWAY_TOKEN", "hidden")
+    environment.setenv("VIDEOGEN_JOURNAL_URL", "postgresql+psycopg://films:hidden@db/films")
+    for arguments in (["settings"], ["settings", "--json"]):
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert ("hidden" in said, said.count("***")) == (False, 3)
+    environment.setenv("REPLICATE_BASE_URL", "ftp://films:hidden@films")
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert ("hidden" in said, "ftp://films:***@films" in said) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("postgresql+psycopg://me:p@s/s@db:5432/x", "postgresql+psycopg://me:***@db:5432/x"),
+        (
+            "postgresql://db/x?user=me&password=p&sslmode=require",
+            "postgresql://db/x?user=me&password=***&sslmode=require",
+        ),
+        ("https://films.example/?token=t", "https://films.example/?token=***"),
+        ("sqlite:////srv/films:old@2/journal.db", "sqlite:////srv/films:old@2/journal.db"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+    ],
+)
+def test_only_what_is_secret_in_an_address_is_masked(address: str, expected: str) -> None:
+    assert masked(address) == expected
+
+
+def test_help_imports_no_settings_and_no_types(tmp_path: Path) -> None:
+    """So it takes no 0.4 s of CPU: pydantic alone is a half of that."""
+    script = tmp_path / "help.py"
+    script.write_text(
+        "import sys\nfrom videogen.cli import main\nmain(['--help'])\n"
+        "print({'pydantic', 'prefect', 'sqlalchemy', 'httpx', 'av'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"

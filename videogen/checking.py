@@ -1,0 +1,184 @@
+"""A job file and the registry, read together: every problem of both at once, as far as each can be told."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError as PydanticError
+
+from videogen.complaints import Loc, complaints
+from videogen.documents import Document, dotted, undotted
+from videogen.errors import Problem, ValidationError
+from videogen.planning import Plan, plan, problems_of
+from videogen.registry import Registry, registry_complaints, registry_document
+from videogen.scene import Job, job_document
+
+_ROUNDS = 4
+"""What a type as a whole demands is seen only when its parts are right: so often the data is looked at again."""
+_STAND_IN: Mapping[str, Any] = {
+    "prompt": "p",
+    "target_duration": 1,
+    "scene_reference_url": "x",
+    "character_reference_urls": ["x"],
+}
+"""Of a scene, what no model objects to."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that the registry's models can make, and the file it came from."""
+
+    job: Job
+    registry: Registry
+    document: Document
+
+
+def read_checked(path: Path, registry: Path | None = None, flags: Mapping[str, Any] | None = None) -> Checked:
+    """The job in the file at `path`, with the fields in `flags` over its own, and the registry.
+
+    Args:
+        registry: extends the shipped one.
+
+    Raises:
+        ValidationError: every problem of the flags, the job and the registry.
+    """
+    models, problems = _registry(registry)
+    try:
+        document = job_document(path)
+    except ValidationError as exc:
+        raise ValidationError([*problems, *exc.problems]) from None
+    job, of_job = _job(document, flags or {}, models)
+    problems += of_job
+    if problems or not job or not models.registry:
+        raise ValidationError(problems)
+    return Checked(job, models.registry, document)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The registry as far as it can be used; None where it cannot be read at all."""
+
+    registry: Registry | None
+    wrong: frozenset[str] = frozenset()
+    """Names of the models that are left out because something is wrong with them."""
+
+
+def plan_unseen(checked: Checked, *, buffer: float | None = None) -> Plan:
+    """The plan as far as it can be told without looking at reference images and earlier runs; `buffer` as in `plan`."""
+    references = {url for scene in checked.job.scenes for url in scene.reference_urls}
+    return plan(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
+
+
+def blamed_on_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
+    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
+    return ValidationError(
+        [
+            replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
+            if problem.where in flags
+            else problem
+            for problem in error.problems
+        ]
+    )
+
+
+def _registry(path: Path | None) -> tuple[_Models, list[Problem]]:
+    try:
+        document = registry_document(path)
+    except ValidationError as exc:
+        return _Models(None), list(exc.problems)
+    try:
+        return _Models(Registry.model_validate(document.data)), []
+    except PydanticError as exc:
+        found = registry_complaints(exc, document)
+    data = deepcopy(document.data)
+    for loc, _ in found:
+        _leave_out(data, loc[:2])
+    wrong = frozenset(str(loc[1]) for loc, _ in found if loc[:1] == ("models",) and len(loc) > 1)
+    problems = list(document.error(found).problems)
+    try:
+        return _Models(Registry.model_validate(data), wrong), problems
+    except PydanticError:
+        return _Models(None), problems
+
+
+def _leave_out(data: Any, loc: Loc) -> None:
+    *way, name = loc or ("",)
+    for part in way:
+        data = data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict):
+        data.pop(name, None)
+
+
+def _job(document: Document, flags: Mapping[str, Any], models: _Models) -> tuple[Job | None, list[Problem]]:
+    """The job with what is wrong replaced, and what that is."""
+    data = {**document.data, **flags} if isinstance(document.data, dict) else document.data
+    found = _repeated_places(data)
+    job = _read(data, document.names, found)
+    told = list(found.items())
+    if job and models.registry and models.wrong.isdisjoint((*job.asked_models, *job.fallback_models)):
+        more = [(undotted(problem.where), problem.message) for problem in problems_of(job, models.registry)]
+        told += [(loc, message) for loc, message in more if _can_be_told(loc, found)]
+    of_flags = [Problem(message, where=dotted(loc[:1])) for loc, message in told if loc and loc[0] in flags]
+    of_file = [(loc, message) for loc, message in told if not loc or loc[0] not in flags]
+    return job, [*blamed_on_flags(ValidationError(of_flags), flags).problems, *document.error(of_file).problems]
+
+
+def _repeated_places(data: Any) -> dict[Loc, str]:
+    """Scenes that say they have another one's place in the film, and are no other take of it."""
+    seen: set[tuple[Any, Any]] = set()
+    found: dict[Loc, str] = {}
+    scenes = data.get("scenes") if isinstance(data, dict) else None
+    for index, scene in enumerate(scenes if isinstance(scenes, list) else ()):
+        if not isinstance(scene, dict) or type(place := scene.get("clip_index")) is not int:
+            continue
+        if (place, take := str(scene.get("take", 1))) in seen:
+            found["scenes", index, "clip_index"] = f"{place} is the clip_index of an earlier scene, too"
+        seen.add((place, take))
+    return found
+
+
+def _read(data: Any, names: Mapping[str, str], found: dict[Loc, str]) -> Job | None:
+    """The job in the data. What is wrong is added to `found` and replaced, so that the rest can be looked at."""
+    for _ in range(_ROUNDS):
+        try:
+            return Job.model_validate(data)
+        except PydanticError as exc:
+            wrong = complaints(exc, Job, data, names)
+        for loc, message in wrong:
+            if loc and (*loc[:-1], names.get(str(loc[-1]))) in found:
+                continue  # the planner's `clip_index` that is there twice makes an `id` that is there twice
+            found.setdefault(loc, message)
+        if not isinstance(data, dict):
+            return None
+        data = deepcopy(data)
+        for loc, _ in wrong:
+            _mend(data, loc)
+    return None
+
+
+def _mend(data: dict[str, Any], loc: Loc) -> None:
+    """Puts something in the place of a wrong value that no model objects to."""
+    if loc == ("scenes",):
+        data["scenes"] = [{"id": "mended", **_STAND_IN}]
+    elif loc[0] != "scenes":
+        data.pop(str(loc[0]), None)
+    else:
+        index = int(loc[1])
+        scene, stand_in = data["scenes"][index], {"id": f"mended.{index}", **_STAND_IN}
+        if len(loc) == 2:
+            data["scenes"][index] = stand_in
+        elif (name := str(loc[2])) in stand_in:
+            scene[name] = stand_in[name]
+        else:
+            scene.pop(name, None)
+
+
+def _can_be_told(loc: Loc, found: Mapping[Loc, str]) -> bool:
+    """Whether the problem is not one of a value that was replaced."""
+    if ("scenes",) in found or any(wrong[:1] in (("model",), ("models",)) for wrong in found):
+        return False
+    needed = {"target_duration": {"duration_tolerance"}, "fallback_models": {"duration_tolerance", "aspect_ratio"}}
+    names = needed.get(str(loc[-1])) or needed.get(str(loc[0]), set())
+    return loc not in found and not any((name,) in found for name in names)
