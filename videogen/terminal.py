@@ -191,7 +191,7 @@ async def _run(
     if output == "json":
         print(batch.manifest(), end="")
     elif output == "text":
-        _print_result(console, batch, prepared.folder)
+        _print_result(console, batch, prepared)
     if unheard:
         _say(console, f"Prefect did not hear how this run ended: {unheard}; the manifest and the journal are complete")
         if not _has_own_server():
@@ -289,7 +289,7 @@ def _set_up_prefect() -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_result(console: Console, batch: Batch, folder: str) -> None:
+def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
     table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
@@ -303,8 +303,9 @@ def _print_result(console: Console, batch: Batch, folder: str) -> None:
             "reused" if clip.reused else clip.error.code if clip.error else "delivered",
         )
     console.print(table)
-    _say(console, f"{batch.verdict.status}: {batch.verdict.reason}; ${batch.total_cost}, {_seconds(batch)}")
-    _say(console, f"clips, manifest.json and index.html are in {folder}")
+    cost = f"${batch.total_cost} of ${prepared.plan.total_cost} planned"
+    _say(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {_seconds(batch)}")
+    _say(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 
 
 def _seconds(batch: Batch) -> str:
