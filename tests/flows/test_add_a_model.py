@@ -52,7 +52,7 @@ def test_the_page_can_be_followed_word_by_word(tmp_path: Path, prefect_api: str)
     ours = {"PREFECT_API_URL": prefect_api, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     models, check, plan, run = followed(tmp_path, {**inherited, **ours})
     (changed,) = [line for line in models.said.splitlines() if line.strip().startswith("veo-3.1")]
-    assert ("0.15 a second" in changed, "kling-v2.1" in models.said) == (True, True)
+    assert ("0.15/s" in changed, "kling-v2.1" in models.said) == (True, True)
     assert check.said == check.on_page
     assert re.search(r"harbour +3 +3\.75 +4 ", plan.said)
     assert "1 of 1 clips to make with wide-draft at 21:9 for $0.12" in run.said
