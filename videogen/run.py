@@ -29,6 +29,8 @@ class Slots:
     def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
         self.queue = asyncio.Semaphore(number)
         self.predictions = asyncio.Semaphore(number)
+        self.open_clips = asyncio.Semaphore(4 * number + 16)
+        """How far predictions may run ahead of the decoders: else thousands of quick clips would wait for them."""
         self._shared = shared
 
     async def take(self) -> int:
@@ -79,12 +81,18 @@ class Slot:
             self._ticket = None
 
     async def __aenter__(self) -> Self:
-        await self._slots.queue.acquire()
+        await self._slots.open_clips.acquire()
+        try:
+            await self._slots.queue.acquire()
+        except BaseException:
+            self._slots.open_clips.release()
+            raise
         self._queued = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.give_back()
+        self._slots.open_clips.release()
 
 
 def _decoders() -> Executor:

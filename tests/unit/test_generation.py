@@ -443,3 +443,26 @@ async def test_no_create_could_take_the_run_above_its_cap(tmp_path: Path) -> Non
     assert sum(isinstance(result, Clip) for result in results) == 2
     assert sum(isinstance(result, BudgetError) for result in results) == 3
     assert len(provider.created) == 2
+
+
+async def test_predictions_do_not_run_far_ahead_of_the_decoders(tmp_path: Path) -> None:
+    """Clips that wait to be checked are bounded, however many there are and however quick their model is."""
+    provider, slots = FakeProvider(), Slots(1)
+    run = run_of(tmp_path, provider)
+    decoders = os.cpu_count() or 1
+    for _ in range(decoders):
+        await run.free_decoders.acquire()
+
+    async def made(take: int) -> Clip:
+        async with Slot(slots) as slot:
+            return await generate_in_slot(request_of(take=take, id=f"s{take}"), run, slot)
+
+    making = [asyncio.create_task(made(take)) for take in range(1, 41)]
+    async with asyncio.timeout(30):
+        while len(provider.created) < 20:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert len(provider.created) == 20
+    for _ in range(decoders):
+        run.free_decoders.release()
+    assert {clip.status for clip in await asyncio.gather(*making)} == {"success"}
