@@ -35,6 +35,10 @@ pictures folder:
 generate:
     uv run python -m tests.generated
 
+# everything that is measured, in under ten minutes, into docs/benchmarks.md; `just bench --full` measures more
+bench *arguments:
+    uv run python -m benchmarks.bench {{arguments}}
+
 # CHANGELOG.md from the fragments in changelog.d
 changelog:
     uv run towncrier build --yes

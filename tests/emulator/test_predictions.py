@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from statistics import median
 from typing import Any
 
 import httpx
 import pytest
 
-from videogen.emulator.pace import stamp
+from videogen.emulator.catalogue import MODELS
+from videogen.emulator.pace import draw_pace, stamp
+from videogen.emulator.settings import EmulatorSettings
 
 VEO, SEEDANCE = "google/veo-3.1", "bytedance/seedance-1-pro"
 KLING_21, HAILUO = "kwaivgi/kling-v2.1", "minimax/hailuo-2.3"
@@ -84,6 +87,15 @@ def test_predictions_finish_in_the_order_of_their_latencies(launch: Any) -> None
             assert by_end == sorted(range(4), key=times[-1].__getitem__)
     assert times[0] == times[1] != times[2]
     assert len(set(times[0])) == 4
+
+
+def test_log_normal_times_lie_in_their_range_most_of_them_below_its_middle() -> None:
+    """Of 1 to 3 s: no time is outside, the median is the geometric mean, and each create has its own time."""
+    settings = EmulatorSettings(latency_s=(1, 3), latency_shape="log-normal")
+    times = [draw_pace(MODELS[SEEDANCE], settings, nth=nth, cold=False).run_s for nth in range(1, 501)]
+    assert all(1 <= time_s <= 3 for time_s in times)
+    assert median(times) == pytest.approx(3**0.5, abs=0.1)
+    assert len(set(times)) > 450
 
 
 def test_rendering_hides_behind_the_latency(launch: Any) -> None:

@@ -26,9 +26,19 @@ class Pace:
 def draw_pace(model: Model, settings: EmulatorSettings, *, nth: int, cold: bool) -> Pace:
     """The pace of the nth create: the same for the same seed, number and model."""
     rng = random.Random(f"{settings.seed}/{nth}/{model.full_name}")
-    run_s = rng.uniform(*(settings.latency_s or model.run_s))
+    bounds = settings.latency_s or model.run_s
+    run_s = log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
     own = OFFICIAL_QUEUE_S if not cold or settings.latency_s else (model.cold_s, model.cold_s * 1.2)
     return Pace(rng.uniform(*(settings.queue_s or own)), run_s)
+
+
+def log_normal(rng: random.Random, bounds: Range) -> float:
+    """A time whose logarithm is normally distributed, with the bounds at two standard deviations; 0 for a low of 0."""
+    low, high = bounds
+    if low == 0:
+        return 0.0
+    middle, deviation = math.log(low * high) / 2, math.log(high / low) / 4
+    return min(high, max(low, rng.lognormvariate(middle, deviation)))
 
 
 def stamp(epoch_ns: int, *, digits: int) -> str:

@@ -26,7 +26,10 @@ class EmulatorSettings(BaseModel):
     """With the number of the create it fixes each prediction's times, so that two runs finish in one order."""
     time_scale: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     latency_s: Range | None = None
-    """Time in `processing`, drawn evenly from this range; None: each model's own typical range."""
+    """Time in `processing`, from this range; None: each model's own typical range."""
+    latency_shape: Literal["even", "log-normal"] = "even"
+    """How times in `processing` lie in their range. `log-normal`: most of them below the middle, a few long ones; the
+    range is two standard deviations to both sides, and what would lie outside lies on its bounds."""
     queue_s: Range | None = None
     """Time in `starting`; None: the model's own, without cold starts if `latency_s` is given."""
     mode: Literal["quick", "smooth"] = "quick"
