@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videogen.clip import Batch, Clip
 from videogen.errors import InvalidError
-from videogen.journal import Delivery, Journal
 from videogen.planning import Plan
 from videogen.ports import Folder, OpenFolder
+
+if TYPE_CHECKING:
+    from videogen.journal import Delivery, Journal
 
 LOOKS_AT_ONCE = 8
 """A look at a clip elsewhere is a call; thousands of them are not made one by one."""
@@ -42,6 +45,8 @@ def look_back(journal_url: str, origin: str, folder: Folder, planned: Plan, *, f
     used_before = folder.exists()
     if is_new and not used_before:
         return Earlier()
+    from videogen.journal import Journal
+
     journal = Journal(journal_url)
     try:
         warnings = [journal.set_aside] if journal.set_aside else []
@@ -71,7 +76,7 @@ def look_back(journal_url: str, origin: str, folder: Folder, planned: Plan, *, f
         journal.close()
 
 
-def is_intact(delivery: Delivery, folders: OpenFolder) -> bool:
+def is_intact(delivery: "Delivery", folders: OpenFolder) -> bool:
     """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
     return folders(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
@@ -93,7 +98,7 @@ def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
     return {clip.scene_id: clip for clip in _whole(batch, folder)}
 
 
-def _restore(journal: Journal, origin: str, folder: Folder, planned: Plan) -> int:
+def _restore(journal: "Journal", origin: str, folder: Folder, planned: Plan) -> int:
     """Enters into the journal what the manifest says was delivered; returns how many clips of the plan that are."""
     batch = _manifest(folder)
     if batch is None or batch.provider != origin:
@@ -111,13 +116,15 @@ def _restore(journal: Journal, origin: str, folder: Folder, planned: Plan) -> in
 
 
 def _whole(batch: Batch, folder: Folder) -> list[Clip]:
+    from videogen.journal import Delivery
+
     clips = [clip for clip in batch.clips if clip.status == "success"]
     deliveries = {clip.scene_id: Delivery(folder.address, clip) for clip in clips}
     whole = _intact_keys(deliveries, lambda _: folder)
     return [clip for clip in clips if clip.scene_id in whole]
 
 
-def _intact_keys(deliveries: Mapping[str, Delivery], folders: OpenFolder) -> set[str]:
+def _intact_keys(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> set[str]:
     """The keys of those deliveries that are still there."""
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
         intact = pool.map(lambda delivery: is_intact(delivery, folders), deliveries.values())
