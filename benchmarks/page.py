@@ -12,12 +12,12 @@ WIDTH_PX, LINE_PX, LABEL_PX = 760, 24, 400
 HEAD = """\
 # Benchmarks
 
-Written by `just bench`; do not edit. To repeat, from a fresh clone:
+Written by `just bench`, but for the notes at the end. To repeat, from a fresh clone:
 
 ```console
 $ pip install uv
-$ uv run just bench           # under ten minutes on a quiet machine with two cores
-$ uv run just bench --full    # also 500 and 5,000 clips: about forty minutes
+$ uv run just bench           # meant to take under ten minutes on two quiet cores; `took` says what it did
+$ uv run just bench --full    # also 500 and 5,000 clips: much longer
 ```
 
 All rows are one run, on one emulator process whose latencies are seeded: every contender meets the same ones in the
@@ -25,6 +25,12 @@ same order. The **bound** is the list schedule of these latencies on five slots:
 very moment it becomes free. A makespan goes from the first create to the last file on disk. Files of videogen are
 checked whole, those of the others are not looked at. Ratios are what can be compared between machines; seconds are this
 machine's.
+
+The rivals are in `benchmarks/contenders.py`, as their documentation has them. `async_run` and `replicate-batch-process`
+(through `run`) send `Prefer: wait`: their create is answered when the clip is done, up to a minute. That notices the
+end of short clips at once, and a process that dies meanwhile knows no prediction id. `replicate-batch-process` imports
+`google.generativeai`, which it does not declare, and refuses models that its table has not: it is given an empty module
+and an entry of the table.
 
 [What is missed, and why](#what-is-missed-and-why) is at the end.
 """
