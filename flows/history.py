@@ -1,14 +1,46 @@
-"""Prefect's own server, which a run starts and which ends with it: waiting for what it writes down, ending it."""
+"""Prefect's own server, which a run starts and which ends with it: its start, what it writes down, its end."""
 
 import asyncio
+import signal
 import sys
+from concurrent.futures import Future
+from threading import Thread
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
 from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.settings import get_current_settings
 
 LOOK_EVERY_S = 0.2
+
+
+async def start_own_server() -> None:
+    """Starts the server that Prefect would start for this process, unless it is told of another; returns when it
+    answers.
+
+    Ctrl-C at a terminal goes to every process there. This one does not hear it, for we have to tell it how the run
+    ended: what a thread blocks is blocked in the processes that it starts.
+    """
+    if get_current_settings().api.url:
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    started: Future[None] = Future()
+    started.set_running_or_notify_cancel()
+
+    def start() -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            SubprocessASGIServer().start()
+        except Exception as exc:
+            started.set_exception(exc)
+        else:
+            started.set_result(None)
+
+    Thread(target=start, name="prefect-server", daemon=True).start()
+    await asyncio.wrap_future(started)
 
 
 async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float) -> bool:

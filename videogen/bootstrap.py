@@ -484,7 +484,11 @@ async def _emulator() -> AsyncIterator[str]:
     """The address of an emulator of our own, which ends with us, however we end: it watches its standard input."""
     command = ["-m", "videogen", "emulator", "--port", "0", "--exit-with-parent", "--latency", EMULATOR_LATENCY]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C at a terminal is for us: our predictions are still to be cancelled there
     )
     assert process.stdin
     assert process.stdout

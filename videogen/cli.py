@@ -22,6 +22,7 @@ app = App(
 )
 
 MAX_SLOTS = 1000
+MAX_NAME = 80
 OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
         return _complain(str(exc), FAILED)
+    except OSError as exc:  # of the standard output: a full disk, say
+        return _complain(f"the output cannot be written: {exc.strerror or exc}", FAILED)
     return result if isinstance(result, int) else OK
 
 
@@ -85,6 +88,10 @@ class JobFlags:
         names = ("model", "takes", "aspect_ratio", "max_cost", "min_clips", "concurrency")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.models is not None:
+            if self.model is not None:
+                raise InvalidError("--models compares models, --model takes one: use one of them")
+            if not all(name.strip() for name in self.models.split(",")):
+                raise InvalidError(f"--models: {self.models!r} has an empty name; separate names by commas")
             given["models"] = tuple(name.strip() for name in self.models.split(","))
         elif self.model is not None:
             given["models"] = ()
@@ -140,6 +147,8 @@ def run(
     """
     from videogen import terminal
 
+    if dry_run and (jsonl or serve):
+        raise InvalidError("--dry-run makes nothing that --jsonl or --serve could show: leave them out")
     if dry_run:
         return plan(job, flags=flags, json=json)
     if jsonl and json:
@@ -305,6 +314,8 @@ def limit(name: str, slots: int | None = None, /) -> None:
     from videogen.limits import check_limit
     from videogen.settings import read_settings
 
+    if not 1 <= len(name.strip()) <= MAX_NAME:
+        raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_NAME} characters")
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
     journal = Journal(read_settings().effective_journal_url())

@@ -226,7 +226,7 @@ async def _call_flow(
     if _has_own_server():
         lines.say("starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
     from flows.generate import generate
-    from flows.history import recorded
+    from flows.history import recorded, start_own_server
 
     batches: list[Batch] = []
 
@@ -241,6 +241,7 @@ async def _call_flow(
             lines.say("cutting rough_cut.mp4 …")
 
     try:
+        await start_own_server()
         with handing_over(prepared, on_event, *listeners, file=file):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             state = await generate(prepared.job if fits else file, prepared.options, return_state=True)

@@ -61,6 +61,7 @@ class CommandLine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # as a terminal has it: what is sent to all of its processes is not sent to us
         )
 
     def run(self, *arguments: str | Path, timeout_s: float = 110) -> Finished:

@@ -220,6 +220,24 @@ def test_an_interrupted_run_leaves_nothing_running(
     assert "Traceback" not in err
 
 
+def test_ctrl_c_at_a_terminal_ends_a_run_that_has_its_own_servers(command: CommandLine) -> None:
+    """It goes to every process there: Prefect's server and the emulator still hear what becomes of the run."""
+    del command.environment["PREFECT_API_URL"]
+    process = command.start(command.job(*scenes(8)))
+    assert process.stdout
+    for line in process.stdout:
+        if "started, attempt 1" in line:
+            break
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.splitlines()[-1]) == (
+        130,
+        "interrupted: what was delivered is kept, run the same command again to go on",
+    )
+    assert time.monotonic() - began < 20
+
+
 def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:
     """Exit 3 before Prefect is even started, and the token is nowhere."""
     on_emulator.environment["REPLICATE_API_TOKEN"] = "bad"

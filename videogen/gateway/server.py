@@ -109,8 +109,9 @@ def _listening(settings: GatewaySettings) -> Iterator[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((settings.host, settings.port))
-        except OSError as exc:
-            raise SettingsError(f"--host {settings.host} --port {settings.port}: {exc.strerror}") from exc
+        except (OSError, OverflowError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "a port is 0 to 65535"
+            raise SettingsError(f"--host {settings.host} --port {settings.port}: {reason}") from exc
         sock.listen(512)
         yield sock
 
