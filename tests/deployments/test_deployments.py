@@ -59,6 +59,7 @@ def test_scheduled_runs_of_two_workers_share_five_slots(stage: Stage) -> None:
     assert set(third) == set(jobs), "a run waited until others had ended"
 
 
+@pytest.mark.long
 def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None:
     """Its machine is gone: the same flow run goes on elsewhere, and pays for nothing again."""
     job = f"film-{next(_names)}"
@@ -87,6 +88,7 @@ def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> N
     assert use_of(stage, clips=20).peak == 2
 
 
+@pytest.mark.long
 def test_a_run_outlives_a_restart_of_prefects_server(stage: Stage) -> None:
     """Killed and started again in mid-run: all clips, and the state says so."""
     job = f"film-{next(_names)}"

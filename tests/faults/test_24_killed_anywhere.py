@@ -30,6 +30,7 @@ def test_24_a_run_killed_anywhere_is_continued_and_nothing_is_paid_twice() -> No
     assert killed_runs("--rounds", "23", "--command-every", "0") >= 12
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_24_so_is_a_whole_command(prefect_api: str, tmp_path: Path) -> None:
     """Two rounds through Prefect."""

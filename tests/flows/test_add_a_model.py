@@ -46,6 +46,7 @@ def followed(folder: Path, environment: dict[str, str]) -> list[Said]:
     return done
 
 
+@pytest.mark.long
 def test_the_page_can_be_followed_word_by_word(tmp_path: Path, prefect_api: str) -> None:
     """From a price that is changed to a clip of a model that is not shipped, without a token."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE_", "VIDEO"))}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.flows.conftest import CommandLine
 from tests.flows.test_generate import wait_until
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 REFUSED = '[[rules]]\ntimes = "always"\ndo = "fail"\nerror = "flagged as sensitive (E005)"\n'
 
 
+@pytest.mark.long
 def test_a_failed_verdict_pauses_the_deployment_it_came_from(command: CommandLine, prefect_api: str) -> None:
     """Its schedule spends nothing more until a person has looked; one that succeeds goes on."""
     prefect(command, "automation", "create", "--from-file", str(ROOT / "deployments/automations/failed-verdict.yaml"))
