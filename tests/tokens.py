@@ -13,8 +13,11 @@ def files_with_token(folder: Path) -> list[Path]:
 
 
 def _holds(path: Path, needle: bytes) -> bool:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(needle) >= 0
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(needle) >= 0
+    except FileNotFoundError:
+        return False  # a database that is closed now takes its side files with it

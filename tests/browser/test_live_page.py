@@ -230,7 +230,7 @@ def test_a_clip_that_lies_elsewhere_is_said_to_lie_there(tab: Page, live: Shown)
 def test_a_picture_that_did_not_come_is_asked_for_again(tab: Page, over: Shown, film: Played) -> None:
     """The gateway was away for a moment: that says nothing about the clip."""
     tab.route("**/*.jpg", lambda route: route.abort())
-    with tab.expect_request_finished(lambda request: request.url.endswith("/events")):
+    with tab.expect_event("requestfailed", lambda request: request.url.endswith(".jpg")):
         tab.goto(address(over, f"/?run={film.batch.run_id}"))
     tab.wait_for_timeout(300)
     tab.unroute("**/*.jpg")
