@@ -9,7 +9,7 @@ import pytest
 
 from tests.deployments.stage import Stage, Use, job_of, stage_in
 
-pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(300), pytest.mark.long]
 _names = count(1)
 
 
@@ -59,7 +59,6 @@ def test_scheduled_runs_of_two_workers_share_five_slots(stage: Stage) -> None:
     assert set(third) == set(jobs), "a run waited until others had ended"
 
 
-@pytest.mark.long
 def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None:
     """Its machine is gone: the same flow run goes on elsewhere, and pays for nothing again."""
     job = f"film-{next(_names)}"
@@ -74,7 +73,6 @@ def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None
     assert stage.states(flow_run).count("Running") == 2
 
 
-@pytest.mark.long
 def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> None:
     """Its heartbeats were lost, not the run: the second one is refused, and the first one's end is what counts."""
     job = f"film-{next(_names)}"
@@ -88,7 +86,6 @@ def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> N
     assert use_of(stage, clips=20).peak == 2
 
 
-@pytest.mark.long
 def test_a_run_outlives_a_restart_of_prefects_server(stage: Stage) -> None:
     """Killed and started again in mid-run: all clips, and the state says so."""
     job = f"film-{next(_names)}"
@@ -101,7 +98,6 @@ def test_a_run_outlives_a_restart_of_prefects_server(stage: Stage) -> None:
     use_of(stage, clips=12)
 
 
-@pytest.mark.long
 def test_a_run_that_is_not_heard_of_is_handed_to_another_worker(stage: Stage) -> None:
     """By the automation alone, from the heartbeats that are missing."""
     job = f"film-{next(_names)}"
@@ -114,7 +110,6 @@ def test_a_run_that_is_not_heard_of_is_handed_to_another_worker(stage: Stage) ->
     use_of(stage, clips=12)
 
 
-@pytest.mark.long
 def test_setting_up_again_doubles_nothing(stage: Stage) -> None:
     """One of each automation and deployment, and the limit as it was said last."""
     before = stage.set_up_things()
@@ -125,7 +120,6 @@ def test_setting_up_again_doubles_nothing(stage: Stage) -> None:
     assert stage.limit() == 5
 
 
-@pytest.mark.long
 def test_the_second_deployment_makes_what_the_last_run_has_not(stage: Stage) -> None:
     """From a job file beside the clips: nine of ten clips are kept, whatever the file says of them now."""
     job, file = job_of(f"film-{next(_names)}", 10), stage.folder / "film.json"
