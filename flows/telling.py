@@ -32,9 +32,11 @@ async def telling(job: Job) -> AsyncIterator[Listener]:
         if isinstance(event, RunStarted):
             progress.begin()
         elif isinstance(event, ClipCompleted):
-            _emit_clip(event, payload["run_id"])
+            clip = event.clip
+            _emit(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
         elif isinstance(event, RunCompleted):
-            _emit_verdict(event)
+            batch = event.batch
+            _emit(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
 
     try:
         yield listen
@@ -84,27 +86,14 @@ async def _tag_flow_run(*tags: str) -> None:
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 
-def _emit_clip(event: ClipCompleted, run_id: str) -> None:
-    clip = event.clip
+def _emit(event: ClipCompleted | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
+    """The event as Prefect's; its resource has labels of ours, by which automations can tell it from others."""
     emit_event(
         f"videogen.{event.type}",
         resource={
-            "prefect.resource.id": f"videogen.clip.{run_id}.{clip.scene_id}",
-            "prefect.resource.name": clip.scene_id,
-            "videogen.model": clip.model,
-        },
-        payload=event.payload(),
-    )
-
-
-def _emit_verdict(event: RunCompleted) -> None:
-    batch = event.batch
-    emit_event(
-        f"videogen.{event.type}",
-        resource={
-            "prefect.resource.id": f"videogen.run.{batch.run_id}",
-            "prefect.resource.name": batch.job_id,
-            "videogen.verdict": batch.verdict.status,
+            "prefect.resource.id": f"videogen.{resource_id}",
+            "prefect.resource.name": name,
+            **{f"videogen.{label}": value for label, value in labels.items()},
         },
         payload=event.payload(),
     )

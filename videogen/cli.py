@@ -22,7 +22,6 @@ app = App(
 )
 
 MAX_SLOTS = 1000
-MAX_NAME = 80
 OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
@@ -90,9 +89,9 @@ class JobFlags:
         if self.models is not None:
             if self.model is not None:
                 raise InvalidError("--models compares models, --model takes one: use one of them")
-            if not all(name.strip() for name in self.models.split(",")):
-                raise InvalidError(f"--models: {self.models!r} has an empty name; separate names by commas")
             given["models"] = tuple(name.strip() for name in self.models.split(","))
+            if not all(given["models"]):
+                raise InvalidError(f"--models: {self.models!r} has an empty name; separate names by commas")
         elif self.model is not None:
             given["models"] = ()
         return given
@@ -312,10 +311,10 @@ def limit(name: str, slots: int | None = None, /) -> None:
     """
     from videogen.journal import Journal
     from videogen.limits import check_limit
-    from videogen.settings import read_settings
+    from videogen.settings import MAX_LIMIT_NAME, read_settings
 
-    if not 1 <= len(name.strip()) <= MAX_NAME:
-        raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_NAME} characters")
+    if not 1 <= len(name.strip()) <= MAX_LIMIT_NAME:
+        raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_LIMIT_NAME} characters")
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
     journal = Journal(read_settings().effective_journal_url())

@@ -16,6 +16,7 @@ from videogen.registry import read_registry, registry_path
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
 DEFAULT_LIMIT = "replicate"
+MAX_LIMIT_NAME = 80
 
 
 class Settings(BaseSettings):
@@ -36,7 +37,7 @@ class Settings(BaseSettings):
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
     """SQLAlchemy URL of the journal, also `postgresql+psycopg://…` with `videogen[postgres]`; None means `journal.db`
     in `VIDEOGEN_OUT`, or in the local `out` where that is an address."""
-    limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=80)] = None
+    limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
     `replicate` with PostgreSQL, and none with SQLite."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None

@@ -60,7 +60,7 @@ async def _show_plan(job: Job, options: Options, *, as_json: bool) -> None:
     _say(console, _provider_line(prepared))
     console.print(_plan_table(plan))
     for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
-        _say(console, f"sent to {model} for {plan.aspect_ratio}: {_pairs(inputs)}")
+        _say(console, f"sent to {model} for {plan.aspect_ratio}: {_inputs(inputs)}")
     _print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_create:
         _say(console, f"expected to take about {clock(plan.expected_s)} with {plan.concurrency} at once")
@@ -79,10 +79,6 @@ def _plan_table(plan: Plan) -> Table:
             ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
         )
     return table
-
-
-def _pairs(inputs: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in inputs.items())
 
 
 def _price(cost: Decimal, exact: bool) -> str:

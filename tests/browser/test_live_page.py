@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
-from tests.gateway.conftest import FAULTS, Played, Shown, emulated, shoot, watching
+from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, shoot, watching
 from tests.gateway.test_command import gateway
 from videogen.journal import Journal
 
@@ -194,18 +194,7 @@ def test_the_token_opens_the_page_and_leaves_its_address(tab: Page, watched: Wat
         assert not watched.errors
 
 
-CLIP: dict[str, Any] = {
-    "model": "quick",
-    "status": "success",
-    "target_duration": 2,
-    "original_target_duration": 2,
-    "buffered_duration": 2,
-    "requested_duration": 2,
-    "buffer_cost_impact": 0,
-    "actual_duration": 2.04,
-    "cost": "0.06",
-    "reused": False,
-}
+CLIP: dict[str, Any] = {**DELIVERED, "actual_duration": 2.04, "cost": "0.06", "reused": False}
 
 
 def deliver(shown: Shown, index: int, scene_id: str, *, total: int = 1) -> None:

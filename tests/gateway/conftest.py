@@ -36,6 +36,16 @@ error = "<b>flagged</b> as sensitive (E005)"
 """
 PROMPTS = {"harbour": "A harbour", "storm": "A storm", "cave": "A forbidden cave"}
 """By scene: the first comes at once, the second at the second attempt, the third never, with HTML in its error."""
+DELIVERED: dict[str, Any] = {
+    "model": "quick",
+    "status": "success",
+    "target_duration": 2,
+    "original_target_duration": 2,
+    "buffered_duration": 2,
+    "requested_duration": 2,
+    "buffer_cost_impact": 0,
+}
+"""What an event tells of a delivered clip, but for which one it is."""
 
 
 @dataclass(frozen=True)

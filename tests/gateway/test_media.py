@@ -7,19 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Played, Shown, watching
+from tests.gateway.conftest import DELIVERED, Played, Shown, watching
 
-CLIP: dict[str, Any] = {
-    "clip_index": 0,
-    "scene_id": "a",
-    "model": "quick",
-    "status": "success",
-    "target_duration": 2,
-    "original_target_duration": 2,
-    "buffered_duration": 2,
-    "requested_duration": 2,
-    "buffer_cost_impact": 0,
-}
+CLIP: dict[str, Any] = {**DELIVERED, "clip_index": 0, "scene_id": "a"}
 
 
 @pytest.fixture
