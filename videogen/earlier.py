@@ -60,15 +60,15 @@ def look_back(journal_url: str, origin: str, folder: Folder, planned: Plan, *, f
             warnings.append(
                 f"the journal does not know {count} clips in {folder.address}; its manifest does: they are reused"
             )
-        asked = [each for request in planned.requests for each in request.alternatives]
+        asked = {each.key: each for request in planned.requests for each in request.alternatives}
         deliveries = {
-            each.key: delivery
-            for each in asked
-            if (delivery := journal.delivery(origin, each.key)) and each.takes(delivery.clip)
+            key: delivery
+            for key, delivery in journal.deliveries(origin, list(asked)).items()
+            if asked[key].takes(delivery.clip)
         }
         return Earlier(
             delivered=frozenset(_intact_keys(deliveries, folders)),
-            paid=frozenset(each.key for each in asked if journal.open_attempt(origin, each.key)),
+            paid=frozenset(journal.begun(origin, list(asked))),
             lost=lost,
             warnings=tuple(warnings),
         )

@@ -6,7 +6,7 @@ soon as it is known, and ended with what came of it and what it cost. `deliverie
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,8 @@ Event = tuple[int, str, dict[str, Any]]
 """Number, type and payload."""
 KEPT_TICKETS = timedelta(hours=1)
 """How long the tickets of a run are kept that is not seen any more: it may only have been cut off."""
+KEYS_AT_ONCE = 500
+"""In one query: databases take a limited number of parameters."""
 RECENT_EVENTS = 500
 """Every clip in the making has told its progress among this many latest events of its run."""
 
@@ -297,10 +299,16 @@ class Journal:
         return granted
 
     def delivery(self, origin: str, key: str) -> Delivery | None:
-        query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
+        return self.deliveries(origin, [key]).get(key)
+
+    def deliveries(self, origin: str, keys: Sequence[str]) -> dict[str, Delivery]:
+        """Those of the clips that were delivered, by key."""
+        query = sa.select(_deliveries).where(_deliveries.c.origin == origin)
         with self._reading() as db:
-            row = db.execute(query).one_or_none()
-        return None if row is None else Delivery(folder=row.folder, clip=Clip.model_validate(row.clip))
+            rows = [
+                row for some in _in_parts(keys) for row in db.execute(query.where(_deliveries.c.clip_key.in_(some)))
+            ]
+        return {row.clip_key: Delivery(folder=row.folder, clip=Clip.model_validate(row.clip)) for row in rows}
 
     def forget_delivery(self, origin: str, key: str) -> None:
         """The delivered file is gone or no longer what it was."""
@@ -318,6 +326,13 @@ class Journal:
         with self._reading() as db:
             row = db.execute(query).one_or_none()
         return None if row is None else _attempt(row)
+
+    def begun(self, origin: str, keys: Sequence[str]) -> set[str]:
+        """The keys of the clips with an attempt that has not ended."""
+        query = sa.select(_attempts.c.clip_key).where(_attempts.c.origin == origin, _attempts.c.state.in_(OPEN_STATES))
+        with self._reading() as db:
+            parts = (db.execute(query.where(_attempts.c.clip_key.in_(some))).scalars() for some in _in_parts(keys))
+            return {key for part in parts for key in part}
 
     def is_claimed(self, key: str, *, origin: str, folder: str) -> bool:
         """Whether a live run of another folder is at this clip. (An earlier run of the same folder is dead: it is
@@ -573,6 +588,10 @@ def _live_tickets(db: sa.Connection, limit: str) -> list[Any]:
     query = query.join(_runs, _runs.c.id == _slots.c.run_id)
     query = query.where(_slots.c.limit_name == limit, _runs.c.ended_at.is_(None)).order_by(_slots.c.ticket)
     return [row for row in db.execute(query) if _is_alive(row.seen_at)]
+
+
+def _in_parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + KEYS_AT_ONCE] for start in range(0, len(keys), KEYS_AT_ONCE))
 
 
 def _runs_of_old() -> sa.Select[Any]:

@@ -57,6 +57,21 @@ def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:
     assert [each.state for each in journal.attempts("run1", "a")] == ["ended"]
 
 
+def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
+    """As a plan of a thousand scenes does: those delivered, those begun; and of this origin only."""
+    requests = [request_of(take=take) for take in range(1, 1001)]
+    keys = [request.key for request in requests]
+    clip = Clip(status="success", video_path="clips/a.mp4", **planned(requests[0]))
+    for key in (keys[0], keys[999]):
+        journal.restore(key, origin="fake", folder="here", clip=clip)
+    journal.restore(keys[1], origin="another", folder="here", clip=clip)
+    attempt = intend(journal, requests[500])
+    journal.ended(intend(journal, requests[501]), error="input", message="no")
+    assert journal.deliveries("fake", keys) == {keys[0]: Delivery("here", clip), keys[999]: Delivery("here", clip)}
+    assert journal.begun("fake", keys) == {attempt.clip_key}
+    assert (journal.deliveries("fake", []), journal.begun("fake", [])) == ({}, set())
+
+
 def test_a_prediction_belongs_to_one_attempt(journal: Journal) -> None:
     first, second = intend(journal, request_of()), intend(journal, request_of(id="b", take=2))
     assert journal.created(first, "p1", None)
