@@ -11,7 +11,7 @@ from videogen.documents import Document
 from videogen.drift import Finding
 from videogen.endpoints import Endpoint, Snapshots
 from videogen.errors import GoneError, Problem, SettingsError
-from videogen.registry import ModelSpec, read_registry, registry_document
+from videogen.registry import ModelSpec, registry_document, registry_in
 from videogen.settings import Settings
 
 
@@ -58,7 +58,8 @@ async def check_models(
         AuthenticationError: the token is refused.
         CallError: Replicate cannot be reached.
     """
-    document, registry = registry_document(settings.registry), read_registry(settings.registry)
+    document = registry_document(settings.registry)
+    registry = registry_in(document)
     specs = {name: registry.model(name) for name in names or registry.models}
     endpoints: Mapping[str, Endpoint | None]
     if offline:

@@ -4,10 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from videogen.complaints import Loc
+from videogen.complaints import Loc, did_you_mean
 from videogen.endpoints import Endpoint, EndpointInputs, InputSchema
 from videogen.registry import Continuous, Inputs, ModelSpec, plain_seconds
 
@@ -68,9 +67,7 @@ class _Comparison:
             yield Finding(loc, f"{self._spec.replicate} has no input {name!r}{self._meant(name)}")
 
     def _meant(self, name: str) -> str:
-        close = get_close_matches(name, self._known, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ";"
-        return f"{meant} it takes {', '.join(sorted(self._known))}"
+        return f"{did_you_mean(name, self._known) or ';'} it takes {', '.join(sorted(self._known))}"
 
     def _value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
         """What is wrong with the input's name, else with its value."""

@@ -333,7 +333,11 @@ def read_registry(path: Path | None = None) -> Registry:
     Raises:
         ValidationError: every problem, each with the file, line and column where the value stands.
     """
-    document = registry_document(path)
+    return registry_in(registry_document(path))
+
+
+def registry_in(document: Document) -> Registry:
+    """The registry in the data of `registry_document`. Raises as `read_registry`."""
     try:
         return Registry.model_validate(document.data)
     except PydanticError as exc:
