@@ -55,8 +55,9 @@ class Played:
 
     @property
     def calls_per_clip(self) -> float:
-        """Creates, polls, and one download each."""
-        return float((self.ledger["creates"] + self.ledger["polls"]) / len(self.ready) + 1)
+        """Creates, and looks at one prediction or at the list of them; the file comes from elsewhere."""
+        calls: int = sum(self.ledger[what] for what in ("creates", "polls", "lists"))
+        return calls / len(self.ready)
 
     @property
     def ready_by_prediction(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ from videogen.errors import (
     SettingsError,
     UnreadableJournalError,
 )
-from videogen.migrations import HEAD, VERSIONS, stored_version, upgrade
+from videogen.migrations import HEAD, VERSIONS, create, stored_version, upgrade
 
 ALONE = 8_473_001
 """The advisory lock of transactions that must not overlap in PostgreSQL."""
@@ -494,7 +494,9 @@ class Journal:
                 raise UnreadableJournalError(f"the journal at {self._engine.url} is of an older videogen")
             if version is not None and version not in VERSIONS:
                 raise UnreadableJournalError(f"the journal at {self._engine.url} is of a newer videogen")
-            if version != HEAD:
+            if version is None:
+                create(db, metadata)
+            elif version != HEAD:
                 upgrade(db)
             if self._is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
                 raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged")

@@ -259,9 +259,10 @@ async def finished(request: ClipRequest, run: Run, running: Running, timer: asyn
     """Polls until the prediction has succeeded. Raises the `ClipError` of any other end."""
     pace, prediction = run.paces[request.replicate], running.prediction
     progress = _Progress(request, run, running, pace)
-    while not prediction.ended:
-        await progress.sleep(pace.next_s(time.monotonic() - running.began), prediction.status)
-        prediction = await run.calls.repeat(lambda: run.provider.get(running.prediction.id), tries=None, timer=timer)
+    with run.poller.awaiting(prediction, pace, running.began) as awaited:
+        while not prediction.ended:
+            await progress.wait(awaited.ended, awaited.asked_in_s(), prediction.status)
+            prediction = awaited.ended.result() if awaited.ended.done() else await _asked_for(run, prediction.id, timer)
     if prediction.status == "succeeded" and prediction.run_s:
         pace.learn(prediction.run_s)
     running = billed(request, run, replace(running, prediction=prediction))
@@ -270,21 +271,26 @@ async def finished(request: ClipRequest, run: Run, running: Running, timer: asyn
     return running
 
 
+async def _asked_for(run: Run, prediction_id: str, timer: asyncio.Timeout) -> Prediction:
+    return await run.calls.repeat(lambda: run.provider.get(prediction_id), tries=None, timer=timer)
+
+
 class _Progress:
-    """Sleeps between polls, and tells every two seconds how far the clip is; what it tells never goes back."""
+    """Waits between polls, and tells every two seconds how far the clip is; what it tells never goes back."""
 
     def __init__(self, request: ClipRequest, run: Run, running: Running, pace: Pace) -> None:
         self._request, self._run, self._running, self._pace = request, run, running, pace
         self._fraction = 0.0
         self._tell_at = time.monotonic() + PROGRESS_EVERY_S
 
-    async def sleep(self, seconds: float, status: str) -> None:
+    async def wait(self, ended: asyncio.Future[Prediction], seconds: float, status: str) -> None:
+        """Until the prediction is known to have ended, for at most so many seconds."""
         until = time.monotonic() + seconds
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until and not ended.done():
             if now >= self._tell_at:
                 self._tell(now - self._running.began, status)
                 self._tell_at = now + PROGRESS_EVERY_S
-            await asyncio.sleep(min(until, self._tell_at) - now)
+            await asyncio.wait([ended], timeout=min(until, self._tell_at) - now)
 
     def _tell(self, elapsed_s: float, status: str) -> None:
         expected_s = self._pace.expected_s(self._request.typical_run_s)  # which the other clips of the run change

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Self, TypeVar
 
 from videogen.calls import Calls
 from videogen.journal import Journal
 from videogen.limits import SharedLimit
 from videogen.pace import Pace
+from videogen.polling import Poller
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
 
 T = TypeVar("T")
@@ -133,6 +135,11 @@ class Run:
     free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
     keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""
+
+    @cached_property
+    def poller(self) -> Poller:
+        """Looks for the ends of all its predictions."""
+        return Poller(self.provider, self.calls)
 
     async def decode(self, work: Callable[[], T], *, timer: asyncio.Timeout | None = None) -> T:
         """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from videogen.clip import Clip, ClipRequest, planned
 from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
 from videogen.generation import generate
 from videogen.journal import Attempt, Delivery, Journal, metadata
+from videogen.migrations import HEAD, create, stored_version, upgrade
 from videogen.run import Run, Slot, Slots
 
 HERE = {"origin": "fake", "folder": "here"}
@@ -32,12 +34,27 @@ def intend(journal: Journal, request: ClipRequest, run_id: str = "run1", **given
     return journal.intend(request, run_id=run_id, **(HERE | given))  # type: ignore[arg-type]
 
 
-def test_the_tables_are_those_of_the_migrations(journal: Journal, journal_url: str) -> None:
+def test_the_tables_are_those_of_the_migrations(journal_url: str) -> None:
     """A column added to the tables needs a migration."""
     engine = sa.create_engine(journal_url)
-    with engine.connect() as db:
+    with engine.begin() as db:
+        upgrade(db)
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
     engine.dispose()
+    Journal(journal_url).close()
+
+
+def test_a_new_journal_is_as_one_that_came_through_all_migrations() -> None:
+    """To the letter of what SQLite has of it."""
+    made = []
+    for make in (upgrade, partial(create, tables=metadata)):
+        with sa.create_engine("sqlite://").begin() as db:
+            make(db)
+            assert stored_version(db) == HEAD
+            rows = db.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'").all()
+            made.append({name: " ".join(str(sql).split()) for name, sql in rows if "autoindex" not in name})
+    assert made[0] == made[1]
+    assert "AUTOINCREMENT" in made[0]["events"]
 
 
 def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:

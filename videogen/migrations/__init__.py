@@ -17,6 +17,14 @@ def stored_version(db: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
+def create(db: sa.Connection, tables: sa.MetaData) -> None:
+    """Makes the schema of `HEAD` where there is none yet: without Alembic, which takes a quarter of a second."""
+    tables.create_all(db)
+    version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+    version.create(db)
+    db.execute(version.insert().values(version_num=HEAD))
+
+
 def upgrade(db: sa.Connection) -> None:
     """Brings the schema up to `HEAD`, in the connection's transaction."""
     from alembic import command
