@@ -219,10 +219,11 @@ async def _call_flow(
     """What came of the run, and why Prefect does not know it; empty when it does."""
     _set_up_prefect()
     began = time.monotonic()
-    if _has_own_server():
-        lines.say("starting Prefect's own server for this run: about 10 s, the first time up to a minute …")
+    from flows.server import own_server_answers, recorded, start_own_server
+
+    if start_own_server():
+        lines.say("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
     from flows.generate import generate
-    from flows.history import recorded, start_own_server
 
     batches: list[Batch] = []
 
@@ -237,7 +238,7 @@ async def _call_flow(
             lines.say("cutting rough_cut.mp4 …")
 
     try:
-        await start_own_server()
+        await own_server_answers()
         with handing_over(prepared, on_event, *listeners, file=file):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             state = await generate(prepared.job if fits else file, prepared.options, return_state=True)
@@ -267,14 +268,15 @@ async def _reason(state: Any) -> Exception:
 
 
 def _has_own_server() -> bool:
-    """Whether Prefect's server is one that it starts for this run."""
-    return not os.environ.get("PREFECT_API_URL")
+    """Whether Prefect's server is one that was started for this run."""
+    from flows.server import has_own_server
+
+    return has_own_server()
 
 
 def _set_up_prefect() -> None:
     """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
     for name, value in {
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: a restart is waited for, a server that is gone is left
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -364,8 +366,8 @@ class Interruption:
 
 def _leave(code: int) -> NoReturn:
     """Ends the process without waiting for anything."""
-    if "flows.history" in sys.modules:
-        from flows.history import end_own_server
+    if "flows.server" in sys.modules:
+        from flows.server import end_own_server
 
         end_own_server()
     sys.stdout.flush()

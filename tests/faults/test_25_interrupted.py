@@ -51,6 +51,16 @@ def test_25_who_leaves_at_once_leaves_no_prefect_server_behind(stage: Stage, com
     assert process.returncode == 130
 
 
+def test_25_who_is_killed_leaves_no_prefect_server_behind(stage: Stage, command: CommandLine) -> None:
+    """Nothing can be done any more then: it looks after itself."""
+    stage.emulate(latency_s=(60.0, 60.0))
+    del command.environment["PREFECT_API_URL"]
+    process = command.start(command.quick_job(1))
+    wait_for_creates(stage, 1)
+    process.kill()
+    process.communicate(timeout=20)  # returns when nobody has its pipes any more
+
+
 async def test_25_a_cancelled_run_waits_until_all_its_predictions_are_cancelled(stage: Stage) -> None:
     """Also with more clips than slots, whose waiting ones have nothing to wait for, and cancels that fail at first."""
     stage.emulate('on = "cancel"\ndo = "status"\nstatus = 502\ntimes = 5', latency_s=(30.0, 30.0))
