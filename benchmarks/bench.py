@@ -88,6 +88,8 @@ def _groups(stage: Stage, films: Path, minute: Group | None, *, full: bool) -> I
     yield "longest-first", lambda: rows.longest_first(stage)
     yield "start", lambda: rows.start(stage, 3)
     yield "overhead", lambda: rows.overhead(stage, sizes, in_prefect)
+    if full:
+        yield "large", lambda: rows.large(stage, (500, 5000))
     yield "memory", lambda: rows.memory(stage, films)
     yield "media", lambda: rows.media(stage)
 

@@ -160,6 +160,29 @@ def overhead(stage: Stage, alone: tuple[int, ...], in_prefect: int) -> Iterator[
     yield Row("Memory and disk", "journal, a clip", journal / last / 1000, "kB")
 
 
+def large(stage: Stage, sizes: tuple[int, int]) -> Iterator[Row]:
+    """Very large jobs in one flow run: what a clip costs and what they hold in memory, over one clip and over fewer."""
+    group = "Large jobs in Prefect (0.05 s a clip, 50 at a time)"
+    plays = {clips: _blinking(stage, clips) for clips in (1, *sizes)}
+    start = plays[1].ran
+    wall_ms = {clips: 1000 * plays[clips].makespan_s / clips for clips in sizes}
+    cpu_ms = {clips: _cpu_ms(plays[clips], start, clips) for clips in sizes}
+    for clips in sizes:
+        yield Row(group, f"{clips} scenes: wall, a clip", wall_ms[clips], "ms", note=f"{plays[clips].makespan_s:.0f} s")
+        yield Row(group, f"{clips} scenes: CPU, a clip", cpu_ms[clips], "ms")
+        above = f"1 scene: {start.peak_mb:.0f} MB"
+        yield Row(
+            group, f"{clips} scenes: memory above 1 scene", plays[clips].ran.peak_mb - start.peak_mb, "MB", 300, above
+        )
+    few, many = sizes
+    yield Row(group, f"wall of a clip among {many} over one among {few}", wall_ms[many] / wall_ms[few], "×", 1.3)
+    yield Row(group, f"CPU of a clip among {many} over one among {few}", cpu_ms[many] / cpu_ms[few], "×", 1.3)
+
+
+def _blinking(stage: Stage, clips: int) -> Played:
+    return stage.play("command", clips, pace="blink", job={"concurrency": 50}, prefect=True)
+
+
 def _in_prefect(stage: Stage, group: str, clips: int) -> Iterator[Row]:
     start, empty_start = _instant(stage, "command", 1), stage.play("empty_flow", 1, pace="at-once", prefect=True).ran
     size = _prefect_bytes(stage)

@@ -1,7 +1,7 @@
 """How busy the slots of the limit are over several workers, at 20 to 60 s a clip.
 
-    uv run python -m benchmarks.slots          # times scaled to a tenth: about two minutes
-    uv run python -m benchmarks.slots --real   # in real time: ten minutes
+    uv run python -m benchmarks.slots             # times scaled to a quarter: about four minutes
+    uv run python -m benchmarks.slots --scale 1   # in real time: eleven minutes
 
 PostgreSQL, Prefect's server, two workers and the emulator on this machine; three scheduled runs at once. From the
 emulator's ledger: *efficiency* is the share of the five slots that was busy as long as there was a clip to begin, from
@@ -23,12 +23,11 @@ WANTED = 0.94
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", action="store_true", help="in real time, not a tenth of it")
+    parser.add_argument("--scale", type=float, default=0.25, help="of the clips' times; 1 is real time")
     parser.add_argument("--scenes", type=int, default=24, help="of each run")
     arguments = parser.parse_args()
-    scale = 1.0 if arguments.real else 0.1
     with tempfile.TemporaryDirectory() as folder:
-        ledger = _played(Path(folder), scale, arguments.scenes)
+        ledger = _played(Path(folder), arguments.scale, arguments.scenes)
     use = Use.of(ledger["predictions"])
     clips = RUNS * arguments.scenes
     print(f"{clips} clips, {ledger['creates']} creates, peak {use.peak}, {use.makespan_s:.1f} s")

@@ -11,7 +11,7 @@ from videogen.errors import JournalError, SettingsError
 from videogen.journal import Journal, Limit
 
 DEFAULT_SLOTS = 5
-LOOK_AGAIN_S = (0.1, 0.25)
+LOOK_AGAIN_S = (0.05, 0.15)
 """How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
 
 
