@@ -150,10 +150,15 @@ class Stage:
             assert time.monotonic() < deadline, f"{self.states(flow_run)}: {self.logs()}"
             time.sleep(0.5)
 
-    def refusal(self, flow_run: str) -> str:
-        """Why it failed in between."""
-        states = self._get(f"flow_run_states/?flow_run_id={flow_run}")
-        return " ".join(state["message"] or "" for state in states if state["type"] == "FAILED")
+    def refusal(self, flow_run: str, *, within_s: float) -> str:
+        """Why it failed in between; waits until it did."""
+        deadline = time.monotonic() + within_s
+        while True:
+            states = self._get(f"flow_run_states/?flow_run_id={flow_run}")
+            if failed := [state for state in states if state["type"] == "FAILED"]:
+                return str(failed[0]["message"])
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.5)
 
     def logs(self) -> str:
         return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in self.folder.glob("worker-*.log"))
