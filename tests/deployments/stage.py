@@ -85,8 +85,12 @@ class Stage:
         self._server.kill()
         self._server.wait()
 
-    def start_worker(self, name: str) -> None:
-        command = ["prefect", "worker", "start", "--pool", "videogen", "--name", name, "--limit", str(RUNS_AT_ONCE)]
+    def start_worker(self, name: str, *, bounded: bool = True) -> None:
+        """`bounded`: it takes a few runs at once, and leaves others to other workers; Prefect's worker then ends with
+        an error when it is given a run again that it still has."""
+        command = ["prefect", "worker", "start", "--pool", "videogen", "--name", name]
+        if bounded:
+            command += ["--limit", str(RUNS_AT_ONCE)]
         with (self.folder / f"worker-{name}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", *command], env=self.environment, cwd=self.folder, stdout=log, stderr=log
