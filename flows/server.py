@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -44,6 +45,8 @@ def start_own_server() -> bool:
     _own.process = _started([sys.executable, "-m", "flows.server", str(port)])
     atexit.register(_stop)
     os.environ["PREFECT_API_URL"] = f"{_own.address}/api"
+    for name in ("NO_PROXY", "no_proxy"):  # no proxy reaches what is on this machine
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     refresh_global_settings_context()
     return True
 
@@ -79,11 +82,16 @@ async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float)
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
     from prefect.client.schemas.objects import TERMINAL_STATES
 
+    if task_runs == 0:
+        return True
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id] if flow_run_id else []))
     states = TaskRunFilter.model_validate({"state": {"type": {"any_": sorted(TERMINAL_STATES)}}})
+    until = time.monotonic() + within_s
     async with get_client() as client:
-        for _ in range(max(1, round(within_s / LOOK_EVERY_S))):
-            if len(await client.read_task_runs(flow_run_filter=wanted, task_run_filter=states)) >= task_runs:
+        while time.monotonic() < until:
+            if await client.read_task_runs(  # the last of them: a page has 200 at most
+                flow_run_filter=wanted, task_run_filter=states, limit=1, offset=task_runs - 1
+            ):
                 return True
             await asyncio.sleep(LOOK_EVERY_S)
     return False
@@ -113,13 +121,12 @@ def _free_port() -> int:
 def _started(command: list[str]) -> "subprocess.Popen[bytes]":
     """Ctrl-C at a terminal goes to every process there, but we have to tell the server how the run ended: what is
     blocked here is blocked in the processes that begin meanwhile."""
-    set_mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
-    before = set_mask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     try:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603 - our own
     finally:
-        set_mask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(port: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from videogen.clip import Clip, ClipRequest, digest
 from videogen.errors import (
@@ -548,8 +549,20 @@ def _engine(url: str) -> sa.Engine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+    for pragma in ("busy_timeout=30000", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
+    _use_wal(connection)
+
+
+@retry(
+    retry=retry_if_exception(lambda exc: isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc)),
+    wait=wait_fixed(0.05),
+    stop=stop_after_delay(30),
+    reraise=True,
+)
+def _use_wal(connection: Any) -> None:
+    """SQLite does not wait by itself for another process that does the same to the same new file."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _deliver(db: sa.Connection, key: str, origin: str, folder: str, clip: Clip) -> None:

@@ -5,6 +5,8 @@ from statistics import median
 
 SHORTEST_S = 0.2
 LONGEST_S = 8.0
+FAILS_EARLY_S = 20.0
+"""How long nobody looks while a prediction cannot be finished: it can fail, as by a moderation that looks first."""
 
 
 class Pace:
@@ -32,7 +34,7 @@ class Pace:
             return _clamp(elapsed_s / 8)
         first_s = 1.01 * min(self._seen)
         if elapsed_s < first_s:
-            return max(SHORTEST_S, first_s - elapsed_s)
+            return max(SHORTEST_S, min(first_s - elapsed_s, FAILS_EARLY_S))
         return _clamp(0.165 * elapsed_s**0.6)
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from videogen.calls import Calls
-from videogen.errors import VideogenError
 from videogen.pace import Pace
 from videogen.ports import Prediction, VideoProvider
 
@@ -95,7 +94,7 @@ class Poller:
         if not since:
             return
         found = dict[str, Prediction]()
-        with suppress(VideogenError):  # who asks by id will meet it, too
+        with suppress(Exception):  # whatever it is: who asks by id will meet it, too
             found = await self._calls.repeat(lambda: self._found(missing, min(since) - CLOCK_SKEW), tries=1)
         for prediction_id, awaited in missing.items():
             awaited.look_at(found.get(prediction_id))

@@ -242,7 +242,7 @@ async def _call_flow(
         with handing_over(prepared, on_event, *listeners, file=file):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             state = await generate(prepared.job if fits else file, prepared.options, return_state=True)
-        of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests)
+        of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests) - len(prepared.kept)
         if batches and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
             return batches[0], "not every task run was recorded in time"
     except Exception as exc:  # what the flow raises is in its state: this is Prefect's own

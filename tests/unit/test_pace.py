@@ -26,7 +26,12 @@ def test_without_experience_a_clip_is_noticed_within_an_eighth_of_its_time() -> 
 
 def test_with_experience_nothing_is_asked_while_it_cannot_be_finished() -> None:
     """The first look comes when the quickest seen so far was done."""
-    assert looks(experienced(40, 50, 60), 50)[0] == 1.01 * 40
+    assert looks(experienced(10, 20, 30), 20)[0] == 1.01 * 10
+
+
+def test_with_experience_an_early_failure_is_noticed_all_the_same() -> None:
+    """Within 20 s, also of a model that takes minutes."""
+    assert looks(experienced(300, 320), 5) == [20]
 
 
 def test_where_all_clips_take_the_same_time_one_look_is_enough() -> None:

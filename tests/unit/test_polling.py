@@ -88,7 +88,7 @@ async def test_what_lists_show_is_seldom_asked_for_by_its_id() -> None:
         assert awaited.asked_in_s() == pytest.approx(SELDOM * awaited.next_s(), rel=0.1)
 
 
-@pytest.mark.parametrize("why", ["hidden", "failing"])
+@pytest.mark.parametrize("why", ["hidden", "failing", "broken"])
 async def test_what_lists_do_not_show_is_asked_for_at_its_own_pace(why: str) -> None:
     provider = Provider(2)
     poller = Poller(provider, Calls())
@@ -97,7 +97,7 @@ async def test_what_lists_do_not_show_is_asked_for_at_its_own_pace(why: str) -> 
         if why == "hidden":
             provider.hidden = {"prediction0"}
         else:
-            provider.faults["list"] = [TransientError("busy")] * 100
+            provider.faults["list"] = [TransientError("busy") if why == "failing" else RuntimeError("a defect")] * 100
         before = provider.lists
         while provider.lists < before + 2:
             await asyncio.sleep(0.02)
