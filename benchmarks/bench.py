@@ -31,7 +31,7 @@ from tests.conftest import free_port, prefect_server
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 VERSIONS = ("videogen", "prefect", "replicate", "replicate-batch-process", "httpx", "sqlalchemy", "av")
 MOST_RIVALS = ("polling", "batch_process")
-ALL_RIVALS = ("ours", "polling", "blocking", "batch_process", "prefect_threads")
+ALL_RIVALS = ("ours", *MOST_RIVALS, "prefect_threads")
 TAG_LIMIT_S = 90.0
 MINUTE_CLIPS = 25
 
@@ -77,7 +77,7 @@ def measured(folder: Path, *, full: bool, only: list[str]) -> list[Row]:
 
 def _groups(stage: Stage, films: Path, minute: Group | None, *, full: bool) -> Iterator[tuple[str, Group]]:
     sizes, in_prefect = ((100, 500, 1000, 5000), 1000) if full else ((100, 1000), 200)
-    yield "makespan-25", lambda: rows.makespans(stage, 25, ALL_RIVALS)
+    yield "makespan-25", lambda: rows.makespans(stage, 25, (*ALL_RIVALS, "blocking") if full else ALL_RIVALS)
     yield "tag-limit", lambda: rows.tag_limit(stage, 25, TAG_LIMIT_S)
     yield "makespan-100", lambda: rows.makespans(stage, 100, ALL_RIVALS if full else MOST_RIVALS)
     if full:

@@ -104,7 +104,7 @@ def minute_lags(stage: Stage, clips: int) -> Iterator[Callable[[], Iterator[Row]
     with ThreadPoolExecutor(2) as pool:
         ours: Future[Played] = pool.submit(stage.play, "ours", clips, pace="minute", job={"model": "minute"})
         theirs: Future[Played] = pool.submit(stage.play, "polling", clips, pace="minute-again")
-        group = f"Lag and calls at 60 s a clip ({clips} clips of 50–72 s)"
+        group = f"Lag and calls at 60 s a clip ({clips} clips of 50–72 s, without Prefect, beside the rows above)"
         yield lambda: _lag_rows(group, ours.result(), theirs.result(), lag_s=1.0, calls=15)
 
 
