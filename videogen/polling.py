@@ -51,8 +51,8 @@ class Poller:
     """Looks for the ends of all predictions that a run waits for.
 
     Once there are several, one list answers for all of them: each is looked at nearly as often as all together would
-    be asked for, at a fraction of the calls. The list is a shortcut, and nothing hangs on it: what it does not show, or
-    when it fails, is asked for by its id at the pace of its model.
+    be asked for. The list is a shortcut, and nothing hangs on it: what it does not show, or when it fails, is asked for
+    by its id at the pace of its model.
     """
 
     def __init__(self, provider: VideoProvider, calls: Calls) -> None:
