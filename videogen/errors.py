@@ -7,9 +7,11 @@
     │   ├── ValidationError          job, registry, plan: every problem at once
     │   └── SettingsError            an environment variable or a flag
     ├── AccountError                 exit 3: stops the whole job
-    │   ├── AuthenticationError      401, 403
-    │   └── BillingError             402
+    │   ├── AuthenticationError      401; 403 in the provider's own words
+    │   └── BillingError             402 in the provider's own words
     ├── JobLockedError               another run holds this job's folder
+    ├── RunInterruptedError          the run was cancelled or interrupted by a person
+    ├── LeaseLostError               another run took this run's work over
     ├── JournalError                 the journal cannot be read or written
     │   └── UnreadableJournalError   what is there is damaged, or of another version
     ├── CallError                    one HTTP call; carried by transport retries, never an attempt
@@ -17,7 +19,7 @@
     │   ├── OutcomeUnknownError      a create that may have been accepted
     │   ├── TransientError           an idempotent call that may be repeated
     │   ├── RateLimitedError         429: wait `retry_after_s`
-    │   └── GoneError                404: this prediction or file is not there
+    │   └── GoneError                404: this prediction or file is not there, or not there yet
     └── ClipError                    the end of one attempt (an attempt is a prediction)
         ├── InputRejectedError       422, 404 on create: permanent
         ├── ModerationError          flagged by the provider: permanent
@@ -27,15 +29,18 @@
         ├── ClipTimeoutError         longer than the clip's timeout; canceled remotely
         ├── OutputExpiredError       finished, but the provider deleted the output
         ├── BadOutputError           finished, but what came is not a whole video: permanent
+        │   └── SoundError           its picture is whole, but the sound that is wanted is not: permanent
         ├── DurationError            whole, but too far from the length asked for
         ├── QualityError             whole, but black or frozen from start to end, and the job is strict
         ├── UnusableReferenceError   a reference image cannot be used: permanent
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
         ├── ClaimedError             another job's run is making this very clip: wait for it
+        ├── DeliveredError           another run has delivered this very clip meanwhile: look it up
         ├── BudgetError              it would cost more than `max_cost` allows: permanent
         └── UnreachableError         the provider could not be reached for too long
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -84,6 +89,25 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def escape_json(text: str) -> str:
+    """Return JSON text in ASCII: the same value, with nothing in it that a terminal obeys or a console cannot show."""
+    return re.sub(r"[^\n -~]", lambda found: _escape_character(found.group()), text)
+
+
+def _escape_character(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+DISTRIBUTION = "videogen-batch"
+"""The name to install by; `videogen` is another company's package."""
+
+
+def install_hint(extra: str) -> str:
+    """Return what to type to get an optional part of videogen, such as `s3`."""
+    return f"pip install '{DISTRIBUTION}[{extra}]', or in a checkout: uv sync --extra {extra}"
+
+
 class ValidationError(InvalidError):
     """A job, registry or plan that cannot be run; carries every problem found, not the first."""
 
@@ -124,6 +148,19 @@ class JobLockedError(VideogenError):
     code = "locked"
 
 
+class RunInterruptedError(VideogenError):
+    """The run was cancelled or interrupted by a person: nothing new is begun."""
+
+    code = "interrupted"
+
+
+class LeaseLostError(VideogenError):
+    """This run was not heard of for too long, and another run took its work over: nothing more is created or recorded
+    for it."""
+
+    code = "lease-lost"
+
+
 class JournalError(VideogenError):
     """The journal cannot be read or written."""
 
@@ -150,13 +187,13 @@ class NotSentError(CallError):
 
 
 class OutcomeUnknownError(CallError):
-    """A create whose answer was lost: it may have been accepted and may cost money."""
+    """A create whose answer was lost, or was not the provider's: it may have been accepted and may cost money."""
 
     code = "outcome-unknown"
 
 
 class TransientError(CallError):
-    """An idempotent call failed in a way that passes: time-out, reset, 5xx, broken JSON."""
+    """An idempotent call failed in a way that passes: time-out, reset, 5xx, broken JSON, a hop's status code."""
 
     code = "transient"
     retryable = True
@@ -174,7 +211,7 @@ class RateLimitedError(CallError):
 
 
 class GoneError(CallError):
-    """404: the prediction or file asked for is not there (any more)."""
+    """404 or 410: the prediction or file asked for is not there, not yet or not any more; a hop may say so, too."""
 
     code = "gone"
 
@@ -238,6 +275,12 @@ class BadOutputError(ClipError):
     code = "bad-output"
 
 
+class SoundError(BadOutputError):
+    """The picture is whole, but its sound, which the job wants, is damaged; the raw bytes are kept beside the clips."""
+
+    code = "bad-sound"
+
+
 class DurationError(ClipError):
     """The clip is whole, but its length is outside the tolerance."""
 
@@ -270,10 +313,24 @@ class ClaimedError(ClipError):
     code = "claimed"
 
 
+class DeliveredError(ClipError):
+    """Another run delivered this very clip while this one was about to create it: it is looked up, not paid for."""
+
+    code = "delivered"
+
+
 class BudgetError(ClipError):
-    """Creating this prediction could take the run above its `max_cost`."""
+    """Creating this prediction could take the job above its `max_cost`.
+
+    `may_free` says whether predictions of the same run are still open, which may cost less than what is reserved for
+    them: there may be room for this one then.
+    """
 
     code = "budget"
+
+    def __init__(self, message: str, *, may_free: bool = False) -> None:
+        self.may_free = may_free
+        super().__init__(message)
 
 
 class UnreachableError(ClipError):

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,8 @@ from videogen.events import ClipEvent
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
 TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
+Failure = Literal["moderation", "input", "passing"]
+"""Why a prediction failed: its content was refused, its inputs do not go together, or something that passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,27 @@ class Prediction:
     """False while it is known not to have started: nothing is billed then."""
     data_removed: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The whole answer."""
+    """The whole answer, made safe to keep: long texts are cut."""
+    failure: Failure | None = None
+    """Of a prediction that failed, as its provider's adapter understands the error."""
+    video_seconds: float | None = None
+    """Length of the output that is billed, where the provider tells it."""
+    holds_no_video: bool = False
+    """True when there is an output, but no address in it could be a video's: asking again would not change that."""
 
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
 
     @property
+    def has_known_status(self) -> bool:
+        """Whether the provider's word for its status is one that we know."""
+        return self.ended or self.raw.get("status", self.status) == self.status
+
+    @property
     def run_s(self) -> float | None:
-        """Seconds from its creation to its end, by the provider's clock."""
-        if self.created_at is None or self.completed_at is None:
+        """Seconds from its creation to its end, by the provider's clock. None where that is no length of time."""
+        if self.created_at is None or self.completed_at is None or self.completed_at < self.created_at:
             return None
         return (self.completed_at - self.created_at).total_seconds()
 
@@ -52,6 +65,13 @@ class VideoProvider(Protocol):
     def origin(self) -> str:
         """Whose predictions these are; what was paid for at one origin is not reused for another."""
 
+    @property
+    def outputs_kept(self) -> timedelta:
+        """How long the output of a finished prediction is there, and how long an id may be unknown for a while only."""
+
+    def now(self) -> datetime:
+        """The time by the provider's clock, in UTC: its times are compared with this one, not with the local clock."""
+
     async def check_account(self) -> None:
         """Raises `AuthenticationError` when the token is refused."""
 
@@ -60,8 +80,8 @@ class VideoProvider(Protocol):
     ) -> Prediction:
         """Starts a prediction that the provider itself ends after `cancel_after_s`.
 
-        Raises `InputRejectedError` when the same call would be refused again, `OutcomeUnknownError` when it may have
-        been accepted.
+        Raises `InputRejectedError` or `ModerationError` when the same call would be refused again,
+        `OutcomeUnknownError` when it may have been accepted.
         """
 
     async def get(self, prediction_id: str) -> Prediction: ...
@@ -75,8 +95,9 @@ class VideoProvider(Protocol):
         """The URL under which the provider's models can read these bytes."""
 
     async def download(self, url: str, part: Path) -> None:
-        """Writes what is at `url` to `part`, continuing what is there. Raises `GoneError`, `TransientError`,
-        `BadOutputError` (more than the byte cap), `StorageError`."""
+        """Writes what is at `url`, which may be a `data:` address, to `part`, continuing what is there. Raises
+        `GoneError`, `NotSentError`, `TransientError`, `BadOutputError` (more than the byte cap, or an address that is
+        not fetched from), `StorageError`."""
 
 
 class Folder(Protocol):
@@ -102,6 +123,9 @@ class Folder(Protocol):
     def fetch(self, name: str, to: Path) -> bool:
         """Writes a file's bytes to a local path. False where there is no such file."""
 
+    def free_bytes(self) -> int | None:
+        """How much room there is for more files; None where that is not known."""
+
 
 def is_remote(address: str) -> bool:
     """Whether a folder's address is not a path on this disk."""
@@ -115,8 +139,15 @@ OpenFolder = Callable[[str], Folder]
 class Store(Folder, Protocol):
     """Where a job's files are made and kept."""
 
+    def check_writable(self) -> None:
+        """Writes, replaces and removes a file. Raises `StorageError` where that fails: finished clips would, too."""
+
     def scratch(self, name: str) -> Path:
-        """A local path for what is not finished yet; its folder exists."""
+        """A local path for what is not finished yet; its folder exists, and belongs to this user alone.
+
+        The name may be anything: the path is below that folder, and has the name's ending. What is there already is an
+        unfinished file, never a link.
+        """
 
     def path(self, name: str) -> Path:
         """The local path of a finished file, which is fetched for that when it is elsewhere."""
@@ -140,3 +171,6 @@ class ImageSender(Protocol):
 
         Raises `UnusableReferenceError`.
         """
+
+    def name_at(self, address: str) -> str | None:
+        """The `ImageInput.name` of the picture that this run, or an earlier one of its job, sent under an address."""

@@ -1,5 +1,6 @@
 """How cassettes are made and played: from whom, what is left out, and where the video of a download is kept."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from vcr.serializers import yamlserializer
 
 from videogen.adapters.replicate import DEFAULT_BASE_URL
@@ -52,7 +54,7 @@ class Wire:
             "filter_query_parameters": ["created_after"],
             "before_record_request": self._request,
             "before_record_response": self._response,
-            "before_save_interaction": _put_clip_aside,
+            "before_save_interaction": [_put_clip_aside, _keep_own_predictions],
             "after_load_interaction": _put_clip_back,
         }
 
@@ -85,6 +87,7 @@ class Wire:
         if self.base_url != DEFAULT_BASE_URL:
             text = text.replace(f"{self.base_url}/files/", "https://replicate.delivery/xezq/")
             text = text.replace(f"{self.base_url}/p/", "https://replicate.com/p/")
+            text = text.replace(f"{self.base_url}/stream/", "https://stream.replicate.com/v1/files/")
             text = text.replace(self.base_url, DEFAULT_BASE_URL)
         if len(self.token) > len("local"):
             text = text.replace(self.token, "[token]")
@@ -135,6 +138,45 @@ def _put_clip_aside(request: Any, response: Any, cassette: Any) -> tuple[Any, An
         file.write_bytes(response["body"]["string"])
         response["body"] = {"file": f"media/{file.name}"}
     return request, response
+
+
+def _keep_own_predictions(request: Any, response: Any, cassette: Any) -> tuple[Any, Any]:
+    """Of a page of the account's list only the predictions that this cassette is about: others are nobody's business.
+
+    These are the ones that a recorded call created, looked at by its id, or canceled.
+    """
+    if is_list(request):
+        page = _read_json(response)
+        if isinstance(page, dict) and isinstance(page.get("results"), list):
+            own = find_own_ids(cassette)
+            page["results"] = [row for row in page["results"] if isinstance(row, dict) and row.get("id") in own]
+            body = json.dumps(page, ensure_ascii=False, separators=(",", ":")).encode()
+            headers = {**response["headers"]}
+            if "content-length" in headers:
+                headers["content-length"] = [str(len(body))]
+            response = {**response, "headers": headers, "body": {"string": body}}
+    return request, response
+
+
+def find_own_ids(cassette: Any) -> set[str]:
+    """Return the ids of the predictions that a cassette's calls are about, its lists aside."""
+    recorded = zip(cassette.requests, cassette.responses, strict=True)
+    bodies = [_read_json(response) for request, response in recorded if not is_list(request)]
+    return {str(body["id"]) for body in bodies if isinstance(body, dict) and {"id", "status"} <= body.keys()}
+
+
+def is_list(request: Any) -> bool:
+    """Return whether a request asks for a page of the account's predictions."""
+    path: str = urlsplit(request.uri).path
+    return bool(request.method == "GET") and path.endswith("/predictions")
+
+
+def _read_json(response: Any) -> Any:
+    """Return what an answer says, None where that is no JSON."""
+    try:
+        return json.loads(response["body"].get("string") or b"")
+    except ValueError:
+        return None
 
 
 def _put_clip_back(request: Any, response: Any, cassette: Any) -> tuple[Any, Any]:

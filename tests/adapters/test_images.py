@@ -6,7 +6,7 @@ import hashlib
 import io
 import random
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Never
 
@@ -39,11 +39,15 @@ class Uploads:
     """A provider that takes pictures, after raising what it is told to; it makes no predictions."""
 
     origin = "uploads.example"
+    outputs_kept = timedelta(hours=1)
 
     def __init__(self, *refusals: Exception) -> None:
         self.taken: list[tuple[bytes, str, str]] = []
         self.asked = 0
         self._refusals = list(refusals)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
         self.asked += 1
@@ -132,6 +136,15 @@ async def test_a_large_picture_is_uploaded_once_for_all_clips(store: FileStore) 
     urls.append(await sender.url(plain(large)))
     assert set(urls) == {f"{URL}1"}
     assert provider.taken == [(large.data, f"sha256-{large.digest}.png", "image/png")]
+
+
+async def test_an_upload_of_an_earlier_run_is_known_by_its_address(store: FileStore) -> None:
+    """So that a prediction which a killed run created is told from that of another picture."""
+    provider, picture = Uploads(), reference(bytes_of(300_000))
+    image = plain(picture)
+    address = await images(store, provider, picture).url(image)
+    assert images(store, provider, picture).name_at(address) == image.name
+    assert images(store, provider, picture).name_at("https://elsewhere.example/1") is None
 
 
 async def test_a_large_picture_at_a_public_address_is_named_by_it(store: FileStore) -> None:
@@ -237,11 +250,20 @@ async def test_a_large_frame_is_uploaded_under_its_recipes_name(store: FileStore
     assert [path.read_bytes() for path in (tmp_path / "frames").iterdir()] == [data]
 
 
-async def test_a_frame_that_cannot_be_kept_is_not_sent(store: FileStore, tmp_path: Path) -> None:
+class FullStore(FileStore):
+    """A folder in which no unfinished picture finds room."""
+
+    def scratch(self, name: str) -> Path:
+        path = super().scratch(name)
+        if name.endswith(".jpg"):
+            path.symlink_to("/dev/full")
+        return path
+
+
+async def test_a_frame_that_cannot_be_kept_is_not_sent(tmp_path: Path) -> None:
     """A full disk stops the clip before anything is paid."""
     provider, sea = Uploads(), picture("blue")
     frame = ImageInput(size=(320, 180), background=sea.digest)
-    (tmp_path / ".scratch" / f"frames-{frame.name.removeprefix('frame:')[:16]}.jpg").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"cannot write frames/.*\.jpg"):
-        await images(store, provider, sea).url(frame)
+        await images(FullStore(tmp_path), provider, sea).url(frame)
     assert provider.asked == 0

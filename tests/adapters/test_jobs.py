@@ -45,6 +45,13 @@ async def test_a_job_that_is_not_there_is_said_to_be_missing_with_its_address(tm
                 await asyncio.to_thread(job_at, address)
 
 
+@pytest.mark.parametrize("path", ["", "jobs/..", "jobs/.", "jobs/", "x" * 300 + ".toml", "a\\b.toml", "?v=2"])
+async def test_an_address_that_names_no_file_is_said(path: str) -> None:
+    """Before it is asked for."""
+    with pytest.raises(ValidationError, match=r"does not end in the name of a job file, such as film\.toml"):
+        await asyncio.to_thread(job_at, f"s3://bucket/{path}" if path else "s3://")
+
+
 async def test_a_wrong_job_file_is_answered_with_its_lines(tmp_path: Path) -> None:
     async with Loopback(answer(200, JOB.replace("5", "-5").encode())) as server:
         with pytest.raises(ValidationError, match=r"film\.toml:4:"):

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,57 @@ def test_a_bucket_that_there_is_not_is_said(bucket: Bucket, tmp_path: Path) -> N
         ObjectStore(folder.address, tmp_path).put_text("a", "a.txt")
 
 
+@pytest.mark.parametrize("ask", ["text", "fetch"])
+def test_without_its_bucket_a_file_is_not_said_to_be_gone(bucket: Bucket, tmp_path: Path, ask: str) -> None:
+    """All would be made, and paid, again for a name that is spelled wrong."""
+    folder = open_folder("s3://nobody-has-made-it/films/job")
+    with pytest.raises(StorageError, match=r"cannot read manifest\.json in s3://nobody\S+: .*\(NoSuchBucket\)$"):
+        folder.text("manifest.json") if ask == "text" else folder.fetch("manifest.json", tmp_path / "copy")
+
+
+class Forbidden(BaseHTTPRequestHandler):
+    """A store that refuses everything, as one does for a missing object without the permission to list."""
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline()
+        if self.raw_requestline and self.parse_request():
+            self.send_response(403)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_may_not_be_read_is_not_gone(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And it is said which permissions are needed."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        store = ObjectStore(f"{bucket.address}/job", tmp_path)
+        for ask in (store.sha256, store.text, lambda name: store.fetch(name, tmp_path / "copy")):
+            with pytest.raises(StorageError, match=r"cannot read a\.mp4 in s3://.*the permission .*to list the bucket"):
+                ask("a.mp4")
+        with pytest.raises(StorageError, match=r"cannot write \.probe to s3://"):
+            store.check_writable()
+        server.shutdown()
+
+
+def test_a_bucket_that_can_be_written_is_left_as_it_was(store: ObjectStore, bucket: Bucket) -> None:
+    store.put_text("{}", "manifest.json")
+    before = bucket.names()
+    store.check_writable()
+    assert bucket.names() == before
+    assert [line for line in bucket.wire.asked if line.startswith("PUT") and ".probe" in line]
+
+
+def test_a_full_disk_is_not_blamed_on_the_bucket(store: ObjectStore) -> None:
+    """The file is there; there is no room for it here."""
+    put(store, CLIP, "clips/a.mp4")
+    with pytest.raises(StorageError, match=r"cannot write /dev/full: No space left"):
+        open_folder(store.address).fetch("clips/a.mp4", Path("/dev/full"))
+
+
 # -- here and elsewhere -----------------------------------------------------------------------------------------------
 
 
@@ -213,7 +266,7 @@ def test_without_the_extra_it_is_said_what_to_install(tmp_path: Path, monkeypatc
     """And a path on this disk needs none."""
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.delitem(sys.modules, "videogen.adapters.objects")
-    told = r"s3://bucket/job: .*pip install 'videogen\[s3\]'"
+    told = r"s3://bucket/job: .*pip install 'videogen-batch\[s3\]', or in a checkout: uv sync --extra s3"
     with pytest.raises(SettingsError, match=told):
         open_folder("s3://bucket/job")
     with pytest.raises(SettingsError, match=told):

@@ -1,8 +1,10 @@
 """What may be in a cassette, and what makes the playing of one fail."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 from tests.adapters import test_cassettes
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Loopback, answer
-from tests.adapters.recording import CASSETTES, CLIP_BYTES, Wire, unplayed
+from tests.adapters.recording import CASSETTES, CLIP_BYTES, Wire, find_own_ids, is_list, unplayed
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import DEFAULT_BASE_URL
 
 REPLAY = Wire(DEFAULT_BASE_URL, "r8_not_a_real_one")
 PREDICTION = {"id": "p1", "status": "starting"}
+BEFORE = datetime(2026, 11, 1, tzinfo=UTC)
 
 blocked = pytest.mark.block_network(allowed_hosts=[r"127\.0\.0\.1"])
 
@@ -100,6 +103,46 @@ async def test_video_is_kept_beside_the_cassette_and_cut(
     assert cassette.responses[0]["headers"]["content-length"] == [str(CLIP_BYTES)]
 
 
+OURS = {**PREDICTION, "input": {"prompt": "A sea"}}
+FOREIGN = {
+    "id": "p2",
+    "status": "succeeded",
+    "input": {"prompt": "a script nobody shall read"},
+    "output": "https://a/b",
+}
+
+
+@pytest.mark.parametrize("foreign_first", [False, True])
+async def test_only_our_own_predictions_of_a_list_are_kept(
+    make_provider: MakeProvider, path: Path, foreign_first: bool
+) -> None:
+    """Whatever else the account made stays out; the replay finds ours, and its length fits."""
+    rows = [FOREIGN, OURS] if foreign_first else [OURS, FOREIGN]
+    page = {"next": None, "previous": None, "results": rows}
+    async with Loopback(answer(201, OURS), answer(200, page)) as server:
+        with playing(Wire(server.url, TOKEN), path, "new_episodes"):
+            provider = make_provider(server.url)
+            await provider.create("a/b", None, {"prompt": "A sea"}, cancel_after_s=60)
+            assert [found.id async for found in provider.list_since(BEFORE)] == [row["id"] for row in rows]
+    assert "nobody shall read" not in path.read_text()
+    assert "p2" not in path.read_text()
+    with playing(REPLAY, path, "none") as cassette:
+        provider = make_provider(DEFAULT_BASE_URL)
+        await provider.create("a/b", None, {"prompt": "A sea"}, cancel_after_s=60)
+        assert [found.id async for found in provider.list_since(BEFORE)] == ["p1"]
+    assert unplayed(cassette) == []
+    listed = cassette.responses[1]
+    assert listed["headers"]["content-length"] == [str(len(listed["body"]["string"]))]
+
+
+async def test_a_list_without_a_prediction_of_ours_is_kept_empty(make_provider: MakeProvider, path: Path) -> None:
+    """Nothing was created in this cassette, so nothing in the list is ours."""
+    async with Loopback(answer(200, {"next": None, "previous": None, "results": [FOREIGN]})) as server:
+        with playing(Wire(server.url, TOKEN), path, "new_episodes"):
+            assert [found.id async for found in make_provider(server.url).list_since(BEFORE)] == ["p2"]
+    assert '"results":[]' in path.read_text()
+
+
 # -- played ------------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +220,16 @@ def test_the_recordings_hold_no_secret_and_no_address_of_a_machine(cassette: Pat
         "https://api.replicate.com",
         "https://replicate.delivery",
     }
+
+
+@pytest.mark.parametrize("cassette", sorted(CASSETTES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recordings_hold_no_prediction_of_anybody_else(cassette: Path) -> None:
+    """Every id of a prediction that a recorded list shows is one that another call of the cassette is about."""
+    with playing(REPLAY, cassette, "none") as recorded:
+        own = find_own_ids(recorded)
+        for request, response in zip(recorded.requests, recorded.responses, strict=True):
+            if is_list(request):
+                assert {row["id"] for row in json.loads(response["body"]["string"])["results"]} <= own
 
 
 def test_every_recording_is_played_by_a_test() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, drip, reset, stall, unused_url
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import Limits, ReplicateProvider
+from videogen.adapters.replicate import MAX_PAGES, Limits, ReplicateProvider
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.errors import (
     AuthenticationError,
@@ -338,7 +338,9 @@ async def test_a_rate_limit_tells_how_long_to_wait(
             id="version",
         ),
         pytest.param({"detail": "No.", "invalid_fields": "all of them"}, ["No."], id="fields-of-another-type"),
-        pytest.param("", ["422"], id="no-body"),
+        pytest.param(
+            {"title": "Input validation failed", "status": 422}, ["422", "Input validation failed"], id="title"
+        ),
     ],
 )
 async def test_a_rejected_input_names_every_field(make_provider: MakeProvider, body: Any, told: list[str]) -> None:
@@ -512,11 +514,12 @@ async def test_the_token_goes_to_no_other_host_by_way_of_a_list(make_provider: M
 
 
 async def test_a_list_that_never_ends_is_left(make_provider: MakeProvider) -> None:
-    """Ten pages are a thousand predictions."""
+    """A list without an end is not taken for one that ended without it."""
     async with Loopback() as server:
-        server.then(*[page("a", next=f"{server.url}/v1/predictions?cursor=again")] * 20)
-        await listed(make_provider(server.url))
-    assert len(server.asked) == 10
+        server.then(*[page("a", next=f"{server.url}/v1/predictions?cursor=again")] * (MAX_PAGES + 10))
+        with pytest.raises(TransientError, match="more than 100 pages"):
+            await listed(make_provider(server.url))
+    assert len(server.asked) == MAX_PAGES
 
 
 @pytest.mark.parametrize("results", [None, [None, 3, "p2"], [{}], {}], ids=["null", "junk", "nameless", "object"])

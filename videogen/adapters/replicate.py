@@ -4,47 +4,59 @@ The official client carries address, token and headers. What it makes of an answ
 and fields of an error, cannot read the status `aborted`, and repeats GETs for as long as a `Retry-After` says. So our
 transport sits under it and turns every answer that is not a success into an error before the client sees it.
 
+Between the provider and us are gateways, proxies and portals. What the provider says in the body of an answer is final;
+a status code alone may be a hop's word, and is asked for again.
+
 Source: replicate-python 1.0.7, https://replicate.com/docs/reference/http
 """
 
 import asyncio
-import email.utils
-import json
 import re
-import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError as PydanticError
 from replicate.client import Client
 
-from videogen.crashpoints import reached
+from videogen.adapters.downloads import Downloads, Resolver, resolve, tls
+from videogen.adapters.provider_clock import ProviderClock, read_date
+from videogen.adapters.replicate_predictions import ALIAS, name_id, read_id, read_prediction
+from videogen.adapters.replicate_refusals import classify_failure
+from videogen.adapters.safe import make_text_safe, read_json, read_number
 from videogen.endpoints import Endpoint
 from videogen.errors import (
     AuthenticationError,
-    BadOutputError,
     BillingError,
     GoneError,
     InputRejectedError,
+    ModerationError,
     NotSentError,
     OutcomeUnknownError,
     RateLimitedError,
-    StorageError,
     TransientError,
     VideogenError,
 )
-from videogen.ports import TERMINAL, Prediction, Status
+from videogen.ports import Prediction
 
 DEFAULT_BASE_URL = "https://api.replicate.com"
 DEFAULT_RETRY_AFTER_S = 5.0
 MAX_RETRY_AFTER_S = 600.0
-MAX_PAGES = 10
+MAX_PAGES = 100
+MOST_ID = 1_000
+"""Characters of an id that fit into an address."""
+OUTPUTS_KEPT = timedelta(hours=1)
+"""Source: https://replicate.com/docs/topics/predictions/data-retention"""
+
+_CLOCKS = defaultdict[bytes, ProviderClock](ProviderClock)
+"""By host, for all providers of this process: a run's first create needs the time, and another provider may have
+checked the account before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,8 @@ class Limits:
     """Without a byte, before a call or a download is given up."""
     call_s: float = 60.0
     """For a whole call, however its bytes trickle in; a download has no such limit."""
-    answer_bytes: int = 16 * 1024**2
+    answer_bytes: int = 64 * 1024**2
+    """Of one answer: an output may stand in it, as a `data:` address."""
     download_bytes: int = 2 * 1024**3
 
 
@@ -66,6 +79,8 @@ class ReplicateProvider:
     """`videogen.ports.VideoProvider` on Replicate, or on a server that speaks as it does.
 
     Usable in one event loop. `origin` is the account's home as the journal keeps it: by default the host and port.
+    `outputs_kept` is how long a finished prediction keeps its output, and how long an id that is not found may still
+    turn up: nothing for a server that forgets everything when it ends.
     """
 
     def __init__(
@@ -75,28 +90,32 @@ class ReplicateProvider:
         base_url: str = DEFAULT_BASE_URL,
         origin: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        outputs_kept: timedelta = OUTPUTS_KEPT,
+        clock: ProviderClock | None = None,
+        resolve: Resolver = resolve,
     ) -> None:
-        self.origin = origin or httpx.URL(base_url).netloc.decode()
+        home = httpx.URL(base_url)
+        self.outputs_kept = outputs_kept
+        self.origin = origin or home.netloc.decode()
         self._limits = limits
+        self._clock = clock or _CLOCKS[home.netloc]
+        self._their_ids: dict[str, str] = {}
+        """The provider's ids of the predictions that have another name here."""
         self._client = Client(
             api_token=token,
             base_url=base_url,
             timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
-            transport=_Transport(limits),
+            transport=_Transport(limits, self._clock),
             headers={"Accept-Encoding": "identity"},  # an answer is no larger than what was read
         )
-        self._downloads = httpx.AsyncClient(
-            timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
-            transport=httpx.AsyncHTTPTransport(verify=_tls(), limits=httpx.Limits(max_connections=100)),
-            follow_redirects=True,
-            max_redirects=3,
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-        )
+        self._downloads = Downloads(home, stalled_s=limits.stalled_s, most_bytes=limits.download_bytes, resolve=resolve)
 
     async def aclose(self) -> None:
         await self._downloads.aclose()
         await self._client._async_client.aclose()
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     async def check_account(self) -> None:
         await self._call("GET", "/v1/account")
@@ -130,58 +149,70 @@ class ReplicateProvider:
         if version is None:
             path, body = f"/v1/models/{replicate}/predictions", {"input": dict(inputs)}
         headers = {"Cancel-After": f"{min(max(round(cancel_after_s), 5), 86_400)}s"}
-        return await self._predicted("POST", path, json=body, headers=headers)
+        return self._read("POST", path, await self._call("POST", path, json=body, headers=headers))
 
     async def get(self, prediction_id: str) -> Prediction:
-        return await self._predicted("GET", f"/v1/predictions/{prediction_id}")
+        return await self._ask_about(prediction_id, "GET")
 
     async def cancel(self, prediction_id: str) -> Prediction:
-        return await self._predicted("POST", f"/v1/predictions/{prediction_id}/cancel")
+        return await self._ask_about(prediction_id, "POST", "/cancel")
 
     async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
-        query = {"created_after": created_after.astimezone(UTC).isoformat().replace("+00:00", "Z")}
-        path = f"/v1/predictions?{httpx.QueryParams(query)}"
+        query = str(
+            httpx.QueryParams({"created_after": created_after.astimezone(UTC).isoformat().replace("+00:00", "Z")})
+        )
         for _ in range(MAX_PAGES):
+            path = f"/v1/predictions?{query}"
             page = await self._call("GET", path)
             for result in _results(page):
-                yield _prediction(result)
-            if not page.get("next"):
+                yield self._read("GET", path, result)
+            if not (next_page := page.get("next")):
                 return
-            path = httpx.URL(str(page["next"])).raw_path.decode()  # whatever host it names, the token goes to ours
+            query = _query(next_page)  # whatever host it names, the token goes to ours
+            if not query:
+                raise _lost("GET", path, "the address of the next page is none")
+        raise _lost("GET", "/v1/predictions", f"the list has more than {MAX_PAGES} pages")
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
         answer = await self._call("POST", "/v1/files", files={"content": (name, data, media_type)})
-        try:
-            return str(answer["urls"]["get"])
-        except (KeyError, TypeError):
-            raise TransientError("the answer to an upload names no URL") from None
+        urls = answer.get("urls")
+        url = urls.get("get") if isinstance(urls, dict) else None
+        if not isinstance(url, str) or not re.fullmatch(r"https?://[!-~]{1,2000}", url):
+            raise TransientError("the answer to an upload names no URL")
+        return url
 
     async def download(self, url: str, part: Path) -> None:
-        try:
-            had_bytes = part.stat().st_size if part.exists() else 0
-            headers = {"Range": f"bytes={had_bytes}-"} if had_bytes else {}
-            async with self._downloads.stream("GET", url, headers=headers) as answer:
-                if answer.status_code == 416:
-                    part.unlink()
-                    raise TransientError("what is already here does not fit what is there: from the start again")
-                _raise_for_download(answer, self._limits)
-                await _write(answer, part, self._limits, keep=answer.status_code == 206)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise NotSentError(f"cannot connect: {_reason(exc)}") from exc
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
-            raise BadOutputError(f"the output is at no address: {exc}") from exc
-        except httpx.HTTPError as exc:
-            raise TransientError(f"the download broke off: {_reason(exc)}") from exc
-        except OSError as exc:
-            with suppress(OSError):
-                part.unlink()
-            raise StorageError(f"cannot write {part.name}: {exc.strerror or exc}") from exc
+        await self._downloads.fetch(url, part)
 
-    async def _predicted(self, method: str, path: str, **content: Any) -> Prediction:
-        data = await self._call(method, path, **content)
-        if not data.get("id"):
+    async def _ask_about(self, prediction_id: str, method: str, action: str = "") -> Prediction:
+        """Returns the prediction; an answer about another one is a hop's mistake."""
+        their_id = await self._find_their_id(prediction_id)
+        path = f"/v1/predictions/{quote(their_id.encode('utf-8', 'surrogatepass'), safe='')}{action}"
+        if len(path) > MOST_ID:
+            raise GoneError(f"prediction {prediction_id} cannot be asked for: its id has {len(their_id):,} characters")
+        prediction = self._read(method, path, await self._call(method, path))
+        if prediction.id != prediction_id:
+            raise _lost(method, path, f"the answer is about another prediction, {prediction.id}")
+        return prediction
+
+    async def _find_their_id(self, prediction_id: str) -> str:
+        """Returns the provider's own id; where only its digest is known, from an earlier run, the list is searched."""
+        if not prediction_id.startswith(ALIAS):
+            return prediction_id
+        if prediction_id not in self._their_ids:
+            async for _ in self.list_since(self.now() - self.outputs_kept):
+                pass
+        if prediction_id not in self._their_ids:
+            raise GoneError(f"prediction {prediction_id} is not in the account's list (any more)")
+        return self._their_ids[prediction_id]
+
+    def _read(self, method: str, path: str, data: Mapping[str, Any]) -> Prediction:
+        their_id = read_id(data)
+        if their_id is None:
             raise _lost(method, path, "the answer names no prediction")
-        return _prediction(data)
+        if (name := name_id(their_id)) != their_id:
+            self._their_ids[name] = their_id
+        return read_prediction(their_id, data)
 
     async def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
@@ -190,20 +221,21 @@ class ReplicateProvider:
         except TimeoutError as exc:
             raise _lost(method, path, f"no whole answer within {self._limits.call_s:g} s") from exc
         try:
-            data = answer.json()
-        except ValueError as exc:
-            raise _lost(method, path, "the answer is not JSON") from exc
+            data = read_json(answer.content)
+        except ValueError:
+            raise _lost(method, path, "the answer is not JSON") from None
         if not isinstance(data, dict):
             raise _lost(method, path, "the answer is not a JSON object")
+        self._clock.hear(answer.headers)
         return data
 
 
 class _Transport(httpx.AsyncBaseTransport):
     """Turns what is not a success into one of our errors, with what the answer's headers and body say."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._wire = httpx.AsyncHTTPTransport(verify=_tls(), limits=httpx.Limits(max_connections=200))
+    def __init__(self, limits: Limits, clock: ProviderClock) -> None:
+        self._limits, self._clock = limits, clock
+        self._wire = httpx.AsyncHTTPTransport(verify=tls(), limits=httpx.Limits(max_connections=200))
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -218,16 +250,13 @@ class _Transport(httpx.AsyncBaseTransport):
         except httpx.HTTPError as exc:
             raise _lost(request.method, path, _reason(exc)) from exc
         if not response.is_success:
-            raise _refusal(request.method, path, response, body)
+            problem = _read_object(body)
+            if _is_told(problem):
+                self._clock.hear(response.headers)
+            raise _refuse(request.method, path, response, problem, self._clock)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _lost(request.method, path, "the answer is compressed, which was not asked for")
         return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """One for all connections: reading the certificates takes 20 ms."""
-    return httpx.create_ssl_context()
 
 
 async def _read_capped(response: httpx.Response, most_bytes: int) -> bytes:
@@ -247,37 +276,57 @@ def _is_create(method: str, path: str) -> bool:
     return method == "POST" and path.endswith("/predictions")
 
 
+def _names_an_id(path: str) -> bool:
+    """Return whether 404 can be said of what the path names: a prediction, a model or a version."""
+    return bool(re.fullmatch(r"/v1/(?:predictions|models)/.+", path)) and not path.endswith("/predictions")
+
+
 def _lost(method: str, path: str, reason: str) -> VideogenError:
     """An answer that did not arrive or cannot be read: a create may have been accepted all the same."""
-    message = f"{method} {path}: {reason}"
+    message = f"{method} {make_text_safe(path, most=200)}: {reason}"
     return OutcomeUnknownError(message) if _is_create(method, path) else TransientError(message)
 
 
-def _refusal(method: str, path: str, response: httpx.Response, body: bytes) -> VideogenError:
-    """The error that an answer above 299 stands for."""
-    status, problem = response.status_code, _problem(body)
-    detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase).strip()
-    if status in (401, 403):
-        return AuthenticationError(f"Replicate refused the token ({status}): {detail}")
-    if status == 402:
-        return BillingError(f"the account has no credit (402): {detail}")
-    if status == 429:
-        return RateLimitedError(detail, retry_after_s=_retry_after_s(response.headers, problem, detail))
+def _refuse(
+    method: str, path: str, response: httpx.Response, problem: Mapping[str, Any], clock: ProviderClock
+) -> VideogenError:
+    """The error that an answer above 299 stands for. `problem` is its body, where that is a JSON object."""
+    status, is_told, is_create = response.status_code, _is_told(problem), _is_create(method, path)
+    detail = _detail(problem) or make_text_safe(response.reason_phrase, most=100)
+    if status == 429:  # whoever says it: what is limited is not handed on
+        return RateLimitedError(detail, retry_after_s=_retry_after_s(response.headers, problem, detail, clock))
     if status >= 500 or status == 408:
         return _lost(method, path, f"answered {status}")
-    if _is_create(method, path):
-        return InputRejectedError(f"refused ({status}): {_fields(problem) or detail}")
-    if status == 404:
-        return GoneError(f"{method} {path}: not found")
-    return InputRejectedError(f"{method} {path}: refused ({status}): {detail}")
+    if status in (401, 403) and (is_told or (status == 401 and not is_create)):
+        return AuthenticationError(f"Replicate refused the token ({status}): {detail}")
+    if status == 402 and is_told:
+        return BillingError(f"the account has no credit (402): {detail}")
+    if is_create or path == "/v1/files":
+        if not is_told or status < 400:
+            return _lost(method, path, f"answered {status}, but not in words of the provider's")
+        reason = f"refused ({status}): {_fields(problem) or detail}"
+        return ModerationError(reason) if classify_failure(detail) == "moderation" else InputRejectedError(reason)
+    if status in (404, 410) and _names_an_id(path):
+        return GoneError(f"{method} {path}: not found ({status})")
+    return _lost(method, path, f"answered {status}: {detail}")
 
 
-def _problem(body: bytes) -> dict[str, Any]:
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body)
+        data = read_json(body)
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _is_told(problem: Mapping[str, Any]) -> bool:
+    """Return whether a refusal is in the provider's own words: a problem object, and not a page or object of a hop."""
+    return bool(_detail(problem)) or isinstance(problem.get("invalid_fields"), list)
+
+
+def _detail(problem: Mapping[str, Any]) -> str:
+    texts = (problem.get("detail"), problem.get("title"))
+    return next((make_text_safe(text.strip()) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _fields(problem: Mapping[str, Any]) -> str:
@@ -285,103 +334,43 @@ def _fields(problem: Mapping[str, Any]) -> str:
     fields = problem.get("invalid_fields")
     if not isinstance(fields, list):
         return ""
-    return "; ".join(f"{f.get('field') or 'body'}: {f.get('description')}" for f in fields if isinstance(f, dict))
+    told = (f"{f.get('field') or 'body'}: {f.get('description')}" for f in fields[:20] if isinstance(f, dict))
+    return make_text_safe("; ".join(make_text_safe(each, most=500) for each in told))
 
 
-def _retry_after_s(headers: httpx.Headers, problem: Mapping[str, Any], detail: str) -> float:
+def _retry_after_s(headers: httpx.Headers, problem: Mapping[str, Any], detail: str, clock: ProviderClock) -> float:
     """Seconds to wait: the longest of what the header (seconds or a date), the body's field and its text ask for."""
-    asked = [_header_s(headers.get("retry-after", "")), _number(problem.get("retry_after"))]
+    asked = [_header_s(headers, clock), _number(problem.get("retry_after"))]
     if found := re.search(r"resets in ~?(\d+(?:\.\d+)?)\s*s", detail):
         asked.append(float(found.group(1)))
     return min(max(asked) or DEFAULT_RETRY_AFTER_S, MAX_RETRY_AFTER_S)
 
 
-def _header_s(value: str) -> float:
+def _header_s(headers: httpx.Headers, clock: ProviderClock) -> float:
+    """Seconds to wait by the header. A date is compared with that of the same answer, for our clock may be wrong."""
+    value = headers.get("retry-after", "")
     if seconds := _number(value):
         return seconds
-    try:
-        return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+    until, said_at = read_date(value), read_date(headers.get("date", "")) or clock.now()
+    return max(0.0, (until - said_at).total_seconds()) if until else 0.0
 
 
 def _number(value: Any) -> float:
+    return read_number(value, most=float("inf")) or 0.0
+
+
+def _query(address: Any) -> str:
     try:
-        return max(0.0, float(value))
-    except (ValueError, TypeError):
-        return 0.0
-
-
-def _raise_for_download(answer: httpx.Response, limits: Limits) -> None:
-    if answer.status_code in (401, 403, 404, 410):
-        raise GoneError(f"the output's address answers {answer.status_code}")
-    if not answer.is_success:
-        raise TransientError(f"the output's address answers {answer.status_code}")
-    if _number(answer.headers.get("content-length")) > limits.download_bytes:
-        raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
-
-
-async def _write(answer: httpx.Response, part: Path, limits: Limits, *, keep: bool) -> None:
-    with part.open("ab" if keep else "wb") as file:
-        async for chunk in answer.aiter_raw():  # as they come: what was received before a cut is kept
-            file.write(chunk)
-            reached("mid-download")
-            if file.tell() > limits.download_bytes:
-                part.unlink()  # else a next try would go on from here
-                raise BadOutputError(f"the output is larger than {limits.download_bytes:,} bytes")
+        return httpx.URL(address).query.decode()
+    except (httpx.InvalidURL, TypeError, UnicodeError):
+        return ""
 
 
 def _results(page: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The predictions of one page of the list."""
     results = page.get("results")
-    return [item for item in results if isinstance(item, dict) and item.get("id")] if isinstance(results, list) else []
-
-
-def _prediction(data: Mapping[str, Any]) -> Prediction:
-    """A prediction from its JSON, whatever its model made of it: fields may be missing, null or of another type."""
-    status = data.get("status")
-    known = status in ("starting", "processing", *TERMINAL)
-    metrics = data.get("metrics") if isinstance(data.get("metrics"), dict) else {}
-    predict_time = _number(metrics.get("predict_time")) if metrics else 0.0
-    inputs = data.get("input")
-    return Prediction(
-        id=str(data.get("id") or ""),
-        status=cast(Status, status) if known else "processing",
-        output_url=_output_url(data.get("output")),
-        error=None if data.get("error") is None else str(data["error"]).strip(),
-        model=str(data.get("model") or ""),
-        version=data.get("version") if isinstance(data.get("version"), str) else None,
-        input=inputs if isinstance(inputs, dict) else {},
-        created_at=_time(data.get("created_at")),
-        completed_at=_time(data.get("completed_at")),
-        predict_time_s=predict_time or None,
-        started=bool(data.get("started_at")) or status in ("processing", "succeeded", "failed"),
-        data_removed=bool(data.get("data_removed")),
-        raw=data,
-    )
-
-
-def _output_url(output: Any) -> str | None:
-    """Video models answer one URI; older ones a list of them, some an object with it under some name."""
-    if isinstance(output, str):
-        return output or None
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, list):
-        return next((item for item in output if isinstance(item, str) and "://" in item), None)
-    return None
-
-
-def _time(value: Any) -> datetime | None:
-    """An RFC 3339 time, in UTC if it has no zone; Replicate gives nanoseconds, of which microseconds are kept."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.replace("Z", "+00:00")))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return [item for item in results if isinstance(item, dict) and read_id(item)] if isinstance(results, list) else []
 
 
 def _reason(exc: Exception) -> str:
-    return str(exc) or type(exc).__name__
+    return make_text_safe(str(exc) or type(exc).__name__, most=200)

@@ -1,0 +1,74 @@
+"""Which IP addresses are on the public internet.
+
+Reference images and outputs are held to the same rule. The tables are our own, because what `ipaddress` says of an
+address changes with the version of Python: `192.0.0.192` is global for 3.11.7.
+"""
+
+import ipaddress
+
+IPv4Network, IPv6Network = ipaddress.IPv4Network, ipaddress.IPv6Network
+
+NOT_PUBLIC_V4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared by the customers of a carrier; 100.100.100.200 is Alibaba's metadata service
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # public by its number, but in every Azure machine it is the host's own service
+            "169.254.0.0/16",  # link-local; 169.254.169.254 is the metadata service of most clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments; 192.0.0.192 is Oracle's metadata service
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays from 6to4, deprecated
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and the broadcast address
+        ),
+    )
+)
+"""Source: https://www.iana.org/assignments/iana-ipv4-special-registry, read 2026-10; the services in 192.0.0.0/24 that
+it calls globally reachable serve no files, so the block is listed as a whole."""
+GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
+"""All that is assigned. Source: https://www.iana.org/assignments/ipv6-address-space"""
+NOT_PUBLIC_V6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments, Teredo and ORCHID among them
+            "2001:db8::/32",  # documentation
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""Inside of `GLOBAL_UNICAST_V6`. Source: https://www.iana.org/assignments/iana-ipv6-special-registry"""
+WRAPPING_V6 = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
+"""Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
+
+
+def is_public(address: str) -> bool:
+    """Return whether the IP address is on the public internet, once an IPv4 address is taken out of its IPv6 wrapping.
+
+    What is not an IP address is not public.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = _unwrap(ip)
+        if inner is None:
+            return ip in GLOBAL_UNICAST_V6 and not any(ip in network for network in NOT_PUBLIC_V6)
+        ip = inner
+    return not any(ip in network for network in NOT_PUBLIC_V4)
+
+
+def _unwrap(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    wrapped = ip.ipv4_mapped or ip.sixtofour
+    if wrapped is None and any(ip in network for network in WRAPPING_V6):
+        wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return wrapped
