@@ -4,46 +4,81 @@ A row of `attempts` is written *before* its prediction is created (the intent), 
 soon as it is known, and ended with what came of it and what it cost. `deliveries` says which clip keys are on disk.
 """
 
-import sqlite3
+import asyncio
+import functools
+import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from videogen.clip import Clip, ClipRequest, digest
+from videogen.database import OUTAGE_S, Database, clean, make_private
 from videogen.errors import (
     BudgetError,
     ClaimedError,
+    DeliveredError,
     JobLockedError,
     JournalError,
-    SettingsError,
+    LeaseLostError,
     UnreadableJournalError,
 )
 from videogen.migrations import HEAD, VERSIONS, create, stored_version, upgrade
 
-ALONE = 8_473_001
-"""The advisory lock of transactions that must not overlap in PostgreSQL."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LEASE_S = 20.0
-"""A run that has not been seen for so long is dead, and what it had begun is free for others."""
+"""A run that has not been seen for so long is dead, and what it had begun is free for others: see `_Watch`."""
 
 AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
+TRANSITIONS: Mapping[AttemptState, Mapping[AttemptState, tuple[str, ...]]] = {
+    "intended": {
+        "intended": ("adopt", "confirm_intent", "billed"),
+        "created": ("created",),
+        "ended": ("ended",),
+    },
+    "created": {
+        "created": ("adopt", "billed"),
+        "succeeded": ("billed",),
+        "ended": ("ended",),
+    },
+    "succeeded": {
+        "succeeded": ("adopt", "billed"),
+        "delivered": ("delivered",),
+        "ended": ("ended",),
+    },
+    "delivered": {
+        "succeeded": ("forget_delivery",),
+    },
+    "ended": {},
+}
+"""From each state of an attempt, those that may come next, and the methods of `Journal` that lead there."""
 OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
 CostBasis = Literal["known", "estimated", "undeterminable"]
 Event = tuple[int, str, dict[str, Any]]
 """Number, type and payload."""
 KEPT_TICKETS = timedelta(hours=1)
 """How long the tickets of a run are kept that is not seen any more: it may only have been cut off."""
+CLOSING_S = 2.0
+"""How long calls that are begun may still take when the journal is closed."""
 KEYS_AT_ONCE = 500
 """In one query: databases take a limited number of parameters."""
+CONTACT_GAP_S = 10.0
+"""Who was out of touch with the database for longer has not watched the leases meanwhile."""
 RECENT_EVENTS = 500
 """Every clip in the making has told its progress among this many latest events of its run."""
+
+JUDGED = frozenset({"complete", "partial", "failed"})
+"""Verdicts of runs that came to their end."""
 
 metadata = sa.MetaData()
 
@@ -71,7 +106,7 @@ _attempts = sa.Table(
     sa.Column("scene_id", sa.String(80), nullable=False),
     sa.Column("input_digest", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("prediction_id", sa.String(64)),
+    sa.Column("prediction_id", sa.String(64).with_variant(sa.Text, "postgresql")),
     sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("ended_at", sa.DateTime(timezone=True)),
@@ -80,6 +115,9 @@ _attempts = sa.Table(
     sa.Column("cost_basis", sa.String(16)),
     sa.Column("error_code", sa.String(32)),
     sa.Column("error_message", sa.Text),
+    sa.Column("job_id", sa.String(80), index=True),
+    sa.Column("reserved", sa.String(32)),
+    sa.Column("token", sa.String(32), index=True, unique=True),
     sa.UniqueConstraint("origin", "prediction_id"),
 )
 
@@ -101,6 +139,7 @@ _events = sa.Table(
     sa.Column("type", sa.String(32), nullable=False),
     sa.Column("payload", sa.JSON, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("token", sa.String(32), index=True, unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -149,7 +188,7 @@ class RunRecord:
     started_at: datetime
     ended_at: datetime | None
     verdict: str | None
-    """None until the run is judged, and for ever when it was interrupted."""
+    """None until the run is judged, and for ever when it was killed; `interrupted` when it was interrupted."""
     model: str | None
     completed: int
     total: int
@@ -194,29 +233,39 @@ class Journal:
     A SQLite file that is damaged, or of another version, is set aside and a new one begun, but not by who only watches:
     a run may be writing it.
 
-    Every method is one transaction, committed when it returns. Raises `JournalError` when the database cannot be used.
+    Every method is one transaction, committed when it returns. It is repeated while a database server is away, for a
+    minute at most, and then has happened once; who only watches does not wait. Raises `JournalError` when the database
+    cannot be used, and `SettingsError` when the URL is none.
+
+    The methods that lead an attempt from state to state (see `TRANSITIONS`) raise `LeaseLostError` when it is no longer
+    in a state, or of the run, that they may change: another run has gone on with it. To repeat one changes nothing.
     """
 
-    def __init__(self, url: str, *, for_watching: bool = False) -> None:
-        self._engine = _engine(url)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
+    def __init__(self, url: str, *, for_watching: bool = False, clock: Callable[[], datetime] | None = None) -> None:
+        """`clock` stands in for the database's clock, by which leases are kept."""
+        self._db = Database(url, is_patient=not for_watching)
+        self._clock = clock
+        self._watch = _Watch(clock or _now)
         self.set_aside: str | None = None
         """Why the file that was here was not used, and where it is kept; None when all is well."""
-        if self._is_sqlite:
-            with suppress(OSError):  # SQLite says what is wrong
-                Path(self._engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        if self._db.file:
+            make_private(self._db.file)
         try:
-            self._make_tables()
+            self._run(self._make_tables, alone=True)
         except UnreadableJournalError as exc:
             if for_watching:
                 raise
             self._set_aside(exc)
-            self._make_tables()
+            self._run(self._make_tables, alone=True)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._db.close()
+
+    def give_up(self) -> None:
+        """From now on nothing is waited for: what waits fails soon, and what comes is tried once."""
+        self._db.give_up()
+
+    # -- runs and their leases ----------------------------------------------------------------------------------------
 
     def start_run(
         self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False, alone: bool = False
@@ -226,55 +275,72 @@ class Journal:
         `alone`: nothing but this journal keeps another run out of the folder. Raises `JobLockedError` where there is
         one.
         """
-        row = {"id": run_id, "job_id": job_id, "origin": origin, "folder": folder, "recovering": recovering}
-        with self._transaction(alone=alone) as db:
-            if alone and (holder := _holder(db, folder)):
+        row = clean({"id": run_id, "job_id": job_id, "origin": origin, "folder": folder}) | {"recovering": recovering}
+        is_this_one = (_runs.c.id == run_id, _runs.c.job_id == row["job_id"], _runs.c.folder == row["folder"])
+
+        def work(db: sa.Connection) -> None:
+            if db.execute(sa.select(_runs.c.id).where(*is_this_one)).one_or_none():
+                return
+            now = self._time(db)
+            if alone and (holder := self._holder(db, folder)):
                 raise JobLockedError(f"another run holds {folder}: run {holder[0]}, which is alive")
-            db.execute(_slots.delete().where(_slots.c.run_id.in_(_runs_of_old())))
-            db.execute(_runs.insert().values(row | {"started_at": _now(), "seen_at": _now()}))
+            db.execute(_slots.delete().where(_slots.c.run_id.in_(_runs_of_old(now))))
+            db.execute(_runs.insert().values(row | {"started_at": now, "seen_at": now}))
+
+        self._insert(work, alone=alone)
 
     def holder_seen(self, folder: str) -> datetime | None:
         """When the run in this folder was last seen; None where there is none, or a dead one."""
-        with self._transaction() as db:
-            holder = _holder(db, folder)
+        holder = self._read(lambda db: self._holder(db, folder))
         return holder[1] if holder else None
 
     def beat(self, run_id: str) -> None:
-        """The run is alive; to be said well within `LEASE_S`."""
-        with self._transaction() as db:
-            db.execute(_runs.update().where(_runs.c.id == run_id).values(seen_at=_now()))
+        """The run is alive; to be said well within `LEASE_S`. Raises `LeaseLostError` when it was taken over."""
+
+        def work(db: sa.Connection) -> None:
+            run = _find(db, run_id)
+            if run is not None and run.ended_at is None:
+                self._renew(db, run)
+
+        self._run(work)
 
     def left(self, run_id: str) -> None:
         """The run's process has let go of it: what it had begun is free for others at once."""
-        with self._transaction() as db:
-            mine = _runs.update().where(_runs.c.id == run_id, _runs.c.ended_at.is_(None))
-            db.execute(mine.values(seen_at=_now() - timedelta(seconds=LEASE_S)))
+        mine = _runs.update().where(_runs.c.id == run_id, _runs.c.ended_at.is_(None))
+        long_ago = timedelta(seconds=LEASE_S + OUTAGE_S)
+        self._run(lambda db: db.execute(mine.values(seen_at=self._time(db) - long_ago)))
 
     def knows(self, folder: str) -> bool:
         """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
         one that came to its end."""
-        query = sa.select(_runs.c.recovering, _runs.c.ended_at).where(_runs.c.folder == folder)
-        with self._reading() as db:
-            runs = db.execute(query.order_by(_runs.c.started_at.desc())).all()
-        return any(not run.recovering or run.ended_at for run in runs)
+        query = sa.select(_runs.c.recovering, _runs.c.ended_at, _runs.c.verdict).where(_runs.c.folder == folder)
+        runs = self._read(lambda db: db.execute(query.order_by(_runs.c.started_at.desc())).all())
+        return any(not run.recovering or (run.ended_at and run.verdict != "interrupted") for run in runs)
 
     def end_run(self, run_id: str, *, verdict: str) -> None:
-        with self._transaction() as db:
-            db.execute(_runs.update().where(_runs.c.id == run_id).values(ended_at=_now(), verdict=verdict))
+        mine = _runs.update().where(_runs.c.id == run_id)
+        self._run(lambda db: db.execute(mine.values(ended_at=self._time(db), verdict=verdict)))
+
+    # -- limits over all runs -----------------------------------------------------------------------------------------
 
     def set_limit(self, name: str, slots: int) -> None:
         """Creates the limit, or changes its number of slots, also for runs that are going on."""
-        row = {"name": name, "slots": slots}
-        with self._transaction(alone=True) as db:
+
+        def work(db: sa.Connection) -> None:
             changed = db.execute(_limits.update().where(_limits.c.name == name).values(slots=slots))
             if not changed.rowcount:
-                db.execute(_limits.insert().values(row))
+                db.execute(_limits.insert().values(name=name, slots=slots))
+
+        self._run(work, alone=True)
 
     def limit(self, name: str) -> Limit | None:
         """The limit and who uses it; None where there is none of this name."""
-        with self._reading() as db:
+
+        def work(db: sa.Connection) -> tuple[int | None, list[Any]]:
             slots = db.execute(sa.select(_limits.c.slots).where(_limits.c.name == name)).scalar()
-            tickets = _live_tickets(db, name)
+            return slots, self._live_tickets(db, name)
+
+        slots, tickets = self._read(work)
         if slots is None:
             return None
         jobs = {ticket.run_id: ticket.job_id for ticket in tickets}
@@ -286,18 +352,23 @@ class Journal:
         """The tickets that are now granted to a run: it holds those in `held`, and waits for `waiting` more.
 
         First come, first served, over all runs; a run counts as long as it is alive. What a lost answer has granted is
-        not in `held` the next time, and so is free again.
+        not in `held` the next time, and so is free again: who asks repeats it, and this method does not.
         """
-        with self._transaction() as db:
+
+        def work(db: sa.Connection) -> list[int]:
             locked = sa.select(_limits.c.slots).where(_limits.c.name == limit).with_for_update()
             slots = db.execute(locked).scalar_one()
             _set_tickets(db, limit, run_id, held, waiting)
-            tickets = _live_tickets(db, limit)
+            tickets = self._live_tickets(db, limit)
             free = slots - sum(ticket.taken for ticket in tickets)
             first = [ticket for ticket in tickets if not ticket.taken][: max(0, free)]
             granted = [ticket.ticket for ticket in first if ticket.run_id == run_id]
             db.execute(_slots.update().where(_slots.c.ticket.in_(granted)).values(taken=True))
-        return granted
+            return granted
+
+        return self._run(work, is_repeated=False)
+
+    # -- deliveries ---------------------------------------------------------------------------------------------------
 
     def delivery(self, origin: str, key: str) -> Delivery | None:
         return self.deliveries(origin, [key]).get(key)
@@ -305,80 +376,175 @@ class Journal:
     def deliveries(self, origin: str, keys: Sequence[str]) -> dict[str, Delivery]:
         """Those of the clips that were delivered, by key."""
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin)
-        with self._reading() as db:
-            rows = [
+        rows = self._read(
+            lambda db: [
                 row for some in _in_parts(keys) for row in db.execute(query.where(_deliveries.c.clip_key.in_(some)))
             ]
+        )
         return {row.clip_key: Delivery(folder=row.folder, clip=Clip.model_validate(row.clip)) for row in rows}
 
-    def forget_delivery(self, origin: str, key: str) -> None:
-        """The delivered file is gone or no longer what it was."""
-        with self._transaction() as db:
-            db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key))
+    def forget_delivery(self, origin: str, key: str, *, made_since: datetime | None = None) -> None:
+        """The delivered file is gone or no longer what it was.
+
+        Args:
+            made_since: the attempt that brought it is open again if its prediction was created after this time: its
+                output can still be downloaded. None reopens none.
+        """
+        gone = _deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
+        brought = sa.select(sa.func.max(_attempts.c.id)).where(
+            _attempts.c.origin == origin,
+            _attempts.c.clip_key == key,
+            _attempts.c.state.in_(_states_before("forget_delivery", "succeeded")),
+            _attempts.c.prediction_id.is_not(None),
+        )
+
+        def work(db: sa.Connection) -> None:
+            if db.execute(gone).rowcount and made_since is not None:
+                reopened = _attempts.update().where(_attempts.c.id.in_(brought), _attempts.c.created_at > made_since)
+                db.execute(reopened.values(state="succeeded", ended_at=None))
+
+        self._run(work)
+
+    def restore(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
+        """Records a clip that is known to have been delivered, though not from this journal."""
+        self._run(lambda db: _deliver(db, key, origin, folder, clip), alone=True)
+
+    # -- attempts -----------------------------------------------------------------------------------------------------
 
     def open_attempt(self, origin: str, key: str) -> Attempt | None:
         """The latest attempt at this clip, if it has not ended: it may have been paid for."""
-        query = (
-            sa.select(_attempts)
-            .where(_attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES))
-            .order_by(_attempts.c.id.desc())
-            .limit(1)
-        )
-        with self._reading() as db:
-            row = db.execute(query).one_or_none()
+        query = sa.select(_attempts).where(*_open(origin, key)).order_by(_attempts.c.id.desc()).limit(1)
+        row = self._read(lambda db: db.execute(query).one_or_none())
         return None if row is None else _attempt(row)
 
     def begun(self, origin: str, keys: Sequence[str]) -> set[str]:
         """The keys of the clips with an attempt that has not ended."""
         query = sa.select(_attempts.c.clip_key).where(_attempts.c.origin == origin, _attempts.c.state.in_(OPEN_STATES))
-        with self._reading() as db:
+
+        def work(db: sa.Connection) -> set[str]:
             parts = (db.execute(query.where(_attempts.c.clip_key.in_(some))).scalars() for some in _in_parts(keys))
             return {key for part in parts for key in part}
+
+        return self._read(work)
 
     def is_claimed(self, key: str, *, origin: str, folder: str) -> bool:
         """Whether a live run of another folder is at this clip. (An earlier run of the same folder is dead: it is
         locked.)"""
-        with self._reading() as db:
-            return _is_claimed(db, key, origin, folder)
+        query = sa.select(_runs.c.seen_at).join(_attempts, _attempts.c.run_id == _runs.c.id)
+        query = query.where(*_open(origin, key), _runs.c.folder != folder)
+        return self._read(lambda db: db.execute(query.where(*self._alive(db))).first() is not None)
+
+    def has_prediction(self, prediction_id: str, *, origin: str | None = None) -> bool:
+        """Return whether an attempt has this prediction, at this origin or, with None, at any."""
+        query = sa.select(_attempts.c.id).where(_attempts.c.prediction_id == clean(prediction_id))
+        if origin is not None:
+            query = query.where(_attempts.c.origin == origin)
+        return self._read(lambda db: db.execute(query).first() is not None)
 
     def intend(
-        self, request: ClipRequest, *, run_id: str, origin: str, folder: str, max_cost: Decimal | None = None
+        self,
+        request: ClipRequest,
+        *,
+        run_id: str,
+        origin: str,
+        folder: str,  # noqa: ARG002 - a run's folder is in its own row
+        max_cost: Decimal | None = None,
+        at: datetime | None = None,
+        reserve: Decimal | None = None,
+        replaces_delivery: bool = False,
     ) -> Attempt:
-        """Records that a prediction is about to be created for this request, and so reserves its price.
+        """Records that a prediction is about to be created for this request, and reserves what it can cost.
+
+        Args:
+            max_cost: USD that all runs of the job together may cost at most.
+            at: now, by the provider's clock.
+            reserve: USD that the prediction can cost at most; None means its price.
+            replaces_delivery: the clip may be made anew although it was delivered.
 
         Raises:
-            ClaimedError: a live run of another folder was quicker.
-            BudgetError: what the run has spent and reserved would then be more than `max_cost`.
+            ClaimedError: there is an open attempt at this clip, of a run that is alive or not: look again.
+            DeliveredError: another run has delivered this clip meanwhile.
+            BudgetError: what the job has spent and reserved would then be more than `max_cost`.
+            LeaseLostError: another run took this one's work over, or it has ended.
         """
+        token = uuid.uuid4().hex
+        most = request.cost if reserve is None else reserve
         values = {
             "run_id": run_id,
             "origin": origin,
             "clip_key": request.key,
-            "scene_id": request.scene.id,
-            "input_digest": digest(request.inputs),
+            "scene_id": clean(request.scene.id),
+            "input_digest": digest(clean(request.inputs)),
             "state": "intended",
-            "intended_at": _now(),
+            "intended_at": at or _now(),
             "price": str(request.cost),
+            "reserved": str(most),
+            "token": token,
         }
-        with self._transaction(alone=True) as db:
-            if _is_claimed(db, request.key, origin, folder):
-                raise ClaimedError("another job's run is making this very clip")
-            if max_cost is not None and (spent := _spent(db, run_id)) + request.cost > max_cost:
-                raise BudgetError(f"${spent} are spent or reserved, ${request.cost} more would be above ${max_cost}")
-            return _attempt(db.execute(_attempts.insert().values(values).returning(*_attempts.c)).one())
+
+        def work(db: sa.Connection) -> Attempt:
+            made = db.execute(sa.select(_attempts).where(_attempts.c.token == token)).one_or_none()
+            if made is not None:  # the answer to an earlier commit was lost
+                return _attempt(made)
+            run = self._hold_lease(db, run_id)
+            if db.execute(sa.select(_attempts.c.id).where(*_open(origin, request.key))).first():
+                raise ClaimedError("another attempt at this very clip is open")
+            if not replaces_delivery and _is_delivered(db, origin, request.key):
+                raise DeliveredError("another run has delivered this very clip meanwhile")
+            job_id = run_id if run is None else run.job_id
+            if max_cost is not None:
+                _check_budget(_costs(db, job_id, origin), run_id, most, max_cost)
+            return _attempt(
+                db.execute(_attempts.insert().values(values | {"job_id": job_id}).returning(*_attempts.c)).one()
+            )
+
+        return self._run(work, alone=True)
+
+    def confirm_intent(self, attempt: Attempt, *, at: datetime | None = None) -> Attempt:
+        """Renews the lease, and with `at` the time of the intent; to be called right before a create is sent, after
+        any pause. Raises `LeaseLostError` when the attempt is no longer this run's, or no longer only intended."""
+
+        def work(db: sa.Connection) -> Attempt:
+            self._hold_lease(db, attempt.run_id)
+            return _move(db, attempt, "confirm_intent", intended_at=at or attempt.intended_at)
+
+        return self._run(work)
 
     def adopt(self, attempt: Attempt, *, run_id: str, scene_id: str) -> Attempt:
-        """Makes an open attempt of an earlier run one of this run, for this scene."""
-        return self._update(attempt, run_id=run_id, scene_id=scene_id)
+        """Makes an open attempt of an earlier run one of this run, for this scene.
+
+        What it costs still counts for the job whose run began it.
+
+        Raises:
+            ClaimedError: another run, which is alive, was quicker, or the attempt has ended meanwhile: look again.
+            LeaseLostError: another run took this one's work over, or it has ended.
+        """
+
+        def work(db: sa.Connection) -> Attempt:
+            run = self._hold_lease(db, run_id)
+            live_others = sa.select(_runs.c.id).where(*self._alive(db))
+            if run is not None:  # the lock of the folder says that its earlier runs are dead
+                is_earlier = sa.and_(_runs.c.folder == run.folder, _runs.c.started_at <= run.started_at)
+                live_others = live_others.where(sa.not_(is_earlier))
+            is_free = sa.or_(_attempts.c.run_id == run_id, _attempts.c.run_id.not_in(live_others))
+            values = {"run_id": run_id, "scene_id": clean(scene_id), "job_id": _job_of_attempt()}
+            update = _attempts.update().where(_attempts.c.id == attempt.id, is_free).values(values)
+            update = update.where(_attempts.c.state.in_(_states_before("adopt"))).returning(*_attempts.c)
+            row = db.execute(update).one_or_none()
+            if row is None:
+                raise ClaimedError("another run goes on with this very clip, or has ended it")
+            return _attempt(row)
+
+        return self._run(work)
 
     def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
         """Records the id of the attempt's prediction: from here on it can always be found again.
 
         None when another attempt has that prediction already.
         """
-        values = {"state": "created", "prediction_id": prediction_id, "created_at": created_at or _now()}
+        values = {"prediction_id": clean(prediction_id), "created_at": created_at or _now()}
         try:
-            return self._update(attempt, **values)
+            return self._run(lambda db: _move(db, attempt, "created", "created", same=("prediction_id",), **values))
         except JournalError as exc:
             if isinstance(exc.__cause__, sa.exc.IntegrityError):
                 return None
@@ -386,62 +552,93 @@ class Journal:
 
     def billed(self, attempt: Attempt, cost: Decimal, basis: CostBasis, *, succeeded: bool) -> Attempt:
         """Records what the attempt's prediction cost in the end; when it succeeded, what is left to do is free."""
-        return self._update(
-            attempt, state="succeeded" if succeeded else attempt.state, cost=str(cost), cost_basis=basis
-        )
+        values = {"cost": str(cost), "cost_basis": basis}
+        to: AttemptState | None = "succeeded" if succeeded else None
+        return self._run(lambda db: _move(db, attempt, "billed", to, **values))
 
-    def ended(self, attempt: Attempt, *, error: str, message: str) -> Attempt:
-        """Records that nothing more will come of this attempt. What was not billed by now is undeterminable."""
-        basis = sa.func.coalesce(_attempts.c.cost_basis, "undeterminable")
-        return self._update(
-            attempt, state="ended", ended_at=_now(), cost_basis=basis, error_code=error, error_message=message
-        )
+    def ended(self, attempt: Attempt, *, error: str, message: str, of_run: str | None = None) -> Attempt:
+        """Records that nothing more will come of this attempt. What was not billed by now is undeterminable.
+
+        Args:
+            of_run: the run among whose attempts it counts from now on, the one that began it; None means that it stays
+                with the run that ends it.
+        """
+        values = {
+            "run_id": of_run or attempt.run_id,
+            "cost_basis": sa.func.coalesce(_attempts.c.cost_basis, "undeterminable"),
+            "error_code": clean(error)[:32],
+            "error_message": clean(message),
+            "ended_at": _now(),
+        }
+        return self._run(lambda db: _move(db, attempt, "ended", "ended", same=("error_code",), **values))
 
     def delivered(self, attempt: Attempt, request: ClipRequest, *, origin: str, folder: str, clip: Clip) -> None:
         """Records the clip; from here on its key is free."""
-        with self._transaction() as db:
-            db.execute(
-                _attempts.update().where(_attempts.c.id == attempt.id).values(state="delivered", ended_at=_now())
-            )
+
+        def work(db: sa.Connection) -> None:
+            _move(db, attempt, "delivered", "delivered", same=(), ended_at=_now())
             _deliver(db, request.key, origin, folder, clip)
 
-    def restore(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
-        """Records a clip that is known to have been delivered, though not from this journal."""
-        with self._transaction() as db:
-            _deliver(db, key, origin, folder, clip)
+        self._run(work, alone=True)
 
     def open_attempts(self, run_id: str) -> list[Attempt]:
         """The attempts of a run whose prediction may be running, oldest first."""
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.state.in_(("intended", "created")))
-        with self._reading() as db:
-            return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
+        return self._read(lambda db: [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
 
     def attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
         """The attempts of a run at a scene, with all its models, oldest first."""
-        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == scene_id)
-        with self._reading() as db:
-            return [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))]
+        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == clean(scene_id))
+        return self._read(lambda db: [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
+
+    # -- money --------------------------------------------------------------------------------------------------------
+
+    def spending(self, run_id: str) -> tuple[Decimal, Decimal]:
+        """What a run has spent, and what is reserved for predictions that have not ended. USD."""
+        query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
+        rows = self._read(lambda db: db.execute(query).all())
+        spent = sum((Decimal(row.cost) for row in rows if row.cost is not None), Decimal(0))
+        open_ = [row for row in rows if row.cost is None and row.state in OPEN_STATES]
+        return spent, sum((Decimal(row.price) for row in open_), Decimal(0))
+
+    def job_spending(self, job_id: str, origin: str) -> tuple[Decimal, Decimal]:
+        """What all runs of a job have spent, and what they may have to pay beyond that: for predictions that have not
+        ended, and for those whose bill is not certain. The sum of both is held against `max_cost`. USD."""
+        costs = self._read(lambda db: _costs(db, job_id, origin))
+        spent = sum((cost.booked for cost in costs), Decimal(0))
+        return spent, sum((cost.at_most for cost in costs), Decimal(0)) - spent
+
+    # -- events, and who watches --------------------------------------------------------------------------------------
 
     def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
         """Records an event and returns its number."""
-        row = {"run_id": run_id, "type": type_, "payload": dict(payload), "at": _now()}
-        with self._transaction() as db:
-            return int(db.execute(_events.insert().values(row).returning(_events.c.id)).scalar_one())
+        token = uuid.uuid4().hex
+        row = {"run_id": run_id, "type": type_, "payload": clean(dict(payload)), "at": _now(), "token": token}
+
+        def work(db: sa.Connection) -> int:
+            made = db.execute(sa.select(_events.c.id).where(_events.c.token == token)).scalar()
+            if made is None:
+                made = db.execute(_events.insert().values(row).returning(_events.c.id)).scalar_one()
+            return int(made)
+
+        return self._insert(work)
 
     def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """A run's events after a number, in order; the first `limit` of them."""
         query = _events_of(run_id).where(_events.c.id > after).order_by(_events.c.id).limit(limit)
-        with self._reading() as db:
-            return [_event(row) for row in db.execute(query)]
+        return self._read(lambda db: [_event(row) for row in db.execute(query)])
 
     def telling_events(self, run_id: str) -> list[Event]:
         """The events that tell how far a run is: all but the progress that newer progress has overtaken."""
         recent = _events_of(run_id).order_by(_events.c.id.desc()).limit(RECENT_EVENTS)
-        with self._reading() as db:
+
+        def work(db: sa.Connection) -> list[Event]:
             latest = [_event(row) for row in db.execute(recent)][::-1]
             first = latest[0][0] if latest else 0
             older = _events_of(run_id).where(_events.c.id < first, _events.c.type != "clip.progress")
             return [*(_event(row) for row in db.execute(older.order_by(_events.c.id))), *latest]
+
+        return self._read(work)
 
     def runs(self, *, limit: int, before: str | None = None) -> list[RunRecord]:
         """The latest runs, newest first; with `before` those that started before that run."""
@@ -451,22 +648,18 @@ class Journal:
             query = query.join(
                 mark, sa.tuple_(_runs.c.started_at, _runs.c.id) < sa.tuple_(mark.c.started_at, mark.c.id)
             )
-        with self._reading() as db:
-            return [_run_record(row) for row in db.execute(query)]
+        return self._read(lambda db: [_run_record(row) for row in db.execute(query)])
 
     def find_run(self, run_id: str) -> RunRecord | None:
-        with self._reading() as db:
-            row = db.execute(_run_records().where(_runs.c.id == run_id)).one_or_none()
+        row = self._read(lambda db: db.execute(_run_records().where(_runs.c.id == run_id)).one_or_none())
         return None if row is None else _run_record(row)
 
-    def spending(self, run_id: str) -> tuple[Decimal, Decimal]:
-        """What a run has spent, and what is reserved for predictions that have not ended. USD."""
-        query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
-        with self._reading() as db:
-            rows = db.execute(query).all()
-        spent = sum((Decimal(row.cost) for row in rows if row.cost is not None), Decimal(0))
-        open_ = [row for row in rows if row.cost is None and row.state in OPEN_STATES]
-        return spent, sum((Decimal(row.price) for row in open_), Decimal(0))
+    def interrupted_cost(self, run_id: str) -> Decimal:
+        """What the predictions cost that were cancelled because the run was interrupted. USD."""
+        query = sa.select(_attempts.c.cost).where(
+            _attempts.c.run_id == run_id, _attempts.c.error_code == "interrupted", _attempts.c.cost.is_not(None)
+        )
+        return self._read(lambda db: sum(map(Decimal, db.scalars(query)), Decimal(0)))
 
     def delivered_clip(self, run_id: str, scene_id: str) -> Delivery | None:
         """The clip that a run delivered, or reused, for a scene."""
@@ -474,115 +667,348 @@ class Journal:
         query = query.where(
             _events.c.run_id == run_id,
             _events.c.type == "clip.completed",
-            _events.c.payload["scene_id"].as_string() == scene_id,
+            _events.c.payload["scene_id"].as_string() == clean(scene_id),
         )
-        with self._reading() as db:
-            row = db.execute(query.order_by(_events.c.id.desc()).limit(1)).one_or_none()
+        row = self._read(lambda db: db.execute(query.order_by(_events.c.id.desc()).limit(1)).one_or_none())
         if row is None:
             return None
         clip = {name: value for name, value in row.payload.items() if name in Clip.model_fields}
         return Delivery(folder=row.folder, clip=Clip.model_validate(clip))
 
-    def _update(self, attempt: Attempt, **values: Any) -> Attempt:
-        update = _attempts.update().where(_attempts.c.id == attempt.id).values(values).returning(*_attempts.c)
-        with self._transaction() as db:
-            return _attempt(db.execute(update).one())
+    def delivered_to(self, origin: str, folder: str) -> list[Delivery]:
+        """All clips that were delivered into a folder, whichever job asked for them."""
+        query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.folder == folder)
+        rows = self._read(lambda db: db.execute(query).all())
+        return [Delivery(row.folder, Clip.model_validate(row.clip)) for row in rows]
 
-    def _make_tables(self) -> None:
-        with self._transaction(alone=True) as db:
-            version = stored_version(db)
-            if version is None and db.dialect.has_table(db, "attempts"):
-                raise UnreadableJournalError(f"the journal at {self._engine.url} is of an older videogen")
-            if version is not None and version not in VERSIONS:
-                raise UnreadableJournalError(f"the journal at {self._engine.url} is of a newer videogen")
-            if version is None:
-                create(db, metadata)
-            elif version != HEAD:
-                upgrade(db)
-            if self._is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-                raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged")
+    def last_predictions(self, origin: str, keys: Sequence[str]) -> dict[str, Attempt]:
+        """The latest attempts that brought these clips, by key, wherever their files are now."""
+        query = sa.select(_attempts).where(_attempts.c.origin == origin, _attempts.c.state == "delivered")
+        query = query.where(_attempts.c.prediction_id.is_not(None)).order_by(_attempts.c.id)
+
+        def work(db: sa.Connection) -> list[Any]:
+            return [row for some in _in_parts(keys) for row in db.execute(query.where(_attempts.c.clip_key.in_(some)))]
+
+        return {row.clip_key: _attempt(row) for row in self._read(work)}
+
+    def made_afresh(self, origin: str, folder: str) -> set[str]:
+        """Keys of the clips that a `--fresh` run of this folder delivered which was not judged, and those after it.
+
+        Empty once a run of the folder was judged: the next `--fresh` makes every clip anew then.
+        """
+        is_fresh = _events.c.payload["fresh"].as_boolean()
+        query = sa.select(_runs.c.id, _runs.c.verdict, is_fresh.label("fresh")).where(_runs.c.folder == folder)
+        begun = sa.and_(_events.c.run_id == _runs.c.id, _events.c.type == "run.started")
+        query = query.outerjoin(_events, begun).where(_runs.c.origin == origin).order_by(_runs.c.started_at.desc())
+        delivered = sa.select(_attempts.c.clip_key).where(_attempts.c.state == "delivered")
+
+        def work(db: sa.Connection) -> set[str]:
+            unjudged = list(takewhile(lambda run: run.verdict not in JUDGED, db.execute(query)))
+            fresh = [number for number, run in enumerate(unjudged, 1) if run.fresh]
+            since = [run.id for run in unjudged[: max(fresh, default=0)]]
+            return set(db.scalars(delivered.where(_attempts.c.run_id.in_(since))))
+
+        return self._read(work)
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def _hold_lease(self, db: sa.Connection, run_id: str) -> Any:
+        """The run's row, its lease renewed; None where the run was never started. Raises `LeaseLostError`."""
+        run = _find(db, run_id)
+        if run is None:
+            return None
+        if run.ended_at is not None:
+            raise LeaseLostError(f"run {run_id} has ended: nothing more can be created for it")
+        self._renew(db, run)
+        return run
+
+    def _renew(self, db: sa.Connection, run: Any) -> None:
+        later = sa.select(_runs.c.id).where(_runs.c.folder == run.folder, _runs.c.started_at > run.started_at)
+        if other := db.execute(later.limit(1)).scalar():
+            raise LeaseLostError(
+                f"run {run.id} was not heard of for longer than {LEASE_S:g} s, and run {other} took over its folder "
+                f"{run.folder}: look at that one"
+            )
+        db.execute(_runs.update().where(_runs.c.id == run.id).values(seen_at=self._time(db)))
+
+    def _alive(self, db: sa.Connection) -> tuple[sa.ColumnElement[bool], ...]:
+        """The conditions under which a run is alive.
+
+        While the database was away, or this process asleep, no run could renew its lease. So a lease only counts as
+        expired when it was watched for as long as it lasts, or when it is older than any outage that a run outlives.
+        """
+        is_watched = self._watch.lasted_s() >= LEASE_S
+        lasts_s = LEASE_S if is_watched else LEASE_S + OUTAGE_S
+        return _runs.c.ended_at.is_(None), _runs.c.seen_at > self._time(db) - timedelta(seconds=lasts_s)
+
+    def _holder(self, db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
+        """The live run of a folder, and when it was last seen."""
+        query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, *self._alive(db))
+        row = db.execute(query.order_by(_runs.c.seen_at.desc()).limit(1)).one_or_none()
+        return (row.id, _utc(row.seen_at)) if row else None
+
+    def _live_tickets(self, db: sa.Connection, limit: str) -> list[Any]:
+        """The tickets of the runs that are alive, oldest first."""
+        query = sa.select(_slots.c.ticket, _slots.c.taken, _slots.c.run_id, _runs.c.job_id)
+        query = query.join(_runs, _runs.c.id == _slots.c.run_id)
+        query = query.where(_slots.c.limit_name == limit, *self._alive(db)).order_by(_slots.c.ticket)
+        return list(db.execute(query))
+
+    def _time(self, db: sa.Connection) -> datetime:
+        """Now, by the one clock that all runs of this journal share: a server's own."""
+        if self._clock or self._db.is_sqlite:
+            return (self._clock or _now)()
+        now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return now
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[sa.Connection], T], *, alone: bool = False, is_repeated: bool = True) -> T:
+        result = self._db.run(work, alone=alone, is_repeated=is_repeated)
+        self._watch.note()
+        return result
+
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        result = self._db.run(work, reads_only=True)
+        self._watch.note()
+        return result
+
+    def _insert(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+        """`work` inserts a row unless it is there. A commit whose answer was lost may come through in between."""
+        try:
+            return self._run(work, alone=alone)
+        except JournalError as exc:
+            if not isinstance(exc.__cause__, sa.exc.IntegrityError):
+                raise
+        return self._run(work, alone=alone)
+
+    def _make_tables(self, db: sa.Connection) -> None:
+        version = stored_version(db)
+        if version is None and db.dialect.has_table(db, "attempts"):
+            raise UnreadableJournalError(f"the journal at {self._db.shown} is of an older videogen")
+        if version is not None and version not in VERSIONS:
+            raise UnreadableJournalError(f"the journal at {self._db.shown} is of a newer videogen")
+        if version is None:
+            create(db, metadata)
+        elif version != HEAD:
+            upgrade(db)
+        if self._db.is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+            raise UnreadableJournalError(f"the journal at {self._db.shown} is damaged")
 
     def _set_aside(self, error: JournalError) -> None:
         """Moves the database file, and what belongs to it, out of the way; it is kept for a person to look at."""
-        self._engine.dispose()
-        file = self._engine.url.database
-        if not self._is_sqlite or not file:
+        self._db.close()
+        file = self._db.file
+        if file is None:
             raise error
         kept = f"{file}.set-aside-{_now():%Y%m%d-%H%M%S}"
         for ending in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
-                Path(file + ending).rename(kept + ending)
+                Path(f"{file}{ending}").rename(kept + ending)
+                Path(kept + ending).chmod(0o600)
+        make_private(file)
         self.set_aside = f"{error}; it is kept as {kept}"
 
-    @contextmanager
-    def _transaction(self, *, alone: bool = False) -> Iterator[sa.Connection]:
-        """`alone`: no other such transaction goes on meanwhile, of whichever process. In SQLite all are alone."""
-        with self._begun(self._engine) as connection:
-            if alone and not self._is_sqlite:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE)))
-            yield connection
 
-    def _reading(self) -> AbstractContextManager[sa.Connection]:
-        """A transaction that only reads, so that it neither waits for a writer nor keeps one waiting."""
-        return self._begun(self._engine.execution_options(reads_only=True))
+def _awaitable(
+    method: Callable[Concatenate[Journal, P], T],
+) -> "Callable[Concatenate[AsyncJournal, P], Coroutine[Any, Any, T]]":
+    name = method.__name__
 
-    @contextmanager
-    def _begun(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except sa.exc.SQLAlchemyError as exc:
-            reason = getattr(exc, "orig", None) or exc
-            if type(reason) is sqlite3.DatabaseError:  # not one of its subclasses: "malformed", "not a database"
-                raise UnreadableJournalError(f"the journal at {self._engine.url} is damaged: {reason}") from exc
-            raise JournalError(f"the journal at {self._engine.url} cannot be used: {reason}") from exc
+    async def call(self: "AsyncJournal", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._call(functools.partial(getattr(self.journal, name), *args, **kwargs))
+
+    call.__name__, call.__doc__ = name, method.__doc__
+    return call
 
 
-def _engine(url: str) -> sa.Engine:
-    try:
-        return sa.create_engine(url, pool_pre_ping=True)
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as exc:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; such as postgresql+psycopg://user@host/database") from exc
-    except ImportError as exc:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; for PostgreSQL: pip install 'videogen[postgres]'") from exc
+class AsyncJournal:
+    """A journal for an event loop, which goes on while the database is slow, locked or away.
+
+    Calls are made in a thread of their own, in the order in which they are begun. A call that is begun is finished,
+    also when nobody awaits it any more: who is cancelled meanwhile may go on calling.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    start_run = _awaitable(Journal.start_run)
+    holder_seen = _awaitable(Journal.holder_seen)
+    beat = _awaitable(Journal.beat)
+    left = _awaitable(Journal.left)
+    end_run = _awaitable(Journal.end_run)
+    delivery = _awaitable(Journal.delivery)
+    forget_delivery = _awaitable(Journal.forget_delivery)
+    open_attempt = _awaitable(Journal.open_attempt)
+    is_claimed = _awaitable(Journal.is_claimed)
+    has_prediction = _awaitable(Journal.has_prediction)
+    intend = _awaitable(Journal.intend)
+    confirm_intent = _awaitable(Journal.confirm_intent)
+    adopt = _awaitable(Journal.adopt)
+    created = _awaitable(Journal.created)
+    billed = _awaitable(Journal.billed)
+    ended = _awaitable(Journal.ended)
+    delivered = _awaitable(Journal.delivered)
+    open_attempts = _awaitable(Journal.open_attempts)
+    attempts = _awaitable(Journal.attempts)
+    spending = _awaitable(Journal.spending)
+    job_spending = _awaitable(Journal.job_spending)
+    add_event = _awaitable(Journal.add_event)
+    events = _awaitable(Journal.events)
+
+    async def aclose(self, *, within_s: float = CLOSING_S) -> None:
+        """Closes the journal after the calls that are begun. They have so many seconds; then they are given up."""
+        closing = asyncio.ensure_future(self._call(self.journal.close))
+        await asyncio.wait([closing], timeout=within_s)
+        if not closing.done():
+            self.journal.give_up()
+        await closing
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        calling = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        calling.add_done_callback(_hear)
+        return await asyncio.shield(calling)
 
 
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
-    for pragma in ("busy_timeout=30000", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-    _use_wal(connection)
+def _hear(calling: "asyncio.Future[Any]") -> None:
+    """Takes note of an error that nobody awaits any more, so that asyncio does not report it."""
+    if not calling.cancelled():
+        calling.exception()
 
 
-@retry(
-    retry=retry_if_exception(lambda exc: isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc)),
-    wait=wait_fixed(0.05),
-    stop=stop_after_delay(30),
-    reraise=True,
-)
-def _use_wal(connection: Any) -> None:
-    """SQLite does not wait by itself for another process that does the same to the same new file."""
-    connection.execute("PRAGMA journal_mode=WAL")
+class _Watch:
+    """How long this process has been in touch with the database, without a gap that could hide a heartbeat."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._since = self._last = datetime.min.replace(tzinfo=UTC)
+
+    def note(self) -> None:
+        """The database has answered."""
+        now = self._clock()
+        if not self._is_near(now):
+            self._since = now
+        self._last = now
+
+    def lasted_s(self) -> float:
+        now = self._clock()
+        return (now - self._since).total_seconds() if self._is_near(now) else 0.0
+
+    def _is_near(self, now: datetime) -> bool:
+        return 0 <= (now - self._last).total_seconds() <= CONTACT_GAP_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What one attempt of a job costs. USD."""
+
+    run_id: str
+    booked: Decimal
+    at_most: Decimal
+    """What is booked where the bill is certain, else at least what was reserved."""
+    is_running: bool
+    """Whether it may still turn out lower."""
+
+
+def _costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
+    """What the attempts cost that any run of a job began."""
+    runs = sa.select(_runs.c.id).where(_runs.c.job_id == job_id)
+    is_of_old = sa.and_(_attempts.c.job_id.is_(None), _attempts.c.run_id.in_(runs))
+    query = sa.select(_attempts).where(_attempts.c.origin == origin, sa.or_(_attempts.c.job_id == job_id, is_of_old))
+    return [_cost(row) for row in db.execute(query)]
+
+
+def _cost(row: Any) -> _Cost:
+    booked = Decimal(row.cost or 0)
+    if row.cost_basis == "known":
+        return _Cost(row.run_id, booked, at_most=booked, is_running=False)
+    at_most = max(booked, Decimal(row.reserved or row.price))
+    return _Cost(row.run_id, booked, at_most, is_running=row.state in ("intended", "created"))
+
+
+def _check_budget(costs: Sequence[_Cost], run_id: str, most: Decimal, max_cost: Decimal) -> None:
+    """Raises `BudgetError` where one more prediction, which costs `most`, could take the job above `max_cost`."""
+    taken = sum((cost.at_most for cost in costs), Decimal(0))
+    if taken + most <= max_cost:
+        return
+    running = sum((cost.at_most for cost in costs if cost.is_running and cost.run_id == run_id), Decimal(0))
+    raise BudgetError(
+        f"{_usd(taken)} of {_usd(max_cost)} are spent or reserved for this job; this prediction could cost up to "
+        f"{_usd(most)} more",
+        may_free=running > 0 and taken - running + most <= max_cost,
+    )
+
+
+def _usd(amount: Decimal) -> str:
+    """With cents, and with fractions of them where there are any."""
+    exponent = amount.normalize().as_tuple().exponent
+    return f"${amount:.{max(2, -int(exponent))}f}"
+
+
+def _open(origin: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions of an attempt at this clip that has not ended."""
+    return _attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES)
+
+
+def _states_before(method: str, to: AttemptState | None = None) -> list[AttemptState]:
+    """The states in which a method may find an attempt that it leads to the state `to`; None stands for the same."""
+    return [state for state, following in TRANSITIONS.items() if method in following.get(to or state, ())]
+
+
+def _move(
+    db: sa.Connection,
+    attempt: Attempt,
+    method: str,
+    to: AttemptState | None = None,
+    *,
+    same: Collection[str] | None = None,
+    **values: Any,
+) -> Attempt:
+    """The attempt after a transition, which is made only if it is this run's and in a state that allows it.
+
+    A transition to another state may have been made already, its answer lost: it is the same one when the values named
+    by `same` are.
+    """
+    mine = (_attempts.c.id == attempt.id, _attempts.c.run_id == attempt.run_id)
+    values |= {"state": to} if to else {}
+    update = _attempts.update().where(*mine, _attempts.c.state.in_(_states_before(method, to)))
+    row = db.execute(update.values(values).returning(*_attempts.c)).one_or_none()
+    if row is None and same is not None:
+        run_id = values.get("run_id", attempt.run_id)
+        is_done = (_attempts.c.run_id == run_id, _attempts.c.state == to)
+        is_same = (_attempts.c[name] == values[name] for name in same)
+        query = sa.select(_attempts).where(_attempts.c.id == attempt.id, *is_done, *is_same)
+        row = db.execute(query).one_or_none()
+    if row is None:
+        raise LeaseLostError(
+            f"attempt {attempt.id} of run {attempt.run_id} has ended, or another run goes on with it: {method} is not "
+            "recorded"
+        )
+    return _attempt(row)
+
+
+def _find(db: sa.Connection, run_id: str) -> Any:
+    """The run's row; None where there is none."""
+    return db.execute(sa.select(_runs).where(_runs.c.id == run_id)).one_or_none()
+
+
+def _is_delivered(db: sa.Connection, origin: str, key: str) -> bool:
+    query = sa.select(_deliveries.c.folder).where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key)
+    return db.execute(query).first() is not None
+
+
+def _job_of_attempt() -> sa.ColumnElement[str]:
+    """The job whose run began an attempt; attempts of older versions say only which run that was."""
+    of_run = sa.select(_runs.c.job_id).where(_runs.c.id == _attempts.c.run_id).scalar_subquery()
+    return sa.func.coalesce(_attempts.c.job_id, of_run, _attempts.c.run_id)
 
 
 def _deliver(db: sa.Connection, key: str, origin: str, folder: str, clip: Clip) -> None:
-    row = {"origin": origin, "clip_key": key, "folder": folder, "clip": clip.model_dump(mode="json")}
+    row = {"origin": origin, "clip_key": key, "folder": folder, "clip": clean(clip.model_dump(mode="json"))}
     db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key))
     db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
-
-
-def _is_claimed(db: sa.Connection, key: str, origin: str, folder: str) -> bool:
-    query = sa.select(_runs.c.seen_at).join(_attempts, _attempts.c.run_id == _runs.c.id)
-    query = query.where(_attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES))
-    seen = db.scalars(query.where(_runs.c.folder != folder, _runs.c.ended_at.is_(None)))
-    return any(_is_alive(at) for at in seen)
-
-
-def _holder(db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
-    """The live run of a folder, and when it was last seen."""
-    query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, _runs.c.ended_at.is_(None))
-    row = db.execute(query.order_by(_runs.c.seen_at.desc()).limit(1)).one_or_none()
-    return (row.id, _utc(row.seen_at)) if row and _is_alive(row.seen_at) else None
 
 
 def _set_tickets(db: sa.Connection, limit: str, run_id: str, held: Collection[int], waiting: int) -> None:
@@ -597,36 +1023,13 @@ def _set_tickets(db: sa.Connection, limit: str, run_id: str, held: Collection[in
         db.execute(_slots.insert(), [{"limit_name": limit, "run_id": run_id, "taken": False}] * new)
 
 
-def _live_tickets(db: sa.Connection, limit: str) -> list[Any]:
-    """The tickets of the runs that are alive, oldest first."""
-    query = sa.select(_slots.c.ticket, _slots.c.taken, _slots.c.run_id, _runs.c.job_id, _runs.c.seen_at)
-    query = query.join(_runs, _runs.c.id == _slots.c.run_id)
-    query = query.where(_slots.c.limit_name == limit, _runs.c.ended_at.is_(None)).order_by(_slots.c.ticket)
-    return [row for row in db.execute(query) if _is_alive(row.seen_at)]
+def _runs_of_old(now: datetime) -> sa.Select[Any]:
+    """Ids of the runs that ended, or have not been seen for so long that they will not come back."""
+    return sa.select(_runs.c.id).where(sa.or_(_runs.c.ended_at.is_not(None), _runs.c.seen_at < now - KEPT_TICKETS))
 
 
 def _in_parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + KEYS_AT_ONCE] for start in range(0, len(keys), KEYS_AT_ONCE))
-
-
-def _runs_of_old() -> sa.Select[Any]:
-    """Ids of the runs that ended, or have not been seen for so long that they will not come back."""
-    return sa.select(_runs.c.id).where(sa.or_(_runs.c.ended_at.is_not(None), _runs.c.seen_at < _now() - KEPT_TICKETS))
-
-
-def _is_alive(seen_at: datetime) -> bool:
-    return (_now() - _utc(seen_at)).total_seconds() < LEASE_S
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    reads_only = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-
-def _spent(db: sa.Connection, run_id: str) -> Decimal:
-    """What the run's attempts have cost, those that have not ended at their price."""
-    query = sa.select(_attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
-    return sum((Decimal(row.price if row.cost is None else row.cost) for row in db.execute(query)), Decimal(0))
 
 
 def _attempt(row: Any) -> Attempt:

@@ -11,6 +11,8 @@ from videogen.errors import JournalError, SettingsError
 from videogen.journal import Journal, Limit
 
 DEFAULT_SLOTS = 5
+CLOSING_S = 2.0
+"""How long the journal may take to hear what was given back at the end."""
 LOOK_AGAIN_S = (0.05, 0.15)
 """How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
 
@@ -106,4 +108,7 @@ async def sharing(journal: Journal, name: str, run_id: str) -> AsyncIterator[Sha
         yield limit
     finally:
         limit.close()
+        await asyncio.wait([keeping], timeout=CLOSING_S)
+        if not keeping.done():  # the database is silent
+            journal.give_up()
         await keeping

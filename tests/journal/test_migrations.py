@@ -1,0 +1,125 @@
+"""A journal of an earlier version, in use: what it says counts on."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from tests.journal.conftest import intend, start
+from tests.unit.fakes import request_of
+from videogen import migrations
+from videogen.errors import BudgetError
+from videogen.journal import Journal
+from videogen.migrations import HEAD, stored_version
+
+PRICE = request_of().cost
+AT = "2026-01-01 12:00:00.000000"
+RUNS = [("old1", "job"), ("old2", "another")]
+ATTEMPTS = [
+    # run, take, state, prediction, cost, basis
+    ("old1", 1, "delivered", "p1", "0.350", "known"),
+    ("old1", 2, "ended", "p2", "0", "estimated"),
+    ("old1", 3, "ended", "p3", None, "undeterminable"),
+    ("old1", 4, "created", "p4", None, None),
+    ("old2", 5, "created", "p5", None, None),
+]
+"""As version 0002 leaves them: of a run that was killed, and of one of another job."""
+
+
+def build(url: str) -> None:
+    """A journal as version 0002 makes and fills it."""
+    engine = sa.create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.upgrade(config, "0002")
+        for run_id, job_id in RUNS:
+            insert(db, "runs", id=run_id, job_id=job_id, origin="fake", folder=run_id, started_at=AT, seen_at=AT)
+        for number, (run_id, take, state, prediction_id, cost, basis) in enumerate(ATTEMPTS, 1):
+            insert(
+                db,
+                "attempts",
+                id=number,
+                run_id=run_id,
+                origin="fake",
+                clip_key=request_of(take=take).key,
+                scene_id="a",
+                input_digest="0" * 64,
+                state=state,
+                prediction_id=prediction_id,
+                intended_at=AT,
+                created_at=AT,
+                price=str(PRICE),
+                cost=cost,
+                cost_basis=basis,
+            )
+        insert(db, "events", run_id="old1", type="run.started", payload='{"model": "kling"}', at=AT)
+        if engine.dialect.name == "postgresql":
+            db.exec_driver_sql("SELECT setval('attempts_id_seq', 5)")
+    engine.dispose()
+
+
+def insert(db: sa.Connection, table: str, **values: object) -> None:
+    recovering = {"recovering": False} if table == "runs" else {}
+    names = [*values, *recovering]
+    marks = ", ".join(f":{name}" for name in names)
+    db.execute(sa.text(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"), values | recovering)
+
+
+@pytest.fixture
+def upgraded(journal_url: str) -> Iterator[Journal]:
+    build(journal_url)
+    with closing(Journal(journal_url)) as journal:
+        yield journal
+
+
+def test_a_journal_in_use_is_upgraded_where_it_is(upgraded: Journal, journal_url: str) -> None:
+    engine = sa.create_engine(journal_url)
+    with engine.begin() as db:
+        assert stored_version(db) == HEAD
+    engine.dispose()
+    assert upgraded.set_aside is None
+    assert [payload for _, _, payload in upgraded.events("old1")] == [{"model": "kling"}]
+    number = upgraded.add_event("old1", "clip.progress", {})
+    assert [each for each, _, _ in upgraded.events("old1")][-1] == number
+
+
+def test_what_was_spent_before_counts_for_the_cap_of_its_job(upgraded: Journal) -> None:
+    """One clip, one failure that may have been billed, one whose cost nobody knows, and one that is running."""
+    assert upgraded.job_spending("job", "fake") == (PRICE, 3 * PRICE)
+    assert upgraded.job_spending("another", "fake") == (Decimal(0), PRICE)
+    start(upgraded, "new", job_id="job")
+    with pytest.raises(BudgetError, match=r"\$1.40 of \$1.50"):
+        intend(upgraded, request_of(take=6), "new", max_cost=Decimal("1.50"))
+    assert intend(upgraded, request_of(take=6), "new", max_cost=5 * PRICE)
+
+
+def test_an_attempt_of_before_goes_on(upgraded: Journal) -> None:
+    """It is adopted, counts for the job that began it, and is ended."""
+    start(upgraded, "new", job_id="third")
+    attempt = upgraded.open_attempt("fake", request_of(take=5).key)
+    assert attempt
+    adopted = upgraded.adopt(attempt, run_id="new", scene_id="a")
+    assert upgraded.job_spending("another", "fake") == (Decimal(0), PRICE)
+    assert upgraded.job_spending("third", "fake") == (Decimal(0), Decimal(0))
+    assert upgraded.ended(adopted, error="timeout", message="too late").state == "ended"
+
+
+def test_a_run_of_an_older_version_may_still_write_to_it(tmp_path: Path) -> None:
+    """One that was going on when another one upgraded the journal: what it inserts counts, too."""
+    file = tmp_path / "journal.db"
+    build(f"sqlite:///{file}")
+    with closing(Journal(f"sqlite:///{file}")) as journal:
+        with closing(sqlite3.connect(file, isolation_level=None)) as old:
+            columns = "run_id, origin, clip_key, scene_id, input_digest, state, intended_at, price"
+            old.execute(
+                f"INSERT INTO attempts ({columns}) VALUES ('old1', 'fake', 'k', 'a', '', 'intended', ?, '0.10')", (AT,)
+            )
+        assert journal.job_spending("job", "fake") == (PRICE, 3 * PRICE + Decimal("0.10"))
