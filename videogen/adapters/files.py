@@ -1,20 +1,39 @@
 """A job's folder on the local disk."""
 
-import fcntl
+import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from videogen.disk import sync_file, sync_folder
 from videogen.errors import JobLockedError, StorageError
 from videogen.ports import Folder
 
+PLACES = ("clips", "posters")
+"""Where finished files go, below the job's folder."""
+PROBE_BYTES = 4096
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
+"""What file systems answer that know no locks."""
+_PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
+"""One file on every file system. Upper case is not: some take `A` and `a` for the same."""
+_ENDING = re.compile(r"[a-z0-9]{1,12}")
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
+)
+"""Of Windows, whatever their ending."""
+
 
 class LocalFolder:
-    """`videogen.ports.Folder` on the local disk. What cannot be read counts as not there."""
+    """`videogen.ports.Folder` on the local disk. What cannot be read is not taken for what is not there."""
 
     def __init__(self, address: str | Path) -> None:
         self._folder = Path(address)
@@ -24,58 +43,97 @@ class LocalFolder:
         return str(self._folder)
 
     def exists(self) -> bool:
-        return self._folder.exists()
+        try:
+            self._folder.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            _refuse_broken_link(self._folder)
+            return False
+        except OSError as exc:
+            raise _unreadable(self._folder, exc) from exc
+        return True
 
     def sha256(self, name: str) -> str | None:
-        try:
-            with self._at(name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None
+        with _reading(self._at(name)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if file else None
 
     def text(self, name: str) -> str | None:
-        try:
-            return self._at(name).read_text(encoding="utf-8")
-        except OSError:
-            return None
+        with _reading(self._at(name)) as file:
+            return file.read().decode() if file else None
 
     def fetch(self, name: str, to: Path) -> bool:
-        if not self._at(name).exists():
-            return False
-        try:
-            shutil.copyfile(self._at(name), to)
-        except OSError as exc:
-            raise StorageError(f"cannot copy {self._at(name)}: {exc.strerror}") from exc
-        return True
+        with _reading(self._at(name)) as file:
+            if file is None:
+                return False
+            try:
+                with to.open("wb") as copy:
+                    shutil.copyfileobj(file, copy, 1024 * 1024)
+            except OSError as exc:
+                raise StorageError(f"cannot copy {self._at(name)} to {to}: {exc.strerror or exc}") from exc
+            return True
+
+    def free_bytes(self) -> int | None:
+        for place in (self._folder, *self._folder.parents):
+            with suppress(OSError):
+                return shutil.disk_usage(place).free
+        return None
 
     def _at(self, name: str) -> Path:
         return self._folder / name
 
 
 class FileStore(LocalFolder):
-    """`videogen.ports.Store` in a folder, which is made when missing. Unfinished files are in its `.scratch`."""
+    """`videogen.ports.Store` in a folder, which is made when missing.
+
+    Unfinished files are in its `.scratch`, which belongs to this user alone: others who may write into the job's folder
+    cannot leave links there that would have other files overwritten.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._scratch = folder / ".scratch"
         try:
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._scratch = _private_folder(folder)
+            for path in self._scratch.iterdir():
+                _remove_unless_own(path)
         except OSError as exc:
-            raise StorageError(f"cannot make the folder {folder}: {exc.strerror}") from exc
+            raise StorageError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
 
     def scratch(self, name: str) -> Path:
-        return self._scratch / name
+        path = self._scratch / _file_name(name)
+        try:
+            _remove_unless_own(path)
+        except OSError as exc:
+            raise StorageError(f"cannot use {path}: {exc.strerror or exc}; remove it and run the job again") from exc
+        return path
 
     def path(self, name: str) -> Path:
         return self._at(name)
+
+    def check_writable(self) -> None:
+        probe = f".probe-{secrets.token_hex(4)}"
+        for place in (self._folder, *map(self._at, PLACES)):
+            if not os.path.lexists(place):
+                continue  # it is made by the first file that goes there
+            try:
+                for _ in range(2):  # the second one takes the place of the first
+                    self.put_text("." * PROBE_BYTES, str(place / probe))
+                (place / probe).unlink(missing_ok=True)
+            except (OSError, StorageError) as exc:
+                with suppress(OSError):
+                    (place / probe).unlink(missing_ok=True)
+                reason = getattr(exc.__cause__ or exc, "strerror", None) or exc
+                raise StorageError(
+                    f"{place}: files cannot be written and renamed here: {reason}. Nothing was begun. Make room, move "
+                    "away what is in the way, or give yourself the permission; or choose another folder with --out"
+                ) from exc
 
     def put(self, scratch: Path, name: str) -> None:
         final = self._at(name)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            _sync(scratch)
+            sync_file(scratch)
             scratch.replace(final)
-            _sync(final.parent)
+            sync_folder(final.parent)
         except OSError as exc:
             raise StorageError(f"cannot write {name}: {exc.strerror}") from exc
 
@@ -100,25 +158,156 @@ class FileStore(LocalFolder):
             self.put(scratch, new_name)
 
 
-def _sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's names, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+# -- read -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; a dead holder's lock is free. Raises `JobLockedError` naming the holder."""
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+def _reading(path: Path) -> Iterator[BufferedReader | None]:
+    """The file, open for reading; None where there is none. Raises `StorageError` where that cannot be told."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_broken_link(path)
+        yield None
+        return
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would be waited for, a device read for ever
+        os.close(descriptor)
+        raise StorageError(f"{path} is in the way of a file: move it elsewhere and run the job again")
+    with os.fdopen(descriptor, "rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise JobLockedError(f"another run holds {folder}: {file.read().strip() or 'unknown process'}") from None
+            yield file
+        except OSError as exc:
+            raise _unreadable(path, exc) from exc
+
+
+def _refuse_broken_link(path: Path) -> None:
+    """Raise `StorageError` where the path leads over a symbolic link to what is not there: perhaps not mounted."""
+    for each in (path, *path.parents):
+        try:
+            is_link = stat.S_ISLNK(each.lstat().st_mode)
+        except OSError:
+            continue  # the one above tells why
+        if is_link and not each.exists():
+            raise StorageError(
+                f"{each} is a symbolic link to {each.readlink()}, which is not there: mount its disk, or remove "
+                "the link"
+            )
+        return
+
+
+def _unreadable(path: Path, exc: OSError) -> StorageError:
+    return StorageError(
+        f"cannot read {path}: {exc.strerror or exc}. What cannot be read is not made, and paid, again: make it "
+        "readable (is its disk mounted, may you read it?) and run the job again"
+    )
+
+
+# -- unfinished -------------------------------------------------------------------------------------------------------
+
+
+def _private_folder(folder: Path) -> Path:
+    """`.scratch` in a job's folder, or one by this user's number where that is somebody else's or a link."""
+    for name in (".scratch", f".scratch-{_user()}"):
+        path = folder / name
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode) and _is_own(found, folder):
+            if found.st_mode & 0o077:
+                with suppress(OSError):  # a network share has its own idea of modes
+                    path.chmod(0o700)
+            return path
+    raise StorageError(
+        f"{path} is a link, or belongs to another user: remove it, or choose another folder with --out. Nothing was "
+        "begun"
+    )
+
+
+def _is_own(found: os.stat_result, folder: Path) -> bool:
+    """Return whether what was found in a folder was made by this user."""
+    if not hasattr(os, "geteuid") or found.st_uid == os.geteuid():
+        return True
+    with TemporaryDirectory(dir=folder, prefix=".probe-") as made:  # a share may say that all files are somebody else's
+        return found.st_uid == Path(made).lstat().st_uid
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _remove_unless_own(path: Path) -> None:
+    """Remove what is not a plain file with this one name: who writes to a link overwrites its target."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    is_own = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+    if not is_own and not stat.S_ISDIR(found.st_mode):  # who writes there is told of a folder
+        path.unlink()
+
+
+def _file_name(name: str) -> str:
+    """The name itself where it is one plain file everywhere; else one that is, and that no other name gets.
+
+    An ending stays what it is, so that files beside it can be named by it.
+    """
+    stem, dot, ending = name.rpartition(".")
+    if not _ENDING.fullmatch(ending):
+        stem, dot, ending = name, "", ""
+    if _PLAIN.fullmatch(stem) and stem.split(".")[0] not in _DEVICES:
+        return name
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:40].strip("-")
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"={readable}-{digest}{dot}{ending}"
+
+
+# -- locked -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[bool]:
+    """Hold the folder for this process; a dead holder's lock is free.
+
+    Yields whether it is held: False where the file system knows no locks. Something else has to keep others out then.
+
+    Raises:
+        JobLockedError: another run holds it; names that one's process and host.
+        StorageError: the lock file cannot be used.
+    """
+    from filelock import lock_descriptor
+
+    path = folder / ".lock"
+    with os.fdopen(_open_lock(path), "r+b", buffering=0) as file:
+        can_lock = True
+        try:
+            is_free = lock_descriptor(file.fileno(), blocking=False)
+        except OSError as exc:
+            if exc.errno not in _NO_LOCKS:
+                reason = exc.strerror or exc
+                raise StorageError(f"cannot lock {path}: {reason}; choose another folder with --out") from exc
+            is_free, can_lock = True, False
+        if not is_free:
+            file.seek(1 if os.name == "nt" else 0)  # Windows keeps the byte that is locked from all readers
+            holder = file.read(1000).decode(errors="replace").strip()
+            raise JobLockedError(f"another run holds {folder}: {holder or 'unknown process'}")
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
+        file.write(f" process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield can_lock
+
+
+def _open_lock(path: Path) -> int:
+    """Return a descriptor of the lock file, which is made when missing. A link is not followed."""
+    flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")  # the last is of Windows, the others of all else
+    try:
+        descriptor = os.open(path, sum((getattr(os, flag, 0) for flag in flags), os.O_RDWR | os.O_CREAT), 0o600)
+    except OSError as exc:
+        raise StorageError(
+            f"cannot lock {path}: {exc.strerror or exc}. Remove it if it is a link, or if it belongs to another user "
+            "who has no run of this job going on; or choose another folder with --out"
+        ) from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"cannot lock {path}: it is no plain file; remove it and run the job again")
+    return descriptor

@@ -1,6 +1,7 @@
 """Job files by address: a path on this disk, `https://…`, or `s3://…` and the like in an object store."""
 
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
@@ -11,6 +12,7 @@ from videogen.ports import is_remote
 from videogen.scene import Job, read_job
 
 MAX_BYTES = 8 * 2**20
+MAX_NAME_BYTES = 200
 TIMEOUT_S = 30.0
 
 
@@ -23,17 +25,23 @@ def job_at(address: str) -> Job:
     try:
         if not is_remote(address):
             return read_job(Path(address))[0]
+        name = _name(address)
         text = _downloaded(address) if address.startswith(("http://", "https://")) else _stored(address)
     except (httpx.HTTPError, httpx.InvalidURL, StorageError, ValueError) as exc:
         raise ValidationError([Problem(f"{address}: no job can be read there: {exc or type(exc).__name__}")]) from exc
     with TemporaryDirectory() as folder:
-        file = Path(folder) / _name(address)
+        file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
         return read_job(file)[0]
 
 
 def _name(address: str) -> str:
-    return PurePosixPath(address.partition("?")[0]).name
+    """The file's name, from which the job has its own where it says none."""
+    name = address.partition("?")[0].rpartition("/")[2]
+    is_name = name not in {"", ".", ".."} and not re.search(r"[\x00-\x1f\\:]", name)
+    if not is_name or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise ValueError("it does not end in the name of a job file, such as film.toml")
+    return name
 
 
 def _downloaded(url: str) -> str:

@@ -8,16 +8,16 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import from_url
 
-from videogen.adapters.files import FileStore
+from videogen.adapters.files import PROBE_BYTES, FileStore
 from videogen.errors import SettingsError, StorageError
 from videogen.ports import Folder
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
+PROBE = ".probe"
+DENIED = (
+    "the credentials need the permission to read objects and to list the bucket: without the second one, what is not "
+    "there is refused in the same way"
+)
 PART_BYTES = 8 * 1024 * 1024
 PARTS_AT_ONCE = 4
 CLIENT: "ClientConfig" = {
@@ -83,11 +88,14 @@ class ObjectFolder:
             found = self._found(name)
             if found is None:
                 return False
-            with to.open("wb") as file:
-                came = _digest(found, file.write)
+            with _writing(to) as write:
+                came = _digest(found, write)
             if came != found.attributes.get("sha256", came):
                 raise StorageError(f"{self.address}: {name} came damaged")
             return True
+
+    def free_bytes(self) -> None:
+        return None
 
     def copy_within(self, source: "ObjectFolder", name: str, new_name: str) -> bool:
         """Copies an object of a folder in the same bucket without fetching it. False where it cannot be done so."""
@@ -123,7 +131,9 @@ class ObjectFolder:
     def _found(self, name: str, *, head: bool = False) -> "GetResult | None":
         try:
             return obstore.get(self._objects, self._key(name), options={"head": head})
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):  # then all objects seem gone
+                raise StorageError(f"cannot read {name} in {self.address}: {_reason(exc)}") from exc
             return None
 
     @contextmanager
@@ -131,7 +141,8 @@ class ObjectFolder:
         try:
             yield
         except (BaseError, OSError) as exc:
-            raise StorageError(f"cannot read {name or 'what is'} in {self.address}: {_reason(exc)}") from exc
+            hint = f"; {DENIED}" if isinstance(exc, PermissionDeniedError) else ""
+            raise StorageError(f"cannot read {name or 'what is'} in {self.address}: {_reason(exc)}{hint}") from exc
 
 
 class ObjectStore(ObjectFolder):
@@ -144,6 +155,12 @@ class ObjectStore(ObjectFolder):
     def __init__(self, address: str, work_folder: Path) -> None:
         super().__init__(address)
         self._local = FileStore(work_folder)
+
+    def check_writable(self) -> None:
+        self._local.check_writable()
+        self.upload(self._local.written("." * PROBE_BYTES, PROBE), PROBE)
+        with suppress(BaseError, OSError):  # who may not remove it leaves it for the next run to write again
+            obstore.delete(self._objects, self._key(PROBE))
 
     def scratch(self, name: str) -> Path:
         return self._local.scratch(name)
@@ -183,6 +200,16 @@ def _digest(found: "GetResult", write: Callable[[bytes], object] = lambda _: Non
         digest.update(chunk)
         write(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def _writing(to: Path) -> Iterator[Callable[[bytes], object]]:
+    """What writes to a local file, whose faults are not those of the store."""
+    try:
+        with to.open("wb") as file:
+            yield file.write
+    except OSError as exc:
+        raise StorageError(f"cannot write {to}: {exc.strerror or exc}") from exc
 
 
 def _reason(exc: Exception) -> str:
