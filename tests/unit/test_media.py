@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 
 import av
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from videogen.errors import BadOutputError, StorageError
-from videogen.media import check, conform
+from videogen.media import Conformed, check, conform
 
 Damage = Callable[[bytearray], bytes | bytearray]
 
@@ -263,16 +264,92 @@ def test_a_cut_with_the_header_last_is_caught(tmp_path: Path) -> None:
         check(path)
 
 
-def test_damaged_sound_is_caught(tmp_path: Path, heard: Path) -> None:
-    """A clip that can be seen but not heard is not whole."""
-    path, data = tmp_path / "damaged.mp4", bytearray(heard.read_bytes())
-    with av.open(str(heard)) as source:
-        spots = [(p.pos, p.size) for p in source.demux(source.streams.audio[0]) if p.size]
+def damage_sound(data: bytearray, source: Path) -> bytearray:
+    with av.open(str(source)) as container:
+        spots = [(p.pos, p.size) for p in container.demux(container.streams.audio[0]) if p.size]
     for position, size in spots[5:15]:
         assert position is not None
         data[position : position + size] = b"\xff" * size
-    path.write_bytes(data)
-    with pytest.raises(BadOutputError, match="damaged"):
+    return data
+
+
+def unknown_sound(data: bytearray, source: Path) -> bytes:
+    """Sound in AC-4, which FFmpeg cannot decode."""
+    return bytes(data).replace(b"mp4a\0\0\0\0", b"ac-4\0\0\0\0", 1).replace(b"esds\0\0\0\0", b"dac4\0\0\0\0", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sound", "notes"),
+    [
+        pytest.param(lambda data, _: data, "whole", (), id="whole"),
+        pytest.param(damage_sound, "damaged", (), id="damaged"),
+        pytest.param(unknown_sound, "unknown", ("sound",), id="without-a-decoder"),
+    ],
+)
+def test_the_picture_is_whole_whatever_its_sound_is(
+    tmp_path: Path, heard: Path, change: Callable[[bytearray, Path], bytes], sound: str, notes: tuple[str, ...]
+) -> None:
+    """The state of the sound is told beside it; dropped, it is no matter any more."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(change(bytearray(heard.read_bytes()), heard))
+    measured = check(path)
+    assert (measured.frames, measured.has_audio, measured.sound, measured.notes) == (24, True, sound, notes)
+    for ratio in ((16, 9), (1, 1)):
+        assert reframe(path, tmp_path / "out.mp4", ratio=ratio, keep_audio=False)
+        assert (check(tmp_path / "out.mp4").sound, check(tmp_path / "out.mp4").frames) == ("none", 24)
+
+
+def test_sound_without_a_decoder_is_kept_where_it_is_wanted(tmp_path: Path, heard: Path) -> None:
+    """As it came; beside a picture that is encoded again it cannot be, which is said."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(unknown_sound(bytearray(heard.read_bytes()), heard))
+    assert reframe(path, tmp_path / "same.mp4", ratio=(16, 9), keep_audio=True) is None
+    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == Conformed(("sound",))
+    assert (check(path).sound, check(tmp_path / "out.mp4").sound) == ("unknown", "none")
+
+
+def test_a_second_track_that_nobody_decodes_costs_nothing(tmp_path: Path) -> None:
+    """Phones write APAC beside AAC: the track that can be heard counts, and is the one that is kept."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+        video = target.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 320, 180, "yuv420p"
+        tracks = [target.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
+        for index in range(24):
+            frame = av.VideoFrame.from_image(moving((320, 180))(index))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            target.mux(video.encode(frame))
+            for track in tracks:
+                target.mux(track.encode(hiss(index, 2000)))
+        target.mux(video.encode(None))
+        for track in tracks:
+            target.mux(track.encode(None))
+    heard_first = path.read_bytes()
+    data, at = heard_first, heard_first.index(b"mp4a\0\0\0\0")
+    data = data[:at] + b"apac" + data[at + 4 :]
+    at = data.index(b"esds", at)
+    path.write_bytes(data[:at] + b"dapa" + data[at + 4 :])
+    assert check(path).sound == "whole"
+    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == Conformed()
+    assert check(tmp_path / "out.mp4").sound == "whole"
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8, 9, 16, 512, 100_000])
+@pytest.mark.parametrize("moov_first", [True, False], ids=["header-first", "header-last"])
+def test_zeros_after_the_last_box_are_padding(tmp_path: Path, whole: Path, count: int, moov_first: bool) -> None:
+    """Writers leave them, players do not mind, and the clip is paid for."""
+    path = tmp_path / "padded.mp4"
+    source = whole if moov_first else film(tmp_path / "late.mp4", moov_first=False)
+    path.write_bytes(source.read_bytes() + bytes(count))
+    assert check(path).frames == 48
+
+
+@pytest.mark.parametrize("tail", [bytes(8) + b"x", b"\0\0\0\1", bytes(70_000) + b"PK"])
+def test_what_is_not_only_zeros_is_no_padding(tmp_path: Path, whole: Path, tail: bytes) -> None:
+    """Something was meant to be there."""
+    path = tmp_path / "padded.mp4"
+    path.write_bytes(whole.read_bytes() + tail)
+    with pytest.raises(BadOutputError, match="damaged at byte"):
         check(path)
 
 
@@ -286,15 +363,15 @@ def image_bytes(form: str) -> bytes:
     ("data", "says"),
     [
         pytest.param(b"", "empty", id="empty"),
-        pytest.param(b"\n<!DOCTYPE html><title>Just a moment</title>", "HTML.*Just a moment", id="html"),
-        pytest.param(b'{"detail": "Not found."}', "JSON.*Not found", id="json"),
-        pytest.param(b"upstream connect error", "text.*upstream connect", id="text"),
+        pytest.param(b"\n<!DOCTYPE html><title>Just a moment</title>", "not an mp4 but HTML or XML$", id="html"),
+        pytest.param(b'{"detail": "Not found."}', "not an mp4 but JSON$", id="json"),
+        pytest.param(b"upstream connect error", "not an mp4 but text$", id="text"),
         pytest.param(image_bytes("PNG"), "PNG", id="png"),
         pytest.param(image_bytes("JPEG"), "JPEG", id="jpeg"),
         pytest.param(image_bytes("GIF"), "GIF", id="gif"),
         pytest.param(b"\x1a\x45\xdf\xa3" + bytes(64), "WebM", id="webm"),
         pytest.param(bytes(4096), "zeros", id="zeros"),
-        pytest.param(b"\x07\x01\x99\x80" * 16, "unknown, first bytes 07 01 99 80", id="unknown"),
+        pytest.param(b"\x07\x01\x99\x80" * 16, "not an mp4 but something unknown$", id="unknown"),
         pytest.param(struct.pack(">I4s4s", 12, b"ftyp", b"isom"), "without moov, mdat", id="ftyp-alone"),
         pytest.param(struct.pack(">I4s4sI4s", 12, b"ftyp", b"isom", 3, b"moov"), "damaged at byte 12", id="tiny-box"),
         pytest.param(struct.pack(">I4s", 8, b"free") * 200_000, "boxes", id="endless-boxes"),
@@ -308,13 +385,136 @@ def test_what_came_instead_is_named(tmp_path: Path, data: bytes, says: str) -> N
         check(path)
 
 
-def test_a_quoted_answer_carries_no_terminal_codes(tmp_path: Path) -> None:
-    """What a stranger wrote is printed, so it must not steer the terminal."""
+SECRET = b"AKIAEXAMPLESECRET"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(SECRET, id="text"),
+        pytest.param(b'{"Token": "%s"}' % SECRET, id="json"),
+        pytest.param(b"<token>%s</token>" % SECRET, id="xml"),
+        pytest.param(b"\x07\x01" + SECRET, id="binary"),
+        pytest.param(struct.pack(">I4s4s", 12, b"ftyp", b"isom") + SECRET, id="after-a-box"),
+        pytest.param(struct.pack(">I4s4sI4s", 12, b"ftyp", b"isom", 900, SECRET[:4]) + SECRET, id="as-a-cut-box"),
+        pytest.param(struct.pack(">I4s4s4s", 12, b"ftyp", b"isom", b"\0\0\0\5") + SECRET, id="as-a-short-box"),
+    ],
+)
+def test_rejected_bytes_are_never_quoted(tmp_path: Path, data: bytes) -> None:
+    """An address may have led into a network that is not the job's business; its answer does not reach the manifest."""
     path = tmp_path / "clip.mp4"
-    path.write_bytes(b"<p>\x1b[2J\x07gone")
+    path.write_bytes(data)
     with pytest.raises(BadOutputError) as caught:
         check(path)
-    assert str(caught.value).isprintable()
+    said = str(caught.value).removeprefix(str(path))
+    assert not any(SECRET[at : at + 4].decode() in said or SECRET[at : at + 2].hex(" ") in said for at in range(12))
+    assert said.isprintable()
+
+
+# --- check: what would take for ever
+
+
+def raw_film(path: Path, size: tuple[int, int], frames: int = 3) -> Path:
+    """Pictures that are not coded: all samples are of one size, so that the header alone says how many there are."""
+    with av.open(str(path), "w", format="mov") as target:
+        video = target.add_stream("rawvideo", rate=24)
+        video.width, video.height, video.pix_fmt = *size, "rgb24"
+        for index in range(frames):
+            frame = av.VideoFrame.from_image(Image.new("RGB", size))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            target.mux(video.encode(frame))
+        target.mux(video.encode(None))
+    return path
+
+
+def many_samples(path: Path, count: int, size: tuple[int, int] = (64, 36)) -> None:
+    """A header that says that there are `count` pictures, in a file of a few kilobytes."""
+    data = bytearray(raw_film(path, size).read_bytes())
+    struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, count)
+    struct.pack_into(">I", data, data.index(b"stts") + 12, count)
+    path.write_bytes(data)
+
+
+def many_in_a_fragment(path: Path) -> None:
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(path), "w", format="mp4", options=options) as target:
+        video = target.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 36, "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 36)))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            target.mux(video.encode(frame))
+        target.mux(video.encode(None))
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">I", data, data.index(b"trun") + 8, 2**31)
+    path.write_bytes(data)
+
+
+def many_edits(path: Path) -> None:
+    data = bytearray(film(path, frames=3, moov_first=False).read_bytes())
+    struct.pack_into(">I", data, data.index(b"elst") + 8, 2**30)
+    path.write_bytes(data)
+
+
+def a_million_a_second(path: Path) -> None:
+    with av.open(str(path), "w", format="mp4") as target:
+        video = target.add_stream("libx264", rate=1_000_000, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 36, "yuv420p"
+        for index in range(12):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 36)))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, 1_000_000)
+            target.mux(video.encode(frame))
+        target.mux(video.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(lambda path: raw_film(path, (2, 60_000)), "a picture of 2x60000", id="two-by-60000"),
+        pytest.param(lambda path: raw_film(path, (60_000, 2)), "a picture of 60000x2", id="60000-by-two"),
+        pytest.param(lambda path: raw_film(path, (1, 60_000)), "a picture of 1x60000", id="one-column"),
+        pytest.param(lambda path: raw_film(path, (9000, 9000), 1), "a picture of 9000x9000", id="81-megapixels"),
+        pytest.param(lambda path: many_samples(path, 2**31), "announces 2,147,483,648 samples", id="2-billion-samples"),
+        pytest.param(lambda path: many_samples(path, 1_000_001), "announces 1,000,001 samples", id="a-million-samples"),
+        pytest.param(
+            lambda path: many_samples(path, 300_000, (1024, 1024)), "300,000 pictures of 1024x1024", id="3-hours-of-1k"
+        ),
+        pytest.param(many_in_a_fragment, "announces 2,147,483,6", id="2-billion-in-a-fragment"),
+        pytest.param(many_edits, "announces 3,221,225,472 samples", id="a-billion-edits"),
+        pytest.param(a_million_a_second, "a frame rate of 1e\\+06", id="a-million-a-second"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
+    """What a header announces is more than any clip has: neither memory nor time is spent on it."""
+    path = tmp_path / "bomb.mp4"
+    make(path)
+    with pytest.raises(BadOutputError, match=says):
+        check(path)
+
+
+class Later(Event):
+    """Is set from the so-many-th time that it is looked at."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("looks", [0, 1, 40])
+def test_a_decoder_stops_when_it_is_told_to(tmp_path: Path, heard: Path, looks: int) -> None:
+    """At the next packet: a thread that decodes hears neither of a timeout nor of Ctrl-C otherwise."""
+    stop = Later(looks)
+    with pytest.raises(StorageError, match="given up"):
+        check(heard, poster=tmp_path / "poster.jpg", stop=stop)
+    assert stop.left == -1
+    for keep_audio, ratio in ((False, (16, 9)), (True, (1, 1))):
+        with pytest.raises(StorageError, match="given up"):
+            conform(heard, tmp_path / "out.mp4", ratio=ratio, fps=None, size=None, keep_audio=keep_audio, stop=Later(3))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
@@ -386,7 +586,7 @@ def reframe(
     size: tuple[int, int] | None = None,
     keep_audio: bool = True,
     tolerance: float = 0.01,
-) -> bool:
+) -> Conformed | None:
     """`conform` with nothing asked for but what is named."""
     return conform(source, out, ratio=ratio, fps=fps, size=size, keep_audio=keep_audio, tolerance=tolerance)
 
@@ -428,23 +628,37 @@ def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
     assert max(ImageStat.Stat(difference.crop((4, 4, 156, 176))).mean) < 8
 
 
-@pytest.fixture(scope="session")
-def padded(folder: Path) -> Path:
-    """1920x1088: sixteen-pixel blocks, 0.7 % off 16:9."""
-    return film(folder / "padded.mp4", size=(1920, 1088), frames=4)
+@pytest.mark.parametrize(
+    ("size", "ratio", "becomes"),
+    [
+        pytest.param((1920, 1088), (16, 9), (1920, 1080), id="full-hd-in-blocks"),
+        pytest.param((1088, 1920), (9, 16), (1080, 1920), id="the-same-upright"),
+        pytest.param((2176, 928), (21, 9), (2164, 928), id="wide-in-blocks"),
+        pytest.param((640, 368), (16, 9), (640, 360), id="small-in-blocks"),
+        pytest.param((854, 480), (16, 9), None, id="rounded"),
+        pytest.param((1366, 768), (16, 9), None, id="rounded-hd"),
+        pytest.param((1248, 704), (16, 9), None, id="two-lines"),
+        pytest.param((1112, 834), (4, 3), None, id="exact"),
+    ],
+)
+def test_lines_that_only_fill_a_coding_block_are_cropped(
+    tmp_path: Path, size: tuple[int, int], ratio: tuple[int, int], becomes: tuple[int, int] | None
+) -> None:
+    """Seedance's 1920x1088 is meant as 1920x1080; a size that was rounded is not worth encoding a clip again."""
+    source = film(tmp_path / "clip.mp4", size=size, frames=2)
+    done = reframe(source, tmp_path / "out.mp4", ratio=ratio)
+    assert (done is None) == (becomes is None)
+    if becomes:
+        measured = check(tmp_path / "out.mp4")
+        assert (measured.width, measured.height) == becomes
 
 
-def test_a_ratio_within_the_tolerance_is_left_alone(tmp_path: Path, padded: Path) -> None:
-    """Eight lines are not worth encoding a clip again."""
-    assert not reframe(padded, tmp_path / "out.mp4", ratio=(16, 9))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_tolerance_is_the_callers(tmp_path: Path, padded: Path) -> None:
-    """With half a percent the padding lines go."""
-    assert reframe(padded, tmp_path / "out.mp4", ratio=(16, 9), tolerance=0.005)
+def test_the_tolerance_is_the_callers(tmp_path: Path) -> None:
+    """With a tenth of a percent two lines go, too."""
+    source = film(tmp_path / "clip.mp4", size=(1248, 704), frames=2)
+    assert reframe(source, tmp_path / "out.mp4", ratio=(16, 9), tolerance=0.001)
     measured = check(tmp_path / "out.mp4")
-    assert (measured.width, measured.height) == (1920, 1080)
+    assert (measured.width, measured.height) == (1248, 702)
 
 
 @pytest.mark.parametrize(
