@@ -9,14 +9,13 @@ import base64
 import binascii
 import hashlib
 import io
-import ipaddress
 import os
-import re
 import socket
 import ssl
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,19 +23,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from videogen.addresses import is_public
+from videogen.certificates import load_certificates
+from videogen.clip import ClipRequest
+from videogen.cut_out import cut_out, has_plain_border
 from videogen.errors import Problem, ValidationError
+from videogen.scene import is_url, name_of
 
 if TYPE_CHECKING:
     import httpx
+    from av.video.frame import VideoFrame
     from PIL import Image
 
 MAX_BYTES = 20_000_000
 MAX_MEGAPIXELS = 40
-"""Of PNG and ordinary JPEG. Progressive JPEG and WEBP decode in several copies and are held to less (`_CAPS_MP`)."""
+"""Of PNG. JPEG is reduced while it is decoded, so that it may have more (`_CAPS_MP`)."""
 MAX_EDGE_PX = 4096
 """Longer images are reduced by a whole factor: no video model takes more than 1080 lines."""
-MAX_FRAME_BYTES = 180_000
-"""A composed frame is made to fit: base64 adds a third, and a `data:` URL of it has to stay under 256 kB."""
+MAX_FRAME_BYTES = 3_000_000
+"""A composed frame is made to fit. What is too large for a `data:` URL is uploaded, in full quality."""
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Takes a host and a port, gives all its addresses; raises OSError when there are none."""
@@ -51,6 +56,8 @@ _MAX_REDIRECTS = 3
 _TOTAL_S = 30.0
 _READ_S = 10.0
 _ADVICE = "use a public https URL, a data: URL or a file beside the job"
+_NO_AUTHORITY = "; where the network has a certificate authority of its own, name its file in SSL_CERT_FILE"
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class ReferenceImage:
     url: str | None = field(default=None, repr=False)
     """The public https URL where a provider finds this very picture; None for files, `data:` URLs, and pictures that
     had to be changed: turned, reduced, rid of metadata, or of other colours or another format than most models take."""
+    can_be_cut_out: bool = False
+    """Whether it is opaque and shows a figure before a plain background."""
 
 
 async def load_references(
@@ -101,17 +110,6 @@ async def load_references(
     return {result.source: result for result in results if isinstance(result, ReferenceImage)}
 
 
-def name_of(source: str) -> str:
-    """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
-    if source[:5].lower() == "data:":
-        return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
-    name = source
-    if _is_url(source):
-        name = re.sub(r"[?#].*", "?…", re.sub(r"//[^/?#]*@", "//…@", source, count=1), count=1, flags=re.DOTALL)
-    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-    return name if len(name) <= 120 else name[:80] + "…" + name[-39:]
-
-
 class _UnusableError(Exception):
     """This source cannot be used, and why."""
 
@@ -138,9 +136,7 @@ class _Loader:
 
     @cached_property
     def _certificates(self) -> ssl.SSLContext:
-        import httpx
-
-        return httpx.create_ssl_context(trust_env=False)
+        return load_certificates()
 
     async def load(self, source: str) -> ReferenceImage | Problem:
         try:
@@ -152,12 +148,13 @@ class _Loader:
     @asynccontextmanager
     async def _opened(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
         """The bytes of `source`, and the URL under which anybody can fetch them."""
-        if source[:5].lower() == "data:":
-            yield io.BytesIO(_data_bytes(source)), None
-        elif _is_url(source):
+        address = source.strip()  # as it is pasted from a page; a file's name may have blanks
+        if address[:5].lower() == "data:":
+            yield io.BytesIO(_data_bytes(address)), None
+        elif is_url(address):
             with tempfile.TemporaryFile() as file:
-                public = await self._fetch(source, file)
-                yield file, source if public else None
+                public = await self._fetch(address, file)
+                yield file, address if public else None
         else:
             with _open_file(source, self._base_dir) as file:
                 yield file, None
@@ -211,12 +208,13 @@ class _Loader:
                     target = target.join(response.headers["Location"])
                 finally:
                     await response.aclose()
-        except httpx.InvalidURL as exc:
+        except (httpx.InvalidURL, UnicodeError) as exc:  # the latter of a host that no rule of IDNA allows
             raise _UnusableError(f"not a valid URL: {exc}") from exc
         except httpx.TimeoutException as exc:
-            raise _PassingError(f"no answer within {_READ_S:.0f} s") from exc
+            raise _PassingError(f"no answer within {_READ_S:.0f} s{_advise_on_proxy()}") from exc
         except httpx.TransportError as exc:
-            raise _PassingError(f"cannot be fetched: {exc}") from exc
+            advice = _NO_AUTHORITY if "CERTIFICATE_VERIFY_FAILED" in str(exc) else _advise_on_proxy()
+            raise _PassingError(f"cannot be fetched: {exc}{advice}") from exc
         raise _UnusableError(f"redirected more than {_MAX_REDIRECTS} times")
 
     async def _admit(self, target: "httpx.URL") -> Sequence[str]:
@@ -225,18 +223,24 @@ class _Loader:
             raise _UnusableError(f"{target.scheme}: is not fetched; {_ADVICE}")
         if not target.host or target.userinfo:
             raise _UnusableError(f"a URL {'with a password' if target.host else 'without a host'}; {_ADVICE}")
+        if target.port is not None and not 0 < target.port < 65536:
+            raise _UnusableError(f"a URL with the port {target.port}, which is none; {_ADVICE}")
         try:
             addresses = await self._resolve(target.host, target.port or (443 if target.scheme == "https" else 80))
         except (OSError, UnicodeError) as exc:
-            raise _PassingError(f"host {target.host!r} is not known") from exc
+            raise _PassingError(f"host {target.host!r} is not known{_advise_on_proxy()}") from exc
         private = [address for address in addresses if not is_public(address)]
         if not addresses or (private and not self._allow_private):
             raise _UnusableError(f"host {target.host!r} is at {', '.join(private)}, not a public address; {_ADVICE}")
         return addresses
 
 
-def _is_url(source: str) -> bool:
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
+def _advise_on_proxy() -> str:
+    """Return what to do where a proxy is the only way out, which would connect to addresses that nobody has checked."""
+    named = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if named is None:
+        return ""
+    return f"; {named} is set, but pictures are not fetched through a proxy: use a data: URL or a file beside the job"
 
 
 # --- where bytes come from
@@ -245,31 +249,6 @@ def _is_url(source: str) -> bool:
 async def _system_resolve(host: str, port: int) -> Sequence[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def is_public(address: str) -> bool:
-    """Whether the IP address is one of the open internet, once an IPv4 address is taken out of its IPv6 wrapping."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = _unwrapped(ip)
-        if inner is None:
-            return ip in _GLOBAL_UNICAST and ip.is_global
-        ip = inner
-    return ip.is_global and not ip.is_multicast
-
-
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-"""Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
-
-
-def _unwrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if ip.ipv4_mapped or ip.sixtofour:
-        return ip.ipv4_mapped or ip.sixtofour
-    return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if any(ip in network for network in _NAT64) else None
 
 
 async def _ask(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequence[str]) -> "httpx.Response":
@@ -323,8 +302,10 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
     """Open the regular file that `source` names; nothing else is opened, so no fifo can hang us."""
     if base_dir is None:
         raise _UnusableError("files are not read here; use an https or data: URL")
+    if not source.strip():
+        raise _UnusableError(f"an empty address; {_ADVICE}")
     try:
-        path = _resolved(source, base_dir)
+        path = _resolved(_spelled(source, base_dir), base_dir)
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise _UnusableError(f"there is no such file in {base_dir}") from None
@@ -334,6 +315,13 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
         os.close(handle)
         raise _UnusableError("not a regular file")
     return os.fdopen(handle, "rb")
+
+
+def _spelled(source: str, base_dir: Path) -> str:
+    """The name as the disk spells it: "é" may be one character or, from a Mac, two that look like it."""
+    forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+    spellings = (source, *(unicodedata.normalize(form, source) for form in forms))
+    return next((each for each in spellings if os.path.lexists(base_dir / each)), source)
 
 
 def _resolved(source: str, base_dir: Path) -> Path:
@@ -365,7 +353,9 @@ def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
     has_alpha = image.mode == "RGBA"
     data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
-    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, url if is_plain else None)
+    public_url = url if is_plain else None
+    can_be_cut_out = not has_alpha and has_plain_border(image)
+    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, public_url, can_be_cut_out)
 
 
 def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:
@@ -380,13 +370,15 @@ def _upright(file: _File) -> "tuple[Image.Image, bool]":
     from PIL import ExifTags
 
     with _opened_image(file) as image:
+        size = image.size
         try:
-            image.load()
+            turn = image.getexif().get(ExifTags.Base.Orientation)
+            flat = _large_webp(file, size) if _is_large_webp(image) else _flat(_loaded(image))
+        except _UnusableError:
+            raise
         except Exception as exc:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
             raise _UnusableError(f"damaged or cut {image.format}: {exc}") from exc
-        turn = image.getexif().get(ExifTags.Base.Orientation)
-        flat = _flat(image)
-        is_plain = image.format in ("PNG", "JPEG") and image.mode in ("RGB", "RGBA", "L") and flat.size == image.size
+        is_plain = image.format in ("PNG", "JPEG") and image.mode in ("RGB", "RGBA", "L") and flat.size == size
         is_plain = is_plain and not image.getexif() and not image.info.get("icc_profile")
     if flat.mode == "RGBA":
         darkest, lightest = flat.getchannel("A").getextrema()
@@ -396,6 +388,54 @@ def _upright(file: _File) -> "tuple[Image.Image, bool]":
             flat = flat.convert("RGB")
     method = _turns().get(turn)
     return flat.transpose(method) if method is not None else flat, is_plain
+
+
+def _loaded(image: "Image.Image") -> "Image.Image":
+    """Decode; a JPEG that is too large is reduced meanwhile, by 2, 4 or 8, so that it never takes its whole size."""
+    if image.format == "JPEG" and max(image.size) > MAX_EDGE_PX:
+        edges = image.width // 2, image.height // 2
+        factor = 2
+        while max(edges) > MAX_EDGE_PX and factor < 8:
+            edges, factor = (edges[0] // 2, edges[1] // 2), factor * 2
+        image.draft(None, edges)
+    image.load()
+    return image
+
+
+def _is_large_webp(image: "Image.Image") -> bool:
+    return image.format == "WEBP" and image.width * image.height > _PILLOWS_WEBP_MP * 1_000_000
+
+
+def _large_webp(file: _File, size: tuple[int, int]) -> "Image.Image":
+    """Decode and reduce a WEBP: Pillow keeps four copies of it in four bytes a pixel, FFmpeg one in less."""
+    import av
+
+    factor = -(-max(size) // MAX_EDGE_PX)
+    file.seek(0)
+    try:
+        with av.open(file, mode="r", format="webp_pipe") as container:
+            container.streams.video[0].thread_type = "NONE"  # each thread would have a picture of its own
+            frame = next(container.decode(video=0))
+    except (av.FFmpegError, StopIteration) as exc:
+        raise _UnusableError(f"damaged or cut WEBP: {exc}") from exc
+    if (frame.width, frame.height) != size or frame.is_corrupt:
+        raise _UnusableError("damaged or cut WEBP")
+    has_alpha = frame.format.name in ("yuva420p", "argb", "bgra", "rgba")
+    reduced = frame.reformat(
+        width=-(-size[0] // factor),
+        height=-(-size[1] // factor),
+        format="rgba" if has_alpha else "rgb24",
+        src_colorspace="ITU601" if frame.format.name.startswith("yuv") else None,
+        interpolation="AREA" if factor > 1 else None,
+    )
+    return _image_of(reduced, "RGBA" if has_alpha else "RGB")
+
+
+def _image_of(frame: "VideoFrame", mode: str) -> "Image.Image":
+    from PIL import Image
+
+    plane = frame.planes[0]
+    return Image.frombytes(mode, (frame.width, frame.height), memoryview(plane), "raw", mode, plane.line_size, 1)
 
 
 def _opened_image(file: _File) -> "Image.Image":
@@ -409,7 +449,7 @@ def _opened_image(file: _File) -> "Image.Image":
     from PIL.WebPImagePlugin import WebPImageFile
 
     file.seek(0)
-    head = file.read(16)
+    head = file.read(512)
     file.seek(0)
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -419,7 +459,7 @@ def _opened_image(file: _File) -> "Image.Image":
         elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
             image = WebPImageFile(file)
         else:
-            raise _UnusableError("not a PNG, JPEG or WEBP")
+            raise _UnusableError(f"not a PNG, JPEG or WEBP{_what_it_is(head)}")
     except _UnusableError:
         raise
     except Exception as exc:
@@ -428,7 +468,56 @@ def _opened_image(file: _File) -> "Image.Image":
     return image
 
 
-_CAPS_MP = {"PNG": MAX_MEGAPIXELS, "JPEG": MAX_MEGAPIXELS, "progressive JPEG": 15, "WEBP": 12}
+_CAPS_MP = {"PNG": MAX_MEGAPIXELS, "JPEG": 120, "progressive JPEG": 30, "WEBP": 30}
+"""A progressive JPEG keeps all its coefficients, two bytes each, until it is decoded, a WEBP its transparency apart."""
+_PILLOWS_WEBP_MP = 10
+
+
+def _what_it_is(head: bytes) -> str:
+    """Name what these first bytes are, and say what to do with it."""
+    if not head:
+        return ": the file is empty"
+    for at, magic, name, advice in _OTHER_KINDS:
+        if head[at : at + len(magic)] == magic:
+            return f" but {name}: {advice}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in text:
+        return " but SVG, a drawing: export it as PNG"
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<")):
+        return " but HTML: a web page was saved in place of the picture, download the picture itself"
+    if text and all(byte >= 32 or byte in b"\t\r\n" for byte in text):
+        return " but text"
+    return ": it is of no kind that is known here; save it as PNG or JPEG"
+
+
+_RESAVE = "save it as JPEG or PNG"
+_OTHER_KINDS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer", "the picture was not fetched; run `git lfs pull`"),
+    *(
+        (4, b"ftyp" + brand, "HEIC", f"a phone's own format; {_RESAVE}")
+        for brand in (b"heic", b"heix", b"heim", b"heis")
+    ),
+    *((4, b"ftyp" + brand, "AVIF", _RESAVE) for brand in (b"avif", b"avis")),
+    *(
+        (4, b"ftyp" + brand, "HEIC", f"a phone's own format; {_RESAVE}")
+        for brand in (b"mif1", b"msf1", b"hevc", b"hevx")
+    ),
+    (4, b"ftyp", "a video", "take a picture out of it"),
+    (0, b"GIF8", "GIF", _RESAVE),
+    (0, b"BM", "BMP", _RESAVE),
+    (0, b"II*\0", "TIFF", _RESAVE),
+    (0, b"MM\0*", "TIFF", _RESAVE),
+    (0, b"8BPS", "PSD", "export it as PNG"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL", _RESAVE),
+    (0, b"\xff\x0a", "JPEG XL", _RESAVE),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000", _RESAVE),
+    (0, b"\0\0\1\0", "ICO", _RESAVE),
+    (0, b"%PDF", "PDF", "export the page as PNG"),
+    (0, b"PK\x03\x04", "ZIP", "unpack it and name a picture in it"),
+    (0, b"\x1f\x8b", "gzip", "unpack it"),
+    (0, b"\x1a\x45\xdf\xa3", "WebM or Matroska", "take a picture out of it"),
+    (0, b"gimp xcf", "XCF", "export it as PNG"),
+)
 
 
 def _check_size(image: "Image.Image") -> None:
@@ -496,18 +585,45 @@ def _turns() -> "dict[int | None, Image.Transpose]":
 # --- start frames
 
 
+def warn_of_cards(requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage]) -> Iterator[str]:
+    """Say which characters are not cut-outs, and what becomes of them in the start frames."""
+    by_digest = {reference.digest: reference for reference in references.values()}
+    scenes: dict[tuple[str, bool], list[str]] = {}
+    for request in requests:
+        for image in request.images.values():
+            if image.size is None or (image.background is None and len(image.characters) == 1):
+                continue
+            for digest in dict.fromkeys(image.characters):
+                if not by_digest[digest].has_alpha:
+                    scenes.setdefault((digest, digest in image.cut_outs), []).append(request.scene.id)
+    for (digest, is_cut_out), ids in scenes.items():
+        shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+        what = (
+            "its plain background is cut away"
+            if is_cut_out
+            else "it is pasted as a card; give a PNG with a transparent background to let the figure stand in the scene"
+        )
+        name = name_of(by_digest[digest].source)
+        yield f"{name} is opaque: {what} ({shown}). Look at it with `videogen plan --frames FOLDER`"
+
+
 def compose_frame(
-    *, size: tuple[int, int], background: ReferenceImage | None, characters: Sequence[ReferenceImage]
+    *,
+    size: tuple[int, int],
+    background: ReferenceImage | None,
+    characters: Sequence[ReferenceImage],
+    cut_outs: Container[str] = (),
 ) -> bytes:
     """A JPEG of `size` (width, height in pixels): `background` covers it, `characters` stand before it, left to right.
 
-    Cut-outs stand on the lower edge; opaque pictures hang as cards. They never cover each other: many become small.
+    Cut-outs stand on the lower edge, and so do, without their plain background, the opaque characters whose digests are
+    in `cut_outs`; other opaque pictures hang as cards. They never cover each other: many become small.
     Without a background, one opaque character covers the frame itself, and others stand before a soft gradient of their
     own colours. The same pictures always give the same bytes; they fit `MAX_FRAME_BYTES` where the quality allows.
     """
     if background is None and len(characters) == 1 and not characters[0].has_alpha:
         background, characters = characters[0], ()
-    figures = [_figure(character) for character in characters]
+    figures = [_figure(character, character.digest in cut_outs) for character in characters]
     frame = _cover(background, size) if background else _backdrop(figures, size)
     for figure, box in zip(figures, _places(size, figures), strict=True):
         _put(frame, figure, box)
@@ -526,10 +642,12 @@ def _decoded(picture: ReferenceImage) -> "Image.Image":
     return image
 
 
-def _figure(character: ReferenceImage) -> "Image.Image":
+def _figure(character: ReferenceImage, is_cut_out: bool) -> "Image.Image":
     """A cut-out without its empty margins (mode RGBA), or a whole picture (mode RGB)."""
     image = _decoded(character)
-    if not character.has_alpha:
+    if is_cut_out and not character.has_alpha:
+        image = cut_out(image)
+    if image.mode != "RGBA":
         return image
     return image.crop(image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
 
