@@ -9,19 +9,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, partial
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge_each
 from videogen.crashpoints import reached
 from videogen.earlier import Earlier, kept_clips, look_back
-from videogen.errors import JournalError, Problem, SettingsError, TransientError, ValidationError, is_retryable
+from videogen.errors import (
+    JournalError,
+    LeaseLostError,
+    Problem,
+    RunInterruptedError,
+    SettingsError,
+    TransientError,
+    ValidationError,
+    is_retryable,
+)
 from videogen.events import ClipCompleted, ClipEvent, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.planning import Plan, check, check_cost, plan
 from videogen.ports import is_remote
@@ -30,11 +40,15 @@ from videogen.scene import Job
 from videogen.settings import ProviderName, Settings, read_settings
 
 if TYPE_CHECKING:
-    from videogen.journal import Journal
+    from videogen.journal import AsyncJournal
     from videogen.references import ReferenceImage
     from videogen.run import Run, Slot, Slots
 
 BEAT_S = 5.0
+FLUSH_S = 8.0
+"""How long the last events of a run may take to be recorded, once it was interrupted."""
+FORGETS = timedelta(0)
+"""The emulator of a run ends with it, and so does what it made."""
 HOLDER_LOOK_S = 0.5
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
@@ -60,6 +74,11 @@ class Options(BaseModel):
     """Keep every clip of the last run, whatever the job says now, and make those it has not."""
     rough_cut: bool = False
     """Also write `rough_cut.mp4`."""
+    music: Path | None = None
+    """Sound that is put under `rough_cut.mp4`."""
+    on_interrupt: Literal["cancel", "leave"] = "cancel"
+    """What becomes of the predictions that are running when the run is interrupted or cancelled: `cancel` cancels them,
+    which is billed for the time they ran; `leave` lets them run for the next run, which continues them."""
     folder: str = "."
     """Where the job's relative reference paths start."""
 
@@ -106,19 +125,29 @@ class Handover:
     listeners: tuple[Listener, ...]
     file: str | None
     """The job's file, which stands for a job that is too large for a parameter."""
+    stop: asyncio.Event
+    """Set when the command line is interrupted while clips are being made."""
 
 
 _handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
 
 @contextmanager
-def handing_over(prepared: Prepared, *listeners: Listener, file: str | None = None) -> Iterator[None]:
-    """Inside, the same job is not prepared again, and sessions tell these listeners."""
-    token = _handover.set(Handover(prepared, listeners, file))
+def handing_over(
+    prepared: Prepared, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
+) -> Iterator[None]:
+    """Inside, the same job is not prepared again, sessions tell these listeners, and `stop` ends their work."""
+    token = _handover.set(Handover(prepared, listeners, file, stop or asyncio.Event()))
     try:
         yield
     finally:
         _handover.reset(token)
+
+
+def stop_requested() -> asyncio.Event:
+    """Return the event that is set when the command line is interrupted; without a command line it is never set."""
+    handed = _handover.get()
+    return handed.stop if handed else asyncio.Event()
 
 
 async def prepare(job: Job | str, options: Options) -> Prepared:
@@ -138,6 +167,8 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
 
         address, job = job, await asyncio.to_thread(job_at, job)
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
+    from videogen.adapters.folders import open_folder
+
     settings = options.settings()
     registry = read_registry(settings.registry)
     check(job, registry)  # what is wrong is said before anything is fetched
@@ -145,25 +176,51 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
     origin = _origin(settings, provider)
     references = await _references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
-    planned = plan(job, registry, digests=digests, buffer=settings.duration_buffer, today=datetime.now(UTC).date())
-    earlier, kept = Earlier(), dict[str, Clip]()
-    if not options.fresh:
-        from videogen.adapters.folders import open_folder
+    cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
+    buffer, today = settings.duration_buffer, datetime.now(UTC).date()
+    planned = plan(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
+    folders, url = cache(open_folder), settings.effective_journal_url()
+    folder = folders(settings.job_folder(job.id))
 
-        folders, url = cache(open_folder), settings.effective_journal_url()
-        folder = folders(settings.job_folder(job.id))
-        kept = await asyncio.to_thread(kept_clips, folder, origin) if options.retry_failed else {}
-        earlier = await asyncio.to_thread(look_back, url, origin, folder, planned, folders=folders)
-        planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
+    async def look(planned: Plan) -> Earlier:
+        return await asyncio.to_thread(look_back, url, origin, folder, planned, folders=folders, fresh=options.fresh)
+
+    if cut_outs and not options.fresh:  # what was made before characters were cut out is paid for, and stays
+        before = plan(job, registry, digests=digests, buffer=buffer, today=today)
+        planned = planned.keeping(before, made=(await look(before)).delivered)
+    if references:
+        from videogen.references import warn_of_cards
+
+        planned = planned.warned(*warn_of_cards(planned.requests, references))
+    can_keep = options.retry_failed and not options.fresh
+    kept = await asyncio.to_thread(kept_clips, folder, origin) if can_keep else {}
+    earlier = await look(planned)
+    planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
+    planned = planned.having_spent(earlier.spent)
     check_cost(planned)
     return Prepared(job, planned, settings, options, provider, why, origin, references, kept, earlier.lost)
 
 
-async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
+async def check_local_references(job: Job, folder: Path) -> None:
+    """Look at the job's pictures that are files or `data:` addresses; nothing is fetched.
+
+    Raises `ValidationError` with each that is missing, broken or no picture.
+    """
+    from videogen.scene import is_url
+
     sources = {source for scene in job.scenes for source in scene.reference_urls}
+    await _load(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
+
+
+async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
+    return await _load(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
+
+
+async def _load(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
     if not sources:
         return {}
-    from videogen.references import load_references, name_of
+    from videogen.references import load_references
+    from videogen.scene import name_of
 
     try:
         return await load_references(sorted(sources), base_dir=folder)
@@ -207,6 +264,8 @@ class Session:
                 provider=prepared.origin,
                 planned_cost=prepared.plan.total_cost,
                 max_cost=prepared.plan.max_cost,
+                spent_before=prepared.plan.spent_before,
+                fresh=prepared.options.fresh,
                 scenes=tuple(SceneOutline.of(request) for request in prepared.plan.requests),
             )
         )
@@ -221,7 +280,8 @@ class Session:
         """What came of every request of the plan, in its order, those that take longest begun first; `attempted` as in
         `clip`.
 
-        When the run is cancelled, or one of them raises, all are cancelled and waited for: each cancels its prediction.
+        When the run is cancelled, or one of them raises, nothing is created any more, and all are cancelled and waited
+        for: each cancels its prediction.
         """
         started = {
             request.scene.id: asyncio.create_task(self.clip(request, attempted)) for request in self.plan.start_order
@@ -230,6 +290,7 @@ class Session:
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
+            self.run.calls.shut()
             for task in tasks:
                 if not task.cancelling():  # once: a second time would end the cancelling of its prediction
                     task.cancel()
@@ -252,7 +313,7 @@ class Session:
                 if isinstance(result, Clip):
                     return result
                 if not falls_back(each, result):
-                    return self._failed(each, result)
+                    return await self._failed(each, result)
         raise AssertionError("the last alternative has no fallback")
 
     async def generate(self, request: ClipRequest, slot: "Slot") -> Clip:
@@ -261,6 +322,10 @@ class Session:
 
         return await generate(request, self.run, slot)
 
+    async def flush(self) -> None:
+        """Returns when every event so far is in the journal and told."""
+        await self._events.flush()
+
     def _keep(self, clip: Clip, request: ClipRequest) -> Clip:
         from videogen.delivery import as_reused
 
@@ -268,11 +333,12 @@ class Session:
         self._events.emit(ClipCompleted(clip=clip))
         return clip
 
-    def _failed(self, request: ClipRequest, error: BaseException) -> Clip:
+    async def _failed(self, request: ClipRequest, error: BaseException) -> Clip:
         """The clip that there is not, and what its attempts took."""
         from videogen.delivery import spent
 
-        clip = Clip.failed(request, error, **spent(self.run.journal.attempts(self.run.id, request.scene.id)))
+        attempts = await self.run.journal.attempts(self.run.id, request.scene.id)
+        clip = Clip.failed(request, error, **spent(attempts))
         if clip.scene_id not in self._events.done:  # an error that no attempt has told
             self._events.emit(ClipFailed(clip=clip))
         return clip
@@ -281,6 +347,7 @@ class Session:
         """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
+        spent, reserved = await self.run.journal.job_spending(job.id, self._prepared.origin)
         verdict, verdicts = judge_each(
             tuple(clips), models=job.asked_models, min_clips=plan.min_clips, required=required
         )
@@ -294,34 +361,35 @@ class Session:
             verdicts=verdicts,
             cells_per_scene=plan.cells_per_scene,
             total_generation_time=round(monotonic() - self._began, 3),
+            job_cost=spent + reserved,
             clips=tuple(clips),
         )
         warnings = await self._write_pictures(batch)
         reached("before-manifest")
         await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
-        self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
+        await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
         self._events.emit(RunCompleted(batch=batch, warnings=warnings))
+        await self._events.flush()
         return batch
 
     async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
         """Writes what a person looks at. Returns what could not be written and why: the verdict stands without it."""
         from videogen import contact_sheet, rough_cut
 
-        store, stop = self.run.store, Event()
+        store = self.run.store
         prompts = {request.scene.id: request.scene.prompt for request in self.plan.requests}
         files, warnings = ["manifest.json"], []
-        writers: dict[str, Callable[[], None]] = {
-            contact_sheet.PICTURE: partial(contact_sheet.write_picture, batch, store)
+        writers: dict[str, Callable[[Event], None]] = {
+            contact_sheet.PICTURE: lambda _: contact_sheet.write_picture(batch, store)
         }
         if self._prepared.options.rough_cut:
-            writers[rough_cut.NAME] = partial(rough_cut.write, batch, store, stop=stop)
-        writers[contact_sheet.PAGE] = partial(contact_sheet.write_page, batch, prompts, store, files=files)
+            writers[rough_cut.NAME] = lambda stop: rough_cut.write(
+                batch, store, prompts=prompts, music=self._prepared.options.music, stop=stop
+            )
+        writers[contact_sheet.PAGE] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
         for name, write in writers.items():
             try:
                 await self.run.decode(write)
-            except asyncio.CancelledError:
-                stop.set()  # a thread does not hear of it otherwise
-                raise
             except Exception as exc:  # whatever it is, what was paid for is delivered
                 warnings.append(f"{name} was not written: {exc}")
             else:
@@ -358,29 +426,36 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
     from videogen.adapters.folders import open_folder, open_store
     from videogen.adapters.images import ReferenceImages
     from videogen.calls import Calls
-    from videogen.journal import Journal
+    from videogen.journal import AsyncJournal, Journal
     from videogen.limits import check_limit, sharing
+    from videogen.matching import find_lookalikes
+    from videogen.patience import NO_PATIENCE, Patience
     from videogen.run import Run, Slots
 
     async with AsyncExitStack() as stack:
         store, calls = open_store(prepared.folder, prepared.work_folder), Calls()
-        stack.enter_context(lock_folder(prepared.work_folder))
+        await asyncio.to_thread(store.check_writable)
+        is_locked = stack.enter_context(lock_folder(prepared.work_folder))
         provider = await stack.enter_async_context(_provider(prepared))
         handed = _handover.get()
         if prepared.plan.to_create and not handed:  # who hands over has checked it
             await calls.repeat(provider.check_account, tries=4)
-        journal = Journal(prepared.settings.effective_journal_url())
-        stack.callback(journal.close)
+        sync_journal = await asyncio.to_thread(Journal, prepared.settings.effective_journal_url())
+        journal = AsyncJournal(sync_journal)
+        stack.push_async_callback(journal.aclose)
         run_id, limit = uuid.uuid4().hex[:12], prepared.settings.effective_limit()
         if limit:
-            check_limit(journal, limit)
-        await _start(journal, run_id, prepared)
-        stack.callback(_leave, journal, run_id)
+            await asyncio.to_thread(check_limit, sync_journal, limit)
+        keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
+        made = await asyncio.to_thread(sync_journal.made_afresh, prepared.origin, prepared.folder)
+        await _start(journal, run_id, prepared, alone=is_remote(prepared.folder) or not is_locked)
+        stack.push_async_callback(_leave, journal, run_id)
         if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
         heard_by = (*listeners, *(handed.listeners if handed else ()))
         events = _Recorder(journal, run_id, len(prepared.plan.requests), heard_by)
+        stack.push_async_callback(events.aclose)
         run = Run(
             id=run_id,
             folder=prepared.folder,
@@ -391,26 +466,35 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
             images=ReferenceImages(prepared.references, provider, store, calls),
             events=events,
             calls=calls,
+            job_id=prepared.job.id,
             max_cost=prepared.plan.max_cost,
-            anew={each.key for r in prepared.plan.requests for each in r.alternatives if prepared.options.fresh},
+            patience=NO_PATIENCE if prepared.provider == "local" else Patience(),
+            lookalikes=find_lookalikes(prepared.plan.requests),
+            anew=keys - made if prepared.options.fresh else set(),
             recovering=prepared.recovering,
+            leaves_running=prepared.options.on_interrupt == "leave",
         )
-        beating = asyncio.create_task(_beat(journal, run_id))
+        beating = asyncio.create_task(_beat(run))
         stack.callback(beating.cancel)
-        shared = await stack.enter_async_context(sharing(journal, limit, run_id)) if limit else None
-        yield Session(prepared, run, Slots(prepared.plan.concurrency, shared), events)
+        shared = await stack.enter_async_context(sharing(sync_journal, limit, run_id)) if limit else None
+        try:
+            yield Session(prepared, run, Slots(prepared.plan.concurrency, shared), events)
+        except BaseException as exc:
+            if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
+                await _end_interrupted(journal, run_id)
+            raise
 
 
-async def _start(journal: "Journal", run_id: str, prepared: Prepared) -> None:
-    """Starts the run in the journal, which in a remote folder is what keeps other machines out.
+async def _start(journal: "AsyncJournal", run_id: str, prepared: Prepared, *, alone: bool) -> None:
+    """Starts the run in the journal; `alone`: that is what keeps others out, of a remote folder or one without locks.
 
     A run there that may be dead is waited for until its lease has ended; one that lives is not.
     """
-    folder, alone = prepared.folder, is_remote(prepared.folder)
-    seen = journal.holder_seen(folder) if alone else None
-    while seen and journal.holder_seen(folder) == seen:
+    folder = prepared.folder
+    seen = await journal.holder_seen(folder) if alone else None
+    while seen and await journal.holder_seen(folder) == seen:
         await asyncio.sleep(HOLDER_LOOK_S)
-    journal.start_run(
+    await journal.start_run(
         run_id,
         job_id=prepared.job.id,
         origin=prepared.origin,
@@ -420,25 +504,43 @@ async def _start(journal: "Journal", run_id: str, prepared: Prepared) -> None:
     )
 
 
-def _leave(journal: "Journal", run_id: str) -> None:
+async def _end_interrupted(journal: "AsyncJournal", run_id: str) -> None:
+    with anyio.move_on_after(FLUSH_S, shield=True), suppress(JournalError):
+        await journal.end_run(run_id, verdict="interrupted")
+
+
+async def _leave(journal: "AsyncJournal", run_id: str) -> None:
     with suppress(JournalError):
-        journal.left(run_id)
+        await journal.left(run_id)
 
 
-async def _beat(journal: "Journal", run_id: str) -> None:
-    """Says that the run is alive; a journal that is busy for long is no reason to end it."""
+async def _beat(run: "Run") -> None:
+    """Says that the run is alive; a journal that is busy for long is no reason to end it.
+
+    A run that was taken over meanwhile, since it was not heard of for too long, creates nothing any more.
+    """
     while True:
         await asyncio.sleep(BEAT_S)
-        with suppress(JournalError):
-            journal.beat(run_id)
+        try:
+            await run.journal.beat(run.id)
+        except LeaseLostError as exc:
+            run.calls.shut(exc)
+        except JournalError:
+            pass
 
 
 class _Recorder:
-    """`videogen.ports.EventSink`: numbers and keeps each event in the journal, then tells the listeners."""
+    """`videogen.ports.EventSink`: numbers and keeps each event in the journal, then tells the listeners.
 
-    def __init__(self, journal: "Journal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
+    Nobody waits for the journal: events are recorded one after the other in the background. One that cannot be recorded
+    is told to the listeners all the same.
+    """
+
+    def __init__(self, journal: "AsyncJournal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
         self._journal, self._run_id, self._listeners = journal, run_id, listeners
         self._total = total
+        self._emitted: asyncio.Queue[tuple[ClipEvent, dict[str, Any]]] = asyncio.Queue()
+        self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
         """Ids of the scenes whose clip is delivered or failed; one that fails and comes all the same counts once."""
 
@@ -446,10 +548,26 @@ class _Recorder:
         if isinstance(event, ClipCompleted):
             self.done.add(event.clip.scene_id)
         counts = {"run_id": self._run_id, "completed": len(self.done), "total": self._total}
-        payload = {**event.payload(), **counts}
-        self._journal.add_event(self._run_id, event.type, payload)
-        for listener in self._listeners:
-            listener(event, payload)
+        self._emitted.put_nowait((event, {**event.payload(), **counts}))
+
+    async def flush(self) -> None:
+        """Returns when every event is recorded and told."""
+        await self._emitted.join()
+
+    async def aclose(self) -> None:
+        """Records what was emitted, within reason, and ends."""
+        with anyio.move_on_after(FLUSH_S, shield=True):
+            await self.flush()
+        self._recording.cancel()
+
+    async def _record(self) -> None:
+        while True:
+            event, payload = await self._emitted.get()
+            with suppress(JournalError):
+                await self._journal.add_event(self._run_id, event.type, payload)
+            for listener in self._listeners:
+                listener(event, payload)
+            self._emitted.task_done()
 
 
 @asynccontextmanager
@@ -469,10 +587,10 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
             await provider.aclose()
         return
     if not prepared.plan.to_create:  # everything is on disk: nobody will be called
-        yield ReplicateProvider("local", base_url="http://127.0.0.1:9", origin=prepared.origin)
+        yield ReplicateProvider("local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=FORGETS)
         return
     async with _emulator() as url:
-        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin)
+        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=FORGETS)
         try:
             yield provider
         finally:

@@ -8,7 +8,16 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, stop_never, wait_random_exponential
 
-from videogen.errors import AccountError, NotSentError, OutcomeUnknownError, RateLimitedError, TransientError
+from videogen.errors import (
+    AccountError,
+    CallError,
+    NotSentError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RunInterruptedError,
+    TransientError,
+    VideogenError,
+)
 
 T = TypeVar("T")
 
@@ -18,16 +27,27 @@ DEFAULT_TRIES = 8
 
 class Calls:
     """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
-    for good once the account is refused."""
+    for good once nothing more may be created."""
 
     def __init__(self, *, backoff_s: float = 0.5) -> None:
         """`backoff_s`: the longest first pause after a fault; the next ones may be twice as long each, up to 20 s."""
         self._backoff_s = backoff_s
         self._opens_at = 0.0
-        self._refusal: AccountError | None = None
+        self._refusal: VideogenError | None = None
+
+    def shut(self, reason: VideogenError | None = None) -> None:
+        """Lets no create through from now on: `admit_create` raises the first reason that was given. None means that
+        the run was interrupted."""
+        reason = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
+        self._refusal = self._refusal or reason
 
     async def admit_create(self) -> None:
-        """Returns when a prediction may be created. Raises the `AccountError` that was met, by whichever clip."""
+        """Returns when a prediction may be created.
+
+        Raises:
+            VideogenError: nothing may be created any more, and why: the account was refused, the disk is full, the run
+                was interrupted.
+        """
         await self._passed()
         if self._refusal:
             raise self._refusal
@@ -38,19 +58,21 @@ class Calls:
         *,
         tries: int | None = DEFAULT_TRIES,
         timer: asyncio.Timeout | None = None,
+        also: tuple[type[CallError], ...] = (),
     ) -> T:
         """What `call` returns, repeated with full jitter over faults that pass.
 
         Args:
             tries: None repeats until the caller's deadline.
             timer: a deadline that is moved by the time a rate limit takes; a 429 uses no try.
+            also: errors that are taken for passing ones here, though they need not be.
 
         Raises:
             CallError: the last one, after `tries`, or one that a repetition cannot mend.
             AccountError: at once; no prediction is created after it.
         """
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError)),
+            retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError, *also)),
             wait=wait_random_exponential(multiplier=self._backoff_s, max=20),
             stop=stop_after_attempt(tries) if tries else stop_never,
             reraise=True,
@@ -66,7 +88,7 @@ class Calls:
             except RateLimitedError as exc:
                 self._opens_at = max(self._opens_at, time.monotonic() + exc.retry_after_s)
             except AccountError as exc:
-                self._refusal = exc
+                self.shut(exc)
                 raise
 
     async def _passed(self, timer: asyncio.Timeout | None = None) -> None:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from videogen.errors import VideogenError
-from videogen.scene import Scene
+from videogen.scene import Scene, name_of
 
 COMPOSITION = 1
 """Raised when composing makes other pictures of the same references, so that old clips are not taken for new ones."""
@@ -32,13 +33,21 @@ class ImageInput(_Frozen):
     background: str | None = None
     characters: tuple[str, ...] = ()
     """SHA-256 (hex) of the references' bytes, as is `background`."""
+    cut_outs: tuple[str, ...] = ()
+    """Those of `characters` whose plain background is cut away."""
+    pixels: tuple[int, int] | None = None
+    """Width and height in which the frame is sent, where the model takes a finer one than `size`. It shows the same,
+    and does not name the picture: what was paid for in the other size stays free."""
 
     @property
     def name(self) -> str:
         """Stands for the picture in a request's inputs: `sha256:` of its bytes, or `frame:` of what it is made of."""
         if self.size is None:
             return f"sha256:{self.background}"
-        return f"frame:{digest([COMPOSITION, self.size, self.background, self.characters])}"
+        recipe: list[Any] = [COMPOSITION, self.size, self.background, self.characters]
+        if self.cut_outs:  # named apart only then, so that all other names are as they have always been
+            recipe.append(["cut out", *self.cut_outs])
+        return f"frame:{digest(recipe)}"
 
 
 class ReferenceUse(_Frozen):
@@ -181,8 +190,21 @@ class Clip(_Frozen):
     generation_time: float = 0.0
     prediction_ids: tuple[str, ...] = ()
     reused: bool = False
+    prompt: str | None = None
+    """This and the fields up to `delivered_at` say what the clip was made from, whatever the job file says now; None in
+    manifests of versions that did not keep it."""
+    inputs: dict[str, Any] | None = None
+    """As they were sent, with pictures named by their digest."""
+    seed: int | None = None
+    take: int | None = None
+    references: tuple[str, ...] | None = None
+    """The reference pictures as the job named them, without what may be secret in an address."""
+    created_at: datetime | None = None
+    """When the prediction was created, by the provider's clock."""
+    delivered_at: datetime | None = None
     warnings: tuple[str, ...] = ()
-    """`black` or `frozen`: the clip is so from start to end."""
+    """`black` or `frozen`: the clip is so from start to end. `short` of its target. `codec`: not played everywhere.
+    `transcoded`: it came in a codec that no browser plays. `hdr`: it came in HDR. `sound`: in an unknown codec."""
     error: ClipFailure | None = None
 
     @classmethod
@@ -201,6 +223,11 @@ def planned(request: ClipRequest) -> dict[str, Any]:
         "buffered_duration": request.buffered_duration,
         "requested_duration": request.requested_duration,
         "buffer_cost_impact": request.buffer_cost_impact,
+        "prompt": request.scene.prompt,
+        "inputs": request.inputs,
+        "seed": request.scene.seed,
+        "take": request.scene.take,
+        "references": tuple(name_of(url) for url in request.scene.reference_urls),
     }
 
 
@@ -227,6 +254,9 @@ class Batch(_Frozen):
     """How many clips of each scene stand side by side, in `clips` one after the other."""
     total_generation_time: float
     """Seconds from the start of the run to its verdict."""
+    job_cost: Decimal | None = None
+    """USD that all runs of the job have cost so far, with this one, and what is still reserved; None in manifests of
+    versions that did not count it."""
     clips: tuple[Clip, ...]
 
     @computed_field  # type: ignore[prop-decorator]

@@ -1,11 +1,14 @@
 """The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
 
 import asyncio
+import glob
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from videogen import durations, media
@@ -14,11 +17,14 @@ from videogen.crashpoints import reached
 from videogen.earlier import is_intact
 from videogen.errors import (
     BadOutputError,
+    CallError,
+    ClipError,
     DurationError,
     GoneError,
     NotSentError,
     OutputExpiredError,
     QualityError,
+    SoundError,
     TransientError,
     UnreachableError,
 )
@@ -45,21 +51,15 @@ async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> t
     try:
         return await _fetched(run, prediction, timer)
     except BadOutputError:
+        await asyncio.sleep(run.patience.first_pause_s)
         return await _fetched(run, prediction, timer)
 
 
 async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.Measured]:
     part = run.store.scratch(f"{prediction.id}.part")
+    await _download(run, prediction, part)
     try:
-        await _downloaded(run, prediction, part)
-    except GoneError:
-        fresh = await _with_fresh_url(run, prediction)
-        try:
-            await _downloaded(run, fresh, part)
-        except GoneError as exc:
-            raise OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {exc}") from exc
-    try:
-        return part, await run.decode(partial(media.check, part, poster=_picture(part)), timer=timer)
+        return part, await run.decode(partial(_check, part, _picture(part)), timer=timer)
     except BadOutputError as exc:
         kept, what = _keep_rejected(part), str(exc).removeprefix(f"{part}: ")
         raise BadOutputError(
@@ -67,10 +67,29 @@ async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> 
         ) from exc
 
 
-async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
+async def _download(run: Run, prediction: Prediction, part: Path) -> None:
+    """Downloads the prediction's output to `part`.
+
+    An address that is refused, or an output that is not told yet, is asked for again with growing pauses, at an address
+    that the provider names anew each time.
+    """
+    pauses, waited_s = run.patience.pauses(), 0.0
+    while True:
+        try:
+            return await _download_once(run, prediction, part)
+        except GoneError as exc:
+            gone = exc
+        if waited_s >= run.patience.output_s or prediction.holds_no_video:
+            raise _missing_output(run, prediction, gone) from gone
+        pause_s = pauses.next_s()
+        await asyncio.sleep(pause_s)
+        waited_s += pause_s
+        prediction = await _look_again(run, prediction)
+
+
+async def _download_once(run: Run, prediction: Prediction, part: Path) -> None:
     if prediction.output_url is None:
-        part.with_suffix(".rejected.json").write_text(json.dumps(prediction.raw, indent=2), encoding="utf-8")
-        raise GoneError(f"prediction {prediction.id} succeeded without an output")
+        raise GoneError(f"prediction {prediction.id} succeeded without an output that could be a video")
     url = prediction.output_url
     try:
         await run.calls.repeat(lambda: run.provider.download(url, part), tries=DOWNLOAD_TRIES)
@@ -78,11 +97,37 @@ async def _downloaded(run: Run, prediction: Prediction, part: Path) -> None:
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded: {exc}") from exc
 
 
-async def _with_fresh_url(run: Run, prediction: Prediction) -> Prediction:
-    fresh = await run.calls.repeat(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
-    if fresh.data_removed or fresh.output_url is None:
+async def _look_again(run: Run, prediction: Prediction) -> Prediction:
+    """The prediction with a fresh address. Raises `OutputExpiredError` once the provider says that it has removed the
+    output."""
+    try:
+        fresh = await run.calls.repeat(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
+    except GoneError:  # a hop's word: the provider's own would be `data_removed`
+        return prediction
+    except CallError as exc:
+        raise UnreachableError(f"prediction {prediction.id} cannot be looked up: {exc}") from exc
+    if fresh.data_removed:
         raise OutputExpiredError(f"the provider no longer has the output of prediction {prediction.id}")
     return fresh
+
+
+def _missing_output(run: Run, prediction: Prediction, gone: GoneError) -> ClipError:
+    """What it means that an output did not come in all the time that it was asked for."""
+    ended_at = prediction.completed_at or prediction.created_at or run.provider.now()
+    if run.has_outlived_outputs(ended_at) and not prediction.holds_no_video:
+        return OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {gone}")
+    if prediction.output_url is None:
+        rejected = run.store.scratch(f"{prediction.id}.rejected.json")
+        rejected.write_text(json.dumps(prediction.raw, indent=2), encoding="utf-8")
+        return BadOutputError(f"{gone}; its answer is kept as .scratch/{rejected.name}")
+    return UnreachableError(
+        f"{gone}, though the provider says that it has the output of prediction {prediction.id}: it is paid for, and "
+        "the next run asks for it again"
+    )
+
+
+def _check(video: Path, poster: Path, stop: Event) -> media.Measured:
+    return media.check(video, poster=poster, stop=stop)
 
 
 async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.Measured) -> Clip:
@@ -90,6 +135,12 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     if problem := _duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {running.prediction.id}: {problem}")
+    if request.audio and measured.sound == "damaged":
+        kept = _keep_rejected(part)
+        raise SoundError(
+            f"prediction {running.prediction.id}: the picture is whole, but its sound is damaged; it is kept as"
+            f" .scratch/{kept.name}; without `audio = true` the picture alone is delivered"
+        )
     if request.strict_quality and measured.warnings:
         _keep_rejected(part)
         flaws = " and ".join(measured.warnings)
@@ -100,24 +151,25 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     reached("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
     reached("after-rename")
-    clip = _clip(request, measured, run.journal.attempts(run.id, request.scene.id))
+    clip = _clip(request, measured, await run.journal.attempts(run.id, request.scene.id))
     run.anew.discard(request.key)
-    run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    await run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
     run.store.scratch(f"{running.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
 
 
-def _conformed(request: ClipRequest, part: Path, measured: media.Measured) -> tuple[Path, media.Measured]:
+def _conformed(request: ClipRequest, part: Path, measured: media.Measured, stop: Event) -> tuple[Path, media.Measured]:
     """The video in the ratio asked for, in the frame rate and size that its model could not be told, and without sound
     where none is wanted."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
-    if not media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=request.audio):
+    done = media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=request.audio, stop=stop)
+    if done is None:
         return part, measured
-    measured = media.check(out, poster=_picture(part))
+    measured = _check(out, _picture(part), stop)
     part.unlink()
-    return out, measured
+    return out, replace(measured, notes=tuple(dict.fromkeys((*done.notes, *measured.notes))))
 
 
 def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
@@ -146,7 +198,9 @@ def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt
         codec=measured.codec,
         has_audio=measured.has_audio,
         size_bytes=measured.size_bytes,
-        warnings=(*measured.warnings, *(("short",) if short_s > SHORT_S else ())),
+        warnings=(*measured.warnings, *measured.notes, *(("short",) if short_s > SHORT_S else ())),
+        created_at=max((attempt.created_at for attempt in attempts if attempt.created_at), default=None),
+        delivered_at=datetime.now(UTC),
         **spent(attempts),
     )
 
@@ -168,11 +222,15 @@ async def reused(request: ClipRequest, run: Run) -> Clip | None:
 
     None where there is none, or where its file is no longer what it was. Raises `StorageError`.
     """
-    delivery = run.journal.delivery(run.provider.origin, request.key)
-    if delivery is None or request.key in run.anew or not request.takes(delivery.clip):
+    delivery = await run.journal.delivery(run.provider.origin, request.key)
+    if delivery is None or request.key in run.anew:
+        return None
+    if not request.takes(delivery.clip):
+        run.anew.add(request.key)
         return None
     if not await asyncio.to_thread(is_intact, delivery, run.folders):
-        run.journal.forget_delivery(run.provider.origin, request.key)
+        made_since = run.provider.now() - run.provider.outputs_kept
+        await run.journal.forget_delivery(run.provider.origin, request.key, made_since=made_since)
         return None
     source = run.folders(delivery.folder)
     names = {delivery.clip.video_path: request.video_path, delivery.clip.poster_path: request.poster_path}
@@ -195,7 +253,8 @@ def _picture(part: Path) -> Path:
 
 def discard(run: Run, prediction: Prediction) -> None:
     """Removes what is unfinished of this prediction's clip, but not what is kept for a person to look at."""
-    for path in run.store.scratch(prediction.id).parent.glob(f"{prediction.id}.*"):
+    part = run.store.scratch(f"{prediction.id}.part")
+    for path in part.parent.glob(f"{glob.escape(part.stem)}.*"):
         if ".rejected" not in path.suffixes:
             path.unlink(missing_ok=True)
 

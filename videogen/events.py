@@ -40,7 +40,7 @@ class SceneOutline(BaseModel):
 
 
 class RunStarted(_Event):
-    """Costs are USD; `max_cost` is None where the job has no budget."""
+    """Costs are USD; `max_cost` is None where the job has no budget, `spent_before` what its earlier runs have cost."""
 
     type: Literal["run.started"] = "run.started"
     job_id: str
@@ -49,6 +49,9 @@ class RunStarted(_Event):
     provider: str
     planned_cost: Decimal
     max_cost: Decimal | None
+    spent_before: Decimal = Decimal(0)
+    fresh: bool = False
+    """Whether clips are made anew that were delivered before."""
     scenes: tuple[SceneOutline, ...]
 
 

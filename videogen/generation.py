@@ -13,9 +13,11 @@ from pathlib import Path
 from videogen.clip import Clip, ClipFailure, ClipRequest
 from videogen.delivery import delivered, discard, fetched, reused, spent
 from videogen.errors import (
+    BadOutputError,
     ClaimedError,
     ClipError,
     ClipTimeoutError,
+    DeliveredError,
     StorageError,
     UnreachableError,
     VideogenError,
@@ -28,6 +30,9 @@ from videogen.predictions import Running, cancel_interrupted, cancelled, end, fi
 from videogen.run import Run, Slot
 
 CLAIM_LOOK_S = 0.5
+LEAVES_OUTPUT = (UnreachableError, StorageError, BadOutputError)
+"""After these the prediction's output may still be there: its attempt stays open, and the next run downloads it again
+before it creates anything. (What came instead of a video may have been a captive portal's page.)"""
 LATE_FETCH_S = 120.0
 """What is paid for is fetched even when its clip's time is up, for this long."""
 
@@ -49,10 +54,12 @@ async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
         try:
             clip = await _reused_or_made(request, run, slot)
         except VideogenError as exc:
-            _tell_failure(request, run, exc)
+            await _tell_failure(request, run, exc)
             raise
         finally:
             slot.give_back()
+            run.in_progress.discard(request.key)
+            run.tell_settled()
     run.events.emit(ClipCompleted(clip=clip))
     return clip
 
@@ -60,8 +67,8 @@ async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
 async def _reused_or_made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
     """The clip, once no other job's run is making the same one: its clip is then reused."""
     while True:
-        if not run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
-            with suppress(ClaimedError):
+        if not await run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
+            with suppress(ClaimedError, DeliveredError):
                 return await reused(request, run) or await _made(request, run, slot)
             slot.give_back()
         await asyncio.sleep(CLAIM_LOOK_S)
@@ -69,6 +76,8 @@ async def _reused_or_made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
 
 async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
     await slot.take()
+    if clip := await reused(request, run):  # another job delivered it while this one waited
+        return clip
     running = await started(request, run)
     slot.leave_queue()
     try:
@@ -76,9 +85,10 @@ async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
         return await delivered(request, run, running, part, measured)
     except ClipError as exc:
         if isinstance(exc, StorageError):
+            run.calls.shut(exc)  # what cannot be stored must not be paid for
             discard(run, running.prediction)
-        if not isinstance(exc, UnreachableError | StorageError):  # those leave a prediction that can still be fetched
-            end(run, running.attempt, exc)
+        if not isinstance(exc, LEAVES_OUTPUT):
+            await end(run, running.attempt, exc)
         raise
 
 
@@ -107,7 +117,7 @@ async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[R
     prediction = running.prediction
     if prediction.status != "succeeded":
         raise ClipTimeoutError(
-            f"not there within {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
+            f"timed out after {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
         ) from None
     try:
         async with asyncio.timeout(LATE_FETCH_S) as timer:
@@ -116,8 +126,8 @@ async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[R
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
 
 
-def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> None:
-    attempts = run.journal.attempts(run.id, request.scene.id)
+async def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> None:
+    attempts = await run.journal.attempts(run.id, request.scene.id)
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
     if not retried and not falls_back(request, exc):

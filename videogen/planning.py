@@ -18,6 +18,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.registry import ModelSpec, Price, Registry
 from videogen.scene import Job, Scene, least_clips
 
+_VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
 OLD_PRICE = timedelta(days=90)
 ALIKE = 0.15
 """Natural logarithm of how much wider one ratio may be than another that is taken for it."""
@@ -42,6 +43,8 @@ class Plan(BaseModel):
     reused: frozenset[str]
     """Ids of the scenes that cost nothing: delivered before, or the same clip as an earlier scene of the job."""
     warnings: tuple[str, ...]
+    spent_before: Decimal = Decimal(0)
+    """What earlier runs of the job have cost, with what is still reserved for their predictions."""
 
     @property
     def to_create(self) -> tuple[ClipRequest, ...]:
@@ -94,9 +97,27 @@ class Plan(BaseModel):
         kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
         return self.model_copy(update={"requests": requests, "reused": _reused(requests, delivered) | kept_ids})
 
+    def keeping(self, before: "Plan", *, made: Container[str]) -> "Plan":
+        """Return the plan with the requests of an earlier way of planning, for the same scenes, where their clips are
+        made: `made` are the keys of those."""
+        pairs = zip(self.requests, before.requests, strict=True)
+        return self.model_copy(update={"requests": tuple(old if old.key in made else new for new, old in pairs)})
+
     def warned(self, *warnings: str) -> "Plan":
         """The plan with more to be said about it."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
+
+    def having_spent(self, spent: Decimal) -> "Plan":
+        """Return the plan with what earlier runs of the job have cost, and a warning where the rest of the cap does not
+        cover it."""
+        planned = self.model_copy(update={"spent_before": spent})
+        if self.max_cost is None or spent + self.total_cost <= self.max_cost:
+            return planned
+        left = max(Decimal(0), self.max_cost - spent)
+        return planned.warned(
+            f"${spent} of ${self.max_cost} are spent on this job, and this run costs ${self.total_cost}: what the "
+            f"${left} left do not cover ends as `budget`; --max-cost {spent + self.total_cost} covers all of it"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The plan as JSON value, as `--dry-run --json` prints it."""
@@ -105,6 +126,7 @@ class Plan(BaseModel):
             "model": self.model,
             "aspect_ratio": self.aspect_ratio,
             "total_cost": str(self.total_cost),
+            "spent_before": str(self.spent_before),
             "cost_is_exact": self.cost_is_exact,
             "worst_case_cost": str(self.worst_case_cost),
             "expected_seconds": self.expected_s,
@@ -139,6 +161,7 @@ def plan(
     registry: Registry,
     *,
     digests: Mapping[str, str] | None = None,
+    cut_outs: Container[str] = (),
     buffer: float | None = None,
     today: date | None = None,
 ) -> Plan:
@@ -146,6 +169,7 @@ def plan(
 
     Args:
         digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
+        cut_outs: those of the digests whose picture is opaque, but has a plain background that can be cut away.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
         today: what the age of prices is told by; None tells none.
 
@@ -155,7 +179,7 @@ def plan(
     check(job, registry)
     buffer, digests = buffer or registry.defaults.duration_buffer, digests or {}
     requests = tuple(
-        _with_fallbacks(job.model_copy(update={"model": model}), scene, index, registry, buffer, digests)
+        _with_fallbacks(job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs)
         for index, (scene, model) in enumerate(job.cells())
     )
     return Plan(
@@ -168,7 +192,7 @@ def plan(
         max_cost=job.max_cost,
         requests=requests,
         reused=_reused(requests, frozenset()),
-        warnings=tuple(_warnings(registry, requests, today)),
+        warnings=(*_job_warnings(job), *_warnings(registry, requests, today)),
     )
 
 
@@ -253,11 +277,17 @@ def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, toler
 
 
 def _with_fallbacks(
-    job: Job, scene: Scene, index: int, registry: Registry, buffer: float, digests: Mapping[str, str]
+    job: Job,
+    scene: Scene,
+    index: int,
+    registry: Registry,
+    buffer: float,
+    digests: Mapping[str, str],
+    cut_outs: Container[str],
 ) -> ClipRequest:
     later: tuple[ClipRequest, ...] = ()
     for name in (*reversed(job.fallback_models), job.model):
-        request = _request(job.model_copy(update={"model": name}), scene, index, registry, buffer, digests)
+        request = _request(job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs)
         later = (request.model_copy(update={"fallbacks": later}), *later)
     return later[0]
 
@@ -269,7 +299,13 @@ def _continued(request: ClipRequest, delivered: Container[str], paid: Container[
 
 
 def _request(
-    job: Job, scene: Scene, index: int, registry: Registry, buffer: float, digests: Mapping[str, str]
+    job: Job,
+    scene: Scene,
+    index: int,
+    registry: Registry,
+    buffer: float,
+    digests: Mapping[str, str],
+    cut_outs: Container[str],
 ) -> ClipRequest:
     spec = registry.model(job.model)
     buffered = spec.duration.buffered(scene.target_duration, buffer)
@@ -281,7 +317,7 @@ def _request(
         **(spec.audio.inputs if job.audio and spec.audio else {}),
         **_scene_inputs(scene, spec),
     }
-    images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests)
+    images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
     price = _price(spec, job.audio)
     return ClipRequest(
         scene=scene,
@@ -324,7 +360,12 @@ def _scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
 
 
 def _image_inputs(
-    scene: Scene, spec: ModelSpec, aspect_ratio: str, inputs: Mapping[str, Any], digests: Mapping[str, str]
+    scene: Scene,
+    spec: ModelSpec,
+    aspect_ratio: str,
+    inputs: Mapping[str, Any],
+    digests: Mapping[str, str],
+    cut_outs: Container[str],
 ) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
     """The pictures to send by input name: the model's own list where it applies, else one composed start frame."""
     sources = scene.reference_urls
@@ -337,12 +378,26 @@ def _image_inputs(
         return {native.input: listed}, ReferenceUse(used=shown)
     if spec.parameters.image is None:
         return {}, ReferenceUse(dropped=shown)
+    size = spec.frame_size(aspect_ratio)
+    characters = tuple(digests[source] for source in scene.character_reference_urls)
+    covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
     frame = ImageInput(
-        size=spec.frame_size(aspect_ratio),
+        size=size,
         background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
-        characters=tuple(digests[source] for source in scene.character_reference_urls),
+        characters=characters,
+        cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in cut_outs})),
+        pixels=_finer_size(size, inputs),
     )
     return {spec.parameters.image: frame}, ReferenceUse(composed=shown)
+
+
+def _finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The size of a start frame in the resolution that the model is asked for ("1080p"), where that is finer."""
+    named = re.fullmatch(r"(\d{3,4})p", str(inputs.get("resolution")), re.ASCII)
+    lines, edge = int(named[1]) if named else 0, min(size)
+    if lines <= edge:
+        return None
+    return round(size[0] * lines / edge / 2) * 2, round(size[1] * lines / edge / 2) * 2
 
 
 def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
@@ -353,6 +408,22 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
             reused.add(request.scene.id)
         seen.add(request.key)
     return frozenset(reused)
+
+
+def _job_warnings(job: Job) -> Iterator[str]:
+    if isinstance(job.min_clips, int) and job.min_clips > len(job.scenes) * job.takes:
+        made = len(job.scenes) * job.takes
+        clips = f"{made} clip{'s' * (made > 1)}"
+        yield f"min_clips: {job.min_clips} is more than the {clips} of this job: all of them are needed"
+    left_in = [
+        f"scenes.{index}.{field}: {found.group()} is sent as it is: variables are not filled in"
+        for index, scene in enumerate(job.scenes)
+        for field, text in (("prompt", scene.prompt), ("negative_prompt", scene.negative_prompt or ""))
+        if (found := _VARIABLE.search(text))
+    ]
+    yield from left_in[:5]
+    if len(left_in) > 5:
+        yield f"and {len(left_in) - 5} prompts more have variables in braces"
 
 
 def _warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:

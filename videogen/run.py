@@ -8,14 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Self, TypeVar
 
 from videogen.calls import Calls
-from videogen.journal import Journal
+from videogen.journal import AsyncJournal
 from videogen.limits import SharedLimit
 from videogen.pace import Pace
+from videogen.patience import Patience
 from videogen.polling import Poller
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
 
@@ -107,7 +109,7 @@ def _give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """The outside of all clips of one run, and what they learn from each other."""
 
@@ -118,14 +120,22 @@ class Run:
     store: Store
     folders: OpenFolder
     """Also of other jobs, whose clips are reused."""
-    journal: Journal
+    journal: AsyncJournal
     images: ImageSender
     events: EventSink
     calls: Calls
+    job_id: str = ""
     max_cost: Decimal | None = None
-    """USD that may be spent in this run; None means no cap."""
+    """USD that may be spent on the job, by all its runs together; None means no cap."""
+    patience: Patience = field(default_factory=Patience)
+    lookalikes: frozenset[str] = frozenset()
+    """Keys of clips that differ from another clip of the job in nothing but their pictures."""
+    in_progress: set[str] = field(default_factory=set)
+    """Keys of clips with a reservation that this process will settle."""
     anew: set[str] = field(default_factory=set)
     """Keys of clips that are to be made although they were delivered before."""
+    leaves_running: bool = False
+    """When it is interrupted its predictions go on, for the next run to continue them."""
     recovering: bool = False
     """The journal of earlier runs is lost: what they paid for is looked for in the account before it is paid again."""
     paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
@@ -136,18 +146,41 @@ class Run:
     keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""
 
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the next reservation of this run is settled: there may be room in the budget then."""
+
+    def tell_settled(self) -> None:
+        self.settled.set()
+        self.settled = asyncio.Event()
+
+    def age_s(self, at: datetime) -> float:
+        """Seconds since a time of the provider's clock."""
+        return (self.provider.now() - at).total_seconds()
+
+    def has_outlived_outputs(self, at: datetime) -> bool:
+        """Whether what the provider made at this time would no longer be there."""
+        return self.provider.now() - at >= self.provider.outputs_kept
+
     @cached_property
     def poller(self) -> Poller:
         """Looks for the ends of all its predictions."""
         return Poller(self.provider, self.calls)
 
-    async def decode(self, work: Callable[[], T], *, timer: asyncio.Timeout | None = None) -> T:
-        """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer."""
+    async def decode(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
+        """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer.
+
+        `work` is given an event that is set when nobody waits for its result any more: it has to end then.
+        """
         await self._free_decoder(timer)
+        stop = threading.Event()
+        working = asyncio.get_running_loop().run_in_executor(self.decoders, work, stop)
+        working.add_done_callback(lambda _: self.free_decoders.release())
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.decoders, work)
-        finally:
-            self.free_decoders.release()
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            stop.set()
+            working.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to hear it
+            raise
 
     async def _free_decoder(self, timer: asyncio.Timeout | None) -> None:
         loop, when = asyncio.get_running_loop(), timer and timer.when()

@@ -19,6 +19,7 @@ from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.calls import Calls
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.patience import Patience
 from videogen.scene import Job
 
 REGISTRY = Path(__file__).with_name("models.toml")
@@ -165,6 +166,15 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, defaults: Change) -> None:
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("VIDEOGEN_REGISTRY", str(REGISTRY))
     defaults(Calls.__init__, backoff_s=0.01)
+    defaults(
+        Patience.__init__,
+        unknown_s=0.2,
+        unknown_at_most_s=0.5,
+        output_s=0.5,
+        id_s=0.3,
+        first_pause_s=0.02,
+        longest_pause_s=0.1,
+    )
     defaults(ReplicateProvider.__init__, limits=Limits(stalled_s=0.5, call_s=1.5))
 
 

@@ -64,7 +64,7 @@ async def test_02_a_create_whose_answer_is_lost_is_looked_for(stage: Stage, faul
     assert (clip.status, clip.attempts) == ("success", 1)
     ledger = stage.books(creates=1, billed=1)
     assert ledger["faults"] == [1]
-    assert ledger["lists"] == 1
+    assert ledger["lists"] == 1 if fault in ACCEPTED else ledger["lists"] >= 1
     assert list(clip.prediction_ids) == [row["id"] for row in ledger["predictions"]]
 
 
@@ -93,7 +93,8 @@ async def test_03_a_create_that_answers_5xx_may_have_been_accepted(stage: Stage,
     stage.emulate(f'on = "create"\n{do}\nstatus = {status}\naccepted = {accepted}')
     clip = only(await stage.shoot())
     assert (clip.status, clip.attempts) == ("success", 1)
-    assert stage.books(creates=1, billed=1)["lists"] == 1
+    lists = stage.books(creates=1, billed=1)["lists"]
+    assert lists == 1 if accepted == "true" else lists >= 1
 
 
 def created_at(ledger: dict[str, Any]) -> list[datetime]:

@@ -160,8 +160,9 @@ async def test_14_an_output_that_is_told_late_is_waited_for(stage: Stage) -> Non
 
 
 async def test_14_a_success_without_output_has_failed(stage: Stage) -> None:
-    """Under the code `expired`; what it cost is told."""
+    """It is asked for again for a while, not made again; what it cost is told, and the answer is kept."""
     stage.emulate('do = "null_output"\ntimes = "always"')
-    clip = only(await stage.shoot(PROMPT, attempts=1))
-    assert (code(clip), clip.attempts, clip.cost) == ("expired", 1, PRICE)
+    clip = only(await stage.shoot(PROMPT))
+    assert (code(clip), clip.attempts, clip.cost) == ("bad-output", 1, PRICE)
+    assert [path.name for path in stage.job_folder.glob(".scratch/*.rejected.json")]
     stage.books(creates=1, billed=1)

@@ -39,11 +39,16 @@ async def test_15_an_output_whose_data_is_gone_has_expired(stage: Stage, rule: s
     stage.books(creates=3, billed=3)
 
 
-async def test_15_an_address_that_stays_refused_has_expired(stage: Stage) -> None:
-    """The provider claims to have the data, and does not give it."""
-    stage.emulate('on = "download"\ndo = "status"\nstatus = 403\ntimes = "always"')
-    assert code(only(await stage.shoot(attempts=1))) == "expired"
-    assert stage.books(creates=1, billed=1)["faults"] == [2]
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_15_38_an_address_that_stays_refused_is_left_for_the_next_run(stage: Stage, status: int) -> None:
+    """The provider says that it has the data: it is paid for, asked for again for a while, and never made again."""
+    stage.emulate(f'on = "download"\ndo = "status"\nstatus = {status}\ntimes = 40')
+    assert code(only(await stage.shoot())) == "unreachable"
+    for _ in range(10):
+        clip = only(await stage.shoot())
+        if clip.status == "success":
+            break
+    assert stage.books(creates=1, billed=1)["faults"] == [40]
 
 
 @pytest.mark.parametrize("do", ["refuse", "reset", "stall", "hang"])

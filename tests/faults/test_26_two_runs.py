@@ -20,7 +20,7 @@ def test_26_the_second_run_of_a_job_names_the_first_and_a_dead_ones_lock_is_free
     stage: Stage, command: CommandLine
 ) -> None:
     """By process id and host, in one line, with nothing created; what the dead one had begun is then gone on with."""
-    stage.emulate(latency_s=(4.0, 4.0))
+    stage.emulate(latency_s=(15.0, 15.0))
     job = command.quick_job(2)
     first = command.start(job)
     wait_for_creates(stage, 2)

@@ -35,9 +35,9 @@ async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, m
     stage.emulate()
     async with opened(await prepare(job_of("A boat", id="one"), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
-        attempt = run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
+        attempt = await run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
         prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
-        assert run.journal.created(attempt, prediction.id, prediction.created_at)
+        assert await run.journal.created(attempt, prediction.id, prediction.created_at)
     with closing(sqlite3.connect(stage.folder / "out" / "journal.db", isolation_level=None)) as db:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         db.execute("UPDATE runs SET ended_at = NULL, seen_at = ?", (now,))  # as kill -9 leaves it

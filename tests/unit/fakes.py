@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,10 @@ from videogen.calls import Calls
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import ClipEvent
-from videogen.journal import Journal
+from videogen.journal import AsyncJournal, Journal
+from videogen.patience import Patience
 from videogen.planning import plan
-from videogen.ports import Prediction, Status
+from videogen.ports import Failure, Prediction, Status
 from videogen.registry import read_registry
 from videogen.run import Run
 from videogen.scene import Job
@@ -58,21 +59,36 @@ class Script:
     error: str | None = None
     output: bytes = b""
     cancel_as: Status = "canceled"
+    removed: bool = False
+    """Whether the provider has removed the output by the second look at the finished prediction."""
 
 
 @dataclass
 class FakeProvider:
-    """Predictions by script, in the order they are created. Faults are raised once each, by the call they are for."""
+    """Predictions by script, in the order they are created.
+
+    Faults are raised once each, by the call they are for; None lets a call through.
+    """
 
     scripts: list[Script] = field(default_factory=list)
-    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    faults: dict[str, list[Exception | None]] = field(default_factory=dict)
     origin: str = "fake"
+    outputs_kept: timedelta = timedelta(hours=1)
+    ahead: timedelta = timedelta(0)
+    """How far its clock is ahead of ours."""
     created: list[Mapping[str, Any]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     downloads: list[str] = field(default_factory=list)
     cancel_after_s: list[float] = field(default_factory=list)
     predictions: dict[str, Prediction] = field(default_factory=dict)
+    lists: int = 0
+    listed_late: dict[str, int] = field(default_factory=dict)
+    """How many lists do not show a prediction yet, by its id."""
+    unlisted: set[str] = field(default_factory=set)
     _polls: dict[str, int] = field(default_factory=dict)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
 
     async def check_account(self) -> None:
         self._fault("check_account")
@@ -90,7 +106,7 @@ class FakeProvider:
             model=replicate,
             version=version,
             input=dict(inputs),
-            created_at=datetime.now(UTC),
+            created_at=self.now(),
         )
         self._fault("answer")
         return self.predictions[name]
@@ -101,6 +117,8 @@ class FakeProvider:
             raise GoneError("not found")
         prediction, script = self.predictions[prediction_id], self._script(prediction_id)
         self._polls[prediction_id] = self._polls.get(prediction_id, 0) + 1
+        if prediction.ended and script.removed:
+            self.predictions[prediction_id] = replace(prediction, output_url=None, data_removed=True)
         if not prediction.ended and script.polls is not None and self._polls[prediction_id] >= script.polls:
             self._end(prediction_id, script.status)
         return self.predictions[prediction_id]
@@ -113,9 +131,11 @@ class FakeProvider:
         return self.predictions[prediction_id]
 
     async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
+        self.lists += 1
         self._fault("list")
         for prediction in reversed(self.predictions.values()):
-            yield prediction
+            if self.lists > self.listed_late.get(prediction.id, 0) and prediction.id not in self.unlisted:
+                yield prediction
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
         return f"https://files.example/{name}"
@@ -135,13 +155,16 @@ class FakeProvider:
     def _end(self, prediction_id: str, status: Status) -> None:
         output = f"https://delivery.example/{prediction_id}" if status == "succeeded" else None
         error = self._script(prediction_id).error
+        failure: Failure | None = None
+        if status == "failed":
+            failure = "moderation" if str(error).startswith("flagged") else "passing"
         self.predictions[prediction_id] = replace(
-            self.predictions[prediction_id], status=status, output_url=output, error=error
+            self.predictions[prediction_id], status=status, output_url=output, error=error, failure=failure
         )
 
     def _fault(self, call: str) -> None:
-        if faults := self.faults.get(call):
-            raise faults.pop(0)
+        if (faults := self.faults.get(call)) and (fault := faults.pop(0)):
+            raise fault
 
 
 LOST = OutcomeUnknownError("the answer was lost")
@@ -162,8 +185,15 @@ class Heard:
 
 
 class NoImages:
+    def name_at(self, address: str) -> str | None:
+        return None
+
     async def url(self, image: ImageInput) -> str:
         return f"https://pictures.example/{image.name}"
+
+
+QUICK = Patience(unknown_s=0.02, unknown_at_most_s=0.1, output_s=0.05, id_s=0.05, first_pause_s=0.01)
+"""Hundredths of a second where a user waits seconds."""
 
 
 def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard: Heard | None = None) -> Run:
@@ -174,8 +204,10 @@ def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard:
         provider=provider,
         store=FileStore(folder),
         folders=LocalFolder,
-        journal=Journal(f"sqlite:///{folder / 'journal.db'}"),
+        journal=AsyncJournal(Journal(f"sqlite:///{folder / 'journal.db'}")),
         images=NoImages(),
         events=heard or Heard(),
         calls=Calls(backoff_s=0.01),
+        job_id="job",
+        patience=QUICK,
     )

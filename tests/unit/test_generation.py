@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import os
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,20 @@ async def test_what_was_delivered_is_reused_for_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
-async def test_a_delivered_file_that_is_no_longer_whole_is_made_again(damage: str, tmp_path: Path) -> None:
-    """A clip is reused for what its bytes are, not for what the journal remembers."""
+@pytest.mark.parametrize(("age", "creates"), [(timedelta(minutes=59), 1), (timedelta(minutes=61), 2)], ids=str)
+async def test_a_delivered_file_that_is_no_longer_whole_is_fetched_or_made_again(
+    damage: str, age: timedelta, creates: int, tmp_path: Path
+) -> None:
+    """A clip is reused for what its bytes are, not for what the journal remembers; it is paid again only once the
+    provider does not have it any more."""
     provider = FakeProvider()
     clip = await generate(request_of(), run_of(tmp_path, provider))
     path = tmp_path / str(clip.video_path)
     path.unlink() if damage == "deleted" else path.write_bytes(b"x")
+    provider.ahead = age
     again = await generate(request_of(), run_of(tmp_path, provider, run_id="run2"))
-    assert (again.reused, len(provider.created)) == (False, 2)
+    assert (again.reused, len(provider.created)) == (False, creates)
+    assert path.read_bytes() == small_clip()
 
 
 async def test_clips_of_another_provider_are_not_reused(tmp_path: Path) -> None:
@@ -129,9 +136,9 @@ async def test_a_run_that_was_killed_is_continued(tmp_path: Path) -> None:
     """The prediction in the journal is gone on with; nothing is created."""
     provider = FakeProvider([Script(polls=3)])
     run, request = run_of(tmp_path, provider), request_of()
-    attempt = run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    attempt = await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
-    run.journal.created(attempt, prediction.id, prediction.created_at)
+    await run.journal.created(attempt, prediction.id, prediction.created_at)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
     assert clip.cost == Decimal("0.350")
@@ -141,7 +148,7 @@ async def test_a_create_that_only_the_provider_knows_of_is_found(tmp_path: Path)
     """Killed between the create and its id: the account's list is asked before anything is created."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
@@ -151,7 +158,7 @@ async def test_an_intent_that_came_to_nothing_is_followed_by_a_create(tmp_path: 
     """Killed before the create: the list knows nothing, so nothing was paid."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.cost, len(provider.created)) == (Decimal("0.350"), 1)
 
@@ -202,7 +209,7 @@ async def test_polling_survives_what_passes(tmp_path: Path) -> None:
     [
         pytest.param("failed", "CUDA out of memory", "model-error", id="passing"),
         pytest.param("failed", None, "model-error", id="no-reason"),
-        pytest.param("failed", "flagged as sensitive. (E005)", "moderation", id="moderation"),
+        pytest.param("failed", "flagged", "moderation", id="moderation"),
         pytest.param("canceled", None, "canceled", id="canceled"),
         pytest.param("aborted", None, "aborted", id="aborted"),
     ],
@@ -250,7 +257,7 @@ async def test_a_refused_input_is_final_after_one_call(tmp_path: Path) -> None:
     run = run_of(tmp_path, provider, heard=heard)
     with pytest.raises(InputRejectedError, match=r"input\.duration"):
         await attempted(request_of(), run)
-    assert run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
     assert heard.types == ["clip.failed"]
 
 
@@ -304,7 +311,7 @@ async def test_an_interrupted_clip_is_cancelled_remotely(tmp_path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (provider.cancelled, provider.running()) == (["prediction0"], [])
-    assert run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
 
 
 async def test_a_download_is_repeated_without_a_new_prediction(tmp_path: Path) -> None:
@@ -324,12 +331,37 @@ async def test_a_download_that_fails_is_left_for_the_next_run(tmp_path: Path) ->
     assert (clip.status, len(provider.created)) == ("success", 1)
 
 
-async def test_an_output_that_is_gone_has_expired(tmp_path: Path) -> None:
-    """The address is asked for anew and tried once more first."""
-    provider = FakeProvider(faults={"download": [GoneError("404"), GoneError("404")]})
+@pytest.mark.parametrize("looks", [1, 2, 3])
+async def test_an_output_that_is_refused_for_a_while_is_asked_for_again(looks: int, tmp_path: Path) -> None:
+    """The address is asked for anew each time: the prediction is paid for."""
+    provider = FakeProvider(faults={"download": [GoneError("404")] * looks})
+    await generate(request_of(), run_of(tmp_path, provider))
+    assert (len(provider.created), len(provider.downloads)) == (1, looks + 1)
+
+
+async def test_an_output_that_stays_refused_is_left_for_the_next_run(tmp_path: Path) -> None:
+    """The provider says that it has it, so it is paid for, and no other prediction is created."""
+    provider = FakeProvider(faults={"download": [GoneError("403")] * 1000})
+    with pytest.raises(UnreachableError, match="paid for"):
+        await attempted(request_of(), run_of(tmp_path, provider))
+    provider.faults.clear()
+    clip = await generate(request_of(), run_of(tmp_path, provider, run_id="run2"))
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
+async def test_an_output_that_is_refused_once_it_may_be_removed_has_expired(tmp_path: Path) -> None:
+    provider = FakeProvider(faults={"download": [GoneError("404")] * 1000}, outputs_kept=timedelta(0))
     with pytest.raises(OutputExpiredError):
         await generate(request_of(), run_of(tmp_path, provider))
     assert len(provider.created) == 1
+
+
+async def test_an_output_that_the_provider_has_removed_has_expired(tmp_path: Path) -> None:
+    """It says so itself: asking again would not help."""
+    provider = FakeProvider([Script(removed=True)], faults={"download": [GoneError("404")]})
+    with pytest.raises(OutputExpiredError, match="no longer has"):
+        await generate(request_of(), run_of(tmp_path, provider))
+    assert len(provider.downloads) == 1
 
 
 @pytest.mark.parametrize(
@@ -344,6 +376,16 @@ async def test_what_is_no_video_is_fetched_once_more_and_then_kept_aside(output:
     assert (len(provider.created), len(provider.downloads)) == (1, 2)
     assert (tmp_path / ".scratch" / "prediction0.rejected").read_bytes() == output
     assert not (tmp_path / "clips").exists()
+
+
+async def test_what_was_no_video_is_downloaded_again_by_the_next_run(tmp_path: Path) -> None:
+    """A captive portal answered every download: the prediction is paid for, and its output is still there."""
+    provider = FakeProvider([Script(output=b"<html>log in</html>")])
+    with pytest.raises(BadOutputError):
+        await attempted(request_of(), run_of(tmp_path, provider))
+    provider.scripts = []
+    clip = await generate(request_of(), run_of(tmp_path, provider, run_id="run2"))
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
 
 
 async def test_a_clip_of_the_wrong_length_is_an_attempt(tmp_path: Path) -> None:
@@ -419,13 +461,13 @@ async def test_a_prediction_taken_by_an_identical_clip_is_exchanged_for_its_own(
     provider = FakeProvider([Script(polls=3)] * 2)
     run = run_of(tmp_path, provider)
     first, second = request_of(), request_of(id="b", take=2)
-    lost = run.journal.intend(first, run_id=run.id, origin=provider.origin, folder=run.folder)
+    lost = await run.journal.intend(first, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(first.replicate, None, first.inputs, cancel_after_s=60)
 
     class Overtaken(FakeProvider):
         async def create(self, *args: Any, **kwargs: Any) -> Any:
             made = await provider.create(*args, **kwargs)
-            run.journal.created(lost, made.id, made.created_at)
+            await run.journal.created(lost, made.id, made.created_at)
             return made
 
     taken = Overtaken(provider.scripts, predictions=provider.predictions, created=provider.created)

@@ -18,17 +18,16 @@ from videogen.ports import Prediction
 
 
 class Provider(FakeProvider):
-    """Counts its lists; what is `hidden` is in none of them."""
+    """What is `hidden` is in none of them."""
 
     def __init__(self, predictions: int) -> None:
         super().__init__([Script()] * predictions)
         for number in range(predictions):
             name = f"prediction{number}"
             self.predictions[name] = Prediction(id=name, status="processing", created_at=datetime.now(UTC))
-        self.lists, self.hidden = 0, set[str]()
+        self.hidden = set[str]()
 
     async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
-        self.lists += 1
         async for prediction in super().list_since(created_after):
             if prediction.id not in self.hidden:
                 yield prediction

@@ -1,0 +1,82 @@
+"""Whether a prediction of the account's list is the one that a create with these inputs has made."""
+
+import base64
+import binascii
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Literal
+
+from videogen.clip import ClipRequest, digest
+from videogen.ports import Prediction
+
+Match = Literal["yes", "no", "unclear"]
+"""`unclear`: all that can be compared is the same, but a picture is shown under an address that we do not know."""
+
+NameAt = Callable[[str], str | None]
+"""The name of the picture that was sent under an address, as far as we know."""
+
+
+def find_lookalikes(requests: Iterable[ClipRequest]) -> frozenset[str]:
+    """Return the keys of the clips that differ from another clip in nothing but their pictures."""
+    alike = defaultdict[str, list[ClipRequest]](list)
+    for request in (each for one in requests for each in one.alternatives):
+        plain = {name: value for name, value in request.inputs.items() if not _has_picture(value, request.images)}
+        alike[digest([request.replicate, request.version, plain])].append(request)
+    differ = (same for same in alike.values() if len({digest(each.inputs) for each in same}) > 1)
+    return frozenset(each.key for same in differ for each in same)
+
+
+def _has_picture(value: Any, names: Container[str]) -> bool:
+    return any(isinstance(each, str) and each in names for each in (value if isinstance(value, list) else [value]))
+
+
+def match_inputs(
+    request: ClipRequest, inputs: Mapping[str, Any], prediction: Prediction, *, name_at: NameAt = lambda _: None
+) -> Match:
+    """Compare a prediction with a request.
+
+    Args:
+        inputs: the request's inputs as they are sent, with an address in place of each picture's name.
+        prediction: as the list shows it; inputs that it does not show are not compared.
+    """
+    if request.version not in (None, prediction.version) or prediction.model not in ("", request.replicate):
+        return "no"
+    found: list[Match] = []
+    for name, planned in request.inputs.items():
+        if name not in prediction.input:
+            if planned != inputs[name]:
+                found.append("unclear")
+            continue
+        shown, sent = prediction.input[name], inputs[name]
+        found.append(("yes" if shown == sent else "no") if planned == sent else _match(planned, sent, shown, name_at))
+    if "no" in found or "yes" not in found:
+        return "no"
+    return "unclear" if "unclear" in found else "yes"
+
+
+def _match(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
+    """Compare an input in which there are pictures."""
+    if isinstance(planned, list):
+        if not isinstance(shown, list) or len(shown) != len(planned):
+            return "no"
+        each = [_match(*values, name_at) for values in zip(planned, sent, shown, strict=True)]
+        return "no" if "no" in each else "unclear" if "unclear" in each else "yes"
+    if shown == sent:
+        return "yes"
+    if not isinstance(shown, str) or planned == sent:
+        return "no"
+    if known := name_at(shown):
+        return "yes" if known == planned else "no"
+    if shown.startswith("data:"):  # a provider may give a picture an address of its own, but not the reverse
+        return "yes" if sent.startswith("data:") and _bytes_of(shown) == _bytes_of(sent) else "no"
+    return "unclear"
+
+
+def _bytes_of(data_url: str) -> str:
+    """Digest of what is in a `data:` URL: its media type may be spelled differently."""
+    _, _, content = data_url.partition(",")
+    try:
+        return hashlib.sha256(base64.b64decode(content, validate=True)).hexdigest()
+    except binascii.Error:
+        return content
