@@ -7,7 +7,7 @@ address of its file.
 import sys
 
 if __name__ == "__main__":  # before Prefect is imported: `--help` and `--dry-run` do without it
-    from videogen.cli import main
+    from videogen.__main__ import main
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
@@ -17,14 +17,15 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import publish
+from flows.interruption import unless_interrupted
 from flows.telling import telling
 from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.clip import Batch, Clip, ClipRequest
-from videogen.errors import is_retryable
+from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
 
@@ -59,12 +60,20 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
 
 @flow(flow_run_name=run_name, validate_parameters=True)
 async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
-    """Makes the clips of a job: Completed, Completed as `PartialSuccess`, or Failed with the reason."""
+    """Makes the clips of a job: Completed, Completed as `PartialSuccess`, Failed with the reason, or Cancelled."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
-    async with telling(prepared.job) as prefect, opened(prepared, prefect) as session:
-        batch = await session.finish(await session.clips(attempted))
+    try:
+        async with telling(prepared.job) as prefect, opened(prepared, prefect) as session:
+            batch = await unless_interrupted(make(session), session)
+    except RunInterruptedError as exc:
+        return Cancelled(message=str(exc))
     await publish(batch, session)
     return final_state(batch)
+
+
+async def make(session: Session) -> Batch:
+    """Make all clips of the session, and judge them."""
+    return await session.finish(await session.clips(attempted))
 
 
 async def attempted(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:

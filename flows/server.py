@@ -7,17 +7,20 @@ whole server here as well, which takes two seconds, and leaves it behind when th
 import asyncio
 import atexit
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from uuid import UUID
 
 STARTS_S = 120.0
+ANSWERS_S = 30.0
+"""How long a server that is there already may take for its first answer."""
 LOOK_EVERY_S = 0.1
 STOPS_S = 5.0
 
@@ -41,10 +44,14 @@ def start_own_server() -> bool:
     if get_current_settings().api.url:
         return False
     port = _free_port()
-    _own.address = f"http://127.0.0.1:{port}"
-    _own.process = _started([sys.executable, "-m", "flows.server", str(port)])
+    _own.address, password = f"http://127.0.0.1:{port}", secrets.token_urlsafe()
+    locked = {
+        "PREFECT_SERVER_API_AUTH_STRING": password,  # else other users of this machine, and web pages, could use it
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": _own.address,
+    }
+    _own.process = _started([sys.executable, "-m", "flows.server", str(port)], locked)
     atexit.register(_stop)
-    os.environ["PREFECT_API_URL"] = f"{_own.address}/api"
+    os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = f"{_own.address}/api", password
     for name in ("NO_PROXY", "no_proxy"):  # no proxy reaches what is on this machine
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     refresh_global_settings_context()
@@ -55,15 +62,28 @@ def has_own_server() -> bool:
     return _own.process is not None
 
 
-async def own_server_answers() -> None:
-    """Returns when it does, or when there is none. Raises `RuntimeError` when it does not start."""
+async def server_answers() -> None:
+    """Return when Prefect's server does. Raises `RuntimeError` when its own does not start, or another is silent."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    if _own.process is not None:
+        return await _own_server_answers(_own.process)
+    try:
+        async with asyncio.timeout(ANSWERS_S), get_client() as client:
+            if problem := await client.api_healthcheck():
+                raise problem
+    except TimeoutError:
+        address = get_current_settings().api.url
+        raise RuntimeError(f"its server at {address} did not answer within {ANSWERS_S:g} s") from None
+
+
+async def _own_server_answers(process: "subprocess.Popen[bytes]") -> None:
     import httpx
 
-    if _own.process is None:
-        return
     async with httpx.AsyncClient(trust_env=False) as client:
         for _ in range(round(STARTS_S / LOOK_EVERY_S)):
-            if (code := _own.process.poll()) is not None:
+            if (code := process.poll()) is not None:
                 raise RuntimeError(f"its server ended with exit code {code}")
             with suppress(httpx.TransportError):
                 if (await client.get(f"{_own.address}/api/health")).is_success:
@@ -86,14 +106,13 @@ async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float)
         return True
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id] if flow_run_id else []))
     states = TaskRunFilter.model_validate({"state": {"type": {"any_": sorted(TERMINAL_STATES)}}})
-    until = time.monotonic() + within_s
-    async with get_client() as client:
-        while time.monotonic() < until:
-            if await client.read_task_runs(  # the last of them: a page has 200 at most
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s), get_client() as client:
+            while not await client.read_task_runs(  # the last of them: a page has 200 at most
                 flow_run_filter=wanted, task_run_filter=states, limit=1, offset=task_runs - 1
             ):
-                return True
-            await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(LOOK_EVERY_S)
+            return True
     return False
 
 
@@ -118,15 +137,17 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _started(command: list[str]) -> "subprocess.Popen[bytes]":
+def _started(command: list[str], settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """Ctrl-C at a terminal goes to every process there, but we have to tell the server how the run ended: what is
     blocked here is blocked in the processes that begin meanwhile."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+    can_block = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
+    environment = {**os.environ, **settings, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     try:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603 - our own
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(port: int) -> None:

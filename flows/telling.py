@@ -20,6 +20,8 @@ PROGRESS_EVERY_S = 5.0
 """An update costs the server 0.15 s: more of them would be felt by the clips."""
 LAST_WORD_S = 10.0
 """How long the end of a run waits for its last figure to be taken."""
+RUN_LABEL = "videogen.run"
+"""The label of a flow run that names its run in the journal: `take_over` asks there whether it is alive."""
 
 
 @asynccontextmanager
@@ -30,7 +32,7 @@ async def telling(job: Job) -> AsyncIterator[Listener]:
     def listen(event: ClipEvent, payload: Mapping[str, Any]) -> None:
         progress.percent = max(progress.percent, 100.0 * payload["completed"] / payload["total"])
         if isinstance(event, RunStarted):
-            progress.begin()
+            progress.begin(payload["run_id"])
         elif isinstance(event, ClipCompleted):
             clip = event.clip
             _emit(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
@@ -53,8 +55,8 @@ class _Progress:
         self._over = asyncio.Event()
         self._showing: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        self._showing = asyncio.create_task(self._show())
+    def begin(self, run_id: str) -> None:
+        self._showing = asyncio.create_task(self._show(run_id))
 
     async def end(self) -> None:
         if self._showing:
@@ -62,11 +64,11 @@ class _Progress:
             await asyncio.wait([self._showing], timeout=LAST_WORD_S)
             self._showing.cancel()
 
-    async def _show(self) -> None:
+    async def _show(self, run_id: str) -> None:
         """Until the run is over, and then what it came to."""
         try:
             models = (f"model:{model}" for model in self._job.asked_models)
-            await _tag_flow_run(*models, f"ratio:{self._job.aspect_ratio}")
+            await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
             shown, name = self.percent, f"Clips of {self._job.id} that are done"
             key = key_of(self._job.id, "progress")
             artifact = await acreate_progress_artifact(shown, key=key, description=name)
@@ -80,9 +82,11 @@ class _Progress:
             get_run_logger().warning("the progress of this run is not shown: %s", exc)
 
 
-async def _tag_flow_run(*tags: str) -> None:
-    """Tags the flow run, beside those it has; on task runs each tag would cost a call before the task begins."""
+async def _describe_flow_run(run_id: str, *tags: str) -> None:
+    """Label the flow run with its run in the journal, and tag it, beside the tags it has. On task runs each tag would
+    cost a call before the task begins."""
     async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {RUN_LABEL: run_id})
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 

@@ -1,5 +1,8 @@
 """The command `videogen`. Prefect, PyAV and the provider's client are imported only by the commands that need them."""
 
+import io
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,15 +12,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from videogen.errors import AccountError, InvalidError, ValidationError, VideogenError, printable
+from videogen.errors import (
+    DISTRIBUTION,
+    AccountError,
+    InvalidError,
+    NotSentError,
+    StorageError,
+    TransientError,
+    ValidationError,
+    VideogenError,
+    printable,
+)
 
 if TYPE_CHECKING:
     from videogen.bootstrap import Options
     from videogen.scene import Job
 
+
+def _read_version() -> str:
+    from importlib.metadata import version
+
+    return version(DISTRIBUTION)
+
+
 app = App(
     name="videogen",
     help="Scenes in, verified clips out: a declarative batch runner for video models on Replicate.",
+    version=_read_version,
     version_flags=["--version"],
 )
 
@@ -27,21 +48,52 @@ OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
+    _let_any_console_show()
     try:
         result = app(
             sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as exc:
-        return _complain(str(exc), INVALID)
+        return _complain(_advise(str(exc)), INVALID)
     except InvalidError as exc:
         return _complain(str(exc), INVALID)
     except AccountError as exc:
         return _complain(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
-        return _complain(str(exc), FAILED)
+        return _complain(f"{exc}{_name_proxy(exc)}", FAILED)
     except OSError as exc:  # of the standard output: a full disk, say
         return _complain(f"the output cannot be written: {exc.strerror or exc}", FAILED)
     return result if isinstance(result, int) else OK
+
+
+def _let_any_console_show() -> None:
+    """What a console of another encoding than UTF-8 cannot show is written as an escape, in place of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _advise(message: str) -> str:
+    """The message about a flag that is not known, without the suggestion to pay for everything again, and with what
+    somebody who wants to go on with a run should type."""
+    known, _, suggestion = message.partition(" Did you mean")
+    flag = re.search(r"Unknown option: \"?(--[\w-]+)", message)
+    word = flag[1].lower() if flag else ""
+    if word and any(part in word for part in ("resume", "continue", "retry", "restart", "again", "failed")):
+        return (
+            f"{known} To go on with a run, run the same command again: what is delivered is reused. "
+            "--retry-failed makes only the clips that the last run has not."
+        )
+    return known if "--fresh" in suggestion and "fresh" not in word else message
+
+
+def _name_proxy(error: VideogenError) -> str:
+    """Where a server cannot be reached, the variable that asks for a proxy, which is not used."""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    name = next((name for name in names if os.environ.get(name)), None)
+    if name is None or not isinstance(error, NotSentError | TransientError):
+        return ""
+    return f"; {name} is set, but videogen does not use it: it needs a way to the server without a proxy"
 
 
 def _complain(message: str, code: int) -> int:
@@ -120,9 +172,11 @@ def run(
     flags: JobFlags = JobFlags(),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     rough_cut: Annotated[bool, Parameter(negative="")] = False,
+    music: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
     jsonl: Annotated[bool, Parameter(negative="")] = False,
     serve: Annotated[bool, Parameter(negative="")] = False,
+    on_interrupt: Literal["cancel", "leave"] = "cancel",
 ) -> int:
     """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
 
@@ -136,13 +190,19 @@ def run(
     dry_run:
         Show the plan and its price, then stop, as `plan` does: nothing is created.
     rough_cut:
-        Also write rough_cut.mp4: the clips in order, each cut to its target duration.
+        Also write rough_cut.mp4: the film as far as it is made, every scene as long as its target; a scene without a
+        clip is a slate.
+    music:
+        Put the sound of this file under rough_cut.mp4, which is then written too.
     json:
         Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
     jsonl:
         Print every event of the run on standard output as it happens, a JSON object a line; all else as with --json.
     serve:
         Show the run in the browser too, on this machine; prints the address.
+    on_interrupt:
+        What Ctrl-C, SIGTERM and a cancel in Prefect do with the predictions that are running: `cancel` cancels them,
+        which is billed for the time they ran; `leave` lets them run for the next run, which continues them.
     """
     from videogen import terminal
 
@@ -153,19 +213,46 @@ def run(
     if jsonl and json:
         raise InvalidError("--json prints what came of a run, --jsonl its events: use one of them")
     output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
-    options = flags.options(job, rough_cut=rough_cut)
+    options = flags.options(
+        job,
+        rough_cut=rough_cut or music is not None,
+        music=_checked_music(music),
+        on_interrupt=on_interrupt,
+    )
     with _job(job, flags) as asked:
         return terminal.run_job(asked, options, file=job, output=output, serve=serve)
 
 
+def _checked_music(path: Path | None) -> Path | None:
+    """The file with the music, which is looked at before anything is paid for. Raises `InvalidError`."""
+    if path is None:
+        return None
+    from videogen.media import check_music
+
+    try:
+        check_music(path)
+    except StorageError as exc:
+        raise InvalidError(f"--music: {exc}") from None
+    return path.absolute()
+
+
 @app.command
-def plan(job: Path, /, *, flags: JobFlags = JobFlags(), json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def plan(
+    job: Path,
+    /,
+    *,
+    flags: JobFlags = JobFlags(),
+    frames: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Show what a run of the job would ask for, what it would cost, and how long it would take. Nothing is created.
 
     Parameters
     ----------
     job:
         A TOML or JSON file of scenes.
+    frames:
+        Write the start frames that are composed of reference pictures to this folder, as the models would see them.
     json:
         Print one JSON object.
     """
@@ -173,7 +260,7 @@ def plan(job: Path, /, *, flags: JobFlags = JobFlags(), json: Annotated[bool, Pa
 
     options = flags.options(job)
     with _job(job, flags) as asked:
-        return terminal.show_plan(asked, options, as_json=json)
+        return terminal.show_plan(asked, options, as_json=json, frames=frames)
 
 
 @contextmanager
@@ -401,7 +488,7 @@ def emulator(
     """
     from videogen.emulator import EmulatorSettings, serve
 
-    settings = EmulatorSettings(
+    settings = EmulatorSettings.from_flags(
         host=host,
         port=port,
         seed=seed,

@@ -17,11 +17,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from videogen.bootstrap import Listener, Options, Prepared, handing_over, prepare
+from videogen.bootstrap import Listener, Options, Prepared, check_local_references, handing_over, prepare
 from videogen.checking import plan_unseen, read_checked
 from videogen.clip import Batch
 from videogen.endpoints import Snapshots
-from videogen.errors import JournalError, ValidationError, VideogenError, printable
+from videogen.errors import JournalError, RunInterruptedError, ValidationError, VideogenError, escape_json, printable
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.models import Durations, Model, Prices, model_of, models_of
 from videogen.planning import Plan
@@ -37,24 +37,29 @@ if TYPE_CHECKING:
 
 MAX_PARAMETER_BYTES = 400_000
 """Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
+HEARS_S = 30.0
+"""How long Prefect's server may take to hear how a run ended."""
+STOPS_S = 15.0
+"""How long an interrupted run may take: to cancel its predictions, and then to tell Prefect's server."""
 ACCOUNT_CODES = {"authentication", "billing"}
 
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def show_plan(job: Job, options: Options, *, as_json: bool) -> int:
-    """Prints what the job would ask for and cost. Returns the exit code."""
-    asyncio.run(_show_plan(job, options, as_json=as_json))
+def show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None = None) -> int:
+    """Prints what the job would ask for and cost, and writes its start frames to a folder. Returns the exit code."""
+    asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
     return 0
 
 
-async def _show_plan(job: Job, options: Options, *, as_json: bool) -> None:
+async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None) -> None:
     """Prints the plan and returns nothing: `asyncio.run` asks for the `repr` of what it returns, which can be large."""
     prepared = await prepare(job, options)
     plan = prepared.plan
+    written = _write_frames(prepared, frames) if frames else []
     if as_json:
-        print(json.dumps(plan.summary(), indent=2, ensure_ascii=False))
+        print(escape_json(json.dumps(plan.summary(), indent=2)))
         return
     console = _console(stderr=False)
     _say(console, _provider_line(prepared))
@@ -64,6 +69,14 @@ async def _show_plan(job: Job, options: Options, *, as_json: bool) -> None:
     _print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_create:
         _say(console, f"expected to take about {clock(plan.expected_s)} with {plan.concurrency} at once")
+    if frames:
+        _say(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
+
+
+def _write_frames(prepared: Prepared, folder: Path) -> list[Path]:
+    from videogen.adapters.images import write_frames
+
+    return write_frames(prepared.plan.requests, prepared.references, folder)
 
 
 def _plan_table(plan: Plan) -> Table:
@@ -91,6 +104,9 @@ def _print_totals(console: Console, plan: Plan) -> None:
     if not plan.to_create:
         _say(console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0")
         return
+    if plan.spent_before:
+        cap = "" if plan.max_cost is None else f" of ${plan.max_cost}"
+        _say(console, f"{plan.job_id}: ${plan.spent_before}{cap} spent by earlier runs")
     about = "" if plan.cost_is_exact else "about "
     _say(
         console,
@@ -113,16 +129,20 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     settings = read_settings()
     try:
         checked = read_checked(path, registry or settings.registry)
+        try:
+            asyncio.run(check_local_references(checked.job, path.absolute().parent))
+        except ValidationError as exc:
+            raise checked.document.located(exc) from None
     except ValidationError as exc:
         if not as_json:
             raise
-        print(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2))
+        print(escape_json(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2)))
         return 2
     planned = plan_unseen(checked, buffer=settings.duration_buffer)
     if as_json:
         names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
         told = {name: value for name, value in planned.summary().items() if name in names}
-        print(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2))
+        print(escape_json(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2)))
         return 0
     scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
     about = "" if planned.cost_is_exact else "about "
@@ -141,14 +161,13 @@ a person reads goes to standard error."""
 
 def run_job(job: Job, options: Options, *, file: Path, output: Output = "text", serve: bool = False) -> int:
     """Runs the flow on a file's job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
-    interruption = Interruption()
+    interruption = Interruption(leaves_running=options.on_interrupt == "leave")
     with _served(options.settings()) if serve else nullcontext() as address:
         try:
             code = asyncio.run(_run(job, options, file, output, address, interruption))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, RunInterruptedError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
-            interruption.tell_what_may_run(options.settings().effective_journal_url())
-            print("interrupted: what was delivered is kept, run the same command again to go on", file=sys.stderr)
+            interruption.tell_the_end()
             return interruption.exit_code
         if address and sys.stdin.isatty():
             print(f"still to be seen at {address}; Ctrl-C ends it", file=sys.stderr)
@@ -178,20 +197,19 @@ async def _run(
     lines = ProgressLines(console, prepared.plan)
     if address:
         lines.say(f"watch it at {address}")
-    interruption.watch(asyncio.current_task(), lines)
+    interruption.watch(asyncio.current_task(), lines, prepared.settings.effective_journal_url())
     try:
         listeners = [_event_lines()] if output == "jsonl" else []
         batch, unheard = await _call_flow(prepared, str(file), lines, interruption, listeners)
     finally:
         lines.close()
     if output == "json":
-        print(batch.manifest(), end="")
+        print(escape_json(batch.manifest()), end="")
     elif output == "text":
         _print_result(console, batch, prepared)
     if unheard:
         _say(console, f"Prefect did not hear how this run ended: {unheard}; the manifest and the journal are complete")
-        if not _has_own_server():
-            _leave(_exit_code(batch))  # else its client would try to deliver what it has, 7 s for each event
+        _leave(_exit_code(batch))  # else its client would try to deliver what it has, 7 s for each event
     return _exit_code(batch)
 
 
@@ -217,52 +235,93 @@ async def _call_flow(
     listeners: Sequence[Listener],
 ) -> tuple[Batch, str]:
     """What came of the run, and why Prefect does not know it; empty when it does."""
-    _set_up_prefect()
+    _set_up_prefect(prepared.settings.local_out)
     began = time.monotonic()
-    from flows.server import own_server_answers, recorded, start_own_server
+    from flows.server import recorded, server_answers, start_own_server
 
     if start_own_server():
         lines.say("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
     from flows.generate import generate
 
-    batches: list[Batch] = []
+    verdict = _Verdict()
 
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
-        if isinstance(event, RunCompleted):
-            batches.append(event.batch)
+        verdict.hear(event)
         if isinstance(event, RunStarted):
             lines.say(f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
+        interruption.is_making = not isinstance(event, RunCompleted)
         lines.show(event, payload)
         if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
             lines.say("cutting rough_cut.mp4 …")
 
     try:
-        await own_server_answers()
-        with handing_over(prepared, on_event, *listeners, file=file):
+        await server_answers()
+        with handing_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
-            state = await generate(prepared.job if fits else file, prepared.options, return_state=True)
+            flow = generate(prepared.job if fits else file, prepared.options, return_state=True)
+            state = await _until_silent(asyncio.ensure_future(flow), verdict, interruption)
         of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests) - len(prepared.kept)
-        if batches and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
-            return batches[0], "not every task run was recorded in time"
+        if verdict.batch and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
+            return verdict.batch, "not every task run was recorded in time"
     except Exception as exc:  # what the flow raises is in its state: this is Prefect's own
         reason = str(exc) or type(exc).__name__
-        if not batches:
+        if verdict.batch is None:
             raise VideogenError(f"Prefect cannot be used: {reason}") from exc
-        return batches[0], reason
-    if not batches:
+        return verdict.batch, reason
+    if verdict.batch is None:
         raise await _reason(state)
-    return batches[0], ""
+    return verdict.batch, ""
+
+
+class _Verdict:
+    """What came of the run, as soon as it is known."""
+
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+        self.known = asyncio.Event()
+
+    def hear(self, event: ClipEvent) -> None:
+        if isinstance(event, RunCompleted):
+            self.batch = event.batch
+            self.known.set()
+
+
+async def _until_silent(flow: "asyncio.Future[Any]", verdict: _Verdict, interruption: "Interruption") -> Any:
+    """Return the state that the flow run ends in, unless Prefect's server leaves it waiting for an answer.
+
+    Once the run is judged it waits for `HEARS_S` at most and raises `TimeoutError`. Once it is interrupted it waits for
+    `STOPS_S`, in which predictions are cancelled, too; then it ends the process.
+    """
+    ending = [asyncio.create_task(event.wait()) for event in (verdict.known, interruption.stop)]
+    try:
+        waited_for: list[asyncio.Future[Any]] = [flow, *ending]
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([flow], timeout=STOPS_S if interruption.stop.is_set() else HEARS_S)
+    except asyncio.CancelledError:
+        flow.cancel()
+        await asyncio.wait([flow], timeout=STOPS_S)
+        if flow.done():
+            raise
+    for event in ending:
+        event.cancel()
+    if flow.done():
+        return flow.result()
+    if interruption.is_interrupted:
+        interruption.leave()
+    raise TimeoutError(f"its server did not answer within {HEARS_S:g} s")
 
 
 def _event_lines() -> Listener:
     """Prints every event on standard output, as a JSON object on a line of its own."""
     console = _console(stderr=False)
-    return lambda event, payload: _say(console, json.dumps({"event": event.type, **payload}))
+    return lambda event, payload: _say(console, escape_json(json.dumps({"event": event.type, **payload})))
 
 
 async def _reason(state: Any) -> Exception:
     """Why a flow run ended without a verdict."""
+    if state.is_cancelled():
+        return RunInterruptedError(state.message or "cancelled")
     error = await state.aresult(raise_on_failure=False)
     return error if isinstance(error, Exception) else VideogenError(state.message or f"the flow run is {state.name}")
 
@@ -274,10 +333,25 @@ def _has_own_server() -> bool:
     return has_own_server()
 
 
-def _set_up_prefect() -> None:
+def choose_prefect_home(environment: Mapping[str, str], out: Path) -> str | None:
+    """Return a folder for Prefect's own files where the user's home cannot be written; None leaves it to Prefect."""
+    if environment.get("PREFECT_HOME"):
+        return None
+    home = Path(environment.get("HOME") or Path.home())
+    own = home / ".prefect"
+    place = own if own.exists() else home
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return None
+    return str(out.absolute() / ".prefect")
+
+
+def _set_up_prefect(out: Path) -> None:
     """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
+    if home := choose_prefect_home(os.environ, out):
+        os.environ["PREFECT_HOME"] = home
     for name, value in {
         "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: a restart is waited for, a server that is gone is left
+        "PREFECT_API_REQUEST_TIMEOUT": "20",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -318,15 +392,23 @@ def _exit_code(batch: Batch) -> int:
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM: the first cancels the run and its predictions, the second leaves at once."""
+    """Ctrl-C and SIGTERM: the first ends the run and cancels its predictions, or leaves them running; the second leaves
+    at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, leaves_running: bool) -> None:
         self.exit_code = 130
+        self.stop = asyncio.Event()
+        """Set when the run is to stop making clips."""
+        self.is_making = False
+        """Whether it makes clips: before and after that there is nothing to stop but the command itself."""
+        self.is_interrupted = False
+        self._leaves_running = leaves_running
+        self._journal_url = ""
         self._task: Task[Any] | None = None
         self._lines: ProgressLines | None = None
 
-    def watch(self, task: "Task[Any] | None", lines: ProgressLines) -> None:
-        self._task, self._lines = task, lines
+    def watch(self, task: "Task[Any] | None", lines: ProgressLines, journal_url: str) -> None:
+        self._task, self._lines, self._journal_url = task, lines, journal_url
         self.arm()
 
     def arm(self) -> None:
@@ -336,27 +418,55 @@ class Interruption:
 
     def _interrupt(self, code: int) -> None:
         self.exit_code = code
-        task, self._task = self._task, None
-        if task is None:
-            self._leave()
-        else:
-            print("interrupted: cancelling what runs; once more to leave at once", file=sys.stderr)
-            task.cancel()
+        if self.is_interrupted:
+            self._leave_at_once()
+        self.is_interrupted = True
+        what = "leaving" if self._leaves_running else "cancelling"
+        print(f"interrupted: {what} what runs; once more to leave at once{self._price()}", file=sys.stderr)
+        if self.is_making:
+            self.stop.set()
+        elif self._task:
+            self._task.cancel()
 
-    def tell_what_may_run(self, journal_url: str) -> None:
-        """Says which predictions could not be confirmed to have ended."""
+    def _price(self) -> str:
+        """Say what it costs to cancel what runs now; empty where nothing runs."""
+        running = self._lines.progress.running_cost() if self._lines else {}
+        if not running:
+            return ""
+        number, cost = len(running), sum(running.values(), Decimal(0))
+        are = "1 prediction is" if number == 1 else f"{number} predictions are"
+        if self._leaves_running:
+            return f" ({are} left running, for up to ${cost}: the next run continues them within an hour)"
+        hint = "--on-interrupt leave would leave them to the next run"
+        return f" ({are} running, cancelling is billed up to ${cost}; {hint})"
+
+    def leave(self) -> NoReturn:
+        """End the process of a run that has ended, but waits for Prefect."""
+        self.tell_the_end()
+        print("Prefect did not hear how this run ended", file=sys.stderr)
+        _leave(self.exit_code)
+
+    def tell_the_end(self) -> None:
+        """Say what came of an interrupted run and what it cost, and which predictions may still be running."""
         from videogen.journal import Journal
 
-        if self._lines is None or self._lines.progress.run_id is None:
-            return
+        told = "interrupted" if self.is_interrupted else "cancelled in Prefect"
+        progress = self._lines.progress if self._lines else None
         with suppress(JournalError):
-            journal = Journal(journal_url, for_watching=True)
-            for attempt in journal.open_attempts(self._lines.progress.run_id):
-                what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
-                print(f"may still be running: prediction {what}", file=sys.stderr)
-            journal.close()
+            if progress and progress.run_id:
+                journal = Journal(self._journal_url, for_watching=True)
+                for attempt in journal.open_attempts(progress.run_id):
+                    what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
+                    print(f"may still be running: prediction {what}", file=sys.stderr)
+                (spent, _), cancelled = journal.spending(progress.run_id), journal.interrupted_cost(progress.run_id)
+                journal.close()
+                done = f"{progress.completed - progress.failed} of {progress.total} delivered"
+                print(
+                    f"{told}: {done}, ${spent} spent, of which ${cancelled} for cancelled predictions", file=sys.stderr
+                )
+        print(f"{told}: what was delivered is kept, run the same command again to go on", file=sys.stderr)
 
-    def _leave(self) -> None:
+    def _leave_at_once(self) -> NoReturn:
         if self._lines:
             self._lines.close()
             for clip in self._lines.progress.making.values():
@@ -382,7 +492,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
     """Prints the registry."""
     listed = models_of(read_registry(extension or read_settings().registry))
     if as_json:
-        print(listed.model_dump_json(indent=2))
+        print(escape_json(listed.model_dump_json(indent=2)))
         return
     table = _table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
     table.padding = 0  # the lines between columns are spaces: all just fits into 80
@@ -407,7 +517,7 @@ def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
     """Prints all that is to be known of one model."""
     model = model_of(name, read_registry(extension or read_settings().registry))
     if as_json:
-        print(model.model_dump_json(indent=2))
+        print(escape_json(model.model_dump_json(indent=2)))
         return
     console = _console(stderr=False)
     for title, text in _facts(model):
@@ -492,7 +602,8 @@ def check_models(
     checked = asyncio.run(conformance.check_models(names, settings, snapshots, offline=offline, keep=snapshot))
     drifted = [model for model in checked if model.drift]
     if as_json:
-        print(json.dumps({"drift": bool(drifted), "models": [model.summary() for model in checked]}, indent=2))
+        shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
+        print(escape_json(json.dumps(shown, indent=2)))
         return 1 if drifted else 0
     console = _console(stderr=False)
     for model in checked:
@@ -518,7 +629,8 @@ def show_settings(*, as_json: bool) -> None:
     """Prints what applies and where it comes from."""
     found = effective(read_settings())
     if as_json:
-        print(json.dumps({each.variable: {"value": each.value, "from": each.origin} for each in found}, indent=2))
+        shown = {each.variable: {"value": each.value, "from": each.origin} for each in found}
+        print(escape_json(json.dumps(shown, indent=2)))
         return
     console = _console(stderr=False)
     for each in found:

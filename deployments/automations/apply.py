@@ -1,4 +1,4 @@
-"""Creates the automations of this folder on the Prefect server, or updates those that it has under the same name.
+"""Create the automations of this folder on the Prefect server, or update those that it has under the same name.
 
 python deployments/automations/apply.py
 """
@@ -11,6 +11,9 @@ from prefect.automations import AutomationCore
 from prefect.client.orchestration import PrefectClient, get_client
 
 HERE = Path(__file__).parent
+GONE = ["videogen-take-over"]
+"""Names of automations that earlier versions had. The deployment `take-over` does the work of this one: it took over
+runs of a schedule that had ended, without an end."""
 
 
 async def apply(client: PrefectClient, file: Path) -> None:
@@ -24,10 +27,18 @@ async def apply(client: PrefectClient, file: Path) -> None:
     print(f"{'updated' if there else 'created'} automation {automation.name}")
 
 
+async def remove(client: PrefectClient, name: str) -> None:
+    for automation in await client.read_automations_by_name(name):
+        await client.delete_automation(automation.id)
+        print(f"deleted automation {name}")
+
+
 async def main() -> None:
     async with get_client() as client:
         for file in sorted(HERE.glob("*.yaml")):
             await apply(client, file)
+        for name in GONE:
+            await remove(client, name)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 RUNS_AT_ONCE = 2
 """Of a worker, so that three runs are on two of them."""
+PASSWORD = "videogen:open sesame"
+"""Of Prefect's server."""
 
 
 @dataclass
@@ -44,8 +46,8 @@ class Stage:
             **inherited,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PREFECT_API_URL": self.api,
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_HOME": str(self.folder / "prefect"),
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "REPLICATE_API_TOKEN": TOKEN,
             "REPLICATE_BASE_URL": self.emulator.url,
@@ -78,6 +80,9 @@ class Stage:
         settings = {
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._prefect_database,
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
         }
         self.api, self._server = self.stack.enter_context(prefect_server(self.folder, self.port, **settings))
 
@@ -109,9 +114,15 @@ class Stage:
                 os.kill(pid, signal.SIGKILL)
         worker.wait()
 
-    def flow_runs_of(self, name: str) -> int:
-        """How many flow runs this worker has running."""
-        return len(_children(self.workers[name].pid))
+    def worker_of(self, flow_run: str) -> str:
+        """The name of the worker that runs it."""
+        mark = f"={flow_run}".encode()
+        for name, worker in self.workers.items():
+            for pid in _children(worker.pid):
+                with suppress(OSError):
+                    if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                        return name
+        raise AssertionError(f"no worker runs it: {self.states(flow_run)}")
 
     def schedule(self, job: dict[str, Any] | str, *, deployment: str = "generate", in_s: float = 1.0) -> str:
         """Has a deployment run the job, as its schedule would. Returns the id of the flow run."""
@@ -120,6 +131,55 @@ class Stage:
         body = {"parameters": {"job": job}, "state": state}
         deployment_id = self._get(f"deployments/name/generate/{deployment}")["id"]
         return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
+
+    def add_schedule(self, job: dict[str, Any], *, every_s: float) -> str:
+        """Has the deployment `generate` make the job anew, again and again. Returns the id of the schedule."""
+        schedule = {
+            "active": True,
+            "schedule": {"interval": every_s},
+            "parameters": {"job": job, "options": {"fresh": True}},
+        }
+        deployment_id = self._get("deployments/name/generate/generate")["id"]
+        (added,) = self._post(f"deployments/{deployment_id}/schedules", [schedule])
+        return str(added["id"])
+
+    def remove_schedule(self, schedule: str) -> None:
+        deployment_id = self._get("deployments/name/generate/generate")["id"]
+        self._call("DELETE", f"deployments/{deployment_id}/schedules/{schedule}")
+
+    def begun_runs_of(self, job_id: str) -> list[dict[str, Any]]:
+        """The flow runs of a job that have begun, in the order in which they were due."""
+        query = {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}}}
+        runs = self._post("flow_runs/filter", query)
+        return [run for run in runs if run["parameters"].get("job", {}).get("id") == job_id]
+
+    def wait_for_runs(self, job_id: str, number: int, *, within_s: float = 400) -> list[dict[str, Any]]:
+        """The first runs of a schedule, once so many have begun."""
+        deadline = time.monotonic() + within_s
+        while len(runs := self.begun_runs_of(job_id)) < number:
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(1)
+        return runs
+
+    def pause(self, flow_run: str, name: str) -> None:
+        """As the page does: `Suspended` leaves its process, `Paused` keeps it."""
+        timeout = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        details = {"pause_timeout": timeout, "pause_reschedule": name == "Suspended"}
+        state = {"type": "PAUSED", "name": name, "state_details": details}
+        assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
+
+    def cancel(self, flow_run: str) -> None:
+        """As the page does, and `prefect flow-run cancel`."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
+
+    def verdict(self, flow_run: str) -> str | None:
+        """Of its run in the journal, by the label that it has."""
+        run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.run"]
+        with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"], for_watching=True)) as journal:
+            run = journal.find_run(run_id)
+        assert run
+        return run.verdict
 
     def state(self, flow_run: str) -> dict[str, Any]:
         state: dict[str, Any] = self._get(f"flow_runs/{flow_run}")["state"]
@@ -130,7 +190,7 @@ class Stage:
         return [state["name"] for state in self._get(f"flow_run_states/?flow_run_id={flow_run}")]
 
     def hand_over(self, flow_run: str) -> None:
-        """What `automations/take-over.yaml` does."""
+        """What `flows.take_over` does with the run of a lost worker, without asking whether it is lost."""
         state = {"type": "SCHEDULED", "name": "TakenOver"}
         assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
 
@@ -168,10 +228,15 @@ class Stage:
         return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in self.folder.glob("worker-*.log"))
 
     def _get(self, path: str) -> Any:
-        return httpx.get(f"{self.api}/{path}", trust_env=False, timeout=30).raise_for_status().json()
+        return self._call("GET", path)
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.api}/{path}", json=body, trust_env=False, timeout=30).raise_for_status().json()
+    def _post(self, path: str, body: Any) -> Any:
+        return self._call("POST", path, json=body)
+
+    def _call(self, method: str, path: str, **request: Any) -> Any:
+        with httpx.Client(trust_env=False, timeout=30, auth=httpx.BasicAuth(*PASSWORD.split(":", 1))) as client:
+            answer = client.request(method, f"{self.api}/{path}", **request).raise_for_status()
+        return answer.json() if answer.content else None
 
 
 @contextmanager
@@ -244,5 +309,7 @@ def _at(time_: str) -> float:
 
 
 def _children(pid: int) -> list[int]:
+    """The processes that it has started, and those that they have."""
     done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], check=False, capture_output=True, text=True)
-    return [int(line) for line in done.stdout.split()]
+    own = [int(line) for line in done.stdout.split()]
+    return [*own, *(each for child in own for each in _children(child))]

@@ -1,10 +1,13 @@
 import os
+import re
 import subprocess
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 from tests.flows.conftest import CommandLine
+from videogen.errors import DISTRIBUTION, install_hint
 
 JOB = """
 [[scenes]]
@@ -28,10 +31,36 @@ def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     (empty / "film.toml").write_text(JOB)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE_", "VIDEO"))}
     environment |= command.environment
+    assert run([str(python.with_name("videogen")), "--version"], empty, environment) == "0.1.0\n"
     assert "all agree" in run([str(python.with_name("videogen")), "models", "check", "--offline"], empty, environment)
     done = run([str(python.with_name("videogen")), "run", "film.toml"], empty, environment)
     assert "complete: all 1 clips delivered" in done
     assert len(list((empty / "out" / "film" / "clips").glob("*.mp4"))) == 1
+    again = run([str(python), "-m", "flows.generate", "film.toml"], empty, environment)
+    assert "all 1 clips were delivered before and are reused" in again
+
+
+def test_the_extras_belong_to_our_own_distribution() -> None:
+    """Not to another company's package that is called `videogen` on PyPI."""
+    ours = distribution(DISTRIBUTION)
+    assert {entry.name for entry in ours.entry_points if entry.group == "console_scripts"} == {"videogen"}
+    for extra in ("postgres", "s3"):
+        assert f"pip install '{ours.name}[{extra}]'" in install_hint(extra)
+        assert extra in ours.metadata.get_all("Provides-Extra", [])
+
+
+def test_nothing_tells_to_install_another_companys_package() -> None:
+    """Neither a page nor a message."""
+    root = Path(__file__).parents[2]
+    places = [root / "README.md", root / "CONTRIBUTING.md"]
+    for folder in ("changelog.d", "deployments", "docs", "flows", "videogen"):
+        places += [path for path in (root / folder).rglob("*") if path.suffix in (".md", ".py", ".toml", ".yaml", "")]
+    said = [
+        path
+        for path in places
+        if path.is_file() and re.search(r"videogen\[\w+\]|pip install '?videogen\b(?!-)", path.read_text())
+    ]
+    assert said == []
 
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

@@ -1,0 +1,132 @@
+"""Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute.
+
+An automation of Prefect cannot do it. Runs that a schedule creates emit no `Scheduled` event, and Prefect's triggers
+then hold back everything that such a run says of its states, its end included: it looks lost when it has only ended.
+"""
+
+import asyncio
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.filters import EventFilter
+from prefect.states import Completed, Crashed, Failed, Scheduled
+
+from flows.telling import RUN_LABEL
+from videogen.journal import LEASE_S, Journal, RunRecord
+from videogen.settings import read_settings
+
+WORK_POOL = "videogen"
+SILENT = timedelta(seconds=90)
+"""A run that has sent no heartbeat for so long may be lost; `deployments/prefect.yaml` has runs send one every 30 s."""
+MAX_TAKE_OVERS = 3
+"""A run that brings down each worker that takes it is not handed on for ever."""
+TAKEN_OVER = "TakenOver"
+VERDICTS = {"complete", "partial", "failed"}
+"""Of a run that came to its end: one that was interrupted, with its worker, did not."""
+KEPT = timedelta(hours=1)
+"""How long Prefect keeps the runs of this flow: nobody looks for them, and there are 1,440 a day."""
+PAGE = 200
+"""How many flow runs Prefect's server returns at once."""
+
+
+@flow(timeout_seconds=120, persist_result=False)
+async def take_over() -> None:
+    """Hand over each run of the work pool that its worker has lost, and delete the earlier runs of this flow."""
+    async with get_client() as client:
+        for run, state in await settle_lost_runs(client):
+            get_run_logger().warning("%s (%s) is now %s: %s", run.name, run.id, state.name, state.message)
+        await _tidy_up(client)
+
+
+async def settle_lost_runs(client: PrefectClient, *, now: datetime | None = None) -> list[tuple[FlowRun, State]]:
+    """Hand over each run that is lost, at most `MAX_TAKE_OVERS` times, or end it. Return those and their new states.
+
+    Only runs in state Running are touched, and only when neither Prefect nor the journal has heard of them lately.
+    While the journal cannot be read, nothing is taken over: that raises `JournalError`.
+    """
+    now = now or datetime.now(UTC)
+    settled = []
+    for run in await _find_runs(client, "generate", "RUNNING"):
+        record = await asyncio.to_thread(_find_record, run)
+        if _has_lease(record, now) or not await _is_silent(client, run, now):
+            continue
+        state = end_of(record) if record and record.verdict in VERDICTS else await _next_state(client, run)
+        if (await client.read_flow_run(run.id)).state_id != run.state_id:
+            continue  # it has moved while we looked
+        await client.set_flow_run_state(run.id, state)
+        settled.append((run, state))
+    return settled
+
+
+async def _next_state(client: PrefectClient, run: FlowRun) -> State:
+    states = await client.read_flow_run_states(run.id)
+    taken_over = sum(state.name == TAKEN_OVER for state in states)
+    lost = f"Nothing was heard of this run for {SILENT.total_seconds():.0f} s: its worker is lost"
+    if taken_over < MAX_TAKE_OVERS:
+        return Scheduled(name=TAKEN_OVER, message=f"{lost}. Another worker continues it.")
+    return Crashed(
+        message=f"{lost}, for the {taken_over + 1}th time. Look at the logs of the workers, then run the job again: "
+        "what was delivered or paid for is not paid for again."
+    )
+
+
+def end_of(record: RunRecord) -> State:
+    """Return the final state of a run that came to its end in the journal, and could not tell Prefect."""
+    message = f"Run {record.id} ended as {record.verdict}; its worker was lost before it could say so."
+    if record.verdict == "failed":
+        return Failed(message=message)
+    return Completed(name="Completed" if record.verdict == "complete" else "PartialSuccess", message=message)
+
+
+def _find_record(run: FlowRun) -> RunRecord | None:
+    """Return what the journal knows of the flow run; None where it made no clips yet, or on another journal."""
+    run_id = run.labels.get(RUN_LABEL)
+    if run_id is None:
+        return None
+    with closing(Journal(read_settings().effective_journal_url(), for_watching=True)) as journal:
+        return journal.find_run(str(run_id))
+
+
+def _has_lease(record: RunRecord | None, now: datetime) -> bool:
+    """Return whether the run's process is alive, as the journal has it."""
+    if record is None or record.ended_at:
+        return False
+    return now - record.seen_at < timedelta(seconds=LEASE_S)
+
+
+async def _is_silent(client: PrefectClient, run: FlowRun, now: datetime) -> bool:
+    """Return whether the run is Running for long enough to have been heard of, and was not."""
+    since = now - SILENT
+    if run.state is None or run.state.timestamp > since:
+        return False
+    heartbeat = EventFilter.model_validate(
+        {
+            "occurred": {"since": since, "until": now},
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+        }
+    )
+    return not (await client.read_events(heartbeat, limit=1)).events
+
+
+async def _tidy_up(client: PrefectClient) -> None:
+    """Delete the runs of this flow that are over, also those that were lost with their worker."""
+    for run in await _find_runs(client, "take-over", "RUNNING", "COMPLETED", "CANCELLED"):
+        if run.state and run.state.timestamp < datetime.now(UTC) - KEPT:
+            await client.delete_flow_run(run.id)
+
+
+async def _find_runs(client: PrefectClient, flow_name: str, *states: str) -> list[FlowRun]:
+    """Return the runs of the flow in the work pool that are in one of these states, the earliest first."""
+    return await client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": [flow_name]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [WORK_POOL]}}),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=PAGE,
+    )
