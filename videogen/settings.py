@@ -1,9 +1,11 @@
 """What the environment says."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic import ValidationError as PydanticError
@@ -35,7 +37,7 @@ class Settings(BaseSettings):
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
     """Jobs get a folder each in here: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL of the journal, also `postgresql+psycopg://…` with `videogen[postgres]`; None means `journal.db`
+    """SQLAlchemy URL of the journal, also `postgresql+psycopg://…` with the extra `postgres`; None means `journal.db`
     in `VIDEOGEN_OUT`, or in the local `out` where that is an address."""
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
@@ -52,8 +54,15 @@ class Settings(BaseSettings):
     @field_validator("replicate_base_url", "gateway_url")
     @classmethod
     def _url_is_http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
+        if value is not None:
+            _check_http_url(value)
+        return value
+
+    @field_validator("registry")
+    @classmethod
+    def _registry_is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("must name a models.toml that is there: correct it or unset it")
         return value
 
     @field_validator("replicate_api_token", "gateway_token")
@@ -72,7 +81,8 @@ class Settings(BaseSettings):
             return self.provider, "asked for"
         if self.replicate_api_token:
             return "replicate", "REPLICATE_API_TOKEN is set"
-        return "local", "REPLICATE_API_TOKEN is not set: the emulator on this machine, at no cost"
+        other = " (REPLICATE_API_KEY is, which is not read)" if os.environ.get("REPLICATE_API_KEY") else ""
+        return "local", f"REPLICATE_API_TOKEN is not set{other}: the emulator on this machine, at no cost"
 
     @property
     def local_out(self) -> Path:
@@ -95,6 +105,29 @@ class Settings(BaseSettings):
         """Where a job's files are made: its own folder, or `out/s3/bucket/prefix/<job>` for the one in a bucket."""
         below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
         return (self.local_out / below).absolute() / job_id
+
+
+def _check_http_url(value: str) -> None:
+    """Raise `ValueError` for what no client can connect to, saying which part of it is wrong."""
+    import httpx
+
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    if not value.isprintable() or " " in value:
+        raise ValueError("must not have blanks or control characters in it")
+    try:
+        parts = urlsplit(value)
+        host = httpx.URL(scheme=parts.scheme, host=parts.hostname or "").host
+    except (httpx.InvalidURL, ValueError):
+        host = ""
+    if not host:
+        raise ValueError("must name a host after the //")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535, or none")
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from videogen.journal import Journal
 
 
 @contextmanager
-def gateway(out: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A process and its address."""
+def gateway(out: Path, *flags: str, most_files: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process and its address; it may open so many files."""
     command = [sys.executable, "-m", "videogen", "gateway", *(flags or ("--port", "0"))]
+    if most_files:
+        command = ["sh", "-c", f'ulimit -n {most_files}; exec "$0" "$@"', *command]
     environment = {**os.environ, "VIDEOGEN_OUT": str(out)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout
@@ -75,6 +77,28 @@ def test_a_token_fits_a_header(token: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_an_empty_token_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gateway", "--host", "0.0.0.0", "--token", ""]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--port", "99999"], "a port is a number from 0 to 65535"),
+        (["--port", "-1"], "a port is a number from 0 to 65535"),
+        (["--host", "fílms..example"], "not the name of a host"),
+        (["--host", "í" * 64], "not the name of a host"),
+        (["--host", "films.invalid"], "--host films.invalid"),
+        (["--host", "::g"], "--host ::g"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_an_address_that_is_none_is_said(
+    flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its flag, in one line, before anything listens."""
+    assert main(["gateway", *flags, "--token", "secret", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --host ")
+    assert says in said
 
 
 def test_a_taken_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

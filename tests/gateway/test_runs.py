@@ -129,6 +129,7 @@ async def test_an_end_that_no_attempt_has_told_is_told(tmp_path: Path) -> None:
             (request,) = session.plan.requests
             await session.clip(request, broken)
             await session.clip(request)
-            told = session.run.journal.events(session.run.id)
+            await session.flush()
+            told = await session.run.journal.events(session.run.id)
     ends = [(type_, payload["completed"]) for _, type_, payload in told if type_ in ("clip.failed", "clip.completed")]
     assert ends == [("clip.failed", 1), ("clip.completed", 1)]

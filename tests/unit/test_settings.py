@@ -81,6 +81,54 @@ def test_only_what_is_secret_in_an_address_is_masked(address: str, expected: str
     assert masked(address) == expected
 
 
+@pytest.mark.parametrize("variable", ["REPLICATE_BASE_URL", "VIDEOGEN_GATEWAY_URL"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:99999", "port from 1 to 65535"),
+        ("http://127.0.0.1:0", "port from 1 to 65535"),
+        ("http://127.0.0.1:abc", "port from 1 to 65535"),
+        ("http://127.0.0.1:-1", "port from 1 to 65535"),
+        ("http://[::1]:80x", "port from 1 to 65535"),
+        ("https://[::1", "name a host"),
+        ("https://[films]/", "name a host"),
+        ("https://", "name a host"),
+        ("https:///v1", "name a host"),
+        ("https://:8474", "name a host"),
+        ("https://xn--0.com", "name a host"),
+        ("https://exa\u200bmple.com", "blanks or control characters"),
+        ("https://films.example/\x9b31m", "blanks or control characters"),
+        ("https://films example", "blanks or control characters"),
+        ("films.example", "begin with http:// or https://"),
+        ("ftp://films.example", "begin with http:// or https://"),
+    ],
+)
+def test_an_address_that_nobody_can_connect_to_is_said(
+    variable: str, url: str, says: str, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its variable, with what would be right, before anything connects; on one line that no terminal obeys."""
+    environment.setenv(variable, url)
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {variable}: must ")
+    assert says in said
+    assert said.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8473",
+        "https://films.example:",
+        "http://[::1]:8474/api/",
+        "https://fílms.example",
+    ],
+)
+def test_an_address_that_is_one_is_taken(url: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REPLICATE_BASE_URL", url)
+    assert main(["settings"]) == 0
+
+
 def test_help_imports_no_settings_and_no_types(tmp_path: Path) -> None:
     """So it takes no 0.4 s of CPU: pydantic alone is a half of that."""
     script = tmp_path / "help.py"

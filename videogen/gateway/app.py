@@ -110,12 +110,12 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-@router.get("/runs/{run_id}/events", response_class=EventStream)
+@router.get("/runs/{run_id}/events", response_class=EventStream, status_code=200)
 def events(
     run: KnownRun,
     sources: Shown,
-    last_event_id: Annotated[int | None, Header()] = None,
-    after: int | None = None,
+    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    after: Annotated[int | None, Query(ge=0)] = None,
 ) -> EventStream:
     """First `snapshot`, which is what `/runs/{run_id}` says, then each event as it happens, until the run is over.
 
@@ -137,7 +137,8 @@ async def _events(run: RunRecord, sources: Sources, number: int | None) -> Async
             await asyncio.sleep(0)  # others have their turn, and it is heard when this one has left
 
 
-@router.api_route("/runs/{run_id}/clips/{scene_id}.{kind}", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/runs/{run_id}/clips/{scene_id}.{kind}", include_in_schema=False)
+@router.get("/runs/{run_id}/clips/{scene_id}.{kind}", response_class=FileResponse)
 def media(run: KnownRun, scene_id: str, kind: Literal["mp4", "jpg"], sources: Shown) -> FileResponse:
     """A delivered clip, or its poster; in ranges where they are asked for."""
     delivery = sources.journal.delivered_clip(run.id, scene_id)

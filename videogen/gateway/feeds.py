@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from videogen.errors import JournalError
+from videogen.gateway.runs import mend
 from videogen.journal import Event, Journal
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ async def _within(seconds: float, news: asyncio.Event) -> bool:
 
 def _entry(event: Event) -> Entry:
     number, type_, payload = event
-    return Entry(number, type_, server_sent(type_, _json(payload), number=number))
+    return Entry(number, type_, server_sent(type_, _json(mend(payload)), number=number))
 
 
 def _spending(journal: Journal, run_id: str) -> Entry:

@@ -3,14 +3,18 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from videogen.gateway.connections import MOST_HEAD_BYTES, admit
+
 COOKIE = "videogen_gateway"
+MOST_ADDRESS_BYTES = 8 * 1024
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -44,6 +48,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        fault = _find_fault(scope)
+        if fault is not None:
+            await fault(scope, receive, send)
+            return
         enters = self._token is not None and self._is_token(_token_in_address(scope))
 
         async def send_guarded(message: Message) -> None:
@@ -55,6 +63,8 @@ class Guard:
             await send(message)
 
         refusal = None if enters else self._refusal(Headers(scope=scope))
+        if refusal is None:
+            admit(scope)
         await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, headers: Headers) -> Response | None:
@@ -76,6 +86,18 @@ class Guard:
     def _set_cookie(self, scope: Scope) -> str:
         secure = "; Secure" if scope["scheme"] == "https" else ""
         return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+
+def _find_fault(scope: Scope) -> Response | None:
+    """Return the answer to a request that no browser and no program of good faith sends; None for any other."""
+    query: bytes = scope["query_string"]
+    if len(scope.get("raw_path") or b"") + len(query) > MOST_ADDRESS_BYTES:
+        return PlainTextResponse("this address is too long\n", 414)
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+        return PlainTextResponse("these headers are too long\n", 431)
+    if re.search(r"[\x00-\x1f\x7f]", scope["path"] + unquote(query.decode("latin-1"))):  # NUL fits into no database
+        return PlainTextResponse("this address has a control character in it\n", 400)
+    return None
 
 
 def _token_in_address(scope: Scope) -> str:

@@ -259,7 +259,9 @@ class LiveRun {
   }
 
   tellMoney() {
-    const { spent, reserved, max_cost, planned_cost } = this.run;
+    const { reserved, max_cost, planned_cost } = this.run;
+    // A budget holds for the job over all its runs.
+    const spent = max_cost == null ? this.run.spent : Number(this.run.spent ?? 0) + Number(this.run.spent_before ?? 0);
     const budget = max_cost ?? planned_cost;
     const kind = max_cost == null ? "planned" : "budget";
     show(page, ".spent-of", Number(reserved) ? `spent, ${money(reserved)} more in the making` : "spent");

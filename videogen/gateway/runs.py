@@ -61,6 +61,8 @@ class RunView(RunSummary):
     aspect_ratio: str | None
     planned_cost: Decimal | None
     max_cost: Decimal | None
+    spent_before: Decimal | None
+    """By earlier runs of the job; None for runs of versions that did not count it."""
     spent: Decimal
     reserved: Decimal
     """For predictions that have not ended."""
@@ -79,20 +81,29 @@ def summary(run: RunRecord) -> RunSummary:
 
 def view(journal: Journal, run: RunRecord, out: Path) -> RunView:
     """How far the run is now, for who serves the clips below `out`."""
-    events = journal.telling_events(run.id)
+    events = [(number, type_, mend(payload)) for number, type_, payload in journal.telling_events(run.id)]
     spent, reserved = journal.spending(run.id)
     facts, clips = added_up(events)
     verdict = facts.get("verdict")
     now = {"status": verdict["status"]} if verdict else {}
     return RunView(
         **_summary(run) | {name: facts[name] for name in COUNTS if name in facts} | now,
-        **{name: facts.get(name) for name in ("aspect_ratio", "planned_cost", "max_cost", "verdict")},
+        **{name: facts.get(name) for name in ("aspect_ratio", "planned_cost", "max_cost", "spent_before", "verdict")},
         folder=run.folder if is_remote(run.folder) or not home(out, run.folder).is_relative_to(out) else None,
         spent=spent,
         reserved=reserved,
         clips=tuple(sorted(clips.values(), key=lambda clip: clip["clip_index"])),
         event=events[-1][0] if events else 0,
     )
+
+
+def mend(value: Any) -> Any:
+    """Return a value of JSON with half characters replaced: a provider's text may have them, and UTF-8 has none."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {mend(name): mend(each) for name, each in value.items()}
+    return [mend(each) for each in value] if isinstance(value, list) else value
 
 
 def home(out: Path, folder: str) -> Path:

@@ -12,12 +12,15 @@ from fastapi import FastAPI
 
 from videogen.errors import SettingsError, VideogenError
 from videogen.gateway.app import create_app
+from videogen.gateway.connections import MOST_HEAD_BYTES, Connection, Visits, limit_repeats
 from videogen.gateway.guard import is_loopback
 from videogen.journal import Journal
 from videogen.registry import read_registry
 
 GRACE_S = 2
 START_S = 30
+QUEUE = 512
+"""So many connections may wait to be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,27 @@ class _Server(uvicorn.Server):
     """A uvicorn server that says when it is listening, and ends its streams when it stops."""
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+        visits = Visits()
         super().__init__(
-            uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=GRACE_S, ws="none")
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE_S,
+                backlog=visits.burst,
+                limit_concurrency=visits.most,
+                h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+            )
         )
+        self.server_state = visits
         self._on_ready, self._feeds = on_ready, app.state.sources.feeds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(QUEUE)  # uvicorn's backlog is also how many it accepts at once: those who queue may be more
         if not self.should_exit:
             self._on_ready()
 
@@ -69,7 +86,7 @@ def serve(settings: GatewaySettings, *, on_ready: Callable[[str], None]) -> None
         SettingsError: the address cannot be listened on, or is open to others without a token.
         JournalError: the journal cannot be used.
     """
-    with _listening(settings) as sock, contextlib.suppress(KeyboardInterrupt):
+    with limit_repeats(), _listening(settings) as sock, contextlib.suppress(KeyboardInterrupt):
         _Server(_app(settings), lambda: on_ready(_url(sock))).run(sockets=[sock])
 
 
@@ -77,7 +94,7 @@ def serve(settings: GatewaySettings, *, on_ready: Callable[[str], None]) -> None
 def running(settings: GatewaySettings) -> Iterator[Gateway]:
     """A gateway in a thread of this process, for as long as the block lasts. Raises as `serve`."""
     ready = threading.Event()
-    with _listening(settings) as sock:
+    with limit_repeats(), _listening(settings) as sock:
         server = _Server(_app(settings), ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="gateway", daemon=True)
         thread.start()
@@ -109,11 +126,19 @@ def _listening(settings: GatewaySettings) -> Iterator[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((settings.host, settings.port))
-        except (OSError, OverflowError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "a port is 0 to 65535"
-            raise SettingsError(f"--host {settings.host} --port {settings.port}: {reason}") from exc
-        sock.listen(512)
+        except (OSError, OverflowError, TypeError) as exc:
+            raise SettingsError(f"--host {settings.host} --port {settings.port}: {_reason(exc)}") from exc
+        sock.listen(QUEUE)
         yield sock
+
+
+def _reason(exc: Exception) -> str:
+    """Return why a socket was not bound."""
+    if isinstance(exc, OverflowError):
+        return "a port is a number from 0 to 65535"
+    if isinstance(exc, TypeError):  # so it calls a name that no rule of IDNA allows
+        return "not the name of a host"
+    return getattr(exc, "strerror", None) or str(exc)
 
 
 def _url(sock: socket.socket) -> str:
