@@ -122,8 +122,57 @@ def test_the_account_and_the_webhook_secret_are_there(client: Any) -> None:
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{32}", client.http.get("/v1/webhooks/default/secret").json()["key"])
 
 
-def test_an_unknown_path_is_not_found(client: Any) -> None:
-    """404 and 405 speak problem+json too."""
-    answer = client.http.get("/v1/nothing")
-    assert (answer.status_code, answer.json()["detail"]) == (404, "The requested resource could not be found.")
-    assert client.http.delete("/v1/predictions").status_code == 405
+def test_uploads_are_listed_and_deleted(launch: Any) -> None:
+    """Newest first, with what was said of each; what is deleted is gone."""
+    client = launch()
+    metadata = {"metadata": ("", '{"scene": 3}', "application/json")}
+    made = [
+        client.http.post("/v1/files", files={"content": ("a.txt", b"a", "text/plain")} | metadata).json(),
+        client.http.post("/v1/files", files={"content": ("b.txt", b"b", "text/plain")}).json(),
+    ]
+    assert [file["metadata"] for file in made] == [{"scene": 3}, {}]
+    body = client.http.get("/v1/files").json()
+    assert body == {"next": None, "previous": None, "results": made[::-1]}
+    assert client.http.delete(f"/v1/files/{made[0]['id']}").status_code == 204
+    assert client.http.get("/v1/files").json()["results"] == made[1:]
+    for method in ("GET", "DELETE"):
+        assert client.http.request(method, f"/v1/files/{made[0]['id']}").status_code == 404
+
+
+UNKNOWN_PATHS = [
+    pytest.param("GET", "/v1/nothing", 404, "", id="nothing"),
+    pytest.param("GET", "/v1/prediction", 404, "did you mean GET /v1/predictions?", id="singular"),
+    pytest.param("GET", "/predictions", 404, "did you mean GET /v1/predictions?", id="without-v1"),
+    pytest.param("POST", "/v1/v1/predictions", 404, "did you mean POST /v1/predictions?", id="v1-twice"),
+    pytest.param("GET", "/v1/predictions/", 404, "did you mean GET /v1/predictions?", id="slash"),
+    pytest.param(
+        "GET", "/v1/models/a/b/version", 404, "did you mean GET /v1/models/{owner}/{name}/versions?", id="models"
+    ),
+    pytest.param("POST", "/v1/deployments/a/b/predictions", 404, "", id="deployments"),
+    pytest.param("POST", "/v1/trainings", 404, "", id="trainings"),
+    pytest.param("DELETE", "/v1/predictions", 405, "", id="method"),
+    pytest.param("GET", "/", 404, "", id="root"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "said"), UNKNOWN_PATHS)
+def test_a_path_that_is_not_emulated_is_told_with_those_that_are(
+    client: Any, method: str, path: str, status: int, said: str
+) -> None:
+    """404 and 405 in the live API's shape, with what was asked, what was perhaps meant, and what there is."""
+    answer = client.http.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json().keys() == {"detail", "status"}
+    detail = answer.json()["detail"]
+    assert f"The emulator does not know {method} {path}" in detail
+    assert said in detail
+    assert ("did you mean" in detail) == bool(said)
+    assert "POST /v1/models/{owner}/{name}/predictions" in detail
+    assert "_emulator" not in detail
+
+
+def test_what_is_not_there_any_more_is_told_in_the_live_words_alone(client: Any) -> None:
+    """A prediction or file that is not there is no question of what the emulator knows."""
+    for path in ("/v1/predictions/nope", "/v1/files/nope", "/files/nope/output.mp4"):
+        body = client.http.get(path).json()
+        assert body == {"detail": "The requested resource could not be found.", "status": 404}

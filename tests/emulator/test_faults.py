@@ -1,11 +1,13 @@
 """Every fault of a plan, on the wire; the ledger says what really happened."""
 
+import base64
 import gzip
 import json
 import threading
 import time
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import av
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, FaultPlanError, create_app, running
+from videogen.emulator import EmulatorSettings, FaultPlanError, create_app, plan, running
 from videogen.emulator.plan import load
 
 SEEDANCE = "bytedance/seedance-1-pro"
@@ -288,7 +290,228 @@ def test_any_call_can_lose_its_connection(faulty: Plan, on: str, do: str) -> Non
     assert client.http.request(*calls[on]).status_code == 200
 
 
+# Answers of whatever stands between
+
+
+CALLS = ["create", "poll", "list", "cancel", "download", "upload", "account"]
+BODIES = [
+    pytest.param("problem", "application/problem+json", "Fault on purpose", id="problem"),
+    pytest.param("html", "text/html; charset=utf-8", "<!DOCTYPE html>", id="html"),
+    pytest.param("json", "application/json", "message", id="json"),
+    pytest.param("empty", None, "", id="empty"),
+]
+
+
+def call(client: Any, on: str, prediction: dict[str, Any]) -> httpx.Response:
+    """Make one call of this kind, about this prediction where it is about one."""
+    calls: dict[str, Callable[[], httpx.Response]] = {
+        "create": lambda: client.post(SEEDANCE, SMALL),
+        "poll": lambda: poll(client, prediction),
+        "list": lambda: client.http.get("/v1/predictions"),
+        "cancel": lambda: client.http.post(f"/v1/predictions/{prediction['id']}/cancel"),
+        "download": lambda: fetch(str(prediction["output"])),
+        "upload": lambda: client.http.post("/v1/files", files={"content": b"x"}),
+        "account": lambda: client.http.get("/v1/account"),
+    }
+    return calls[on]()
+
+
+@pytest.mark.parametrize("on", CALLS)
+@pytest.mark.parametrize(("body", "kind", "said"), BODIES)
+def test_any_call_can_be_answered_by_somebody_else(
+    faulty: Plan, on: str, body: str, kind: str | None, said: str
+) -> None:
+    """With any status and body, once each; the next call of this kind is answered as ever."""
+    statuses = [200, 302, 400, 403, 404, 409, 410, 422, 502]
+    client = faulty(*(f'on = "{on}"\ndo = "status"\nstatus = {status}\nbody = "{body}"' for status in statuses))
+    done: dict[str, Any] = {}
+    if on not in ("create", "list", "upload", "account"):
+        done = client.create(SEEDANCE, SMALL)
+    if on == "download":
+        done = client.until(done["id"], {"succeeded"})
+    for status in statuses:
+        answer = call(client, on, done)
+        assert (answer.status_code, answer.headers.get("content-type")) == (status, kind)
+        assert said in answer.text or status == 404
+        assert answer.headers.get("location") == ("/login" if status == 302 else None)
+    assert call(client, on, done).status_code in (200, 201)
+
+
+def test_a_problem_can_have_any_detail(faulty: Plan) -> None:
+    """The text of the rule stands where the live API's would."""
+    client = faulty('on = "create"\ndo = "status"\nstatus = 422\ndetail = "NSFW content detected"')
+    assert client.post(SEEDANCE, SMALL).json() == {"detail": "NSFW content detected", "status": 422}
+
+
+@pytest.mark.parametrize("answer", ["status", "reset", "hang"])
+def test_a_create_can_be_accepted_late(faulty: Plan, answer: str) -> None:
+    """The caller is told that it failed, and nothing is there; the second one is there later, and created then."""
+    rule = f'do = "accept_late"\nanswer = "{answer}"\nseconds = '
+    client = faulty(f"{rule}3600", f"{rule}0.4")
+    assert how_it_ends(client, answer) == answer
+    assert client.http.get("/v1/predictions").json()["results"] == []
+    begin = time.time()
+    assert how_it_ends(client, answer) == answer
+    row = until_listed(client)
+    assert datetime.fromisoformat(row["created_at"]).timestamp() > begin + 0.35
+    assert client.until(row["id"], {"succeeded"})["output"]
+    assert client.ledger()["creates"] == 1
+
+
+def how_it_ends(client: Any, expected: str) -> str:
+    """Create, and return what became of the call; only one that is to hang is given up soon."""
+    timeout_s = 0.5 if expected == "hang" else 20
+    try:
+        answer = client.http.post(f"/v1/models/{SEEDANCE}/predictions", json={"input": SMALL}, timeout=timeout_s)
+    except httpx.TransportError as exc:
+        return "hang" if isinstance(exc, httpx.ReadTimeout) else "reset"
+    return "status" if answer.status_code == 504 else str(answer.status_code)
+
+
+def until_listed(client: Any) -> dict[str, Any]:
+    """List until there is something, and return its first row."""
+    while not (rows := client.http.get("/v1/predictions").json()["results"]):
+        time.sleep(0.05)
+    row: dict[str, Any] = rows[0]
+    return row
+
+
+# Lists
+
+
+def test_a_list_can_be_stale(faulty: Plan) -> None:
+    """It shows nothing that came in the last hour; a list without the fault does."""
+    client = faulty('do = "stale_list"\nseconds = 3600')
+    done = client.run(SEEDANCE, SMALL)
+    assert client.http.get("/v1/predictions").json()["results"] == []
+    assert [row["id"] for row in client.http.get("/v1/predictions").json()["results"]] == [done["id"]]
+
+
+def test_a_list_can_be_out_of_order(faulty: Plan) -> None:
+    """All rows are there, not newest first."""
+    client = faulty('do = "shuffle_list"', queue_s=(999, 999))
+    ids = [client.create(SEEDANCE, SMALL)["id"] for _ in range(9)]
+    listed = [row["id"] for row in client.http.get("/v1/predictions").json()["results"]]
+    assert sorted(listed) == sorted(ids)
+    assert listed != ids[::-1]
+
+
+def test_one_prediction_can_be_missing_in_the_list(faulty: Plan) -> None:
+    """For as long as the rule says: the others are shown, and it is found by its id all the while."""
+    client = faulty(
+        'do = "hide_from_list"\nseconds = 3600\nnth_create = 1',
+        'do = "hide_from_list"\nseconds = 0.1\nnth_create = 2',
+        queue_s=(999, 999),
+    )
+    first, second = client.create(SEEDANCE, SMALL), client.create(SEEDANCE, SMALL)
+    assert until_listed(client)["id"] == second["id"]
+    assert client.get(first["id"])["id"] == first["id"]
+    assert len(client.http.get("/v1/predictions").json()["results"]) == 1
+
+
+# How a prediction is shown
+
+SHAPES = [
+    pytest.param('{ output = ["{url}"] }', lambda url: [url], id="list"),
+    pytest.param(
+        '{ output = ["https://a.example/preview.jpg", "{url}"] }',
+        lambda url: ["https://a.example/preview.jpg", url],
+        id="preview-first",
+    ),
+    pytest.param('{ output = { video = { url = "{url}" } } }', lambda url: {"video": {"url": url}}, id="nested"),
+    pytest.param('{ output = [{ url = "{url}" }] }', lambda url: [{"url": url}], id="list-of-objects"),
+    pytest.param('{ output = "http://169.254.169.254/" }', lambda url: "http://169.254.169.254/", id="link-local"),
+]
+
+
+@pytest.mark.parametrize(("fields", "seen"), SHAPES)
+def test_an_output_has_any_shape_wherever_it_is_shown(faulty: Plan, fields: str, seen: Callable[[str], Any]) -> None:
+    """In polls and in the list alike, each time, and not before the prediction has ended."""
+    client = faulty(f'do = "show"\nfields = {fields}')
+    created = client.create(SEEDANCE, SMALL)
+    assert created["output"] is None
+    done = client.until(created["id"], {"succeeded"})
+    plain = client.run(SEEDANCE, SMALL)["output"]
+    output = json.loads(json.dumps(done["output"]))
+    path = plain.rsplit("/", 2)[0]
+    assert fetch_within(output, path) == seen("URL")
+    rows = {row["id"]: row for row in client.http.get("/v1/predictions").json()["results"]}
+    assert rows[done["id"]]["output"] == client.get(done["id"])["output"] == done["output"]
+
+
+def fetch_within(output: Any, path: str) -> Any:
+    """The output with `URL` in place of each address below `path`, which must lead to a file."""
+    if isinstance(output, dict):
+        return {name: fetch_within(inner, path) for name, inner in output.items()}
+    if isinstance(output, list):
+        return [fetch_within(inner, path) for inner in output]
+    if not output.startswith(path):
+        return output
+    assert fetch(output).content[4:8] == b"ftyp"
+    return "URL"
+
+
+def test_an_output_can_be_its_own_data(faulty: Plan) -> None:
+    """As a `data:` URL, whose content is the file."""
+    client = faulty('do = "show"\nfields = { output = "{data}" }')
+    head, _, body = client.run(SEEDANCE, SMALL)["output"].partition(",")
+    assert head == "data:video/mp4;base64"
+    assert base64.b64decode(body)[4:8] == b"ftyp"
+
+
+def test_a_prediction_can_be_shown_with_anything(faulty: Plan) -> None:
+    """Numbers that are none, text that is no UTF-8, megabytes, a status that nobody documented, null."""
+    client = faulty(
+        'do = "show"\nfields = { status = "exploded", metrics = { predict_time = nan, total_time = inf } }',
+        'do = "show"\njson_text = \'{"error": "\\u0000\\ud800", "version": null, "logs": "{fill:2000000}"}\'',
+    )
+    shown = client.until(client.create(SEEDANCE, SMALL)["id"], {"exploded"})
+    assert repr(shown["metrics"]) == "{'predict_time': nan, 'total_time': inf}"
+    assert (shown["error"], shown["version"], len(shown["logs"])) == ("\0\ud800", None, 2_000_000)
+    assert client.ledger()["faults"] == [1, 1]
+
+
+@pytest.mark.parametrize(("when", "seen"), [("always", ["odd", "odd"]), ("running", ["odd", "canceled"])])
+def test_a_member_is_shown_while_it_is_wanted(faulty: Plan, when: str, seen: list[str]) -> None:
+    """From the create on, or only until the end."""
+    client = faulty(f'do = "show"\nwhen = "{when}"\nfields = {{ status = "odd" }}', latency_s=(99, 99))
+    created = client.create(SEEDANCE, SMALL)
+    canceled = client.http.post(f"/v1/predictions/{created['id']}/cancel").json()
+    assert [created["status"], canceled["status"]] == seen
+
+
+def test_one_poll_can_be_shown_with_anything(faulty: Plan) -> None:
+    """Only that answer."""
+    client = faulty('on = "poll"\ndo = "show"\nwhen = "always"\nfields = { status = "odd" }')
+    created = client.create(SEEDANCE, SMALL)
+    assert poll(client, created).json()["status"] == "odd"
+    assert poll(client, created).json()["status"] != "odd"
+
+
 # Downloads
+
+
+def test_a_file_can_be_late_by_looks(faulty: Plan) -> None:
+    """The first downloads of each prediction's file are answered with the status, HEAD too; then it is there."""
+    client = faulty('do = "late_output"\nlooks = 2\nstatus = 403\nbody = "html"\ntimes = "always"')
+    for _ in range(2):
+        done = client.run(SEEDANCE, SMALL)
+        assert httpx.head(done["output"], trust_env=False, verify=False).status_code == 403
+        assert [fetch(done["output"]).status_code for _ in range(3)] == [403, 403, 200]
+        assert client.entry(done["id"])["downloads"] == 3
+        assert client.get(done["id"])["data_removed"] is False
+    assert client.ledger()["faults"] == [2]
+
+
+def test_a_file_can_be_late_by_seconds(faulty: Plan) -> None:
+    """Counted from the end of the prediction: the first one's is not there within the hour, the second one's soon."""
+    client = faulty('do = "late_output"\nseconds = 3600', 'do = "late_output"\nseconds = 0.3')
+    first, second = client.run(SEEDANCE, SMALL), client.run(SEEDANCE, SMALL)
+    while (answer := fetch(second["output"])).status_code == 404:
+        time.sleep(0.05)
+    assert answer.status_code == 200
+    answer = fetch(first["output"])
+    assert (answer.status_code, answer.json()["status"]) == (404, 404)
 
 
 def test_a_cut_download_can_be_resumed(faulty: Plan) -> None:
@@ -433,6 +656,11 @@ WRONG = [
     pytest.param(
         '[[rules]]\non = "list"\ndo = "refuse"\nmodel = "a/b"\n', "only times can be given", id="list-of-one-model"
     ),
+    pytest.param('[[rules]]\ndo = "show"\n', "rule 1 (show): Value error, nothing to show", id="show-nothing"),
+    pytest.param('[[rules]]\ndo = "show"\njson_text = "["\n', "json_text: not JSON", id="show-no-json"),
+    pytest.param('[[rules]]\ndo = "show"\njson_text = "[]"\n', "json_text: not a JSON object", id="show-no-object"),
+    pytest.param('[[rules]]\ndo = "show"\nfields = { at = 2026-01-01 }\n', "fields: ", id="show-a-date"),
+    pytest.param('[[rules]]\ndo = "accept_late"\nseconds = -1\n', "rule 1 (accept_late): seconds", id="early"),
     pytest.param("rules = 3\n", "rules: Input should be a valid list", id="no-list"),
     pytest.param("[[rules\n", "not TOML", id="no-toml"),
 ]
@@ -468,8 +696,6 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
 
 def test_the_manual_knows_every_fault() -> None:
     """README.md names each `do` and each key, and its example is a valid plan."""
-    from videogen.emulator import plan
-
     manual = (Path(plan.__file__).parent / "README.md").read_text("utf-8")
     for rule in plan.Rule.__subclasses__():
         (name,) = rule.model_fields["do"].annotation.__args__  # type: ignore[union-attr]

@@ -1,9 +1,12 @@
 """What the models take, and how a wrong input is refused."""
 
+import base64
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from videogen.emulator.catalogue import MODELS
 
@@ -147,14 +150,6 @@ REFUSED = [
         id="not-a-url",
     ),
     pytest.param(
-        KLING,
-        {"prompt": "x", "start_image": "data:image/png;base64," + "A" * 262_144},
-        "format",
-        "input.start_image",
-        "Data URLs must be at most 262144 bytes; upload the file instead",
-        id="data-url-too-long",
-    ),
-    pytest.param(
         VEO,
         {"prompt": "x", "reference_images": ["https://a.example/b.png"] * 4},
         "array_max_items",
@@ -235,13 +230,39 @@ def test_unknown_inputs_are_dropped_in_silence(slow: Any) -> None:
     }
 
 
-def test_an_official_model_is_run_by_name(slow: Any) -> None:
-    """Both paths take the name; the version is `hidden`."""
-    by_path = slow.create(SEEDANCE, {"prompt": "x"})
-    by_version = slow.http.post("/v1/predictions", json={"version": SEEDANCE, "input": {"prompt": "x"}})
-    assert by_version.status_code == 201
-    for prediction in (by_path, by_version.json()):
-        assert (prediction["model"], prediction["version"]) == (SEEDANCE, "hidden")
+def test_an_official_model_is_run_by_name_or_version(slow: Any) -> None:
+    """Both paths take the name, the other one its published version too, bare or behind it; it is told as `hidden`."""
+    digits = slow.http.get(f"/v1/models/{SEEDANCE}").json()["latest_version"]["id"]
+    answers = [slow.post(SEEDANCE, {"prompt": "x"})]
+    answers += (
+        slow.http.post("/v1/predictions", json={"version": version, "input": {"prompt": "x"}})
+        for version in (SEEDANCE, digits, f"{SEEDANCE}:{digits}")
+    )
+    for answer in answers:
+        told = answer.json()
+        assert (answer.status_code, told["model"], told["version"]) == (201, SEEDANCE, "hidden")
+
+
+def test_versions_are_listed(client: Any) -> None:
+    """GET …/versions shows the one version there is; of a model that is not there, 404."""
+    body = client.http.get(f"/v1/models/{COGVIDEOX}/versions").json()
+    assert body == {
+        "next": None,
+        "previous": None,
+        "results": [client.http.get(f"/v1/models/{COGVIDEOX}").json()["latest_version"]],
+    }
+    assert client.http.get("/v1/models/a/b/versions").status_code == 404
+
+
+@pytest.mark.parametrize("size_px", [300, 900], ids=["200-kB", "2-MB"])
+def test_a_large_picture_may_come_as_data(client: Any, size_px: int) -> None:
+    """What the documentation advises against is accepted all the same: no limit is known of the live API."""
+    noise = Image.effect_noise((size_px, size_px), 80).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    done = client.run("wan-video/wan-2.5-i2v", {"prompt": "x", "image": url, "resolution": "480p"})
+    assert done["status"] == "succeeded", done["error"]
 
 
 def test_a_community_model_is_run_by_version(slow: Any, picture: Callable[..., str]) -> None:
@@ -261,11 +282,34 @@ def test_a_community_model_is_run_by_version(slow: Any, picture: Callable[..., s
         pytest.param("0" * 64, id="unknown"),
         pytest.param(SVD, id="community-by-name"),
         pytest.param(f"{VEO}:{MODELS[SVD].version}", id="another-models-version"),
-        pytest.param(MODELS[VEO].version_id, id="official-by-version"),
     ],
 )
 def test_a_version_that_cannot_be_run_is_refused(client: Any, version: str) -> None:
-    """422 with the API's own words."""
+    """422 with the API's own words, and where to look up the versions there are."""
     answer = client.http.post("/v1/predictions", json={"version": version, "input": {"prompt": "x"}})
     assert answer.status_code == 422
     assert answer.json()["title"] == "Invalid version or not permitted"
+    assert answer.json()["detail"].startswith("The specified version does not exist (or perhaps")
+    assert "GET /v1/models" in answer.json()["detail"]
+
+
+UNKNOWN_MODELS = [
+    pytest.param("bytedance/seedance-1", "did you mean 'bytedance/seedance-1-pro'?", id="short"),
+    pytest.param("bytedance/Seedance-1-Pro", "did you mean 'bytedance/seedance-1-pro'?", id="case"),
+    pytest.param("openai/sora-2", "It knows bytedance/seedance-1-pro, ", id="not-close"),
+]
+
+
+@pytest.mark.parametrize(("model", "said"), UNKNOWN_MODELS)
+def test_a_model_that_is_not_emulated_is_told_with_those_that_are(client: Any, model: str, said: str) -> None:
+    """Every route about a model says so, in the live API's shape and after its own words."""
+    answers = [
+        client.post(model, {"prompt": "x"}),
+        *(client.http.get(f"/v1/models/{model}{rest}") for rest in ("", "/versions", f"/versions/{'0' * 64}")),
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json().keys()) == (404, {"detail", "status"})
+        detail = answer.json()["detail"]
+        assert detail.startswith(f"The requested resource could not be found. The emulator has no model {model!r}")
+        assert said in detail
+        assert "kwaivgi/kling-v2.5-turbo-pro" in detail

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, running, serve
+from videogen.cli import main
+from videogen.emulator import AddressError, EmulatorSettings, running, serve
 
 SCRIPT = """
 import sys
@@ -92,9 +96,66 @@ def test_polls_are_answered_while_it_renders(spawn: Any) -> None:
 
 
 def test_a_taken_port_is_an_error_at_once() -> None:
-    """OSError, before anything is started."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        serve(EmulatorSettings(port=taken.getsockname()[1]))
+    """An error that says which one and what to do, before anything is started; it is an OSError still."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AddressError) as caught:
+            serve(EmulatorSettings(port=port))
+    assert isinstance(caught.value, OSError)
+    said = f"the emulator cannot listen at 127.0.0.1:{port}: address already in use; give another --port, or"
+    assert str(caught.value).startswith(said)
+
+
+COMMANDS = [
+    pytest.param(["--port", "TAKEN"], "127.0.0.1:TAKEN: address already in use; give another --port", id="port"),
+    pytest.param(["--host", "192.0.2.7"], "192.0.2.7:8473: cannot assign requested address; give --host", id="host"),
+    pytest.param(["--host", "no.invalid"], "at no.invalid:8473: ", id="host-name"),
+    pytest.param(["--time-scale=-1"], "--time-scale: input should be greater than or equal to 0", id="time-scale"),
+    pytest.param(["--port", "99999"], "--port: input should be less than or equal to 65535", id="port-number"),
+    pytest.param(["--latency", "3:1"], "--latency: (3.0, 1.0) is not 0 <= low <= high", id="latency"),
+    pytest.param(["--creates-per-minute", "0"], "--creates-per-minute: input should be greater than 0", id="creates"),
+    pytest.param(["--faults", "no-plan.toml"], "no-plan.toml: No such file or directory", id="plan"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), COMMANDS)
+def test_the_command_says_why_it_does_not_start(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """What, where and what to do, without a traceback; and it is an error of what was asked."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code = main(["emulator", *(each.replace("TAKEN", port) for each in arguments)])
+    error = capsys.readouterr().err
+    assert (code, error.startswith("error: ")) == (2, True)
+    assert said.replace("TAKEN", port) in error
+    assert "output" not in error
+
+
+def test_every_answer_has_a_date(launch: Any, tmp_path: Path) -> None:
+    """Also a refusal, a download, and what a fault plan says; it is the time of creation, to the second."""
+    path = tmp_path / "plan.toml"
+    path.write_text('[[rules]]\non = "account"\ndo = "status"\nstatus = 502\nbody = "html"\n')
+    client = launch(faults=path)
+    done = client.run("bytedance/seedance-1-pro", {"prompt": "x", "resolution": "480p", "duration": 2})
+    created = datetime.fromisoformat(done["created_at"])
+    for url in (done["urls"]["get"], done["output"], "/v1/account", "/v1/nothing", "/v1/predictions/nope"):
+        told = parsedate_to_datetime(client.http.get(url).headers["date"])
+        assert timedelta(seconds=-1) < told - created < timedelta(minutes=1)
+
+
+def test_the_clock_of_the_server_may_be_another(launch: Any) -> None:
+    """All it says of times is by its own clock: dates, stamps, and what it lists."""
+    client = launch(clock_ahead_s=-3600, latency_s=(99, 99))
+    begun = datetime.now(UTC)
+    answer = client.post("google/veo-3.1", {"prompt": "x"}, Cancel_After="60s")
+    created = datetime.fromisoformat(answer.json()["created_at"])
+    assert timedelta(minutes=59) < begun - created < timedelta(minutes=61)
+    assert abs(parsedate_to_datetime(answer.headers["date"]) - created) < timedelta(seconds=10)
+    assert answer.headers.get_list("date") == [answer.headers["date"]]
+    assert datetime.fromisoformat(answer.json()["deadline"]) - created == timedelta(seconds=60)
+    for query, count in ({"created_after": created.isoformat()}, 1), ({"created_after": begun.isoformat()}, 0):
+        assert len(client.http.get("/v1/predictions", params=query).json()["results"]) == count
 
 
 def test_it_runs_in_a_thread() -> None:

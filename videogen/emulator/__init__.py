@@ -2,7 +2,7 @@
 
 from videogen.emulator.app import create_app
 from videogen.emulator.plan import FaultPlanError
-from videogen.emulator.server import Emulator, running, serve
+from videogen.emulator.server import AddressError, Emulator, running, serve
 from videogen.emulator.settings import EmulatorSettings
 
-__all__ = ["Emulator", "EmulatorSettings", "FaultPlanError", "create_app", "running", "serve"]
+__all__ = ["AddressError", "Emulator", "EmulatorSettings", "FaultPlanError", "create_app", "running", "serve"]

@@ -7,6 +7,9 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.datastructures import UploadFile
@@ -14,17 +17,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from videogen.emulator import plan
-from videogen.emulator.catalogue import MODELS, describe, describe_version
+from videogen.emulator.catalogue import MODELS, describe, describe_version, find_model
 from videogen.emulator.faults import Faults, prevents, prompt_of, spoil
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.listing import page
-from videogen.emulator.models import Model
 from videogen.emulator.pace import RateLimit
 from videogen.emulator.predictions import Prediction, Predictions
 from videogen.emulator.problems import ApiError, not_found, throttled, unauthenticated
 from videogen.emulator.requests import CreateRequest, official_request, version_request
 from videogen.emulator.settings import EmulatorSettings
 from videogen.emulator.uploads import MAX_BYTES, Upload, Uploads
+from videogen.emulator.wire import AnyJson
 
 _FORM_ALLOWANCE_BYTES = 64 * 1024
 
@@ -57,9 +60,12 @@ class Api:
         router.post("/predictions/{prediction_id}/cancel")(self.cancel_prediction)
         router.get("/models")(self.list_models)
         router.get("/models/{owner}/{name}")(self.get_model)
+        router.get("/models/{owner}/{name}/versions")(self.list_versions)
         router.get("/models/{owner}/{name}/versions/{version_id}")(self.get_version)
         router.post("/files")(self.upload_file)
+        router.get("/files")(self.list_files)
         router.get("/files/{file_id}")(self.get_file)
+        router.delete("/files/{file_id}")(self.delete_file)
         router.get("/files/{file_id}/download")(self.download_file)
         router.get("/account")(self.get_account)
         router.get("/webhooks/default/secret")(self.get_webhook_secret)
@@ -89,13 +95,14 @@ class Api:
         rule = self._faults.on_call("poll", prediction)
         if isinstance(rule, plan.Expire):
             self._predictions.expire(prediction)
-        return spoil(rule, None if prevents(rule) else self._answer(prediction, request))
+        return spoil(rule, None if prevents(rule) else self._answer(prediction, request, shown=_shown(rule)))
 
     async def list_predictions(self, request: Request) -> Response:
         """A page of predictions, newest first, without logs."""
         self._ledger.lists += 1
-        rule = self._faults.on_list()
-        return spoil(rule, None if prevents(rule) else self._page(request))
+        rule = self._faults.on("list")
+        as_of_s = rule.seconds if isinstance(rule, plan.StaleList) else 0
+        return spoil(rule, None if prevents(rule) else self._page(request, as_of_s))
 
     async def cancel_prediction(self, request: Request, prediction_id: str) -> Response:
         """Cancel; one that has ended is answered as it is."""
@@ -105,26 +112,33 @@ class Api:
             return spoil(rule, None)
         self._ledger.cancels += 1
         self._predictions.cancel(prediction)
-        return spoil(rule, self._answer(prediction, request))
+        return spoil(rule, self._answer(prediction, request, shown=_shown(rule)))
 
     async def list_models(self, request: Request) -> Response:
         """All models on one page."""
-        results = [describe(model, address(request)) for model in MODELS.values()]
-        return JSONResponse({"next": None, "previous": None, "results": results})
+        return _one_page([describe(model, address(request)) for model in MODELS.values()])
 
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
         """One model with its latest version's schema."""
-        return JSONResponse(describe(_model(owner, name), address(request)))
+        return JSONResponse(describe(find_model(f"{owner}/{name}"), address(request)))
+
+    async def list_versions(self, owner: str, name: str) -> Response:
+        """Answer the one version of a model, with its schema."""
+        return _one_page([describe_version(find_model(f"{owner}/{name}"))])
 
     async def get_version(self, owner: str, name: str, version_id: str) -> Response:
         """One version with its schema."""
-        model = _model(owner, name)
+        model = find_model(f"{owner}/{name}")
         if version_id != model.version_id:
             raise not_found()
         return JSONResponse(describe_version(model))
 
     async def upload_file(self, request: Request) -> Response:
         """Keep the multipart part `content`."""
+        rule = self._faults.on("upload")
+        return spoil(rule, None if prevents(rule) else await self._keep(request))
+
+    async def _keep(self, request: Request) -> Response:
         if int(request.headers.get("content-length", 0)) > MAX_BYTES + _FORM_ALLOWANCE_BYTES:
             raise _too_large()
         async with request.form() as form:
@@ -134,13 +148,24 @@ class Api:
             if (part.size or 0) > MAX_BYTES:
                 raise _too_large()
             content = await part.read()
-            upload = self._uploads.add(content, part.filename or "", part.content_type or "application/octet-stream")
+            content_type = part.content_type or "application/octet-stream"
+            metadata = await _read_metadata(form.get("metadata"))
+            upload = self._uploads.add(content, part.filename or "", content_type, metadata)
         self._ledger.uploads += 1
         return JSONResponse(upload.body(address(request)), 201)
 
     async def get_file(self, request: Request, file_id: str) -> Response:
         """What is known of an uploaded file."""
         return JSONResponse(self._upload(file_id).body(address(request)))
+
+    async def list_files(self, request: Request) -> Response:
+        """Answer all uploaded files on one page, newest first."""
+        return _one_page([upload.body(address(request)) for upload in self._uploads.all()])
+
+    async def delete_file(self, file_id: str) -> Response:
+        """Forget an uploaded file."""
+        self._uploads.remove(self._upload(file_id))
+        return Response(status_code=204)
 
     async def download_file(self, file_id: str) -> Response:
         """The bytes of an uploaded file."""
@@ -149,7 +174,9 @@ class Api:
 
     async def get_account(self) -> Response:
         """Who the token belongs to."""
-        return JSONResponse({"type": "user", "username": "local", "name": "Emulator", "github_url": None})
+        rule = self._faults.on("account")
+        account = {"type": "user", "username": "local", "name": "Emulator", "github_url": None}
+        return spoil(rule, None if prevents(rule) else JSONResponse(account))
 
     async def get_webhook_secret(self) -> Response:
         """The key of webhook signatures: fixed by the seed."""
@@ -157,31 +184,58 @@ class Api:
         return JSONResponse({"key": f"whsec_{base64.b64encode(digest[:24]).decode()}"})
 
     async def _create(self, wanted: CreateRequest, request: Request) -> Response:
-        about = wanted.model.full_name, prompt_of(wanted.input), self._ledger.creates + 1
-        rule = self._faults.on_create(*about)
+        rule = self._faults.on_create(*self._about(wanted))
+        if isinstance(rule, plan.AcceptLate):
+            self._predictions.call_later(rule.seconds, lambda: self._accept(wanted))
         if prevents(rule):
             return spoil(rule, None)
-        prediction = self._predictions.create(
-            wanted.model, wanted.input, cancel_after_s=wanted.cancel_after_s, fate=self._faults.fate(*about)
+        return spoil(rule, await self._created(self._accept(wanted), wanted, request))
+
+    def _accept(self, wanted: CreateRequest) -> Prediction:
+        about = self._about(wanted)
+        return self._predictions.create(
+            wanted.model,
+            wanted.input,
+            cancel_after_s=wanted.cancel_after_s,
+            fate=self._faults.fate(*about),
+            traits=self._faults.traits(*about),
         )
-        return spoil(rule, await self._created(prediction, wanted, request))
+
+    def _about(self, wanted: CreateRequest) -> tuple[str, str, int]:
+        """Return what a rule is matched with: model, prompt, and the number that the create has if it is accepted."""
+        return wanted.model.full_name, prompt_of(wanted.input), self._ledger.creates + 1
 
     async def _created(self, prediction: Prediction, wanted: CreateRequest, request: Request) -> Response:
         if wanted.wait_s is None:
             return self._answer(prediction, request, 201)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(prediction.ended.wait(), wanted.wait_s)
-        response = self._answer(prediction, request, 201 if prediction.terminal else 202)
+        if prediction.terminal:
+            response = self._answer(prediction, request, 201)
+        else:
+            response = self._answer_unfinished(prediction, request)
         response.headers["Preference-Applied"] = request.headers["prefer"]
         return response
 
-    def _page(self, request: Request) -> Response:
-        shown = page(list(self._predictions.all()), request.query_params)
+    def _answer_unfinished(self, prediction: Prediction, request: Request) -> Response:
+        """Answer a create whose wait ran out: `starting`, as live, whether or not it runs.
+
+        The clients poll on from `starting` alone, and take `processing` for done.
+        Source: the comment in `run` of https://github.com/replicate/replicate-python/blob/main/replicate/run.py
+        """
+        body = self._predictions.body(prediction, address(request))
+        if body["status"] == "processing":
+            body |= {"status": "starting", "logs": ""}
+            body.pop("started_at", None)
+        return AnyJson(body, 202)
+
+    def _page(self, request: Request, as_of_s: float) -> Response:
+        shown = page(self._predictions.listed(as_of_s=as_of_s), request.query_params)
         base = address(request)
         neighbours = (f"{base}/v1/predictions?{query}" if query else None for query in (shown.next, shown.previous))
-        bodies = [self._predictions.body(prediction, base) for prediction in shown.predictions]
+        bodies = [self._predictions.body(prediction, base, as_of_s=as_of_s) for prediction in shown.predictions]
         results = [{key: value for key, value in body.items() if key != "logs"} for body in bodies]
-        return JSONResponse(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
+        return AnyJson(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
 
     def _throttle(self) -> None:
         wait_s = self._limit.take() if self._limit else None
@@ -200,20 +254,35 @@ class Api:
             raise not_found()
         return upload
 
-    def _answer(self, prediction: Prediction, request: Request, status: int = 200) -> Response:
-        return JSONResponse(self._predictions.body(prediction, address(request)), status)
+    def _answer(
+        self, prediction: Prediction, request: Request, status: int = 200, *, shown: Sequence[plan.Show] = ()
+    ) -> Response:
+        return AnyJson(self._predictions.body(prediction, address(request), shown=shown), status)
+
+
+def _one_page(results: list[dict[str, Any]]) -> Response:
+    return JSONResponse({"next": None, "previous": None, "results": results})
+
+
+async def _read_metadata(part: UploadFile | str | None) -> dict[str, Any]:
+    """Return what an upload's part `metadata` says, as a field or as a file of JSON."""
+    raw = await part.read() if isinstance(part, UploadFile) else part
+    try:
+        metadata = json.loads(raw or "{}")
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise ApiError(400, "metadata is not a JSON object", title="Bad request")
+    return metadata
+
+
+def _shown(rule: plan.AnyRule | None) -> list[plan.Show]:
+    return [rule] if isinstance(rule, plan.Show) else []
 
 
 def address(request: Request) -> str:
     """This server's address as the caller wrote it, without a slash at the end."""
     return str(request.base_url).rstrip("/")
-
-
-def _model(owner: str, name: str) -> Model:
-    model = MODELS.get(f"{owner}/{name}")
-    if model is None:
-        raise not_found()
-    return model
 
 
 def _too_large() -> ApiError:

@@ -1,10 +1,11 @@
 """The emulator as one ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -13,6 +14,7 @@ from videogen.emulator import problems
 from videogen.emulator.api import Api
 from videogen.emulator.delivery import Delivery
 from videogen.emulator.faults import Faults
+from videogen.emulator.hints import describe_unknown_route
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.plan import load
 from videogen.emulator.predictions import Predictions
@@ -47,10 +49,11 @@ def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
     # A server stops its connections before the lifespan ends: it needs to let go of held ones first.
     app.state.close, app.state.closing = close, closing
     api = Api(settings, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
-    app.include_router(api.router())
+    router = api.router()
+    app.include_router(router)
     app.include_router(Delivery(ledger, predictions, faults).router())
     app.add_exception_handler(problems.ApiError, problems.answer)
-    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(HTTPException, _refuse_unknown_routes(router))
     app.add_exception_handler(ClientDisconnect, _hung_up)
     _add_ledger(app, ledger, faults)
     return app
@@ -72,9 +75,16 @@ async def _hung_up(_request: Request, _exc: Exception) -> Response:
     return Response(status_code=400)
 
 
-async def _no_route(_request: Request, exc: Exception) -> Response:
-    """404 and 405 of the router in the API's own words."""
-    assert isinstance(exc, HTTPException)
-    if exc.status_code == 404:
-        return problems.not_found().response()
-    return problems.ApiError(exc.status_code, exc.detail, headers=exc.headers).response()
+def _refuse_unknown_routes(router: APIRouter) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler for the router's 404 and 405, which answers in the API's shape and says what there is."""
+    known = [route for route in router.routes if isinstance(route, APIRoute)]
+    routes = [(method, route.path) for route in known for method in route.methods or ()]
+
+    async def refuse(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        hint = describe_unknown_route(request.method, request.url.path, routes)
+        if exc.status_code == 404:
+            return problems.not_found(hint).response()
+        return problems.ApiError(exc.status_code, f"{exc.detail}. {hint}", headers=exc.headers).response()
+
+    return refuse

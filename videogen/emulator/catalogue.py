@@ -5,12 +5,15 @@ https://github.com/genfeedai/genfeed (packages/types/src/replicate/schemas.json)
 https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks what no source confirms.
 """
 
+import functools
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from videogen.emulator.hints import describe_unknown_model
 from videogen.emulator.models import Model, ModelError, Shape, Size, same_area
+from videogen.emulator.problems import not_found
 from videogen.emulator.schemas import Inputs, boolean, choice, image, images, integer, number, seed, text
 
 HD = Size(1280, 720)
@@ -338,8 +341,25 @@ MODELS: Mapping[str, Model] = {
 
 
 def by_version(version: str) -> Model | None:
-    """The community model whose version this is; None for anything else, official models' versions included."""
-    return next((model for model in MODELS.values() if model.version == version), None)
+    """Return the model whose version this is, community or official, by its 64 hex digits."""
+    return _versions().get(version)
+
+
+@functools.cache
+def _versions() -> Mapping[str, Model]:
+    return {model.version_id: model for model in MODELS.values()}
+
+
+def find_model(name: str) -> Model:
+    """Return the model of that name.
+
+    Raises:
+        ApiError: 404; it says which models there are.
+    """
+    model = MODELS.get(name)
+    if model is None:
+        raise not_found(describe_unknown_model(name, MODELS))
+    return model
 
 
 def describe(model: Model, web: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from videogen.emulator import plan, wire
 from videogen.emulator.problems import ApiError, not_found, throttled, unauthenticated
@@ -20,9 +20,11 @@ from videogen.emulator.problems import ApiError, not_found, throttled, unauthent
 if TYPE_CHECKING:
     from videogen.emulator.predictions import Prediction
 
-_BEFORE = (plan.Refuse, plan.Hang, plan.Status, plan.Html)
+_BEFORE = (plan.Refuse, plan.Hang, plan.Status, plan.Html, plan.AcceptLate)
 _NEEDS_OUTPUT = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
 _FATES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.WrongPicture, plan.Expire)
+_TRAITS = (plan.Show, plan.LateOutput, plan.HideFromList)
+_BODILESS = (204, 304)
 _CREDIT = (
     "You have insufficient credit to run this model. Go to https://replicate.com/account/billing#billing to purchase "
     "credit. Once you purchase credit, please wait a few minutes before trying again."
@@ -46,15 +48,26 @@ class Faults:
         rule = self._take(lambda rule: _is_fate(rule) and _matches(rule, model, prompt, nth))
         return rule if isinstance(rule, _FATES) else None
 
+    def traits(self, model: str, prompt: str, nth: int) -> list[plan.Trait]:
+        """Return how the prediction that is about to be created is to be seen from outside; many rules may meet."""
+        return [
+            rule
+            for index, rule in enumerate(self._rules)
+            if isinstance(rule, _TRAITS) and _is_trait(rule) and _matches(rule, model, prompt, nth) and self._use(index)
+        ]
+
     def on_create(self, model: str, prompt: str, nth: int) -> plan.AnyRule | None:
         """The rule for this create's answer; `nth` is its number if it is accepted."""
-        return self._take(
-            lambda rule: rule.on == "create" and not _is_fate(rule) and _matches(rule, model, prompt, nth)
-        )
 
-    def on_list(self) -> plan.AnyRule | None:
-        """The rule for this list call."""
-        return self._take(lambda rule: rule.on == "list")
+        def wanted(rule: plan.AnyRule) -> bool:
+            about_the_answer = rule.on == "create" and not _is_fate(rule) and not _is_trait(rule)
+            return about_the_answer and _matches(rule, model, prompt, nth)
+
+        return self._take(wanted)
+
+    def on(self, call: plan.Call) -> plan.AnyRule | None:
+        """Return the rule for a call that is not about one prediction."""
+        return self._take(lambda rule: rule.on == call)
 
     def on_call(self, call: plan.Call, prediction: "Prediction") -> plan.AnyRule | None:
         """The rule for this poll, cancel or download of a prediction."""
@@ -63,6 +76,8 @@ class Faults:
         def wanted(rule: plan.AnyRule) -> bool:
             if rule.on != call or (isinstance(rule, _NEEDS_OUTPUT) and prediction.output is None):
                 return False
+            if isinstance(rule, plan.Show) and not rule.fits(ended=prediction.terminal):
+                return False
             at = rule.nth_poll is None or prediction.polls in rule.nth_poll
             return at and _matches(rule, model, prompt, prediction.nth)
 
@@ -70,11 +85,19 @@ class Faults:
 
     def _take(self, wanted: Callable[[plan.AnyRule], bool]) -> plan.AnyRule | None:
         """The first wanted rule that is not used up."""
-        for index, rule in enumerate(self._rules):
-            if (rule.times == "always" or self._used[index] < rule.times) and wanted(rule):
-                self._used[index] += 1
-                return rule
-        return None
+        return next((rule for index, rule in enumerate(self._rules) if wanted(rule) and self._use(index)), None)
+
+    def _use(self, index: int) -> bool:
+        """Count one more use of a rule, unless it is used up; return whether it may apply."""
+        times = self._rules[index].times
+        if times != "always" and self._used[index] >= times:
+            return False
+        self._used[index] += 1
+        return True
+
+
+def _is_trait(rule: plan.AnyRule) -> bool:
+    return isinstance(rule, _TRAITS) and rule.on == "create"
 
 
 def _is_fate(rule: plan.AnyRule) -> bool:
@@ -128,24 +151,50 @@ def _rewritten(rule: plan.AnyRule | None, answer: Response) -> Response | None:
             return wire.rewritten(answer, lambda body: body | {"output": [body["output"]]})
         case plan.DictOutput():
             return wire.rewritten(answer, lambda body: body | {"output": {"video": body["output"]}})
+        case plan.ShuffleList():
+            return wire.rewritten(answer, lambda body: body | {"results": _shuffled(body["results"])})
     return None
 
 
-def _instead(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html) -> Response:
+def _shuffled(rows: list[Any]) -> list[Any]:
+    """Return the rows in another order, the same one each time."""
+    return random.Random(len(rows)).sample(rows, len(rows))
+
+
+def _instead(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html | plan.AcceptLate) -> Response:
     """Answers (or silences) that have nothing to do with what was asked."""
     match rule:
-        case plan.Refuse():
+        case plan.Refuse() | plan.AcceptLate(answer="reset"):
             return wire.Lost(None)
-        case plan.Hang():
+        case plan.Hang() | plan.AcceptLate(answer="hang"):
             return wire.Silent(None)
+        case plan.AcceptLate():
+            return refuse(rule.status, rule.body)
         case plan.Html():
             page = f"<!DOCTYPE html><html><title>{rule.status}</title><body><h1>Server Error</h1></body></html>"
             return Response(page, rule.status, media_type="text/html")
         case plan.Status():
-            return _error(rule).response()
+            return refuse(rule.status, rule.body, location=rule.location, problem=_error(rule))
+
+
+def refuse(status: int, body: plan.Body, *, location: str = plan.LOGIN, problem: ApiError | None = None) -> Response:
+    """Return an answer with this status, by Replicate itself (`problem`) or by whatever stands before it."""
+    problem = problem or ApiError(status, f"Fault on purpose: status {status}")
+    headers = dict(problem.headers or {}) | ({"Location": location} if 300 <= status < 400 else {})
+    if body == "empty" or status in _BODILESS:
+        return Response(status_code=status, headers=headers)
+    if body == "problem":
+        problem.headers = headers
+        return problem.response()
+    if body == "json":
+        return JSONResponse({"message": f"status {status} of a gateway", "requestId": "b1946ac9"}, status, headers)
+    page = f"<!DOCTYPE html><html><title>{status}</title><body><h1>Sign in to continue</h1></body></html>"
+    return Response(page, status, headers, "text/html")
 
 
 def _error(rule: plan.Status) -> ApiError:
+    if rule.detail is not None:
+        return ApiError(rule.status, rule.detail, retry_after=rule.retry_after)
     if rule.retry_after is not None or rule.status == 429:
         return _wait(rule, rule.retry_after or 5)
     known = {

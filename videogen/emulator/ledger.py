@@ -24,6 +24,7 @@ class Entry:
     completed_at: str | None = None
     polls: int = 0
     billed: Decimal = Decimal(0)
+    downloads: int = 0
     bytes_served: int = 0
 
 
@@ -57,6 +58,11 @@ class Ledger:
         self.polls += 1
         if entry := self.entries.get(prediction_id):
             entry.polls += 1
+
+    def downloaded(self, prediction_id: str) -> None:
+        """Count a download that was asked for, whatever the answer."""
+        if entry := self.entries.get(prediction_id):
+            entry.downloads += 1
 
     def served(self, prediction_id: str, size_bytes: int) -> None:
         """That many bytes of an output left the server."""
@@ -97,6 +103,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "started_at": entry.started_at,
         "completed_at": entry.completed_at,
         "polls": entry.polls,
+        "downloads": entry.downloads,
         "billed": str(entry.billed),
         "bytes_served": entry.bytes_served,
         "nth": entry.nth,

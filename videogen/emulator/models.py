@@ -92,6 +92,20 @@ class Model:
         """The input as the model sees it."""
         return effective(given, self.properties)
 
+    def billed_by(self, inputs: Inputs) -> dict[str, Any]:
+        """Return what an official model's output is billed by, as members of `metrics`; `inputs` are effective ones.
+
+        Source: the metrics of finished predictions of bytedance/seedance-1-lite that people published.
+        """
+        billed: dict[str, Any] = {"video_output_count": 1}
+        if "duration" in inputs:
+            billed["video_output_duration_seconds"] = float(inputs["duration"])
+        if "resolution" in inputs:
+            billed["resolution_target"] = inputs["resolution"]
+        if "generate_audio" in inputs:
+            billed["with_audio"] = inputs["generate_audio"]
+        return billed
+
     def image_urls(self, inputs: Inputs) -> dict[str, list[str]]:
         """The image inputs that were given, by name; lists keep their order."""
         found: dict[str, list[str]] = {}

@@ -1,5 +1,6 @@
 """The fault plan: a TOML file of rules that say which call goes wrong, and how. README.md beside this is its manual."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,17 +12,21 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
 )
 
-Call = Literal["create", "poll", "list", "cancel", "download"]
+from videogen.errors import InvalidError
+
+Call = Literal["create", "poll", "list", "cancel", "download", "upload", "account"]
 MAX_PLAN_BYTES = 1024 * 1024
 
 
-class FaultPlanError(Exception):
+class FaultPlanError(InvalidError):
     """A fault plan that cannot be used; the message names the file and every problem in it."""
 
 
@@ -40,6 +45,8 @@ def _numbers(given: Any) -> frozenset[int]:
     return frozenset(numbers)
 
 
+Body = Literal["problem", "html", "json", "empty"]
+LOGIN = "/login"
 Numbers = Annotated[frozenset[int], BeforeValidator(_numbers)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
@@ -68,8 +75,8 @@ class Rule(BaseModel):
         if self.nth_poll is not None and self.on != "poll":
             raise ValueError('nth_poll needs on = "poll"')
         named = (self.model, self.prompt, self.prompt_regex, self.nth_create)
-        if self.on == "list" and any(key is not None for key in named):
-            raise ValueError('on = "list" is not about one prediction: only times can be given')
+        if self.on in ("list", "upload", "account") and any(key is not None for key in named):
+            raise ValueError(f'on = "{self.on}" is not about one prediction: only times can be given')
         return self
 
 
@@ -130,6 +137,70 @@ class Expire(Rule):
 
 Fate = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
 
+# How a prediction is seen from outside
+
+
+class Show(Rule):
+    """The prediction is shown with other members than it has; `{url}`, `{data}` and `{fill:N}` in texts are filled in.
+
+    With `on = "create"` it is shown so wherever it is shown, else in this one answer.
+    """
+
+    do: Literal["show"]
+    on: Literal["create", "poll", "cancel"] = "create"
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """Members of the prediction object, as TOML; `inf` and `nan` are numbers."""
+    json_text: str = "{}"
+    """The same as a JSON object, for what TOML cannot say: null, lone surrogates, NUL."""
+    when: Literal["ended", "running", "always"] = "ended"
+
+    @model_validator(mode="after")
+    def _check_members(self) -> "Show":
+        try:
+            members = json.loads(self.json_text)
+            json.dumps(self.fields)
+        except (ValueError, RecursionError) as exc:
+            raise ValueError(f"json_text: not JSON: {exc}") from exc
+        except TypeError as exc:
+            raise ValueError(f"fields: {exc}") from exc
+        if not isinstance(members, dict):
+            raise ValueError("json_text: not a JSON object")
+        if not members and not self.fields:
+            raise ValueError("nothing to show: give fields or json_text")
+        return self
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members with their placeholders."""
+        return {**self.fields, **json.loads(self.json_text)}
+
+    def fits(self, *, ended: bool) -> bool:
+        """Return whether a prediction that has ended, or has not, is shown so."""
+        return self.when == "always" or (self.when == "ended") == ended
+
+
+class LateOutput(Rule):
+    """The delivery host does not have the file yet, `seconds` after success and for the first `looks` downloads."""
+
+    do: Literal["late_output"]
+    on: Literal["create"] = "create"
+    seconds: NonNegativeFloat = 0
+    looks: NonNegativeInt = 0
+    status: Annotated[int, Field(ge=300, le=599)] = 404
+    body: Body = "problem"
+    location: str = LOGIN
+
+
+class HideFromList(Rule):
+    """The list does not show the prediction until `seconds` after its creation."""
+
+    do: Literal["hide_from_list"]
+    on: Literal["create"] = "create"
+    seconds: PositiveFloat
+
+
+Trait = Show | LateOutput | HideFromList
+
 # What becomes of a call
 
 
@@ -167,10 +238,16 @@ class Hang(Rule):
 
 
 class Status(Rule):
-    """An error answer; the call takes effect only with `accepted`."""
+    """Another answer, whoever gives it; the call takes effect only with `accepted`."""
 
     do: Literal["status"]
-    status: Annotated[int, Field(ge=400, le=599)]
+    status: Annotated[int, Field(ge=200, le=599)]
+    body: Body = "problem"
+    """Replicate's own problem+json, a page, JSON of somebody else, or nothing."""
+    detail: str | None = None
+    """The text of `body = "problem"`; None: the live API's words, where they are known."""
+    location: str = LOGIN
+    """Where a redirect leads."""
     retry_after: PositiveInt | None = None
     """Seconds that a 429 or 503 asks to wait."""
     hint: Literal["both", "header", "body", "text", "date"] = "both"
@@ -184,6 +261,32 @@ class Html(Rule):
     do: Literal["html_500"]
     status: Annotated[int, Field(ge=500, le=599)] = 500
     accepted: bool = False
+
+
+class AcceptLate(Rule):
+    """The create is answered with a gateway's error or not at all, and accepted `seconds` later."""
+
+    do: Literal["accept_late"]
+    on: Literal["create"] = "create"
+    seconds: NonNegativeFloat
+    answer: Literal["status", "reset", "hang"] = "status"
+    status: Annotated[int, Field(ge=300, le=599)] = 504
+    body: Body = "html"
+
+
+class StaleList(Rule):
+    """The list shows what was there, and how it stood, `seconds` ago."""
+
+    do: Literal["stale_list"]
+    on: Literal["list"] = "list"
+    seconds: PositiveFloat
+
+
+class ShuffleList(Rule):
+    """The rows of the page are in no order."""
+
+    do: Literal["shuffle_list"]
+    on: Literal["list"] = "list"
 
 
 class MalformedJson(Rule):
@@ -281,6 +384,10 @@ class Endless(Rule):
 
 AnyRule = Annotated[
     Fate
+    | Trait
+    | AcceptLate
+    | StaleList
+    | ShuffleList
     | Refuse
     | LoseAnswer
     | Reset

@@ -1,17 +1,22 @@
 """The life of predictions: starting, processing, and one of four ends, in simulated time."""
 
 import asyncio
+import base64
 import hashlib
 import logging
+import math
 import random
+import re
 import secrets
 import string
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from videogen.emulator import plan
 from videogen.emulator.inputs import load_image
@@ -29,6 +34,8 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _STEPS = 50
 _FAILS_AFTER = 0.1
 """The part of its run time after which a model notices that its input is no good."""
+_LOADING_S = 60
+"""True seconds after which an input's pictures are given up."""
 _BROKEN = "Director: unexpected error handling prediction (E9828)"
 
 
@@ -46,16 +53,22 @@ class Prediction:
     effective_input: Mapping[str, Any]
     pace: Pace
     nth: int
+    created_ns: int
     fate: plan.Fate | None = None
     """What a fault plan wants to become of it."""
+    traits: Sequence[plan.Trait] = ()
+    """How a fault plan wants it to be seen from outside."""
     polls: int = 0
+    downloads: int = 0
     id: str = field(default_factory=new_id)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     """The unguessable part of the output's URL."""
     status: str = "starting"
     error: str | None = None
     output: Path | None = None
-    created_ns: int = field(default_factory=time.time_ns)
+    created_at_s: float = field(default_factory=time.monotonic)
+    deadline_s: float | None = None
+    """Cancel-After, in simulated seconds since the creation."""
     deadline_ns: int | None = None
     started_ns: int | None = None
     completed_ns: int | None = None
@@ -63,6 +76,8 @@ class Prediction:
     completed_at_s: float | None = None
     predict_time_s: float = 0.0
     """Simulated seconds in `processing`."""
+    total_time_s: float = 0.0
+    """Simulated seconds from the creation to the end."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -79,16 +94,21 @@ class Prediction:
         return Decimal(0)
 
 
+class _DeadlineError(Exception):
+    """A prediction's deadline comes before its next step."""
+
+
 class Predictions:
     """All predictions of one server, newest last."""
 
     def __init__(self, settings: EmulatorSettings, ledger: Ledger, studio: Studio, uploads: Mapping[str, Path]) -> None:
         self._settings, self._ledger, self._studio, self._uploads = settings, ledger, studio, uploads
         self._scale = settings.time_scale
+        self._ahead_ns = int(settings.clock_ahead_s * 1e9)
         self._by_id: dict[str, Prediction] = {}
         self._by_secret: dict[str, Prediction] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._later: list[asyncio.TimerHandle] = []
         self._warm: set[str] = set()
 
     def create(
@@ -98,18 +118,27 @@ class Predictions:
         *,
         cancel_after_s: int | None = None,
         fate: plan.Fate | None = None,
+        traits: Sequence[plan.Trait] = (),
     ) -> Prediction:
         """Accept a checked input and set it going."""
         nth = self._ledger.creates + 1
         pace = draw_pace(model, self._settings, nth=nth, cold=not model.official and model.full_name not in self._warm)
         self._warm.add(model.full_name)
-        prediction = Prediction(model, given, model.effective(given), pace, nth, fate)
+        prediction = Prediction(model, given, model.effective(given), pace, nth, self._now_ns(), fate, traits)
+        if cancel_after_s is not None:
+            prediction.deadline_s = cancel_after_s
+            prediction.deadline_ns = prediction.created_ns + int(cancel_after_s * self._scale * 1e9)
         self._by_id[prediction.id] = self._by_secret[prediction.secret] = prediction
         self._ledger.opened(_entry(prediction))
-        if cancel_after_s is not None:
-            self._set_deadline(prediction, cancel_after_s * self._scale)
         self._tasks[prediction.id] = asyncio.create_task(self._run(prediction))
         return prediction
+
+    def _now_ns(self) -> int:
+        return time.time_ns() + self._ahead_ns
+
+    def call_later(self, after_s: float, act: Callable[[], object]) -> None:
+        """Do something so many true seconds from now, unless the server has stopped by then."""
+        self._later.append(asyncio.get_running_loop().call_later(after_s, act))
 
     def get(self, prediction_id: str) -> Prediction | None:
         """The prediction of that id."""
@@ -120,9 +149,14 @@ class Predictions:
         prediction = self._by_secret.get(secret)
         return None if prediction is None or prediction.output is None or self.removed(prediction) else prediction
 
-    def all(self) -> Iterable[Prediction]:
-        """Every prediction, newest first."""
-        return reversed(self._by_id.values())
+    def listed(self, *, as_of_s: float = 0) -> Sequence[Prediction]:
+        """Return what the list shows, newest first: all that was there `as_of_s` ago and is not hidden on purpose."""
+        now_ns = self._now_ns()
+        return [
+            found
+            for found in reversed(self._by_id.values())
+            if now_ns - found.created_ns >= max(as_of_s, _hidden_s(found)) * 1e9
+        ]
 
     def cancel(self, prediction: Prediction) -> None:
         """Cancel by the user; an ended prediction stays as it is."""
@@ -138,10 +172,26 @@ class Predictions:
         """Remove a prediction's data now."""
         prediction.completed_at_s = float("-inf")
 
-    def body(self, prediction: Prediction, base: str) -> dict[str, Any]:
-        """The prediction object of the API; `base` is this server's address without a slash at the end."""
+    def body(
+        self, prediction: Prediction, base: str, *, shown: Sequence[plan.Show] = (), as_of_s: float = 0
+    ) -> dict[str, Any]:
+        """Return the prediction object of the API.
+
+        Args:
+            prediction: what it is about.
+            base: this server's address without a slash at the end.
+            shown: how it is to be shown in this answer, besides its own traits.
+            as_of_s: the object as it was so many seconds ago.
+        """
         removed = self.removed(prediction)
         output = f"{base}/files/{prediction.secret}/output.mp4" if prediction.output and not removed else None
+        body = self._true_body(prediction, base, output, removed=removed)
+        for trait in (*prediction.traits, *shown):
+            if isinstance(trait, plan.Show) and trait.fits(ended=prediction.terminal):
+                body |= {name: _fill(value, output, prediction.output) for name, value in trait.members.items()}
+        return _rewind(body, prediction, self._now_ns() - int(as_of_s * 1e9)) if as_of_s else body
+
+    def _true_body(self, prediction: Prediction, base: str, output: str | None, *, removed: bool) -> dict[str, Any]:
         return {
             "id": prediction.id,
             "model": prediction.model.full_name,
@@ -159,60 +209,63 @@ class Predictions:
 
     def close(self) -> None:
         """Stop everything that is still going on and let go of held creates; nothing is counted any more."""
-        for timer in self._deadlines.values():
+        for timer in self._later:
             timer.cancel()
         for prediction_id, task in self._tasks.items():
             task.cancel()
             self._by_id[prediction_id].ended.set()
 
     async def _run(self, prediction: Prediction) -> None:
-        await asyncio.sleep(prediction.pace.queue_s * self._scale)
-        if isinstance(prediction.fate, plan.Abort):
-            self._end(prediction, "aborted")
-            return
-        self._start(prediction)
         try:
-            if await self._meet_fate(prediction):
+            await self._reach(prediction, prediction.pace.queue_s)
+            if isinstance(prediction.fate, plan.Abort):
+                self._end(prediction, "aborted")
                 return
-            film = await self._begin_film(prediction)
-            await self._sleep_until(prediction, 1.0)
-            prediction.output = await asyncio.shield(film)
-        except ModelError as exc:
-            await self._sleep_until(prediction, _FAILS_AFTER)
-            self._end(prediction, "failed", error=str(exc))
+            self._start(prediction)
+            await self._process(prediction)
+        except _DeadlineError:
+            status = "aborted" if prediction.started_at_s is None else "canceled"
+            self._end(prediction, status, at_s=prediction.deadline_s)
         except Exception:
             log.exception("rendering prediction %s failed", prediction.id)
             self._end(prediction, "failed", error=_BROKEN)
-        else:
-            self._end(prediction, "succeeded")
-            if isinstance(prediction.fate, plan.Expire):
-                self.expire(prediction)
 
-    async def _meet_fate(self, prediction: Prediction) -> bool:
-        """The ways to end early, or never, that a fault plan can ask for; whether it has ended."""
-        match prediction.fate:
-            case plan.Fail(error=error):
-                raise ModelError(error)
-            case plan.Cancel():
-                await self._sleep_until(prediction, _FAILS_AFTER)
-                self._end(prediction, "canceled")
-            case plan.Stick():
-                await asyncio.Event().wait()
-        return prediction.terminal
+    async def _process(self, prediction: Prediction) -> None:
+        """Render the clip, unless the fault plan or the input wants another end."""
+        fails_at_s, done_at_s = (prediction.pace.queue_s + part * prediction.pace.run_s for part in (_FAILS_AFTER, 1.0))
+        try:
+            match prediction.fate:
+                case plan.Fail(error=error):
+                    raise ModelError(error)
+                case plan.Cancel():
+                    await self._reach(prediction, fails_at_s)
+                    self._end(prediction, "canceled", at_s=fails_at_s)
+                    return
+                case plan.Stick():
+                    await self._reach(prediction, math.inf)
+            film = await self._begin_film(prediction)
+            await self._reach(prediction, done_at_s)
+            prediction.output = await asyncio.shield(film)
+        except ModelError as exc:
+            await self._reach(prediction, fails_at_s)
+            self._end(prediction, "failed", error=str(exc), at_s=fails_at_s)
+            return
+        self._end(prediction, "succeeded", at_s=done_at_s)
+        if isinstance(prediction.fate, plan.Expire):
+            self.expire(prediction)
 
     def _start(self, prediction: Prediction) -> None:
         prediction.status = "processing"
         prediction.started_at_s = time.monotonic()
         # The two clocks of the live API disagree: started_at was seen some milliseconds before created_at.
-        prediction.started_ns = time.time_ns() - random.Random(prediction.id).randrange(12_000_000)
+        prediction.started_ns = self._now_ns() - random.Random(prediction.id).randrange(12_000_000)
         self._note(prediction)
 
     async def _begin_film(self, prediction: Prediction) -> asyncio.Future[Path]:
         inputs, model = prediction.effective_input, prediction.model
         if refusal := model.refusal(inputs):
             raise ModelError(refusal)
-        urls = model.image_urls(inputs)
-        loaded = {name: [await load_image(url, self._uploads) for url in values] for name, values in urls.items()}
+        loaded = await self._load_images(model.image_urls(inputs))
         start = next((loaded[name][0] for name in model.start_images if name in loaded), None)
         shape = model.shape(inputs, Size(*start.size) if start else None)
         if isinstance(prediction.fate, plan.WrongDuration):
@@ -223,40 +276,57 @@ class Predictions:
         shot = Shot(shape, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth", flaw)
         return self._studio.film(shot, start)
 
-    async def _sleep_until(self, prediction: Prediction, part: float) -> None:
-        """Sleep until that part of the run time has passed."""
-        assert prediction.started_at_s is not None
-        due_s = prediction.started_at_s + part * prediction.pace.run_s * self._scale
-        await asyncio.sleep(due_s - time.monotonic())
+    async def _load_images(self, urls: Mapping[str, Sequence[str]]) -> dict[str, list[Image.Image]]:
+        try:
+            async with asyncio.timeout(_LOADING_S):
+                return {name: [await load_image(url, self._uploads) for url in given] for name, given in urls.items()}
+        except TimeoutError:
+            raise ModelError(f"Failed to download input: not there after {_LOADING_S} s") from None
 
-    def _set_deadline(self, prediction: Prediction, after_s: float) -> None:
-        prediction.deadline_ns = prediction.created_ns + int(after_s * 1e9)
-        loop = asyncio.get_running_loop()
-        self._deadlines[prediction.id] = loop.call_later(after_s, self._pass_deadline, prediction)
+    async def _reach(self, prediction: Prediction, at_s: float) -> None:
+        """Sleep until that simulated second since the creation.
 
-    def _pass_deadline(self, prediction: Prediction) -> None:
-        self._end(prediction, "aborted" if prediction.status == "starting" else "canceled")
+        Whether the deadline comes first is decided in simulated time alone: a machine that is slow to render, or busy
+        with something else, makes no prediction miss its deadline, however small the time scale is.
 
-    def _end(self, prediction: Prediction, status: str, *, error: str | None = None) -> None:
-        """The one way into a terminal state; whoever comes first decides."""
+        Raises:
+            _DeadlineError: it comes first, and is here.
+        """
+        deadline_s = math.inf if prediction.deadline_s is None else prediction.deadline_s
+        until_s = min(at_s, deadline_s)
+        if until_s == math.inf:
+            await asyncio.Event().wait()
+        since_s, begun_at_s = 0.0, prediction.created_at_s
+        if prediction.started_at_s is not None:
+            since_s, begun_at_s = prediction.pace.queue_s, prediction.started_at_s
+        await asyncio.sleep(begun_at_s + (until_s - since_s) * self._scale - time.monotonic())
+        if deadline_s < at_s:
+            raise _DeadlineError
+
+    def _end(self, prediction: Prediction, status: str, *, error: str | None = None, at_s: float | None = None) -> None:
+        """Reach a terminal state, after `at_s` simulated seconds (None: now); whoever comes first decides."""
         if prediction.terminal:
             return
         prediction.status, prediction.error = status, error
-        prediction.completed_at_s, prediction.completed_ns = time.monotonic(), time.time_ns()
-        prediction.predict_time_s = self._predict_time_s(prediction)
-        task, timer = self._tasks.pop(prediction.id), self._deadlines.pop(prediction.id, None)
+        prediction.completed_at_s, prediction.completed_ns = time.monotonic(), self._now_ns()
+        if prediction.deadline_ns is not None:
+            prediction.completed_ns = min(prediction.completed_ns, prediction.deadline_ns)
+        prediction.total_time_s = self._elapsed_s(prediction) if at_s is None else at_s
+        if prediction.started_at_s is not None:
+            prediction.predict_time_s = round(prediction.total_time_s - prediction.pace.queue_s, 9)
+        task = self._tasks.pop(prediction.id)
         if task is not asyncio.current_task():
             task.cancel()
-        if timer is not None:
-            timer.cancel()
         self._ledger.closed()
         self._note(prediction)
         prediction.ended.set()
 
-    def _predict_time_s(self, prediction: Prediction) -> float:
-        if prediction.status == "succeeded":
-            return prediction.pace.run_s
-        return self._progress(prediction) * prediction.pace.run_s
+    def _elapsed_s(self, prediction: Prediction) -> float:
+        """Return how many simulated seconds a prediction has been there, no more than it takes."""
+        if prediction.started_at_s is not None:
+            return prediction.pace.queue_s + self._progress(prediction) * prediction.pace.run_s
+        since_s = time.monotonic() - prediction.created_at_s
+        return min(prediction.pace.queue_s, since_s / self._scale) if self._scale else prediction.pace.queue_s
 
     def _progress(self, prediction: Prediction) -> float:
         """The part of the run time that has passed, 0 to 1."""
@@ -283,6 +353,40 @@ class Predictions:
             )
 
 
+def _hidden_s(prediction: Prediction) -> float:
+    """Return how many seconds after its creation the list begins to show a prediction."""
+    return max((trait.seconds for trait in prediction.traits if isinstance(trait, plan.HideFromList)), default=0)
+
+
+def _rewind(body: dict[str, Any], prediction: Prediction, then_ns: int) -> dict[str, Any]:
+    """Return the object without what happened to the prediction after that moment."""
+    if prediction.completed_ns is not None and prediction.completed_ns > then_ns:
+        body = body | {"status": "processing", "output": None, "error": None, "data_removed": False}
+        body = {name: value for name, value in body.items() if name not in ("completed_at", "metrics")}
+    if prediction.started_ns is not None and prediction.started_ns > then_ns:
+        body = {name: value for name, value in body.items() if name != "started_at"} | {"status": "starting"}
+    return body
+
+
+_FILL = re.compile(r"\{fill:(\d{1,9})\}")
+
+
+def _fill(value: Any, url: str | None, output: Path | None) -> Any:
+    """Return a shown value with its placeholders filled in, in texts at any depth.
+
+    `{url}` is the output's address, `{data}` its content as a `data:` URL, `{fill:N}` N letters.
+    """
+    if isinstance(value, dict):
+        return {name: _fill(inner, url, output) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill(inner, url, output) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if "{data}" in value and output is not None:
+        value = value.replace("{data}", "data:video/mp4;base64," + base64.b64encode(output.read_bytes()).decode())
+    return _FILL.sub(lambda found: "x" * int(found[1]), value.replace("{url}", url or ""))
+
+
 def _entry(prediction: Prediction) -> Entry:
     return Entry(
         prediction.id,
@@ -304,13 +408,22 @@ def _times(prediction: Prediction) -> dict[str, Any]:
     if prediction.completed_ns is not None:
         times["completed_at"] = stamp(prediction.completed_ns, digits=9)
     if prediction.terminal and prediction.started_ns is not None:
-        times["metrics"] = {"predict_time": prediction.predict_time_s}
+        times["metrics"] = _metrics(prediction)
     return times
+
+
+def _metrics(prediction: Prediction) -> dict[str, Any]:
+    """Return the times in simulated seconds, and of a finished official model what it is billed by."""
+    metrics: dict[str, Any] = {"predict_time": prediction.predict_time_s, "total_time": prediction.total_time_s}
+    if prediction.status == "succeeded" and prediction.model.official:
+        metrics |= prediction.model.billed_by(prediction.effective_input)
+    return metrics
 
 
 def _urls(prediction: Prediction, base: str) -> dict[str, str]:
     get = f"{base}/v1/predictions/{prediction.id}"
-    return {"cancel": f"{get}/cancel", "get": get, "web": f"{base}/p/{prediction.id}"}
+    stream, web = f"{base}/stream/{prediction.id}", f"{base}/p/{prediction.id}"
+    return {"cancel": f"{get}/cancel", "get": get, "stream": stream, "web": web}
 
 
 def _progress_line(tenth: int, run_s: float) -> str:

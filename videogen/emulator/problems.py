@@ -58,14 +58,17 @@ def unauthenticated() -> ApiError:
     return ApiError(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
-def not_found() -> ApiError:
-    """404 for everything that is not there, or not there any more."""
-    return ApiError(404, "The requested resource could not be found.")
+def not_found(hint: str = "") -> ApiError:
+    """404 for everything that is not there, or not there any more; `hint` follows the live API's words."""
+    return ApiError(404, " ".join(filter(None, ("The requested resource could not be found.", hint))))
 
 
 def unknown_version() -> ApiError:
     """422: a version that does not exist, or that this account may not run."""
-    detail = "The specified version does not exist (or perhaps you don't have permission to use it?)"
+    detail = (
+        "The specified version does not exist (or perhaps you don't have permission to use it?) "
+        "GET /v1/models tells the versions that the emulator has."
+    )
     return ApiError(422, detail, title="Invalid version or not permitted")
 
 

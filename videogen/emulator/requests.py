@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from videogen.emulator.catalogue import MODELS, by_version
+from videogen.emulator.catalogue import MODELS, by_version, find_model
 from videogen.emulator.models import Model
 from videogen.emulator.pace import parse_cancel_after
 from videogen.emulator.problems import ApiError, InvalidField, invalid_input, not_found, unknown_version
@@ -35,8 +35,8 @@ def official_request(owner: str, name: str, raw: bytes, headers: Headers) -> Cre
     Raises:
         ApiError: 400, 404 or 422.
     """
-    model = MODELS.get(f"{owner}/{name}")
-    if model is None or not model.official:
+    model = find_model(f"{owner}/{name}")
+    if not model.official:
         raise not_found()
     body = _parse(raw, required=("input",))
     return _checked(model, body, headers)
@@ -44,6 +44,8 @@ def official_request(owner: str, name: str, raw: bytes, headers: Headers) -> Cre
 
 def version_request(raw: bytes, headers: Headers) -> CreateRequest:
     """A create by version: 64 hex digits, `owner/name:` and 64 hex digits, or `owner/name` of an official model.
+
+    An official model's published version is accepted like a community model's.
 
     Raises:
         ApiError: 400 or 422.

@@ -14,9 +14,6 @@ from videogen.emulator.problems import InvalidField
 Inputs = Mapping[str, Any]
 Property = dict[str, Any]
 
-MAX_DATA_URL_BYTES = 256 * 1024
-"""Source: https://replicate.com/docs/topics/predictions/input-files ("data URL … for files smaller than 256 KB")."""
-
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
@@ -144,10 +141,6 @@ def _check_array(value: list[Any], plain: Property, name: str) -> list[InvalidFi
 
 
 def _check_uri(value: str, field: str) -> list[InvalidField]:
-    if value.startswith("data:") and len(value) > MAX_DATA_URL_BYTES:
-        return [
-            _field("format", field, f"Data URLs must be at most {MAX_DATA_URL_BYTES} bytes; upload the file instead")
-        ]
     try:
         parts = urlsplit(value)
     except ValueError:

@@ -1,6 +1,7 @@
 """Running the emulator: in the foreground, or in a thread of the caller."""
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ import uvicorn
 from videogen.emulator.app import create_app
 from videogen.emulator.settings import EmulatorSettings
 from videogen.emulator.wire import Wire
+from videogen.errors import InvalidError
 
 _GRACE_S = 1
 _START_TIMEOUT_S = 30
@@ -37,6 +39,18 @@ class _Server(uvicorn.Server):
         """Release what is held, then wait for the connections."""
         self._on_stop()
         await super().shutdown(sockets)
+
+
+class AddressError(InvalidError, OSError):
+    """The emulator cannot listen at its address; the message says why and what to do."""
+
+    def __init__(self, settings: EmulatorSettings, cause: OSError) -> None:
+        reason = cause.strerror or str(cause)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        in_the_way = cause.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = "another --port, or --port 0 for a free one" if in_the_way else "--host an address of this machine"
+        text = f"{reason[:1].lower()}{reason[1:]}; give {advice}"
+        super().__init__(f"the emulator cannot listen at {host}:{settings.port}: {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ def serve(
             gone, even by SIGKILL.
 
     Raises:
-        OSError: the address cannot be listened on.
+        AddressError: the address cannot be listened on.
         FaultPlanError: the settings name a fault plan that cannot be used.
     """
     with _listen(settings) as sock, contextlib.suppress(KeyboardInterrupt):
@@ -109,9 +123,9 @@ def _listen(settings: EmulatorSettings) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((settings.host, settings.port))
         sock.listen(512)
-    except OSError:
+    except OSError as exc:
         sock.close()
-        raise
+        raise AddressError(settings, exc) from exc
     return sock
 
 
@@ -123,7 +137,11 @@ def _url(sock: socket.socket) -> str:
 def _server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _Server:
     app = create_app(settings)
     config = uvicorn.Config(
-        Wire(app, app.state.closing), access_log=False, log_level="warning", timeout_graceful_shutdown=_GRACE_S
+        Wire(app, app.state.closing, settings.clock_ahead_s),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=_GRACE_S,
+        date_header=False,
     )
     return _Server(config, on_ready, app.state.close)
 

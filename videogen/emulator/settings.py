@@ -1,9 +1,11 @@
 """What the emulator can be told: address, pace, limits, who may enter."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from videogen.errors import SettingsError
 
 Range = tuple[float, float]
 
@@ -46,6 +48,21 @@ class EmulatorSettings(BaseModel):
     """A folder that keeps rendered clips from one run to the next; None: they go when the server does."""
     faults: Path | None = None
     """A fault plan (TOML), see README.md beside this module."""
+    clock_ahead_s: float = Field(default=0.0, allow_inf_nan=False)
+    """By how much the server's clock is ahead of this machine's, in its `Date` headers, stamps and list; may be < 0."""
+
+    @classmethod
+    def from_flags(cls, **flags: Any) -> Self:
+        """Return the settings that the command's flags say.
+
+        Raises:
+            SettingsError: they are wrong; every one is named as its flag.
+        """
+        try:
+            return cls(**flags)
+        except ValidationError as exc:
+            lines = (_describe(error["loc"], error["msg"]) for error in exc.errors(include_url=False))
+            raise SettingsError("\n".join(lines)) from None
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
@@ -62,3 +79,13 @@ class EmulatorSettings(BaseModel):
         if self.tokens is None:
             return token in ("local",) or token.startswith("r8_")
         return token in self.tokens
+
+
+_FLAGS = {"latency_s": "--latency", "mode": "--render"}
+
+
+def _describe(place: tuple[int | str, ...], message: str) -> str:
+    """Return a line on a wrong setting; a validator of the whole names the setting in its message."""
+    message = message.removeprefix("Value error, ")
+    name, _, rest = message.partition(": ") if not place else (str(place[0]), "", message)
+    return f"{_FLAGS.get(name) or '--' + name.replace('_', '-')}: {rest[:1].lower()}{rest[1:]}"

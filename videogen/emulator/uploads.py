@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Upload:
     md5: str
     size_bytes: int
     created_ns: int
+    metadata: Mapping[str, Any]
 
     def body(self, base: str) -> dict[str, Any]:
         """The file object of the API."""
@@ -36,7 +37,7 @@ class Upload:
             "size": self.size_bytes,
             "etag": self.md5,  # not in the OpenAPI document, but client 1.0.7 fails without it
             "checksums": {"sha256": self.sha256, "md5": self.md5},
-            "metadata": {},
+            "metadata": self.metadata,
             "created_at": stamp(self.created_ns, digits=3),
             "expires_at": stamp(self.created_ns + _KEPT_NS, digits=3),
             "urls": {"get": f"{base}/v1/files/{self.id}"},
@@ -50,19 +51,28 @@ class Uploads(Mapping[str, Path]):
         self._folder = folder
         self._by_id: dict[str, Upload] = {}
 
-    def add(self, content: bytes, name: str, content_type: str) -> Upload:
+    def add(self, content: bytes, name: str, content_type: str, metadata: Mapping[str, Any]) -> Upload:
         """Keep a file."""
         upload_id = secrets.token_hex(24)
         path = self._folder / f"upload-{upload_id}"
         path.write_bytes(content)
         sums = hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
-        upload = Upload(upload_id, name, content_type, path, *sums, len(content), time.time_ns())
+        upload = Upload(upload_id, name, content_type, path, *sums, len(content), time.time_ns(), metadata)
         self._by_id[upload_id] = upload
         return upload
 
     def find(self, upload_id: str) -> Upload | None:
         """The upload of that id."""
         return self._by_id.get(upload_id)
+
+    def all(self) -> Iterable[Upload]:
+        """Return every upload, newest first."""
+        return reversed(self._by_id.values())
+
+    def remove(self, upload: Upload) -> None:
+        """Forget a file and delete it."""
+        del self._by_id[upload.id]
+        upload.path.unlink()
 
     def __getitem__(self, upload_id: str) -> Path:
         return self._by_id[upload_id].path

@@ -5,9 +5,11 @@ import contextlib
 import json
 import socket
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -51,17 +53,24 @@ async def _hung_up(receive: Receive) -> None:
 
 
 class Wire:
-    """The outermost application: tells every request what connection it came by."""
+    """The outermost application: tells every request what connection it came by, and every answer its date."""
 
-    def __init__(self, app: ASGIApp, closing: asyncio.Event) -> None:
-        self._app, self._closing = app, closing
+    def __init__(self, app: ASGIApp, closing: asyncio.Event, clock_ahead_s: float = 0) -> None:
+        self._app, self._closing, self._clock_ahead_s = app, closing, clock_ahead_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. uvicorn's `send` is a method of the request's cycle, which knows the transport."""
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
             scope[_KEY] = Line(transport, self._closing)
-        await self._app(scope, receive, send)
+
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(time.time() + self._clock_ahead_s, usegmt=True)
+                message = {**message, "headers": [(b"date", date.encode()), *message["headers"]]}
+            await send(message)
+
+        await self._app(scope, receive, send_dated)
 
 
 def _line(scope: Scope) -> Line:
@@ -69,6 +78,18 @@ def _line(scope: Scope) -> Line:
     if not isinstance(line, Line):
         raise RuntimeError("faults on the connection need a real server: use serve() or running()")
     return line
+
+
+class AnyJson(JSONResponse):
+    """JSON that may hold what a server should not send: NaN, infinite numbers, lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the text in UTF-8, in escapes where UTF-8 has no bytes for it."""
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            return json.dumps(content, separators=(",", ":")).encode()
 
 
 class Around(Response):
@@ -238,7 +259,7 @@ async def _forever(body: bytes) -> AsyncIterator[bytes]:
 
 def rewritten(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
     """A JSON answer with other content."""
-    return JSONResponse(change(json.loads(bytes(inner.body))), inner.status_code)
+    return AnyJson(change(json.loads(bytes(inner.body))), inner.status_code)
 
 
 def cut_json(inner: Response) -> Response:
