@@ -39,6 +39,10 @@ generate:
 bench *arguments:
     uv run python -m benchmarks.bench {{arguments}}
 
+# jobs on hostile servers, killed and run again, judged by the servers' ledgers: `just chaos --first 1 --seeds 200`
+chaos *arguments:
+    uv run python -m benchmarks.chaos {{arguments}}
+
 # CHANGELOG.md from the fragments in changelog.d
 changelog:
     uv run towncrier build --yes

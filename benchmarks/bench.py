@@ -29,7 +29,7 @@ from benchmarks.stage import Stage
 from tests.conftest import free_port, prefect_server
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-VERSIONS = ("videogen", "prefect", "replicate", "replicate-batch-process", "httpx", "sqlalchemy", "av")
+VERSIONS = ("videogen-batch", "prefect", "replicate", "replicate-batch-process", "httpx", "sqlalchemy", "av")
 MOST_RIVALS = ("polling", "batch_process")
 ALL_RIVALS = ("ours", *MOST_RIVALS, "prefect_threads")
 TAG_LIMIT_S = 90.0

@@ -25,13 +25,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from videogen import crashpoints
 from videogen.bootstrap import Options, opened, prepare
 from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.patience import Patience
 from videogen.scene import Job
 
 IMPORTED_LATE = (
@@ -41,7 +42,7 @@ IMPORTED_LATE = (
 )
 """What a run imports when it needs it: imported here once, and not by each of a thousand runs."""
 MAX_KILLS = 4
-RUN_S = 120.0
+RUN_S = 300.0
 
 
 @dataclass
@@ -170,8 +171,17 @@ def _wait(process: Process) -> int:
     return process.exitcode
 
 
+def shorten_patience(factor: float) -> None:
+    """Have this process, which lives for one run, wait so much shorter than a user does for what is not final."""
+    usual = Patience()
+    shorter = {each.name: getattr(usual, each.name) * factor for each in fields(usual)}
+    defaults: dict[str, float] = Patience.__init__.__kwdefaults__  # type: ignore[assignment]
+    defaults.update(shorter)
+
+
 def _drive(job: Job, out: Path, crash_at: str | None) -> None:
     """A run without Prefect, in a process of its own: every clip with its attempts, then the verdict."""
+    shorten_patience(0.02)
     os.environ.pop(crashpoints.VARIABLE, None)
     if crash_at:
         os.environ[crashpoints.VARIABLE] = crash_at

@@ -1,0 +1,276 @@
+"""The cap of a job over all its runs, whatever becomes of them: runs, crashes, take-overs and retries in any order.
+
+The oracle is the provider's ledger. It bills what a provider can bill: successes, cancels, failures if it likes, and
+GPU time up to the deadline that it was given.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tests.unit.fakes import LOST, FakeProvider, Heard, Script, run_of, small_clip
+from videogen.adapters.files import FileStore
+from videogen.bootstrap import Options, Prepared, Session, prepare
+from videogen.errors import VideogenError
+from videogen.journal import Journal
+from videogen.ports import Prediction, Status
+from videogen.run import Run, Slots
+from videogen.scene import Job
+
+REGISTRY = Path(__file__).with_name("chaos.toml")
+GPU_PRICE_PER_S = Decimal("0.01")
+CLIP_PRICE = Decimal("0.06")
+"""USD, of the models `quick` and `twin`."""
+ORIGIN = "api.replicate.com"
+DECODERS = ThreadPoolExecutor(2)
+CRASHED: list[object] = []
+"""Loops and tasks of runs that are dead. While they are here nothing of them is cleaned up, as after a SIGKILL."""
+
+Fate = Literal["succeeded", "failed", "failed-billed", "lost", "lost-failed-billed", "stuck"]
+FATES: tuple[Fate, ...] = ("succeeded", "failed", "failed-billed", "lost", "lost-failed-billed", "stuck")
+
+
+@dataclass
+class Ledger:
+    """What the provider has billed each job for, over all its runs. USD."""
+
+    bills: dict[str, Decimal] = field(default_factory=dict)
+    """By prediction."""
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    created: list[Mapping[str, Any]] = field(default_factory=list)
+    limits_s: dict[str, float] = field(default_factory=dict)
+    """After how many seconds the provider ends each prediction."""
+    fates: list[Fate] = field(default_factory=list)
+    """Of the predictions to come; without one they succeed."""
+    gpu_shares: list[float] = field(default_factory=list)
+    """How much of its deadline each GPU prediction to come takes."""
+
+    @property
+    def billed(self) -> Decimal:
+        return sum(self.bills.values(), Decimal(0))
+
+
+class BillingProvider(FakeProvider):
+    """The provider as one run sees it, with a ledger that outlives the run.
+
+    At its `breaks_at`-th call the run is broken: before the call has an effect, or after it.
+    """
+
+    def __init__(self, ledger: Ledger, *, breaks_at: int | None, is_late: bool, break_run: Callable[[], None]) -> None:
+        super().__init__(origin=ORIGIN, predictions=ledger.predictions, created=ledger.created)
+        self.ledger = ledger
+        self.calls_made = 0
+        self.breaks_at, self.is_late, self.break_run = breaks_at, is_late, break_run
+
+    async def create(
+        self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
+    ) -> Prediction:
+        is_hit = await self._meet(after=False)
+        fate = self.ledger.fates.pop(0) if self.ledger.fates else "succeeded"
+        made = await super().create(replicate, version, inputs, cancel_after_s=cancel_after_s)
+        self.ledger.limits_s[made.id] = cancel_after_s
+        if fate != "stuck":
+            self._bill_end(made.id, "failed" if "failed" in fate else "succeeded", is_billed=fate != "failed")
+        await self._meet(after=True, is_hit=is_hit)
+        if "lost" in fate:
+            raise LOST
+        return self.predictions[made.id]
+
+    async def get(self, prediction_id: str) -> Prediction:
+        is_hit = await self._meet(after=False)
+        prediction = await super().get(prediction_id)
+        await self._meet(after=True, is_hit=is_hit)
+        return prediction
+
+    async def cancel(self, prediction_id: str) -> Prediction:
+        is_hit = await self._meet(after=False)
+        self.cancelled.append(prediction_id)
+        if not self.predictions[prediction_id].ended:
+            self._bill_end(prediction_id, "canceled", is_billed=True)
+        await self._meet(after=True, is_hit=is_hit)
+        return self.predictions[prediction_id]
+
+    async def download(self, url: str, part: Path) -> None:
+        is_hit = await self._meet(after=False)
+        part.write_bytes(small_clip(2))
+        await self._meet(after=True, is_hit=is_hit)
+
+    def _script(self, prediction_id: str) -> Script:
+        return Script(polls=None)
+
+    def _bill_end(self, prediction_id: str, status: Status, *, is_billed: bool) -> None:
+        """End a prediction, and bill it."""
+        self._end(prediction_id, status)
+        made = self.predictions[prediction_id]
+        run_s = None
+        if made.version is not None:
+            share = self.ledger.gpu_shares.pop(0) if self.ledger.gpu_shares else 1.0
+            run_s = round(share * self.ledger.limits_s[prediction_id], 3)
+        bill = CLIP_PRICE if run_s is None else GPU_PRICE_PER_S * Decimal(str(run_s))
+        self.ledger.bills[prediction_id] = bill if is_billed else Decimal(0)
+        self.predictions[prediction_id] = replace(made, predict_time_s=run_s)
+
+    async def _meet(self, *, after: bool, is_hit: bool = False) -> bool:
+        """Break the run at the call it breaks at. Returns whether this is that call."""
+        if not after:
+            self.calls_made += 1
+            is_hit = self.calls_made == self.breaks_at
+        if is_hit and after == self.is_late:
+            self.break_run()
+            await asyncio.sleep(0.001)  # an interrupted run is cancelled here; a crashed one never comes back
+        return is_hit
+
+
+class CappedJobs(RuleBasedStateMachine):
+    """Runs of one job and of its twin, which has the same scenes in another folder, in one journal."""
+
+    model: str
+    most: Decimal
+    """What a clip costs at most, in USD."""
+
+    @initialize(
+        clips=st.sampled_from(("0.9", "1", "1.5", "2", "3")),
+        scenes=st.integers(1, 3),
+        falls_back=st.booleans(),
+    )
+    def plan(self, clips: str, scenes: int, falls_back: bool) -> None:
+        self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        self.root = Path(self.folder.name)
+        self.ledger, self.runs, self.jobs = Ledger(), 0, set[str]()
+        self.cap = self.most * Decimal(clips)
+        wanted = [{"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(scenes)]
+        self.fields: dict[str, Any] = {"model": self.model, "scenes": wanted, "max_cost": str(self.cap)}
+        self.fields |= {"timeout_seconds": 0.5, "min_clips": 1}
+        if falls_back:
+            self.fields["fallback_models"] = ["twin"]
+
+    @rule(
+        job=st.sampled_from(("film", "film", "film", "other")),
+        ends=st.sampled_from(("by itself", "crashes", "crashes", "interrupted")),
+        at=st.integers(1, 8),
+        is_late=st.booleans(),
+        fates=st.lists(st.sampled_from(FATES), max_size=4),
+        gpu_shares=st.lists(st.sampled_from((0.02, 0.5, 0.9, 1.0)), max_size=4),
+        fresh=st.sampled_from((False, False, False, True)),
+    )
+    def run(
+        self, job: str, ends: str, at: int, is_late: bool, fates: list[Fate], gpu_shares: list[float], fresh: bool
+    ) -> None:
+        """Run the job, until its end or until it is broken at one of its calls; the next run takes over from there."""
+        self.jobs.add(job)
+        self.ledger.fates, self.ledger.gpu_shares = fates, gpu_shares
+        self.runs += 1
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        task: asyncio.Task[None]
+
+        def break_run() -> None:
+            if ends == "interrupted":
+                task.cancel()
+            else:
+                loop.stop()
+
+        provider = BillingProvider(
+            self.ledger, breaks_at=None if ends == "by itself" else at, is_late=is_late, break_run=break_run
+        )
+        task = loop.create_task(self._make_clips(job, provider, fresh=fresh))
+        task.add_done_callback(lambda _: loop.stop())
+        loop.run_forever()
+        if task.done():
+            error = None if task.cancelled() else task.exception()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            assert error is None or isinstance(error, VideogenError), error
+        else:
+            CRASHED.append((loop, task))
+        with_journal(self.root, lambda journal: journal.left(f"run{self.runs}"))
+
+    async def _make_clips(self, job_id: str, provider: BillingProvider, *, fresh: bool) -> None:
+        job = Job.model_validate({"id": job_id, **self.fields})
+        options = Options(out=str(self.root), registry=REGISTRY, provider="replicate", fresh=fresh)
+        prepared = await prepare(job, options)
+        session = open_session(prepared, provider, self.root, f"run{self.runs}")
+        await session.clips()
+        with_journal(self.root, lambda journal: journal.end_run(session.run.id, verdict="complete"))
+
+    @invariant()
+    def no_more_is_billed_than_the_cap(self) -> None:
+        if hasattr(self, "cap"):
+            caps = self.cap * max(1, len(self.jobs))
+            assert self.ledger.billed <= caps, f"${self.ledger.billed} were billed under a cap of ${caps}"
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+
+def open_session(prepared: Prepared, provider: FakeProvider, root: Path, run_id: str) -> Session:
+    """A session as `bootstrap.opened` makes it, on this provider."""
+    with_journal(
+        root,
+        lambda journal: journal.start_run(
+            run_id, job_id=prepared.job.id, origin=prepared.origin, folder=prepared.folder
+        ),
+    )
+    run: Run = replace(
+        run_of(root, provider, run_id=run_id),
+        folder=prepared.folder,
+        store=FileStore(Path(prepared.folder)),
+        max_cost=prepared.plan.max_cost,
+        anew={each.key for request in prepared.plan.requests for each in request.alternatives}
+        if prepared.options.fresh
+        else set(),
+        decoders=DECODERS,
+    )
+    events: Any = _Events()
+    return Session(prepared, run, Slots(prepared.plan.concurrency), events)
+
+
+class _Events(Heard):
+    """What a session asks of its recorder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: set[str] = set()
+
+
+def with_journal(root: Path, act: Callable[[Journal], object]) -> None:
+    journal = Journal(f"sqlite:///{root / 'journal.db'}")
+    try:
+        act(journal)
+    finally:
+        journal.close()
+
+
+class CappedByClip(CappedJobs):
+    model, most = "quick", CLIP_PRICE
+
+
+class CappedByGpuTime(CappedJobs):
+    model, most = "gpu", 31 * GPU_PRICE_PER_S
+
+
+LIMITS = settings(
+    max_examples=20,
+    stateful_step_count=6,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # to shrink an example of so many seconds takes minutes
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("machine", [CappedByClip, CappedByGpuTime])
+def test_49_no_sequence_of_runs_is_billed_more_than_the_cap(machine: type[CappedJobs]) -> None:
+    """Runs that end, crash before or after any call, are interrupted or taken over, with bills of every kind."""
+    run_state_machine_as_test(machine, settings=LIMITS)
