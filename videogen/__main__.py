@@ -1,7 +1,22 @@
-"""`python -m videogen` is the command `videogen`."""
+"""Where the command starts: `videogen`, `python -m videogen`, and `python -m flows.generate`."""
 
 import sys
+from collections.abc import Sequence
 
-from videogen.cli import main
+INTERRUPTED = 130
 
-sys.exit(main())
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code, see `videogen.cli.main`. A Ctrl-C that nobody handles, such as one
+    during the imports, ends in one line."""
+    try:
+        from videogen import cli
+
+        return cli.main(argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

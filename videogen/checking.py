@@ -13,7 +13,7 @@ from videogen.documents import Document, dotted, undotted
 from videogen.errors import Problem, ValidationError
 from videogen.planning import Plan, plan, problems_of
 from videogen.registry import Registry, registry_complaints, registry_document
-from videogen.scene import Job, job_document
+from videogen.scene import MAX_NAME_CHARS, Job, job_document
 
 _ROUNDS = 4
 """What a type as a whole demands is seen only when its parts are right: so often the data is looked at again."""
@@ -53,7 +53,17 @@ def read_checked(path: Path, registry: Path | None = None, flags: Mapping[str, A
     problems += of_job
     if problems or not job or not models.registry:
         raise ValidationError(problems)
-    return Checked(job, models.registry, document)
+    return Checked(_name_variant(job, document), models.registry, document)
+
+
+def _name_variant(job: Job, document: Document) -> Job:
+    """The job under an id of its own where a flag asks for another ratio than the file: `film` becomes `film-9x16`, so
+    that its folder, page and manifest stand beside those of the file's own ratio."""
+    file = document.data if isinstance(document.data, dict) else {}
+    if job.aspect_ratio == file.get("aspect_ratio", Job.model_fields["aspect_ratio"].default):
+        return job
+    ratio = job.aspect_ratio.replace(":", "x")
+    return job.model_copy(update={"id": f"{job.id[: MAX_NAME_CHARS - len(ratio) - 1]}-{ratio}"})
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,15 @@ def _job(document: Document, flags: Mapping[str, Any], models: _Models) -> tuple
     if job and models.registry and models.wrong.isdisjoint((*job.asked_models, *job.fallback_models)):
         more = [(undotted(problem.where), problem.message) for problem in problems_of(job, models.registry)]
         told += [(loc, message) for loc, message in more if _can_be_told(loc, found)]
+    if job and "min_clips" in flags and isinstance(job.min_clips, int):
+        made = len(job.scenes) * job.takes
+        if job.min_clips > made and ("scenes",) not in found:
+            told.append(
+                (
+                    ("min_clips",),
+                    f"the job has {made} clip{'s' * (made > 1)}, fewer than {job.min_clips}: ask for {made} at most",
+                )
+            )
     of_flags = [Problem(message, where=dotted(loc[:1])) for loc, message in told if loc and loc[0] in flags]
     of_file = [(loc, message) for loc, message in told if not loc or loc[0] not in flags]
     return job, [*blamed_on_flags(ValidationError(of_flags), flags).problems, *document.error(of_file).problems]

@@ -31,7 +31,15 @@ PREVIEW_PX = 800, 1200
 
 _PAGES = Path(__file__).parent / "pages"
 _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
-_FLAWS = {"black": "black from start to end", "frozen": "nothing moves from start to end"}
+_FLAWS = {
+    "black": "black from start to end",
+    "frozen": "nothing moves from start to end",
+    "codec": "in a codec that some browsers, phones and editors do not play",
+    "hdr": "came in HDR",
+    "sound": "its sound is in a codec that most players do not know",
+    "transcoded": "came in a codec that no browser plays, delivered in H.264",
+    "short": "shorter than its target",
+}
 _GROUND, _TILE, _INK, _SOFT, _RED = "#131416", "#26292d", "#ecedee", "#a2a7ae", "#ffa79f"
 
 
@@ -51,7 +59,8 @@ def write_page(batch: Batch, prompts: Mapping[str, str], store: Store, *, files:
 def page(batch: Batch, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
     """The contact sheet as HTML: complete but for posters and clips, which it finds beside it in the job's folder.
 
-    `prompts` are by scene id. Clips to be compared stand side by side, a row for each scene.
+    `prompts` are the job's, by scene id, for clips that do not say what they were made from. Clips to be compared stand
+    side by side, a row for each scene.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -64,12 +73,12 @@ def page(batch: Batch, prompts: Mapping[str, str], *, files: Sequence[str] = ())
         "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
         "status": status,
         "time": time,
+        "prompt": lambda clip: clip.prompt if clip.prompt is not None else prompts.get(clip.scene_id, ""),
     }
     style = (_PAGES / "style.css").read_text(encoding="utf-8") + _shape(batch.aspect_ratio, batch.cells_per_scene)
     script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
     return environment.get_template("contact_sheet.html").render(
         batch=batch,
-        prompts=prompts,
         files=files,
         spent={name: sum((c.cost for c in batch.clips if c.model == name), Decimal(0)) for name in batch.verdicts},
         length=sum(clip.actual_duration or 0.0 for clip in batch.clips),

@@ -116,7 +116,7 @@ class _Place:
 
 
 def read_document(path: Path) -> Document:
-    """The TOML or (by its suffix) JSON file at `path`.
+    """The file at `path`: JSON or TOML by its suffix, or by how it begins where the suffix is of neither.
 
     Raises:
         ValidationError: it cannot be read, is larger than 8 MiB, not UTF-8, not well-formed, has more values or is
@@ -124,7 +124,7 @@ def read_document(path: Path) -> Document:
     """
     text = _read_text(path)
     _check_size(path.name, text)
-    load = _load_json if path.suffix.lower() == ".json" else _load_toml
+    load = _load_json if _is_json(path, text) else _load_toml
     try:
         data = load(path, text)
     except RecursionError:
@@ -134,6 +134,30 @@ def read_document(path: Path) -> Document:
     if _depth(data) > MAX_DEPTH:
         raise _too_deep(path.name, text)
     return Document(path, text, data)
+
+
+def _is_json(path: Path, text: str) -> bool:
+    suffix = path.suffix.lower()
+    return suffix == ".json" or (suffix != ".toml" and _BEGINS_AS_JSON.match(text) is not None)
+
+
+def _not_ours(path: Path, text: str) -> str:
+    """Say what a file that is not well-formed should be, where its suffix or its first characters tell what it is."""
+    kinds = "job files and registries are TOML or JSON, named .toml or .json"
+    if text.lstrip().startswith("```"):
+        return "; remove the lines with ``` around the data"
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return f"; {kinds}: put the lines, separated by commas, between [ and ] in a .json file"
+    if suffix in (".jsonc", ".json5"):
+        return f"; {kinds}: remove the comments and trailing commas, and name the file .json"
+    if suffix in (".yaml", ".yml", ".csv", ".tsv", ".xml", ".md"):
+        return f"; {kinds}: write this {suffix} file as one of them"
+    if suffix not in (".toml", ".json"):
+        return f"; {kinds}"
+    if any(quote in text for quote in "\u201c\u201d\u2018\u2019"):
+        return "; around values there must be straight quotes, and there are curly ones in this file"
+    return ""
 
 
 def dotted(loc: Loc) -> str:
@@ -157,11 +181,14 @@ def _read_text(path: Path) -> str:
             raise refuse(f"larger than {MAX_SIZE_BYTES // 1024**2} MiB")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise refuse(f"not UTF-8 (byte {exc.start})") from None
+        kind = ", but UTF-16" if exc.object[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        kind = ", but a ZIP archive or an office document" if exc.object[:4] == b"PK\x03\x04" else kind
+        raise refuse(f"not UTF-8{kind} (byte {exc.start}): save it as plain text in UTF-8") from None
     except (OSError, ValueError) as exc:
         raise refuse(f"cannot be read: {exc}") from None
 
 
+_BEGINS_AS_JSON = re.compile(r"\s*(?:\{|\[\s*[{\]])")
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
 _LONE_SURROGATE = re.compile(r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _STRING = re.compile(r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?""")
@@ -218,7 +245,8 @@ def _load_toml(path: Path, text: str) -> Any:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        raise ValidationError([Problem(f"not valid TOML: {exc.msg}", position=position)]) from None
+        message = f"not valid TOML: {exc.msg}{_not_ours(path, text)}"
+        raise ValidationError([Problem(message, position=position)]) from None
 
 
 def _load_json(path: Path, text: str) -> Any:
@@ -237,7 +265,8 @@ def _load_json(path: Path, text: str) -> Any:
         raise _refused(path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character") from None
     except json.JSONDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        raise ValidationError([Problem(f"not valid JSON: {exc.msg}", position=position)]) from None
+        message = f"not valid JSON: {exc.msg}{_not_ours(path, text)}"
+        raise ValidationError([Problem(message, position=position)]) from None
 
 
 def _twice(document: Document) -> ValidationError:
@@ -253,12 +282,13 @@ def _depth_written(places: Places, loc: Loc) -> int:
 def _walked(document: Document) -> Iterator[tuple[Loc, "Node"]]:
     from tree_sitter import Language, Parser
 
-    if document.path.suffix.lower() == ".json":
+    is_json = _is_json(document.path, document.text)
+    if is_json:
         import tree_sitter_json as grammar
     else:
         import tree_sitter_toml as grammar  # type: ignore[no-redef]
     root = Parser(Language(grammar.language())).parse(document.text.encode()).root_node
-    return (_walk_json if document.path.suffix.lower() == ".json" else _walk_toml)(root)
+    return (_walk_json if is_json else _walk_toml)(root)
 
 
 def _walk_toml(root: "Node") -> Iterator[tuple[Loc, "Node"]]:

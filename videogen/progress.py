@@ -61,6 +61,11 @@ class RunProgress:
         self._took_s: list[float] = []
         self._began = time.monotonic()
 
+    def running_cost(self) -> dict[str, Decimal]:
+        """Return what the predictions that are running cost at most, in USD, by scene."""
+        prices = {request.scene.id: max(each.cost for each in request.alternatives) for request in self.plan.requests}
+        return {scene_id: prices[scene_id] for scene_id in self.making}
+
     def hear(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
         self.run_id, self.completed = payload["run_id"], payload["completed"]
         if isinstance(event, RunStarted):
@@ -183,9 +188,11 @@ def _totals(progress: RunProgress) -> str:
     plan = progress.plan
     failed = f", {progress.failed} failed" if progress.failed else ""
     left = "" if progress.left_s is None else f", about {clock(progress.left_s)} left"
-    of = f"${plan.max_cost} at most" if plan.max_cost is not None else f"${plan.total_cost} planned"
+    of, spent = f"${plan.total_cost} planned", progress.spent
+    if plan.max_cost is not None:  # which holds for the job over all its runs
+        of, spent = f"${plan.max_cost} at most", plan.spent_before + progress.spent
     done = f"{progress.completed} of {progress.total} clips{failed}"
-    return f"  {done} · {clock(progress.elapsed_s)}{left} · ${progress.spent} of {of}"
+    return f"  {done} · {clock(progress.elapsed_s)}{left} · ${spent} of {of}"
 
 
 def clock(seconds: float) -> str:

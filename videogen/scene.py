@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from videogen.complaints import Loc, complaint
 from videogen.documents import Document, read_document
@@ -17,8 +17,12 @@ from videogen.documents import Document, read_document
 MAX_PROMPT_CHARS = 10_000
 MAX_SCENES = 5_000
 _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+MAX_NAME_CHARS = 80
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 1}}}", re.ASCII)
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
+"""What Windows, spreadsheets and word processors write in place of LF. U+2028 and U+2029 are sent as they are, as they
+always were: a prompt that changes is another prompt, and is paid for again."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case is ignored"
 _PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
@@ -62,10 +66,51 @@ def safe_name(name: str) -> str:
     return name
 
 
+def name_of(source: str) -> str:
+    """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
+    if source[:5].lower() == "data:":
+        return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
+    name = source
+    if is_url(source):
+        name = re.sub(r"[?#].*", "?…", re.sub(r"//[^/?#]*@", "//…@", source, count=1), count=1, flags=re.DOTALL)
+    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    return name if len(name) <= 120 else name[:80] + "…" + name[-39:]
+
+
+def is_url(source: str) -> bool:
+    """Return whether a reference is an address, such as `https:` or `data:`, and not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
+
+
+Note = Annotated[None, BeforeValidator(lambda _: None, json_schema_input_type=Any)]
+"""Whatever stands there is not looked at."""
+
+
+def _without_notes(data: Any) -> Any:
+    """The table without the keys that begin with `_`, which are its author's own affair."""
+    if not isinstance(data, dict) or not any(str(name).startswith("_") for name in data):
+        return data
+    return {name: value for name, value in data.items() if not str(name).startswith("_")}
+
+
+_NOTES_IN_SCHEMA: dict[str, Any] = {"patternProperties": {"^_": {}}}
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty: name a picture, or leave the entry out")
+    return value
+
+
+_Reference = Annotated[str, AfterValidator(_not_empty)]
+
+
 class Scene(BaseModel):
     """One clip that is wanted. Durations are seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
 
     id: str
     """Unique in its job, also when case is ignored; names the clip's files."""
@@ -83,12 +128,22 @@ class Scene(BaseModel):
     """Another number asks for another version of the same scene."""
     scene_reference_url: str | None = None
     """Background: https or `data:` URL, or a path beside the job file."""
-    character_reference_urls: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
     """Who or what is to be seen: addresses as for `scene_reference_url`."""
     required: bool = False
     """The job fails without this clip, however many others there are."""
     clip_index: Annotated[int, Field(ge=0)] | None = None
     """Place in the film; where the job does not say, the scene's place in the job, from 0."""
+
+    notes: Note = None
+    """Whatever you want to keep with the scene; it is not sent. Keys that begin with `_` are notes, too."""
+    metadata: Note = None
+    """The same, for programs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _notes_are_not_read(cls, data: Any) -> Any:
+        return _without_notes(data)
 
     @field_validator("id")
     @classmethod
@@ -98,9 +153,11 @@ class Scene(BaseModel):
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _prompt_is_text(cls, value: str | None) -> str | None:
-        if value is not None and (found := _CONTROL.search(value)):
+        if value is None:
+            return None
+        if found := _CONTROL.search(value):
             raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
-        return value
+        return _LINE_END.sub("\n", value)
 
     @property
     def reference_urls(self) -> tuple[str, ...]:
@@ -111,7 +168,9 @@ class Scene(BaseModel):
 class Job(BaseModel):
     """Scenes for one model, or for several that are compared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
 
     id: str = "job"
     """Names the job's folder; by default the job file's name without its suffix."""
@@ -142,6 +201,10 @@ class Job(BaseModel):
     """Whether clips have sound: asked, and paid, for where the model can be asked; without it none is delivered."""
     strict_quality: bool = False
     """Whether a clip that is black or frozen from start to end fails; without it the manifest warns of it."""
+    notes: Note = None
+    """Whatever you want to keep with the job; it is not sent. Keys that begin with `_` are notes, too."""
+    metadata: Note = None
+    """The same, for programs."""
     scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=MAX_SCENES)]
 
     @field_validator("id")
@@ -198,6 +261,7 @@ class Job(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _scenes_know_their_place(cls, data: Any) -> Any:
+        data = _without_notes(data)
         if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
             return data
         return {**data, "scenes": [_placed(scene, index) for index, scene in enumerate(data["scenes"])]}

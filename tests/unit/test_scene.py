@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from videogen.errors import ValidationError
+from videogen.planning import plan
+from videogen.registry import read_registry
 from videogen.scene import Job, read_job
 
 
@@ -114,3 +116,114 @@ def test_a_file_that_cannot_be_read_says_so(content: Any, message: str, tmp_path
         read_job(path)
     with pytest.raises(ValidationError, match="not a regular file"):
         read_job(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        pytest.param("a\r\nb", "a\nb", id="windows"),
+        pytest.param("a\r\n\r\nb\r\n", "a\n\nb\n", id="windows-paragraphs"),
+        pytest.param("a\rb", "a\nb", id="old-mac"),
+        pytest.param("a\n\rb", "a\n\nb", id="the-other-way-round"),
+        pytest.param("a\x0bb", "a\nb", id="soft-return-of-word"),
+        pytest.param("a\x0cb", "a\nb", id="page-break"),
+        pytest.param("a\x85b", "a\nb", id="next-line"),
+        pytest.param("a\u2028b\u2029c", "a\u2028b\u2029c", id="line-separators-as-ever"),
+        pytest.param("a\tb\nc", "a\tb\nc", id="tab-and-lf"),
+        pytest.param("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680", id="joined-emoji"),
+    ],
+)
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_line_ends_of_every_kind_are_line_ends(field: str, written: str, read: str, tmp_path: Path) -> None:
+    """A job exported on Windows, by a spreadsheet or a word processor says the same as one that was typed."""
+    scene = {"id": "a", "prompt": "p", "target_duration": 5, field: written}
+    job = job_of(json.dumps({"scenes": [scene]}), tmp_path, "film.json")
+    assert getattr(job.scenes[0], field) == read
+
+
+AS_JSON = json.dumps({"scenes": [{"id": "a", "prompt": "p", "target_duration": 5}]}, indent=1)
+KINDS = "job files and registries are TOML or JSON, named .toml or .json"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("film.txt", AS_JSON, id="json-in-txt"),
+        pytest.param("film", AS_JSON, id="json-without-suffix"),
+        pytest.param("film.jsonc", AS_JSON, id="jsonc-without-comments"),
+        pytest.param("film.txt", '[{"prompt": "p", "duration": 5}]', id="planned-in-txt"),
+        pytest.param("film.txt", SCENE, id="toml-in-txt"),
+        pytest.param("film", SCENE, id="toml-without-suffix"),
+        pytest.param("film.JSON", AS_JSON, id="capitals"),
+    ],
+)
+def test_a_job_is_read_by_its_suffix_or_else_by_how_it_begins(name: str, text: str, tmp_path: Path) -> None:
+    """What people save under another name is the same job."""
+    assert len(job_of(text, tmp_path, name).scenes) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        pytest.param("film.yaml", "scenes:\n  - id: a\n", f"{KINDS}: write this .yaml file", id="yaml"),
+        pytest.param("film.yml", "scenes: []\n", f"{KINDS}: write this .yml file", id="yml"),
+        pytest.param("film.csv", "id,prompt\na,p\n", f"{KINDS}: write this .csv file", id="csv"),
+        pytest.param("film.jsonl", '{"id": "a"}\n{"id": "b"}\n', f"{KINDS}: put the lines", id="json-lines"),
+        pytest.param("film.jsonc", '{"id": "a", // x\n}', f"{KINDS}: remove the comments", id="jsonc"),
+        pytest.param("film.txt", "Once upon a time", KINDS, id="prose"),
+        pytest.param("film", "Once upon a time", KINDS, id="prose-without-suffix"),
+        pytest.param("film.json", f"```json\n{AS_JSON}\n```", "remove the lines with ```", id="from-a-chat"),
+        pytest.param("film.toml", "model = \u201cveo-3.1\u201d", "straight quotes", id="curly-quotes"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_what_job_files_are(name: str, text: str, message: str, tmp_path: Path) -> None:
+    """By what its suffix or its first characters say."""
+    assert message in problems_of(text, tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(AS_JSON.encode("utf-16"), "film.json: not UTF-8, but UTF-16", id="utf-16"),
+        pytest.param(b"PK\x03\x04\xff\xff", "not UTF-8, but a ZIP archive or an office document", id="docx"),
+        pytest.param('{"a": "Caf\xe9"}'.encode("latin-1"), "save it as plain text in UTF-8", id="latin-1"),
+    ],
+)
+def test_a_file_that_is_not_utf8_is_told_how_to_save_it(content: bytes, message: str, tmp_path: Path) -> None:
+    """With what it is, where that can be seen."""
+    (tmp_path / "film.json").write_bytes(content)
+    with pytest.raises(ValidationError) as caught:
+        read_job(tmp_path / "film.json")
+    assert message in str(caught.value)
+
+
+def test_a_mistake_in_json_of_another_suffix_has_its_line(tmp_path: Path) -> None:
+    """Places are found as the data was read."""
+    text = AS_JSON.replace('"p"', '""')
+    assert problems_of(text, tmp_path, "film.txt").startswith("film.txt:5:4: scenes.0.prompt")
+
+
+@pytest.mark.parametrize("note", ["second cut", 7, ["a", {"b": None}], {"beat": 1, "_x": [1.5]}, True, None])
+@pytest.mark.parametrize("name", ["notes", "metadata", "_notes", "_"])
+def test_notes_may_stand_in_a_job_and_its_scenes(name: str, note: Any, tmp_path: Path) -> None:
+    """They are not looked at, and the job is the same without them."""
+    plain: dict[str, Any] = {"scenes": [{"id": "a", "prompt": "p", "target_duration": 5}]}
+    noted = {name: note, "scenes": [{**plain["scenes"][0], name: note}]}
+    assert job_of(json.dumps(noted), tmp_path, "film.json") == job_of(json.dumps(plain), tmp_path, "film.json")
+
+
+def test_a_planned_clip_may_have_notes(tmp_path: Path) -> None:
+    """As in a job."""
+    job = job_of('[{"prompt": "p", "duration": 5, "notes": 1, "_n": 2, "metadata": 3}]', tmp_path, "film.json")
+    assert job.scenes[0].notes is None
+
+
+def test_notes_are_no_part_of_a_clips_key(tmp_path: Path) -> None:
+    """A note that is added later costs nothing."""
+    scene = {"id": "a", "prompt": "p", "target_duration": 5}
+    jobs = [
+        job_of(json.dumps({"scenes": [each]}), tmp_path, "film.json")
+        for each in (scene, {**scene, "notes": "x", "metadata": {"y": 1}, "_z": 2})
+    ]
+    first, second = (plan(job, read_registry()).requests[0].key for job in jobs)
+    assert first == second
