@@ -54,7 +54,7 @@ STORIES = st.sampled_from(
     ]
 )
 """What a process does with an attempt before something else happens; it may be interrupted after each of them."""
-PLAYS = st.tuples(st.integers(0, 2), KEYS, st.sampled_from(["", "looks", "intends"]), STORIES, SHARES)
+PLAYS = st.tuples(st.integers(0, 2), KEYS, st.sampled_from(["", "looks", "intends", "adopts late"]), STORIES, SHARES)
 FOLDERS = ("here", "here", "there")
 """Of the three processes: two are in each other's way. All run the same job, the third one another one, too."""
 
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         process.run_id = None
         process.attempts.clear()
 
-    @rule(awake=st.sets(processes), pieces=st.integers(1, 6))
+    @rule(awake=st.sets(processes), pieces=st.sampled_from([1, 5, 20]))
     def let_time_pass(self, awake: set[int], pieces: int) -> None:
         """Some runs are awake and say so, the others sleep."""
         for _ in range(pieces):
@@ -151,20 +151,32 @@ class Machine(RuleBasedStateMachine):
             self.play(number, take, begins, story, share)
             self.what_has_ended_does_not_change()
 
+    @rule(sleeper=processes, heir=processes, take=KEYS, stories=st.tuples(STORIES, STORIES), share=SHARES)
+    def sleep_too_long(
+        self, sleeper: int, heir: int, take: int, stories: tuple[tuple[str, ...], tuple[str, ...]], share: Decimal
+    ) -> None:
+        """Another run goes on with what a run has begun, and then that one wakes up."""
+        self.play(sleeper, take, "looks", stories[0][:1], share)
+        self.let_time_pass({heir}, 20)
+        self.play(heir, take, "looks", (), share)
+        self.play(sleeper, take, "", stories[1], share)
+
     def play(self, number: int, take: int, begins: str, story: tuple[str, ...], share: Decimal) -> None:
         """An attempt is begun, as this process sees it, or gone on with."""
         process = self.all[number]
         self.start(number)
         if begins:
             process.attempts.pop(take, None)
-            self._try(process, lambda run_id: self.begin(process, run_id, take, looks=begins == "looks"))
+            self._try(process, lambda run_id: self.begin(process, run_id, take, begins))
         for step in story:
             if take in process.attempts:
                 self._try(process, lambda _: self.do(process, take, step, share))  # noqa: B023
 
-    def begin(self, process: Process, run_id: str, take: int, *, looks: bool) -> None:
-        """What is open is adopted, else a new attempt is intended; without a look another run may be at it."""
-        found = process.journal.open_attempt("fake", request(take).key) if looks else None
+    def begin(self, process: Process, run_id: str, take: int, begins: str) -> None:
+        """What is open is adopted, else a new attempt is intended; what was seen open may have ended meanwhile."""
+        found = process.journal.open_attempt("fake", request(take).key) if begins == "looks" else None
+        if begins == "adopts late":
+            found = next((each.attempts[take] for each in self.all if take in each.attempts), None)
         if found:
             process.attempts[take] = process.journal.adopt(found, run_id=run_id, scene_id="a")
         else:
@@ -172,28 +184,31 @@ class Machine(RuleBasedStateMachine):
 
     def do(self, process: Process, take: int, step: str, share: Decimal = Decimal(1)) -> None:
         journal, attempt = process.journal, process.attempts[take]
-        made = self._made_for(attempt)
+        owner, made = self._of(attempt, "run_id"), self._made_for(attempt)
         if step.startswith("create"):  # right after the journal has confirmed it; its answer may be lost
             if attempt.state != "intended" or made:
                 return
             attempt = journal.confirm_intent(attempt)
             most, made = MOST[take % 2], f"p{len(self.ledger)}"
-            self.ledger[made] = Made(attempt.id, self._job_of(attempt), most, share * most)
+            self.ledger[made] = Made(attempt.id, self._of(attempt, "job_id"), most, share * most)
             if step == "create":
                 attempt = journal.created(attempt, made, None) or attempt
-        elif step == "find again" and made:  # it is in the provider's list
-            attempt = journal.created(attempt, made, None) or attempt
-        elif step in ("bill", "succeed") and made:
-            attempt = journal.billed(attempt, self.ledger[made].billed, "known", succeeded=step == "succeed")
-            self.ledger[made].is_billed = True
-        elif step == "bill too little" and made:
-            attempt = journal.billed(attempt, Decimal(0), "estimated", succeeded=False)
-            self.ledger[made].is_billed = False
         elif step == "end":
             attempt = journal.ended(attempt, error="timeout", message="too late")
         elif step == "deliver":
             clip = Clip(status="success", video_path="clips/a.mp4", **planned(request(take)))
             journal.delivered(attempt, request(take), origin="fake", folder=FOLDERS[process.number], clip=clip)
+        elif made is None:
+            return
+        elif step == "find again":  # in the provider's list
+            attempt = journal.created(attempt, made, None) or attempt
+        elif step == "bill too little":
+            attempt = journal.billed(attempt, Decimal(0), "estimated", succeeded=False)
+            self.ledger[made].is_billed = False
+        else:
+            attempt = journal.billed(attempt, self.ledger[made].billed, "known", succeeded=step == "succeed")
+            self.ledger[made].is_billed = True
+        assert owner == process.run_id  # else this should have been refused
         process.attempts[take] = attempt
 
     # -- what always holds --------------------------------------------------------------------------------------------
@@ -255,10 +270,10 @@ class Machine(RuleBasedStateMachine):
         found = [prediction_id for prediction_id, made in self.ledger.items() if made.attempt_id == attempt.id]
         return found[0] if found else None
 
-    def _job_of(self, attempt: Attempt) -> str:
-        """The job whose run began the attempt."""
+    def _of(self, attempt: Attempt, column: str) -> str:
+        """What the journal says of the attempt now: the run that has it, or the job whose run began it."""
         with self.engine.connect() as db:
-            return str(db.execute(sa.text(f"SELECT job_id FROM attempts WHERE id = {attempt.id}")).scalar_one())
+            return str(db.execute(sa.text(f"SELECT {column} FROM attempts WHERE id = {attempt.id}")).scalar_one())
 
 
 def test_the_journal_believes_no_run_that_is_out_of_date() -> None:
