@@ -76,11 +76,16 @@ async def started(request: ClipRequest, run: Run) -> Running:
     running = await _resumed(request, run, attempt) if attempt else None
     found_again = running is not None
     running = running or await _created(request, run)
+    try:
+        attempts = await run.journal.attempts(run.id, request.scene.id)
+    except asyncio.CancelledError:
+        await cancel_interrupted(request, run, running)
+        raise
     run.events.emit(
         ClipStarted(
             clip_index=request.clip_index,
             scene_id=request.scene.id,
-            attempt=len(await run.journal.attempts(run.id, request.scene.id)),
+            attempt=len(attempts),
             prediction_id=running.prediction.id,
             resumed=found_again,
         )

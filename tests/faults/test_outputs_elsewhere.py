@@ -102,16 +102,16 @@ async def test_pictures_are_made_of_what_another_machine_delivered(
     assert check(film).duration == pytest.approx(6, abs=0.1)
 
 
-async def test_a_clip_that_is_gone_from_the_bucket_is_made_again(
+async def test_a_clip_that_is_gone_from_the_bucket_is_fetched_again(
     stage: Stage, machine: Machine, bucket: Bucket
 ) -> None:
-    """And only that one."""
+    """From the provider, which still has it: it is not paid for again. The other ones are reused."""
     stage.emulate()
     batch = await machine.shoot(*PROMPTS)
     bucket.delete(f"films/job/{batch.clips[1].video_path}")
     batch = await machine.shoot(*PROMPTS)
     assert [clip.reused for clip in batch.clips] == [True, False, True]
-    stage.books(creates=4, billed=4)
+    stage.books(creates=3, billed=3)
 
 
 async def test_another_job_takes_over_a_clip_within_the_bucket(stage: Stage, machine: Machine, bucket: Bucket) -> None:

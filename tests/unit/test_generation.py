@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import itertools
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -311,6 +312,30 @@ async def test_an_interrupted_clip_is_cancelled_remotely(tmp_path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (provider.cancelled, provider.running()) == (["prediction0"], [])
+    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
+
+
+@pytest.mark.parametrize("moment", range(1, 8))
+async def test_an_interrupted_clip_leaves_nothing_running_at_any_moment(
+    tmp_path: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever call to the journal the interruption meets."""
+    provider = FakeProvider([Script(polls=None)])
+    run, calls = run_of(tmp_path, provider), itertools.count(1)
+    task = asyncio.create_task(generate(request_of(), run))
+    call = run.journal._call
+
+    def interrupted_at_its_moment(*arguments: Any) -> Any:
+        if next(calls) == moment:
+            task.cancel()
+        return call(*arguments)
+
+    monkeypatch.setattr(run.journal, "_call", interrupted_at_its_moment)
+    await asyncio.wait([task], timeout=0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (provider.running(), next(calls) > moment) == ([], True)
     assert await run.journal.open_attempt(provider.origin, request_of().key) is None
 
 
