@@ -1,5 +1,6 @@
 """Running the emulator: in the foreground, or in a thread of the caller."""
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -39,6 +40,9 @@ class _Server(uvicorn.Server):
         """Release what is held, then wait for the connections."""
         self._on_stop()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # whoever has not read to the end by now
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 class AddressError(InvalidError, OSError):

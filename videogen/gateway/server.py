@@ -1,5 +1,6 @@
 """Running the gateway: in the foreground, or in a thread of the caller."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -77,6 +78,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._feeds.close()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # whoever has not read to the end by now
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 def serve(settings: GatewaySettings, *, on_ready: Callable[[str], None]) -> None:
