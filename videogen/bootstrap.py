@@ -543,11 +543,14 @@ class _Recorder:
         self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
         """Ids of the scenes whose clip is delivered or failed; one that fails and comes all the same counts once."""
+        self._failed: set[str] = set()
 
     def emit(self, event: ClipEvent) -> None:
         if isinstance(event, ClipCompleted):
             self.done.add(event.clip.scene_id)
-        counts = {"run_id": self._run_id, "completed": len(self.done), "total": self._total}
+            (self._failed.add if event.clip.error else self._failed.discard)(event.clip.scene_id)
+        done = {"completed": len(self.done), "failed": len(self._failed), "total": self._total}
+        counts = {"run_id": self._run_id, **done}
         self._emitted.put_nowait((event, {**event.payload(), **counts}))
 
     async def flush(self) -> None:

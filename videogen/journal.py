@@ -191,6 +191,8 @@ class RunRecord:
     """None until the run is judged, and for ever when it was killed; `interrupted` when it was interrupted."""
     model: str | None
     completed: int
+    """How many clips are delivered or failed, `failed` how many of them failed."""
+    failed: int
     total: int
     last_event: int
     """Number of the latest event; 0 where there is none yet."""
@@ -1067,6 +1069,7 @@ def _run_records() -> sa.Select[Any]:
             last.c.type.label("last_type"),
             last.c.at.label("last_at"),
             last.c.payload["completed"].as_integer().label("completed"),
+            last.c.payload["failed"].as_integer().label("failed"),
             last.c.payload["total"].as_integer().label("total"),
         )
         .select_from(_runs)
@@ -1086,6 +1089,7 @@ def _run_record(row: Any) -> RunRecord:
         verdict=row.verdict,
         model=row.model,
         completed=row.completed or 0,
+        failed=row.failed or 0,
         total=row.total or 0,
         last_event=row.last_number or 0,
         seen_at=_utc(max(row.last_at or row.seen_at, row.seen_at)),

@@ -127,7 +127,7 @@ def test_a_run_that_is_over_is_shown_as_it_ended(
     tab.emulate_media(color_scheme=scheme)
     tab.goto(address(over, f"/?run={film.batch.run_id}"))
     expect(tab.locator(".play")).to_have_count(3)
-    expect(tab.locator(".totals")).to_contain_text("4 of 4")
+    expect(tab.locator(".totals")).to_contain_text("4 of 4, 1 failed")
     expect(tab.locator(".totals")).to_contain_text("$0.18 of $1.00 budget")
     expect(tab.locator(".verdict")).to_contain_text("3 of 4 clips delivered")
     assert_posters_are_there(tab)

@@ -36,10 +36,11 @@ def test_what_is_not_there_is_not_found(finished: Shown, address: str) -> None:
 
 
 def test_a_run_that_is_over_adds_up_to_its_manifest(finished: Shown, played: Played) -> None:
-    """Every clip's last state, the money, the verdict; failed clips count as done."""
+    """Every clip's last state, the money, the verdict; failed clips count as done, and are told apart."""
     run = finished.get(f"/runs/{played.batch.run_id}")
     assert (run["job_id"], run["status"], run["verdict"]["status"]) == ("film", "partial", "partial")
-    assert (run["completed"], run["total"], run["max_cost"]) == (3, 3, "1.00")
+    assert (run["completed"], run["failed"], run["total"], run["max_cost"]) == (3, 1, 3, "1.00")
+    assert [(each["completed"], each["failed"]) for each in finished.get("/runs")["runs"]] == [(3, 1)]
     assert (Decimal(run["spent"]), Decimal(run["reserved"])) == (played.batch.total_cost, Decimal(0))
     assert [clip["scene_id"] for clip in run["clips"]] == list(PROMPTS)
     assert [clip["state"] for clip in run["clips"]] == ["delivered", "delivered", "failed"]

@@ -46,7 +46,8 @@ function connection(text) {
 }
 
 function clipsDone(run) {
-  return `${run.completed} of ${run.total} clip${run.total === 1 ? "" : "s"}`;
+  const failed = run.failed ? `, ${run.failed} failed` : "";
+  return `${run.completed} of ${run.total} clip${run.total === 1 ? "" : "s"}${failed}`;
 }
 
 // -- runs --------------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ const AT_THE_START = { elapsed: 0, remaining: null, fraction: 0 };
 class LiveRun {
   constructor(id) {
     this.id = id;
-    this.run = { status: "running", completed: 0, total: 0 };
+    this.run = { status: "running", completed: 0, failed: 0, total: 0 };
     this.clips = new Map();
     this.cards = new Map();
     this.changed = new Set(); // ids of scenes, in the order of what happened last
@@ -212,8 +213,8 @@ class LiveRun {
     announce(`The run is over: ${verdict.status}, ${verdict.reason}`);
   }
 
-  addClip(type, { run_id, completed, total, ...told }) {
-    this.heard({ completed, total });
+  addClip(type, { run_id, completed, failed = 0, total, ...told }) {
+    this.heard({ completed, failed, total });
     const clip = this.clips.get(told.scene_id);
     if (type !== "clip.progress") for (const name in AT_THE_START) delete clip[name];
     Object.assign(clip, type === "clip.started" ? AT_THE_START : {}, told, { state: STATES[type] });
@@ -252,7 +253,7 @@ class LiveRun {
     const length = seconds ? `${Number(seconds.toFixed(1))} s of film` : "";
     show(page, ".top > .about", [run.model, run.aspect_ratio, run.provider, length].filter(Boolean).join(" · "));
     show(page, ".reason", run.verdict?.reason ?? "");
-    show(page, ".count", `${run.completed} of ${run.total}`);
+    show(page, ".count", `${run.completed} of ${run.total}${run.failed ? `, ${run.failed} failed` : ""}`);
     page.querySelector(".whole").value = run.total ? this.done() / run.total : 0;
     this.tellMoney();
     this.showClock();

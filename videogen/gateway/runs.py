@@ -19,7 +19,7 @@ STATES = {
     "clip.failed": "failed",
 }
 """What a clip is after an event of that type; before the first it is `waiting`."""
-COUNTS = ("run_id", "completed", "total")
+COUNTS = ("run_id", "completed", "failed", "total")
 """What every event tells of its run."""
 AT_THE_START = {"elapsed": 0.0, "remaining": None, "fraction": 0.0}
 """A new prediction knows nothing of the progress of the one before, and one that has ended has none."""
@@ -44,6 +44,8 @@ class RunSummary(BaseModel):
     """Since it was last seen alive: a run that was killed says nothing more."""
     completed: int
     """How many clips are delivered or failed."""
+    failed: int
+    """How many of them failed; 0, too, for runs of versions that did not count it."""
     total: int
 
 
@@ -150,6 +152,7 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "elapsed": _seconds(run.started_at, run.ended_at or now),
         "quiet": _seconds(run.seen_at, now),
         "completed": run.completed,
+        "failed": run.failed,
         "total": run.total,
     }
 
