@@ -5,6 +5,7 @@ address changes with the version of Python: `192.0.0.192` is global for 3.11.7.
 """
 
 import ipaddress
+from contextlib import suppress
 
 IPv4Network, IPv6Network = ipaddress.IPv4Network, ipaddress.IPv6Network
 
@@ -48,6 +49,15 @@ NOT_PUBLIC_V6 = tuple(
 """Inside of `GLOBAL_UNICAST_V6`. Source: https://www.iana.org/assignments/iana-ipv6-special-registry"""
 WRAPPING_V6 = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host as it is written is this machine."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
 
 
 def is_public(address: str) -> bool:

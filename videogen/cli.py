@@ -1,7 +1,6 @@
 """The command `videogen`. Prefect, PyAV and the provider's client are imported only by the commands that need them."""
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,7 @@ from videogen.errors import (
     DISTRIBUTION,
     AccountError,
     InvalidError,
-    NotSentError,
     StorageError,
-    TransientError,
     ValidationError,
     VideogenError,
     printable,
@@ -60,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AccountError as exc:
         return _complain(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
-        return _complain(f"{exc}{_name_proxy(exc)}", FAILED)
+        return _complain(str(exc), FAILED)
     except OSError as exc:  # of the standard output: a full disk, say
         return _complain(f"the output cannot be written: {exc.strerror or exc}", FAILED)
     return result if isinstance(result, int) else OK
@@ -85,15 +82,6 @@ def _advise(message: str) -> str:
             "--retry-failed makes only the clips that the last run has not."
         )
     return known if "--fresh" in suggestion and "fresh" not in word else message
-
-
-def _name_proxy(error: VideogenError) -> str:
-    """Where a server cannot be reached, the variable that asks for a proxy, which is not used."""
-    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-    name = next((name for name in names if os.environ.get(name)), None)
-    if name is None or not isinstance(error, NotSentError | TransientError):
-        return ""
-    return f"; {name} is set, but videogen does not use it: it needs a way to the server without a proxy"
 
 
 def _complain(message: str, code: int) -> int:

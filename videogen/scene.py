@@ -22,7 +22,8 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 1}}}", re.A
 _LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
 """What Windows, spreadsheets and word processors write in place of LF. U+2028 and U+2029 are sent as they are, as they
 always were: a prompt that changes is another prompt, and is paid for again."""
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e]")
+"""Bidirectional isolates, U+2066 to U+2069, are text: phones put them around names."""
 
 _TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case is ignored"
 _PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)

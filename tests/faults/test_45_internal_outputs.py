@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
-from videogen.adapters.downloads import Downloads, Resolver, is_loopback, resolve
+from videogen.adapters.downloads import Downloads, Resolver, resolve
+from videogen.addresses import is_loopback
 from videogen.errors import BadOutputError, NotSentError, TransientError
 
 CLIP = b"clip" * 1000

@@ -124,6 +124,7 @@ def test_a_file_that_cannot_be_read_says_so(content: Any, message: str, tmp_path
         pytest.param("a\r\nb", "a\nb", id="windows"),
         pytest.param("a\r\n\r\nb\r\n", "a\n\nb\n", id="windows-paragraphs"),
         pytest.param("a\rb", "a\nb", id="old-mac"),
+        pytest.param("a \u2068\u0645\u0631\u2069 b", "a \u2068\u0645\u0631\u2069 b", id="isolates"),
         pytest.param("a\n\rb", "a\n\nb", id="the-other-way-round"),
         pytest.param("a\x0bb", "a\nb", id="soft-return-of-word"),
         pytest.param("a\x0cb", "a\nb", id="page-break"),

@@ -178,18 +178,17 @@ def test_a_token_under_another_name_is_named(tmp_path: Path) -> None:
     assert "REPLICATE_API_TOKEN is not set (REPLICATE_API_KEY is, which is not read)" in done.stdout
 
 
-def test_a_proxy_that_is_not_used_is_named(tmp_path: Path) -> None:
-    """Where Replicate cannot be reached without it."""
+def test_a_proxy_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With what was asked for by way of it, and without its password."""
     (tmp_path / "film.toml").write_text(JOB, encoding="utf-8")
     environment = {
         "REPLICATE_API_TOKEN": "r8_x",
-        "REPLICATE_BASE_URL": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://us:secret@127.0.0.1:9",
     }
     done = run(tmp_path, "models", "check", "svd", environment=environment)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert "127.0.0.1" in done.stderr
-    assert "HTTPS_PROXY is set, but videogen does not use it" in done.stderr
+    assert "cannot connect to api.replicate.com by way of the proxy http://127.0.0.1:9" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_prefect_keeps_its_files_in_the_out_folder_where_home_cannot_be_written(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ network. So every address of every host on the way is checked, and the connectio
 import asyncio
 import base64
 import binascii
-import ipaddress
 import re
 import socket
 import ssl
@@ -21,8 +20,9 @@ from urllib.parse import unquote_to_bytes
 import httpcore
 import httpx
 
+from videogen.adapters.proxies import find_proxy, make_transport
 from videogen.adapters.safe import make_text_safe, read_number
-from videogen.addresses import is_public
+from videogen.addresses import is_loopback, is_public
 from videogen.certificates import load_certificates
 from videogen.crashpoints import reached
 from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
@@ -85,7 +85,7 @@ class Downloads:
                 await asyncio.to_thread(_write_data, url, part, self._most_bytes)
             else:
                 await self._fetch(url, part)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
             raise NotSentError(f"cannot connect: {_reason(exc)}") from exc
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as exc:
             raise BadOutputError(f"the output is at no address: {_reason(exc)}") from exc
@@ -117,7 +117,9 @@ class _Transport(httpx.AsyncHTTPTransport):
     def __init__(self, home: httpx.URL, resolve: Resolver, network: httpcore.AsyncNetworkBackend) -> None:
         super().__init__(verify=tls())
         self._may_be_plain = home.scheme == "http"
-        if not is_loopback(home.host):
+        self._is_at_home = is_loopback(home.host)
+        self._by_proxy: dict[httpx.URL, httpx.AsyncHTTPTransport] = {}
+        if not self._is_at_home:
             trusted = home.host, home.port or (80 if self._may_be_plain else 443)
             network = _CheckedNetwork(network, resolve, trusted)
         self._pool = httpcore.AsyncConnectionPool(
@@ -133,7 +135,27 @@ class _Transport(httpx.AsyncHTTPTransport):
             raise BadOutputError(f"the output is at a {scheme} address, which is not fetched from")
         if not url.host or url.userinfo or not 0 < (url.port or 443) < 65_536:
             raise BadOutputError("the output's address has no host, a password or an impossible port")
-        return await super().handle_async_request(request)
+        proxy = None if self._is_at_home else find_proxy(url)
+        if proxy is None:
+            return await super().handle_async_request(request)
+        _admit_by_proxy(url.host)
+        if proxy not in self._by_proxy:
+            self._by_proxy[proxy] = make_transport(proxy, verify=tls())
+        return await self._by_proxy[proxy].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in self._by_proxy.values():
+            await transport.aclose()
+        await super().aclose()
+
+
+def _admit_by_proxy(host: str) -> None:
+    """A proxy looks up names itself, so that only an address that stands there as a number can be checked."""
+    is_number = host.replace(".", "").isdigit() or ":" in host
+    if is_loopback(host) or (is_number and not is_public(host)):
+        raise BadOutputError(
+            f"the output is at {make_text_safe(host, most=80)}, which is not public: it is not fetched from there"
+        )
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
@@ -175,15 +197,6 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host as it is written is this machine."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _reason(exc: Exception) -> str:

@@ -27,6 +27,7 @@ from replicate.client import Client
 
 from videogen.adapters.downloads import Downloads, Resolver, resolve, tls
 from videogen.adapters.provider_clock import ProviderClock, read_date
+from videogen.adapters.proxies import describe_proxy, find_proxy, make_transport
 from videogen.adapters.replicate_predictions import ALIAS, name_id, read_id, read_prediction
 from videogen.adapters.replicate_refusals import classify_failure
 from videogen.adapters.safe import make_text_safe, read_json, read_number
@@ -105,7 +106,7 @@ class ReplicateProvider:
             api_token=token,
             base_url=base_url,
             timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
-            transport=_Transport(limits, self._clock),
+            transport=_Transport(limits, self._clock, find_proxy(home)),
             headers={"Accept-Encoding": "identity"},  # an answer is no larger than what was read
         )
         self._downloads = Downloads(home, stalled_s=limits.stalled_s, most_bytes=limits.download_bytes, resolve=resolve)
@@ -230,12 +231,22 @@ class ReplicateProvider:
         return data
 
 
+_NOT_CONNECTED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,  # it refused to make the connection
+    httpx.UnsupportedProtocol,
+)
+
+
 class _Transport(httpx.AsyncBaseTransport):
     """Turns what is not a success into one of our errors, with what the answer's headers and body say."""
 
-    def __init__(self, limits: Limits, clock: ProviderClock) -> None:
+    def __init__(self, limits: Limits, clock: ProviderClock, proxy: httpx.URL | None) -> None:
         self._limits, self._clock = limits, clock
-        self._wire = httpx.AsyncHTTPTransport(verify=tls(), limits=httpx.Limits(max_connections=200))
+        self._by_way_of = f" by way of the proxy {describe_proxy(proxy)}" if proxy else ""
+        self._wire = make_transport(proxy, verify=tls(), limits=httpx.Limits(max_connections=200))
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -245,8 +256,8 @@ class _Transport(httpx.AsyncBaseTransport):
         try:
             response = await self._wire.handle_async_request(request)
             body = await _read_capped(response, self._limits.answer_bytes)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as exc:
-            raise NotSentError(f"cannot connect to {request.url.host}: {_reason(exc)}") from exc
+        except _NOT_CONNECTED as exc:
+            raise NotSentError(f"cannot connect to {request.url.host}{self._by_way_of}: {_reason(exc)}") from exc
         except httpx.HTTPError as exc:
             raise _lost(request.method, path, _reason(exc)) from exc
         if not response.is_success:

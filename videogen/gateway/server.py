@@ -11,10 +11,10 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from videogen.addresses import is_loopback
 from videogen.errors import SettingsError, VideogenError
 from videogen.gateway.app import create_app
 from videogen.gateway.connections import MOST_HEAD_BYTES, Connection, Visits, limit_repeats
-from videogen.gateway.guard import is_loopback
 from videogen.journal import Journal
 from videogen.registry import read_registry
 

@@ -1,0 +1,42 @@
+"""The proxy by way of which an address is reached, as the environment names it."""
+
+from urllib.request import getproxies_environment, proxy_bypass
+
+import httpx
+
+from videogen.adapters.safe import make_text_safe
+from videogen.addresses import is_loopback
+from videogen.errors import SettingsError
+
+
+def find_proxy(url: httpx.URL) -> httpx.URL | None:
+    """Return the proxy for an address; None where it is asked directly, as this machine always is.
+
+    `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, also in small letters, name a proxy for all hosts but those in
+    `NO_PROXY`, which are separated by commas.
+
+    Raises:
+        SettingsError: what the variable names is no proxy that can be used.
+    """
+    proxies = getproxies_environment()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    if not found or is_loopback(url.host) or proxy_bypass(url.netloc.decode()):
+        return None
+    try:
+        proxy = httpx.URL(found if "://" in found else f"http://{found}")
+    except (httpx.InvalidURL, UnicodeError):
+        proxy = httpx.URL("")
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        variable = f"{url.scheme.upper()}_PROXY" if proxies.get(url.scheme) else "ALL_PROXY"
+        raise SettingsError(f"{variable}: not the address of an HTTP proxy, such as http://proxy.example:3128")
+    return proxy
+
+
+def describe_proxy(proxy: httpx.URL) -> str:
+    """Return the address of a proxy for messages, without its password."""
+    return make_text_safe(str(proxy.copy_with(userinfo=b"")), most=100)
+
+
+def make_transport(proxy: httpx.URL | None, **options: object) -> httpx.AsyncHTTPTransport:
+    """Return a transport that goes by way of a proxy; `options` are `httpx.AsyncHTTPTransport`'s."""
+    return httpx.AsyncHTTPTransport(proxy=None if proxy is None else httpx.Proxy(proxy), **options)  # type: ignore[arg-type]
