@@ -7,19 +7,17 @@ small, upright, 8 bits a channel, and carries no metadata. httpx and Pillow are 
 import asyncio
 import base64
 import binascii
-import ctypes
 import hashlib
 import io
 import os
 import socket
 import ssl
 import stat
-import sys
 import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +29,7 @@ from videogen.certificates import load_certificates
 from videogen.clip import ClipRequest
 from videogen.cut_out import cut_out, has_plain_border
 from videogen.errors import Problem, ValidationError
+from videogen.posix import SAFE_OPEN_FLAGS, give_back_memory
 from videogen.scene import is_url, name_of
 
 if TYPE_CHECKING:
@@ -311,7 +310,7 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
         raise _UnusableError(f"an empty address; {_ADVICE}")
     try:
         path = _resolved(_spelled(source, base_dir), base_dir)
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | SAFE_OPEN_FLAGS)
     except FileNotFoundError:
         raise _UnusableError(f"there is no such file in {base_dir}") from None
     except (OSError, ValueError, RuntimeError) as exc:
@@ -357,20 +356,13 @@ def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
     try:
         image, is_plain = _upright(file)
     finally:
-        _give_back_memory()
+        give_back_memory()
     has_alpha = image.mode == "RGBA"
     data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
     public_url = url if is_plain else None
     can_be_cut_out = not has_alpha and has_plain_border(image)
     return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, public_url, can_be_cut_out)
-
-
-def _give_back_memory() -> None:
-    """Return to the system what decoding has freed: glibc keeps blocks of up to 32 MB, which add up."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from videogen.pace import Pace
 from videogen.patience import Patience
 from videogen.polling import Poller
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
+from videogen.posix import lower_thread_priority
 
 T = TypeVar("T")
 
@@ -100,13 +100,8 @@ class Slot:
 
 
 def _decoders() -> Executor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=_give_way)
-
-
-def _give_way() -> None:
-    """Decoding may wait, the calls that keep the slots busy may not; only Linux has priorities by thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    """Decoding may wait, the calls that keep the slots busy may not."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=lower_thread_priority)
 
 
 @dataclass

@@ -51,16 +51,22 @@ class CommandLine:
         scenes = ({"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(clips))
         return self.job(*scenes, model="quick")
 
-    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """Of its processes: what the tests inherit, but for our own variables, and what is given."""
         ours = ("REPLICATE_", "VIDEO", "PREFECT_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return {**inherited, "PYTHONPATH": str(Path.cwd()), **self.environment}
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
-            env={**inherited, "PYTHONPATH": str(Path.cwd()), **self.environment},
+            env=self.whole_environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,  # as a terminal has it: what is sent to all of its processes is not sent to us
         )
 

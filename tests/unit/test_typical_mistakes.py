@@ -141,36 +141,6 @@ def test_what_looks_like_a_variable_is_warned_of(tmp_path: Path) -> None:
     assert "min_clips: 4 is more than the 1 clip of this job" in done.stdout
 
 
-HIDING = """
-import importlib, pkgutil, sys, os, signal
-for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty"):
-    sys.modules[name] = None
-for module, name in ((os, "setpriority"), (os, "getuid"), (os, "geteuid"), (signal, "pthread_sigmask")):
-    delattr(module, name)
-import videogen
-for found in pkgutil.walk_packages(videogen.__path__, "videogen."):
-    if not found.name.startswith("videogen.migrations") and not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
-from videogen.cli import main
-sys.exit(main(["plan", "film.toml", "--provider", "local"]))
-"""
-
-
-def test_nothing_needs_what_only_posix_has(tmp_path: Path) -> None:
-    """As on Windows: every module is imported and a job is planned without `fcntl` and its like."""
-    (tmp_path / "film.toml").write_text(JOB, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", HIDING],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1 of 1 clips to make" in done.stdout
-
-
 def test_a_token_under_another_name_is_named(tmp_path: Path) -> None:
     """The clients of other providers call it a key."""
     (tmp_path / "film.toml").write_text(JOB, encoding="utf-8")

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from videogen.disk import sync_file, sync_folder
 from videogen.errors import JobLockedError, StorageError
 from videogen.ports import Folder
+from videogen.posix import SAFE_OPEN_FLAGS
 
 PLACES = ("clips", "posters")
 """Where finished files go, below the job's folder."""
@@ -299,9 +300,8 @@ def lock_folder(folder: Path) -> Iterator[bool]:
 
 def _open_lock(path: Path) -> int:
     """Return a descriptor of the lock file, which is made when missing. A link is not followed."""
-    flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")  # the last is of Windows, the others of all else
     try:
-        descriptor = os.open(path, sum((getattr(os, flag, 0) for flag in flags), os.O_RDWR | os.O_CREAT), 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, 0o600)
     except OSError as exc:
         raise StorageError(
             f"cannot lock {path}: {exc.strerror or exc}. Remove it if it is a link, or if it belongs to another user "

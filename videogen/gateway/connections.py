@@ -19,6 +19,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from videogen.posix import most_open_files
+
 HEAD_S = 10.0
 """So long a connection may wait without a request that is let in."""
 MOST_HEAD_BYTES = 32 * 1024
@@ -92,12 +94,8 @@ def admit(scope: Scope) -> None:
 
 def most_connections() -> int:
     """Return how many connections this process has files for, when each of them reads a clip, too."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return 1024
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1024 if files < 0 else max(16, min(1024, (files - OTHER_FILES) // 2))
+    files = most_open_files()
+    return 1024 if files is None else max(16, min(1024, (files - OTHER_FILES) // 2))
 
 
 class RepeatLimit(logging.Filter):

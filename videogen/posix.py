@@ -1,0 +1,33 @@
+"""What only some systems have, behind one door: on the others each of these does without."""
+
+import ctypes
+import os
+import sys
+import threading
+from contextlib import suppress
+
+SAFE_OPEN_FLAGS = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""For `os.open`: no link is followed, no fifo waited for, no byte translated."""
+
+
+def lower_thread_priority() -> None:
+    """Let other threads go first. Only Linux has priorities by thread."""
+    if sys.platform == "linux" and hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: glibc keeps blocks of up to 32 MB, which add up."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def most_open_files() -> int | None:
+    """Return how many files this process may have open; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if files < 0 else files
