@@ -58,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
         return _complain(str(exc), FAILED)
-    except OSError as exc:  # of the standard output: a full disk, say
-        return _complain(f"the output cannot be written: {exc.strerror or exc}", FAILED)
+    except OSError as exc:  # without a file it is of the standard output: a full disk, say
+        where = exc.filename or "the output cannot be written"
+        return _complain(f"{where}: {exc.strerror or exc}", FAILED)
     return result if isinstance(result, int) else OK
 
 

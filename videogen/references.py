@@ -308,6 +308,7 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
         raise _UnusableError("files are not read here; use an https or data: URL")
     if not source.strip():
         raise _UnusableError(f"an empty address; {_ADVICE}")
+    source = os.fsdecode(source.encode(errors="surrogateescape"))  # where names of files are not in UTF-8 here
     try:
         path = _resolved(_spelled(source, base_dir), base_dir)
         handle = os.open(path, os.O_RDONLY | SAFE_OPEN_FLAGS)

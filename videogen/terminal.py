@@ -348,6 +348,8 @@ def choose_prefect_home(environment: Mapping[str, str], out: Path) -> str | None
 def _set_up_prefect(out: Path) -> None:
     """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
     if home := choose_prefect_home(os.environ, out):
+        with suppress(OSError):  # Prefect, which makes no parents, says what is wrong with it
+            Path(home).mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = home
     for name, value in {
         "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: a restart is waited for, a server that is gone is left
