@@ -1,8 +1,7 @@
-"""The command line on a system like Windows, where what only POSIX has is hidden, and on consoles that are not UTF-8."""
+"""The command line where what only POSIX has is hidden, as on Windows, and on consoles that are not UTF-8."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
