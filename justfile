@@ -31,7 +31,7 @@ record:
 pictures folder:
     uv run python -m tests.browser.pictures {{folder}}
 
-# what follows from the types, anew: schemas/*.json, and the README's table of the environment
+# rewrite what is generated from the types: schemas/*.json and the table in docs/environment.md
 generate:
     uv run python -m tests.generated
 

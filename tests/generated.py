@@ -1,4 +1,4 @@
-"""Writes what follows from the types: schemas/*.json and the README's table of the environment.
+"""Writes what follows from the types: schemas/*.json and the table in docs/environment.md.
 
 `just generate` writes them anew; test_generated.py says when that is due.
 """
@@ -16,7 +16,7 @@ from videogen.scene import Job
 from videogen.settings import Settings, variables
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+ENVIRONMENT = ROOT / "docs" / "environment.md"
 BEGIN, END = "<!-- settings: written by `just generate` -->", "<!-- end of settings -->"
 Schema = dict[str, Any]
 
@@ -25,7 +25,7 @@ def files() -> dict[Path, str]:
     """What each generated file should say."""
     return {
         ROOT / "schemas" / "job.schema.json": _text(_schema(Job, "A videogen job")),
-        README: _with_settings(README.read_text(encoding="utf-8")),
+        ENVIRONMENT: _with_settings(ENVIRONMENT.read_text(encoding="utf-8")),
         ROOT / "schemas" / "models.schema.json": _text(_extending(_schema(Registry, "Video models for videogen"))),
     }
 
@@ -72,9 +72,9 @@ def _in_a_file(text: str) -> str:
     return text[:1].upper() + text[1:] if text.startswith("left out") else text
 
 
-def _with_settings(readme: str) -> str:
-    """The README with the table of the environment as `Settings` says it."""
-    start, rest = readme.split(BEGIN)
+def _with_settings(page: str) -> str:
+    """Return the page with the table of environment variables that `Settings` declares."""
+    start, rest = page.split(BEGIN)
     _, end = rest.split(END)
     rows = [f"| `{name}` | {text} |" for name, text in _settings()]
     return "\n".join([f"{start}{BEGIN}", "", "| variable | |", "| --- | --- |", *rows, "", f"{END}{end}"])
