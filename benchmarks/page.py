@@ -12,27 +12,27 @@ WIDTH_PX, LINE_PX, LABEL_PX = 760, 24, 400
 HEAD = """\
 # Benchmarks
 
-Written by `just bench`, but for the notes at the end. To repeat, from a fresh clone:
+`just bench` writes this page, except for the notes at the end. To repeat it from a fresh clone:
 
 ```console
 $ pip install uv
-$ uv run just bench           # meant to take under ten minutes on two quiet cores; `took` says what it did
+$ uv run just bench           # under ten minutes on two quiet cores; `took` below is the time of this run
 $ uv run just bench --full    # also 500 and 5,000 clips: much longer
 ```
 
-All rows are one run, on one emulator process whose latencies are seeded: every contender meets the same ones in the
-same order. The **bound** is the list schedule of these latencies on five slots: each slot takes the next clip in the
-very moment it becomes free. A makespan goes from the first create to the last file on disk. Files of videogen are
-checked whole, those of the others are not looked at. Ratios are what can be compared between machines; seconds are this
-machine's.
+All rows come from one run against one emulator process with seeded latencies: every contender meets the same
+latencies in the same order. The **bound** is the list schedule of these latencies on five slots: each slot takes the
+next clip at the very moment it becomes free. A makespan is the time from the first create to the last file on disk.
+Files of videogen are checked completely. Files of the others are not checked. Compare ratios between machines.
+Seconds apply to this machine only.
 
-The rivals are in `benchmarks/contenders.py`, as their documentation has them. `async_run` and `replicate-batch-process`
-(through `run`) send `Prefer: wait`: their create is answered when the clip is done, up to a minute. That notices the
-end of short clips at once, and a process that dies meanwhile knows no prediction id. `replicate-batch-process` imports
-`google.generativeai`, which it does not declare, and refuses models that its table has not: it is given an empty module
-and an entry of the table.
+The rivals are in `benchmarks/contenders.py`, used as their documentation shows. `async_run` and
+`replicate-batch-process` (through `run`) send `Prefer: wait`: their create is answered when the clip is done, or
+after at most a minute. They notice the end of short clips at once, but a process that dies meanwhile does not know
+the prediction id. `replicate-batch-process` imports `google.generativeai` without declaring it, and refuses models
+that are missing in its table. The benchmark gives it an empty module and an entry in the table.
 
-[What is missed, and why](#what-is-missed-and-why) is at the end.
+The limits that are missed are explained [at the end](#what-is-missed-and-why).
 """
 
 
