@@ -14,7 +14,9 @@ def test_the_page_lists_the_shipped_models_with_their_prices_and_ratios(capsys: 
     """A change of `models.toml` is a change of the page."""
     assert main(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)["models"]
-    rows = {line.split("`")[1]: line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
+    rows = {
+        line.split("`")[1]: line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    }
     assert list(rows) == [model["id"] for model in models]
     for model in models:
         cells = [cell.strip() for cell in rows[model["id"]].strip("|").split("|")]
