@@ -278,7 +278,7 @@ def memory(stage: Stage, films: Path) -> Iterator[Row]:
 def media(stage: Stage) -> Iterator[Row]:
     """Four seconds in each size: rendered by the emulator, and checked as a delivered clip is."""
     from videogen.emulator.render import film
-    from videogen.media import check
+    from videogen.media import inspect_video
 
     sizes = {"480p": Size(864, 480), "720p": Size(1280, 720), "1080p": Size(1920, 1080)}
     for name, size in sizes.items():
@@ -288,7 +288,7 @@ def media(stage: Stage) -> Iterator[Row]:
             shot = Shot(Shape(size, 96, Fraction(24)), PROMPT, SEED, None, smooth)
             took_s = _timed(partial(film, shot, None, path, threading.Event()))
             yield Row("Renderer", f"{name}, {mode}", 4 / took_s, "× realtime")
-        took_s = min(_timed(partial(check, path, poster=stage.folder / "poster.jpg")) for _ in range(3))
+        took_s = min(_timed(partial(inspect_video, path, poster=stage.folder / "poster.jpg")) for _ in range(3))
         yield Row("Full check of a clip of 4 s", name, 1000 * took_s, "ms")
 
 

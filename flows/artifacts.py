@@ -11,7 +11,7 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.bootstrap import Session
 from videogen.clip import Batch, Clip
-from videogen.contact_sheet import preview, status, time
+from videogen.contact_sheet import format_duration, get_clip_status, render_thumbnail
 from videogen.errors import printable
 from videogen.planning import Plan
 
@@ -37,7 +37,7 @@ async def publish(batch: Batch, session: Session) -> None:
     Where Prefect does not take them the run goes without: its clips are delivered.
     """
     job, gateway = batch.job_id, session.settings.gateway_url
-    picture = await asyncio.to_thread(preview, session.run.store)
+    picture = await asyncio.to_thread(render_thumbnail, session.run.store)
     verdict = verdict_markdown(batch, session.plan, gateway=gateway, picture=picture)
     where = f"Clips of {job} in {session.run.folder}"
     for problem in await asyncio.gather(
@@ -67,7 +67,7 @@ def verdict_markdown(batch: Batch, plan: Plan, *, gateway: str | None = None, pi
         f"| clips | {batch.total_clips} | {batch.successful_clips} delivered, {batch.failed_clips} failed |",
         f"| of these new | {len(plan.to_create)} | {sum(not clip.reused for clip in batch.clips if not clip.error)} |",
         f"| cost | ${plan.total_cost}, at most ${plan.worst_case_cost} | ${batch.total_cost} |",
-        f"| time | | {time(batch.total_generation_time)} |",
+        f"| time | | {format_duration(batch.total_generation_time)} |",
         "",
         f"Model {_plain(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",
     ]
@@ -111,7 +111,7 @@ def clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object
     return [
         {
             "scene": _linked(batch, clip, gateway),
-            "status": clip.error.code if clip.error else status(clip),
+            "status": clip.error.code if clip.error else get_clip_status(clip),
             "target": clip.target_duration,
             **({"original": clip.original_target_duration} if differ else {}),
             "buffered": clip.buffered_duration,

@@ -189,9 +189,9 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
         before = plan(job, registry, digests=digests, buffer=buffer, today=today)
         planned = planned.keeping(before, made=(await look(before)).delivered)
     if references:
-        from videogen.references import warn_of_cards
+        from videogen.references import warn_about_cards
 
-        planned = planned.warned(*warn_of_cards(planned.requests, references))
+        planned = planned.warned(*warn_about_cards(planned.requests, references))
     can_keep = options.retry_failed and not options.fresh
     kept = await asyncio.to_thread(kept_clips, folder, origin) if can_keep else {}
     earlier = await look(planned)
@@ -380,13 +380,13 @@ class Session:
         prompts = {request.scene.id: request.scene.prompt for request in self.plan.requests}
         files, warnings = ["manifest.json"], []
         writers: dict[str, Callable[[Event], None]] = {
-            contact_sheet.PICTURE: lambda _: contact_sheet.write_picture(batch, store)
+            contact_sheet.IMAGE_NAME: lambda _: contact_sheet.write_image(batch, store)
         }
         if self._prepared.options.rough_cut:
-            writers[rough_cut.NAME] = lambda stop: rough_cut.write(
+            writers[rough_cut.ROUGH_CUT_NAME] = lambda stop: rough_cut.write_rough_cut(
                 batch, store, prompts=prompts, music=self._prepared.options.music, stop=stop
             )
-        writers[contact_sheet.PAGE] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
+        writers[contact_sheet.PAGE_NAME] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
         for name, write in writers.items():
             try:
                 await self.run.decode(write)

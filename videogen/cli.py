@@ -420,13 +420,13 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
     out:
         Folder with the runs' clips and journal; `out` by default (VIDEOGEN_OUT).
     """
-    from videogen.gateway import GatewaySettings, serve
+    from videogen.gateway import GatewaySettings, serve_gateway
     from videogen.settings import read_settings
 
     given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
     secret = settings.gateway_token
-    serve(
+    serve_gateway(
         GatewaySettings(
             out=settings.local_out,
             journal_url=settings.effective_journal_url(),

@@ -38,7 +38,7 @@ SHORT_S = 0.1
 """How much shorter than its target a clip may be without a word."""
 
 
-async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.Measured]:
+async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.VideoInfo]:
     """The succeeded prediction's video on disk, whole, and its measures; fetched once more when what came is no video.
 
     The timer is the caller's; while the video waits to be checked, behind others, it stands still.
@@ -55,7 +55,7 @@ async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> t
         return await _fetched(run, prediction, timer)
 
 
-async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.Measured]:
+async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.VideoInfo]:
     part = run.store.scratch(f"{prediction.id}.part")
     await _download(run, prediction, part)
     try:
@@ -126,11 +126,11 @@ def _missing_output(run: Run, prediction: Prediction, gone: GoneError) -> ClipEr
     )
 
 
-def _check(video: Path, poster: Path, stop: Event) -> media.Measured:
-    return media.check(video, poster=poster, stop=stop)
+def _check(video: Path, poster: Path, stop: Event) -> media.VideoInfo:
+    return media.inspect_video(video, poster=poster, stop=stop)
 
 
-async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.Measured) -> Clip:
+async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.VideoInfo) -> Clip:
     """The clip, under its final name and in the journal. Raises `DurationError`, `QualityError`, `StorageError`."""
     if problem := _duration_problem(request, measured.duration):
         _keep_rejected(part)
@@ -158,7 +158,9 @@ async def delivered(request: ClipRequest, run: Run, running: Running, part: Path
     return clip
 
 
-def _conformed(request: ClipRequest, part: Path, measured: media.Measured, stop: Event) -> tuple[Path, media.Measured]:
+def _conformed(
+    request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event
+) -> tuple[Path, media.VideoInfo]:
     """The video in the ratio asked for, in the frame rate and size that its model could not be told, and without sound
     where none is wanted."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
@@ -181,7 +183,7 @@ def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     return None
 
 
-def _clip(request: ClipRequest, measured: media.Measured, attempts: list[Attempt]) -> Clip:
+def _clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt]) -> Clip:
     short_s = durations.shortfall(request.scene.target_duration, measured.duration)
     return Clip(
         **planned(request),

@@ -25,7 +25,7 @@ from videogen.errors import (
     may_fall_back,
 )
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
-from videogen.media import Measured
+from videogen.media import VideoInfo
 from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
 from videogen.run import Run, Slot
 
@@ -94,7 +94,7 @@ async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
 
 async def _finished_and_fetched(
     request: ClipRequest, run: Run, slot: Slot, running: Running
-) -> tuple[Running, Path, Measured]:
+) -> tuple[Running, Path, VideoInfo]:
     """The succeeded prediction and its whole video, both within the clip's timeout."""
     elapsed_s = time.monotonic() - running.began
     try:
@@ -110,7 +110,7 @@ async def _finished_and_fetched(
         raise
 
 
-async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, Measured]:
+async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, VideoInfo]:
     """Cancels a clip whose time is up; one that succeeded all the same is paid for, and kept."""
     if not running.prediction.ended:
         running = await cancelled(request, run, running)

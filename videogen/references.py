@@ -1,7 +1,7 @@
 """Fetch reference images safely and compose start frames from them.
 
-What comes in was written by somebody else: URLs may point into our own network, files may be anything. What goes out is
-small, upright, 8 bits a channel, and carries no metadata. httpx and Pillow are imported when they are first needed.
+Sources are untrusted: URLs may point into our own network, and files may contain anything. The resulting pictures are
+small and upright, with 8 bits per channel and no metadata. httpx and Pillow are imported when they are first needed.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import io
+import math
 import os
 import socket
 import ssl
@@ -39,50 +40,50 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 20_000_000
 MAX_MEGAPIXELS = 40
-"""Of PNG. JPEG is reduced while it is decoded, so that it may have more (`_CAPS_MP`)."""
+"""Limit for PNG. JPEG may have more because it is reduced while it is decoded, see `_MAX_MEGAPIXELS_BY_KIND`."""
 MAX_EDGE_PX = 4096
-"""Longer images are reduced by a whole factor: no video model takes more than 1080 lines."""
+"""Larger images are reduced by a whole factor: no video model takes more than 1080 lines."""
 MAX_FRAME_BYTES = 3_000_000
-"""A composed frame is made to fit. What is too large for a `data:` URL is uploaded, in full quality."""
+"""Limit for a composed frame. Pictures that are too large for a `data:` URL are uploaded in full quality."""
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Takes a host and a port, gives all its addresses; raises OSError when there are none."""
+"""A function from a host and a port to all addresses of the host. Raises OSError when there are none."""
 MediaType: TypeAlias = Literal["image/jpeg", "image/png"]
 
 _File: TypeAlias = io.BytesIO | io.BufferedReader | io.BufferedRandom
 
-_AT_ONCE = 8
-_TRIES = 3
-_PAUSE_S = 0.2
+_MAX_CONCURRENT = 8
+_MAX_TRIES = 3
+_RETRY_DELAY_S = 0.2
 _MAX_REDIRECTS = 3
-_TOTAL_S = 30.0
-_READ_S = 10.0
+_FETCH_TIMEOUT_S = 30.0
+_READ_TIMEOUT_S = 10.0
 _ADVICE = "use a public https URL, a data: URL or a file beside the job"
-_NO_AUTHORITY = "; where the network has a certificate authority of its own, name its file in SSL_CERT_FILE"
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+_CERTIFICATE_ADVICE = "; where the network has a certificate authority of its own, name its file in SSL_CERT_FILE"
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceImage:
-    """One picture, ready to be sent or composed."""
+    """One picture that is ready to be sent or composed."""
 
     source: str = field(repr=False)
     """As written in the job."""
     digest: str
-    """SHA-256, in hex, of the bytes as they came: what a clip's key is made from."""
+    """SHA-256, in hex, of the original bytes. A clip's key is derived from it."""
     width: int
     height: int
-    """In pixels, of `data`: upright, and reduced where the original was larger than `MAX_EDGE_PX`."""
+    """In pixels, as is `width`, of `data`: upright, and reduced if the original was larger than `MAX_EDGE_PX`."""
     has_alpha: bool
-    """Whether any pixel is not opaque: a cut-out."""
+    """Whether the picture is a cut-out: some pixel is not opaque."""
     data: bytes = field(repr=False)
     """Upright RGB JPEG, or RGBA PNG when `has_alpha`, without metadata."""
     media_type: MediaType
     url: str | None = field(default=None, repr=False)
-    """The public https URL where a provider finds this very picture; None for files, `data:` URLs, and pictures that
-    had to be changed: turned, reduced, rid of metadata, or of other colours or another format than most models take."""
+    """The public https URL of exactly this picture. None for files, `data:` URLs, and pictures that had to be changed:
+    rotated, reduced, stripped of metadata, or converted from colours or a format that few models take."""
     can_be_cut_out: bool = False
-    """Whether it is opaque and shows a figure before a plain background."""
+    """Whether the picture is opaque and shows a figure before a plain background."""
 
 
 async def load_references(
@@ -93,15 +94,16 @@ async def load_references(
     resolve: Resolver | None = None,
     transport: "httpx.AsyncBaseTransport | None" = None,
 ) -> dict[str, ReferenceImage]:
-    """Load each distinct source once: https URLs, `data:` URLs, and paths, which count from `base_dir`.
+    """Load each distinct source once and return the pictures by source.
 
-    A path that stays inside `base_dir` as it is written must also do so once its symbolic links are followed; one that
-    is written as leading elsewhere (absolute, `..`) must not itself be a link. Without a `base_dir` no file is read.
-    `allow_private` admits http and addresses that are not public: for tests and emulators, never for jobs from
-    outside. `resolve` and `transport` stand in for DNS and the network.
+    A source is an https URL, a `data:` URL, or a path relative to `base_dir`. A path that is written as lying inside
+    `base_dir` must also lie there once its symbolic links are resolved. A path that is written as leading elsewhere
+    (absolute, `..`) must not be a link itself. Without a `base_dir` no file is read. `allow_private` admits http and
+    addresses that are not public. Use it for tests and emulators, never for untrusted jobs. `resolve` and `transport`
+    replace DNS and the network.
 
     Raises:
-        ValidationError: one problem for each source that cannot be used, called `name_of(source)`.
+        ValidationError: it has one problem for each source that cannot be used, located at `name_of(source)`.
     """
     loader = _Loader(base_dir, allow_private, resolve or _system_resolve, transport)
     distinct = list(dict.fromkeys(sources))
@@ -113,11 +115,11 @@ async def load_references(
 
 
 class _UnusableError(Exception):
-    """This source cannot be used, and why."""
+    """The source cannot be used. The message says why."""
 
 
-class _PassingError(_UnusableError):
-    """This source could not be fetched, but may be in a moment."""
+class _TransientError(_UnusableError):
+    """The source could not be fetched this time; another try may succeed."""
 
 
 class _Loader:
@@ -132,9 +134,9 @@ class _Loader:
         self._allow_private = allow_private
         self._resolve = resolve
         self._transport = transport
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        # A picture of 40 megapixels takes 160 MB while it is decoded, and each thread keeps some of what it frees. What
-        # is waiting lies on the disk.
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
+        # One thread, because a picture of 40 megapixels takes 160 MB while it is decoded, and each thread keeps some of
+        # the memory that it frees. Pictures that wait for the thread are on the disk.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
     @cached_property
@@ -143,18 +145,18 @@ class _Loader:
 
     async def load(self, source: str) -> ReferenceImage | Problem:
         try:
-            async with self._slots, self._opened(source) as (file, url):
+            async with self._slots, self._open(source) as (file, url):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._decoder, _read_image, source, file, url)
         except _UnusableError as exc:
             return Problem(str(exc), where=name_of(source))
 
     @asynccontextmanager
-    async def _opened(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
-        """The bytes of `source`, and the URL under which anybody can fetch them."""
-        address = source.strip()  # as it is pasted from a page; a file's name may have blanks
+    async def _open(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
+        """Provide a file with the bytes of `source`, and the URL at which they are public; None where they are not."""
+        address = source.strip()  # URLs are pasted with blanks around them; a file's name may really have blanks
         if address[:5].lower() == "data:":
-            yield io.BytesIO(_data_bytes(address)), None
+            yield io.BytesIO(_decode_data_url(address)), None
         elif is_url(address):
             with tempfile.TemporaryFile() as file:
                 public = await self._fetch(address, file)
@@ -164,35 +166,35 @@ class _Loader:
                 yield file, None
 
     async def _fetch(self, source: str, file: _File) -> bool:
-        """Write what `source` answers to `file`; True when it came by https from public addresses only."""
+        """Download `source` to `file`. Return whether it came by https from public addresses only."""
         import httpx
 
         try:
-            # No kept connections: they are pooled by address, and one address may serve many hosts and certificates.
+            # Connections are not kept: they are pooled by address, which may serve several hosts and certificates.
             async with (
-                asyncio.timeout(_TOTAL_S),
+                asyncio.timeout(_FETCH_TIMEOUT_S),
                 httpx.AsyncClient(
                     trust_env=False,
                     verify=self._certificates,
                     transport=self._transport,
-                    timeout=httpx.Timeout(_READ_S),
+                    timeout=httpx.Timeout(_READ_TIMEOUT_S),
                     limits=httpx.Limits(max_keepalive_connections=0),
                 ) as client,
             ):
-                return await self._fetch_patiently(client, source, file)
+                return await self._fetch_with_retries(client, source, file)
         except TimeoutError:
-            raise _UnusableError(f"took longer than {_TOTAL_S:.0f} s to fetch") from None
+            raise _UnusableError(f"took longer than {_FETCH_TIMEOUT_S:.0f} s to fetch") from None
 
-    async def _fetch_patiently(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
-        for tried in range(1, _TRIES + 1):
+    async def _fetch_with_retries(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
+        for tried in range(1, _MAX_TRIES + 1):
             try:
                 file.seek(0)
                 file.truncate()
                 return await self._fetch_once(client, source, file)
-            except _PassingError:
-                if tried == _TRIES:
+            except _TransientError:
+                if tried == _MAX_TRIES:
                     raise
-                await asyncio.sleep(_PAUSE_S * tried)
+                await asyncio.sleep(_RETRY_DELAY_S * tried)
         raise AssertionError
 
     async def _fetch_once(self, client: "httpx.AsyncClient", source: str, file: _File) -> bool:
@@ -202,37 +204,40 @@ class _Loader:
             target = httpx.URL(source)
             public = True
             for _ in range(_MAX_REDIRECTS + 1):
-                addresses = await self._admit(target)
+                addresses = await self._resolve_and_check(target)
                 public = public and target.scheme == "https" and all(map(is_public, addresses))
-                response = await _ask(client, target, addresses)
+                response = await _send_pinned(client, target, addresses)
                 try:
                     if not response.has_redirect_location:
-                        await _receive(response, file)
+                        await _read_capped(response, file)
                         return public
                     target = target.join(response.headers["Location"])
                 finally:
                     await response.aclose()
-        except (httpx.InvalidURL, UnicodeError) as exc:  # the latter of a host that no rule of IDNA allows
+        except (httpx.InvalidURL, UnicodeError) as exc:  # UnicodeError comes from a host that no rule of IDNA allows
             raise _UnusableError(f"not a valid URL: {exc}") from exc
         except httpx.TimeoutException as exc:
-            raise _PassingError(f"no answer within {_READ_S:.0f} s{_advise_on_proxy()}") from exc
+            raise _TransientError(f"no answer within {_READ_TIMEOUT_S:.0f} s{_advise_on_proxy()}") from exc
         except httpx.TransportError as exc:
-            advice = _NO_AUTHORITY if "CERTIFICATE_VERIFY_FAILED" in str(exc) else _advise_on_proxy()
-            raise _PassingError(f"cannot be fetched: {exc}{advice}") from exc
+            advice = _CERTIFICATE_ADVICE if "CERTIFICATE_VERIFY_FAILED" in str(exc) else _advise_on_proxy()
+            raise _TransientError(f"cannot be fetched: {exc}{advice}") from exc
         raise _UnusableError(f"redirected more than {_MAX_REDIRECTS} times")
 
-    async def _admit(self, target: "httpx.URL") -> Sequence[str]:
-        """The addresses to connect to, all of them checked: asked for once, so that a name cannot change its mind."""
+    async def _resolve_and_check(self, target: "httpx.URL") -> Sequence[str]:
+        """Return the addresses of the host, all of them checked.
+
+        The name is resolved only once, so that a later answer of DNS cannot differ from the checked one.
+        """
         if target.scheme != "https" and not (self._allow_private and target.scheme == "http"):
-            raise _UnusableError(f"{target.scheme}: is not fetched; {_ADVICE}")
+            raise _UnusableError(f"{target.scheme}: URLs are not fetched; {_ADVICE}")
         if not target.host or target.userinfo:
             raise _UnusableError(f"a URL {'with a password' if target.host else 'without a host'}; {_ADVICE}")
         if target.port is not None and not 0 < target.port < 65536:
-            raise _UnusableError(f"a URL with the port {target.port}, which is none; {_ADVICE}")
+            raise _UnusableError(f"a URL with the invalid port {target.port}; {_ADVICE}")
         try:
             addresses = await self._resolve(target.host, target.port or (443 if target.scheme == "https" else 80))
         except (OSError, UnicodeError) as exc:
-            raise _PassingError(f"host {target.host!r} is not known{_advise_on_proxy()}") from exc
+            raise _TransientError(f"host {target.host!r} is not known{_advise_on_proxy()}") from exc
         private = [address for address in addresses if not is_public(address)]
         if not addresses or (private and not self._allow_private):
             raise _UnusableError(f"host {target.host!r} is at {', '.join(private)}, not a public address; {_ADVICE}")
@@ -240,14 +245,17 @@ class _Loader:
 
 
 def _advise_on_proxy() -> str:
-    """Return what to do where a proxy is the only way out, which would connect to addresses that nobody has checked."""
-    named = next((name for name in _PROXIES if os.environ.get(name)), None)
+    """Return advice when a proxy is configured, else an empty string.
+
+    Pictures are not fetched through a proxy, because it would connect to addresses that were not checked.
+    """
+    named = next((name for name in _PROXY_VARIABLES if os.environ.get(name)), None)
     if named is None:
         return ""
     return f"; {named} is set, but pictures are not fetched through a proxy: use a data: URL or a file beside the job"
 
 
-# --- where bytes come from
+# --- reading sources
 
 
 async def _system_resolve(host: str, port: int) -> Sequence[str]:
@@ -255,8 +263,8 @@ async def _system_resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def _ask(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequence[str]) -> "httpx.Response":
-    """Send a GET to the first of the checked addresses that answers; Host and certificate stay those of the name."""
+async def _send_pinned(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequence[str]) -> "httpx.Response":
+    """Send a GET to the first of the checked addresses that answers. The Host header and certificate are the name's."""
     import httpx
 
     failure: httpx.TransportError = httpx.ConnectError("no address")
@@ -274,22 +282,25 @@ async def _ask(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequ
     raise failure
 
 
-async def _receive(response: "httpx.Response", file: _File) -> None:
-    """Write the body to `file`, up to the cap; a coded one, not asked for, is refused: it may unfold without end."""
+async def _read_capped(response: "httpx.Response", file: _File) -> None:
+    """Write the body to `file`, up to the size limit.
+
+    A compressed body, which was not requested, is refused: it could expand without end.
+    """
     if response.status_code != 200:
-        kind = _PassingError if response.status_code in (408, 429) or response.status_code >= 500 else _UnusableError
+        kind = _TransientError if response.status_code in (408, 429) or response.status_code >= 500 else _UnusableError
         raise kind(f"answered {response.status_code} {response.reason_phrase}".rstrip())
     coding = response.headers.get("Content-Encoding", "identity")
     if coding != "identity":
-        raise _UnusableError(f"answered in {coding[:20]!r} encoding, though asked not to")
+        raise _UnusableError(f"answered in {coding[:20]!r} encoding, which was not requested")
     async for chunk in response.aiter_bytes():
         file.write(chunk)
         if file.tell() > MAX_BYTES:
-            raise _too_heavy()
+            raise _make_too_large_error()
 
 
-def _data_bytes(source: str) -> bytes:
-    """What a `data:` URL holds; what it says its type is does not matter, the bytes decide."""
+def _decode_data_url(source: str) -> bytes:
+    """Return the bytes in a `data:` URL. Its media type is ignored, the bytes decide."""
     head, comma, body = source.partition(",")
     if not comma:
         raise _UnusableError("a data: URL without a comma")
@@ -303,14 +314,14 @@ def _data_bytes(source: str) -> bytes:
 
 
 def _open_file(source: str, base_dir: Path | None) -> _File:
-    """Open the regular file that `source` names; nothing else is opened, so no fifo can hang us."""
+    """Open the regular file that `source` names. Other kinds, such as a fifo that would block, are refused."""
     if base_dir is None:
         raise _UnusableError("files are not read here; use an https or data: URL")
     if not source.strip():
         raise _UnusableError(f"an empty address; {_ADVICE}")
     source = os.fsdecode(source.encode(errors="surrogateescape"))  # where names of files are not in UTF-8 here
     try:
-        path = _resolved(_spelled(source, base_dir), base_dir)
+        path = _resolve_path(_find_spelling(source, base_dir), base_dir)
         handle = os.open(path, os.O_RDONLY | SAFE_OPEN_FLAGS)
     except FileNotFoundError:
         raise _UnusableError(f"there is no such file in {base_dir}") from None
@@ -322,14 +333,14 @@ def _open_file(source: str, base_dir: Path | None) -> _File:
     return os.fdopen(handle, "rb")
 
 
-def _spelled(source: str, base_dir: Path) -> str:
-    """The name as the disk spells it: "é" may be one character or, from a Mac, two that look like it."""
+def _find_spelling(source: str, base_dir: Path) -> str:
+    """Return the name as the disk spells it: "é" may be one character or, from a Mac, two that look like it."""
     forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
     spellings = (source, *(unicodedata.normalize(form, source) for form in forms))
     return next((each for each in spellings if os.path.lexists(base_dir / each)), source)
 
 
-def _resolved(source: str, base_dir: Path) -> Path:
+def _resolve_path(source: str, base_dir: Path) -> Path:
     base = Path(os.path.normpath(base_dir.absolute()))
     written = Path(os.path.normpath(base / source))
     resolved = written.resolve(strict=True)
@@ -341,89 +352,95 @@ def _resolved(source: str, base_dir: Path) -> Path:
     return resolved
 
 
-def _too_heavy() -> _UnusableError:
+def _make_too_large_error() -> _UnusableError:
     return _UnusableError(f"more than {MAX_BYTES // 1_000_000} MB")
 
 
-# --- what bytes become
+# --- decoding pictures
 
 
 def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
-    """Decode, straighten and encode anew."""
+    """Decode a picture, rotate it upright, and encode it again without metadata."""
     if file.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise _too_heavy()
+        raise _make_too_large_error()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        image, is_plain = _upright(file)
+        image, is_plain = _decode_upright(file)
     finally:
         give_back_memory()
     has_alpha = image.mode == "RGBA"
-    data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
+    data = _encode(image, "PNG") if has_alpha else _encode(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
     public_url = url if is_plain else None
     can_be_cut_out = not has_alpha and has_plain_border(image)
     return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, public_url, can_be_cut_out)
 
 
-def _encoded(image: "Image.Image", form: str, **options: int) -> bytes:
+def _encode(image: "Image.Image", form: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def _upright(file: _File) -> "tuple[Image.Image, bool]":
-    """An RGB image, or RGBA when a pixel is not opaque, turned as its EXIF says, and without any metadata; and whether
-    it was a PNG or JPEG that can be shown to a model as it came."""
+def _decode_upright(file: _File) -> "tuple[Image.Image, bool]":
+    """Decode a picture to RGB, or to RGBA when a pixel is not opaque, rotated as its EXIF says and without metadata.
+
+    Also return whether it was a PNG or JPEG that can be given to a model unchanged.
+    """
     from PIL import ExifTags
 
-    with _opened_image(file) as image:
+    with _open_image(file) as image:
         size = image.size
         try:
             turn = image.getexif().get(ExifTags.Base.Orientation)
-            flat = _large_webp(file, size) if _is_large_webp(image) else _flat(_loaded(image))
+            flat = (
+                _decode_large_webp(file, size) if _is_large_webp(image) else _convert_to_8bit_rgb(_load_pixels(image))
+            )
         except _UnusableError:
             raise
         except Exception as exc:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
             raise _UnusableError(f"damaged or cut {image.format}: {exc}") from exc
         is_plain = image.format in ("PNG", "JPEG") and image.mode in ("RGB", "RGBA", "L") and flat.size == size
         is_plain = is_plain and not image.getexif() and not image.info.get("icc_profile")
-    del image  # as large as it came: what follows works on the reduced one
+    del image  # free the original, which is larger than the reduced copy
     if flat.mode == "RGBA":
         darkest, lightest = flat.getchannel("A").getextrema()
         if not lightest:
-            raise _UnusableError("wholly transparent: there is nothing to see")
+            raise _UnusableError("fully transparent: there is nothing to see")
         if darkest == 255:
             flat = flat.convert("RGB")
-    method = _turns().get(turn)
+    method = _get_transposes().get(turn)
     return flat.transpose(method) if method is not None else flat, is_plain
 
 
-def _loaded(image: "Image.Image") -> "Image.Image":
-    """Decode; a JPEG that is too large is reduced meanwhile, by 2, 4 or 8, so that it never takes its whole size."""
+def _load_pixels(image: "Image.Image") -> "Image.Image":
+    """Decode a picture. A large JPEG is reduced by 2, 4 or 8 meanwhile, so that it never takes its full size."""
     if image.format == "JPEG" and max(image.size) > MAX_EDGE_PX:
         edges = image.width // 2, image.height // 2
         factor = 2
         while max(edges) > MAX_EDGE_PX and factor < 8:
-            edges, factor = (edges[0] // 2, edges[1] // 2), factor * 2
+            edges = edges[0] // 2, edges[1] // 2
+            factor *= 2
         image.draft(None, edges)
     image.load()
     return image
 
 
 def _is_large_webp(image: "Image.Image") -> bool:
-    return image.format == "WEBP" and image.width * image.height > _PILLOWS_WEBP_MP * 1_000_000
+    return image.format == "WEBP" and image.width * image.height > _MAX_PILLOW_WEBP_MP * 1_000_000
 
 
-def _large_webp(file: _File, size: tuple[int, int]) -> "Image.Image":
-    """Decode and reduce a WEBP: Pillow keeps four copies of it in four bytes a pixel, FFmpeg one in less."""
+def _decode_large_webp(file: _File, size: tuple[int, int]) -> "Image.Image":
+    """Decode and reduce a WEBP with FFmpeg, which keeps one copy of it in memory. Pillow keeps four, of four bytes a
+    pixel."""
     import av
 
-    factor = -(-max(size) // MAX_EDGE_PX)
+    factor = math.ceil(max(size) / MAX_EDGE_PX)
     file.seek(0)
     try:
         with av.open(file, mode="r", format="webp_pipe") as container:
-            container.streams.video[0].thread_type = "NONE"  # each thread would have a picture of its own
+            container.streams.video[0].thread_type = "NONE"  # each thread would hold a picture of its own
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as exc:
         raise _UnusableError(f"damaged or cut WEBP: {exc}") from exc
@@ -431,27 +448,27 @@ def _large_webp(file: _File, size: tuple[int, int]) -> "Image.Image":
         raise _UnusableError("damaged or cut WEBP")
     has_alpha = frame.format.name in ("yuva420p", "argb", "bgra", "rgba")
     reduced = frame.reformat(
-        width=-(-size[0] // factor),
-        height=-(-size[1] // factor),
+        width=math.ceil(size[0] / factor),
+        height=math.ceil(size[1] / factor),
         format="rgba" if has_alpha else "rgb24",
         src_colorspace="ITU601" if frame.format.name.startswith("yuv") else None,
         interpolation="AREA" if factor > 1 else None,
     )
-    return _image_of(reduced, "RGBA" if has_alpha else "RGB")
+    return _convert_frame(reduced, "RGBA" if has_alpha else "RGB")
 
 
-def _image_of(frame: "VideoFrame", mode: str) -> "Image.Image":
+def _convert_frame(frame: "VideoFrame", mode: str) -> "Image.Image":
     from PIL import Image
 
     plane = frame.planes[0]
     return Image.frombytes(mode, (frame.width, frame.height), memoryview(plane), "raw", mode, plane.line_size, 1)
 
 
-def _opened_image(file: _File) -> "Image.Image":
-    """Open a picture of a kind we take and look at its size, without decoding it.
+def _open_image(file: _File) -> "Image.Image":
+    """Open a picture of a supported format and check its size, without decoding it.
 
-    The plugins are called by what the first bytes say; `Image.open` would try others, and its own guard against bombs
-    only warns below 179 megapixels.
+    The first bytes select the plugin. `Image.open` would try others, too, and its own guard against decompression
+    bombs only warns below 179 megapixels.
     """
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
@@ -468,7 +485,7 @@ def _opened_image(file: _File) -> "Image.Image":
         elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
             image = WebPImageFile(file)
         else:
-            raise _UnusableError(f"not a PNG, JPEG or WEBP{_what_it_is(head)}")
+            raise _UnusableError(f"not a PNG, JPEG or WEBP{_describe_other_kind(head)}")
     except _UnusableError:
         raise
     except Exception as exc:
@@ -477,13 +494,14 @@ def _opened_image(file: _File) -> "Image.Image":
     return image
 
 
-_CAPS_MP = {"PNG": MAX_MEGAPIXELS, "JPEG": 120, "progressive JPEG": 30, "WEBP": 30}
-"""A progressive JPEG keeps all its coefficients, two bytes each, until it is decoded, a WEBP its transparency apart."""
-_PILLOWS_WEBP_MP = 10
+_MAX_MEGAPIXELS_BY_KIND = {"PNG": MAX_MEGAPIXELS, "JPEG": 120, "progressive JPEG": 30, "WEBP": 30}
+"""While it is decoded, a progressive JPEG keeps all its coefficients of two bytes each, and a WEBP keeps its
+transparency separately."""
+_MAX_PILLOW_WEBP_MP = 10
 
 
-def _what_it_is(head: bytes) -> str:
-    """Name what these first bytes are, and say what to do with it."""
+def _describe_other_kind(head: bytes) -> str:
+    """Return the name of the format that these first bytes belong to, with advice, as the end of a message."""
     if not head:
         return ": the file is empty"
     for at, magic, name, advice in _OTHER_KINDS:
@@ -496,7 +514,7 @@ def _what_it_is(head: bytes) -> str:
         return " but HTML: a web page was saved in place of the picture, download the picture itself"
     if text and all(byte >= 32 or byte in b"\t\r\n" for byte in text):
         return " but text"
-    return ": it is of no kind that is known here; save it as PNG or JPEG"
+    return ": its format is unknown; save it as PNG or JPEG"
 
 
 _RESAVE = "save it as JPEG or PNG"
@@ -531,21 +549,24 @@ _OTHER_KINDS = (
 
 def _check_size(image: "Image.Image") -> None:
     kind = "progressive JPEG" if image.info.get("progressive") else image.format or ""
-    if image.width * image.height > _CAPS_MP[kind] * 1_000_000:
+    if image.width * image.height > _MAX_MEGAPIXELS_BY_KIND[kind] * 1_000_000:
         megapixels = image.width * image.height / 1_000_000
-        raise _UnusableError(f"{megapixels:.0f} megapixels; a {kind} may have {_CAPS_MP[kind]}")
+        raise _UnusableError(f"{megapixels:.0f} megapixels; a {kind} may have {_MAX_MEGAPIXELS_BY_KIND[kind]}")
     if getattr(image, "is_animated", False):
         raise _UnusableError("an animated picture; use a still one")
 
 
-def _flat(image: "Image.Image") -> "Image.Image":
-    """8-bit RGB(A) of at most `MAX_EDGE_PX`; in strips, because a second copy of a large picture is too much."""
+def _convert_to_8bit_rgb(image: "Image.Image") -> "Image.Image":
+    """Convert a picture to 8-bit RGB(A) of at most `MAX_EDGE_PX`.
+
+    This works in strips, because a second full copy of a large picture would take too much memory.
+    """
     from PIL import Image
 
-    to_srgb = _to_srgb(image)
+    to_srgb = _make_srgb_converter(image)
     mode = "RGBA" if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info else "RGB"
-    factor = -(-max(image.size) // MAX_EDGE_PX)
-    flat = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+    factor = math.ceil(max(image.size) / MAX_EDGE_PX)
+    flat = Image.new(mode, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
     rows = 64 * factor
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -555,29 +576,29 @@ def _flat(image: "Image.Image") -> "Image.Image":
     return flat
 
 
-def _to_srgb(image: "Image.Image") -> "Callable[[Image.Image, str], Image.Image]":
-    """What turns a piece of `image` into sRGB of a mode, by its colour profile if it has one that can be used."""
+def _make_srgb_converter(image: "Image.Image") -> "Callable[[Image.Image, str], Image.Image]":
+    """Return a function that converts a piece of `image` to sRGB in a mode, by its colour profile if that is usable."""
     from PIL import ImageCms
 
-    def plainly(piece: "Image.Image", mode: str) -> "Image.Image":
+    def convert_plainly(piece: "Image.Image", mode: str) -> "Image.Image":
         if piece.mode.startswith("I"):
             piece = piece.point(lambda value: value * (1 / 257)).convert("L")  # 16 bits
         return piece.convert(mode)
 
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK"):
-        return plainly
+        return convert_plainly
     try:
         transform = ImageCms.buildTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), image.mode, "RGB"
         )
     except (ImageCms.PyCMSError, OSError):
-        return plainly
+        return convert_plainly
     return lambda piece, mode: (ImageCms.applyTransform(piece, transform) or piece).convert(mode)
 
 
-def _turns() -> "dict[int | None, Image.Transpose]":
-    """How to undo each EXIF orientation."""
+def _get_transposes() -> "dict[int | None, Image.Transpose]":
+    """Return the operation that undoes each EXIF orientation."""
     from PIL.Image import Transpose
 
     return {
@@ -594,8 +615,8 @@ def _turns() -> "dict[int | None, Image.Transpose]":
 # --- start frames
 
 
-def warn_of_cards(requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage]) -> Iterator[str]:
-    """Say which characters are not cut-outs, and what becomes of them in the start frames."""
+def warn_about_cards(requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage]) -> Iterator[str]:
+    """Yield a warning for each character that is no cut-out, saying how the start frames show it."""
     by_digest = {reference.digest: reference for reference in references.values()}
     scenes: dict[tuple[str, bool], list[str]] = {}
     for request in requests:
@@ -623,27 +644,28 @@ def compose_frame(
     characters: Sequence[ReferenceImage],
     cut_outs: Container[str] = (),
 ) -> bytes:
-    """A JPEG of `size` (width, height in pixels): `background` covers it, `characters` stand before it, left to right.
+    """Compose a start frame and return it as a JPEG of `size` (width, height in pixels).
 
-    Cut-outs stand on the lower edge, and so do, without their plain background, the opaque characters whose digests are
-    in `cut_outs`; other opaque pictures hang as cards. They never cover each other: many become small.
-    Without a background, one opaque character covers the frame itself, and others stand before a soft gradient of their
-    own colours. The same pictures always give the same bytes; they fit `MAX_FRAME_BYTES` where the quality allows.
+    `background` covers the frame, and `characters` stand before it, left to right. Cut-outs stand on the lower edge.
+    Opaque characters whose digests are in `cut_outs` are cut out of their plain background first; other opaque pictures
+    hang as cards. Figures never cover each other, so many of them become small. Without a background, a single opaque
+    character covers the frame itself, and several stand before a soft gradient of their own colours. The same pictures
+    always give the same bytes. The quality is lowered until the JPEG fits `MAX_FRAME_BYTES`.
     """
     if background is None and len(characters) == 1 and not characters[0].has_alpha:
         background, characters = characters[0], ()
-    figures = [_figure(character, character.digest in cut_outs) for character in characters]
-    frame = _cover(background, size) if background else _backdrop(figures, size)
-    for figure, box in zip(figures, _places(size, figures), strict=True):
-        _put(frame, figure, box)
-    return _fitting(frame)
+    figures = [_load_figure(character, character.digest in cut_outs) for character in characters]
+    frame = _make_covering_background(background, size) if background else _make_backdrop(figures, size)
+    for figure, box in zip(figures, _lay_out_row(size, figures), strict=True):
+        _paste_figure(frame, figure, box)
+    return _encode_within_limit(frame)
 
 
 _Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
 
 
-def _decoded(picture: ReferenceImage) -> "Image.Image":
+def _decode(picture: ReferenceImage) -> "Image.Image":
     from PIL import Image
 
     image = Image.open(io.BytesIO(picture.data), formats=("JPEG", "PNG"))
@@ -651,9 +673,9 @@ def _decoded(picture: ReferenceImage) -> "Image.Image":
     return image
 
 
-def _figure(character: ReferenceImage, is_cut_out: bool) -> "Image.Image":
-    """A cut-out without its empty margins (mode RGBA), or a whole picture (mode RGB)."""
-    image = _decoded(character)
+def _load_figure(character: ReferenceImage, is_cut_out: bool) -> "Image.Image":
+    """Load a cut-out without its empty margins (mode RGBA), or a whole picture (mode RGB)."""
+    image = _decode(character)
     if is_cut_out and not character.has_alpha:
         image = cut_out(image)
     if image.mode != "RGBA":
@@ -661,18 +683,18 @@ def _figure(character: ReferenceImage, is_cut_out: bool) -> "Image.Image":
     return image.crop(image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
 
 
-def _cover(background: ReferenceImage, size: tuple[int, int]) -> "Image.Image":
+def _make_covering_background(background: ReferenceImage, size: tuple[int, int]) -> "Image.Image":
     from PIL import Image, ImageOps
 
-    image = _decoded(background)
+    image = _decode(background)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
-def _backdrop(figures: "Sequence[Image.Image]", size: tuple[int, int]) -> "Image.Image":
-    """A soft vertical gradient, light above, in a greyed mean of the colours of `figures`."""
+def _make_backdrop(figures: "Sequence[Image.Image]", size: tuple[int, int]) -> "Image.Image":
+    """Draw a soft vertical gradient, light above, in a greyed mean of the colours of `figures`."""
     from PIL import Image
 
     grey = (196, 198, 202)
@@ -684,17 +706,17 @@ def _backdrop(figures: "Sequence[Image.Image]", size: tuple[int, int]) -> "Image
     return Image.composite(below, above, Image.linear_gradient("L").resize(size, Image.Resampling.BICUBIC))
 
 
-def _places(size: tuple[int, int], figures: "Sequence[Image.Image]") -> list[_Box]:
-    """A box for each figure, in a row: as large as they can be without touching, the space between shared evenly."""
+def _lay_out_row(size: tuple[int, int], figures: "Sequence[Image.Image]") -> list[_Box]:
+    """Return a box for each figure, in a row: as large as fits without touching, with even gaps."""
     width, height = size
-    wanted = [_wanted(size, figure) for figure in figures]
+    natural = [_get_natural_size(size, figure) for figure in figures]
     least_gap = min(0.03, 0.25 / (len(figures) + 1)) * width
-    row = sum(each for each, _ in wanted)
+    row = sum(each for each, _ in natural)
     scale = min(1.0, (width - least_gap * (len(figures) + 1)) / row) if row else 1.0
     gap = (width - row * scale) / (len(figures) + 1)
     boxes: list[_Box] = []
     left = gap
-    for figure, (box_width, box_height) in zip(figures, wanted, strict=True):
+    for figure, (box_width, box_height) in zip(figures, natural, strict=True):
         box = max(1, int(box_width * scale)), max(1, int(box_height * scale))
         lift = 0 if figure.mode == "RGBA" else round(0.08 * height)
         boxes.append((round(left), height - lift - box[1], *box))
@@ -702,8 +724,11 @@ def _places(size: tuple[int, int], figures: "Sequence[Image.Image]") -> list[_Bo
     return boxes
 
 
-def _wanted(size: tuple[int, int], figure: "Image.Image") -> tuple[float, float]:
-    """How large a figure would be if it were alone: cut-outs by their height, cards inside a third of the width."""
+def _get_natural_size(size: tuple[int, int], figure: "Image.Image") -> tuple[float, float]:
+    """Return the width and height that a figure would have if it were alone.
+
+    Cut-outs are scaled by their height. Cards fit inside half the height and 40 % of the width.
+    """
     width, height = size
     if figure.mode == "RGBA":
         scale = 0.72 * height / figure.height
@@ -712,7 +737,7 @@ def _wanted(size: tuple[int, int], figure: "Image.Image") -> tuple[float, float]
     return figure.width * scale, figure.height * scale
 
 
-def _put(frame: "Image.Image", figure: "Image.Image", box: _Box) -> None:
+def _paste_figure(frame: "Image.Image", figure: "Image.Image", box: _Box) -> None:
     from PIL import Image
 
     left, top, width, height = box
@@ -721,14 +746,14 @@ def _put(frame: "Image.Image", figure: "Image.Image", box: _Box) -> None:
         frame.paste(sized, (left, top), sized)
         return
     line = max(1, round(0.012 * min(width, height)))
-    frame.paste((250, 250, 248), (left, top), _rounded((width, height), line * 4))
+    frame.paste((250, 250, 248), (left, top), _make_rounded_mask((width, height), line * 4))
     inner = max(1, width - 2 * line), max(1, height - 2 * line)
     picture = figure.resize(inner, Image.Resampling.LANCZOS)
-    frame.paste(picture, (left + line, top + line), _rounded(inner, line * 3))
+    frame.paste(picture, (left + line, top + line), _make_rounded_mask(inner, line * 3))
 
 
-def _rounded(size: tuple[int, int], radius: int) -> "Image.Image":
-    """A mask of a rectangle with smooth round corners."""
+def _make_rounded_mask(size: tuple[int, int], radius: int) -> "Image.Image":
+    """Draw a mask of a rectangle with smooth round corners."""
     from PIL import Image, ImageDraw
 
     large = Image.new("L", (size[0] * 4, size[1] * 4))
@@ -736,10 +761,10 @@ def _rounded(size: tuple[int, int], radius: int) -> "Image.Image":
     return large.resize(size, Image.Resampling.BOX)
 
 
-def _fitting(frame: "Image.Image") -> bytes:
+def _encode_within_limit(frame: "Image.Image") -> bytes:
     data = b""
     for quality in (92, 88, 84, 80, 75, 70, 60, 50, 40, 30):
-        data = _encoded(frame, "JPEG", quality=quality)
+        data = _encode(frame, "JPEG", quality=quality)
         if len(data) <= MAX_FRAME_BYTES:
             break
     return data

@@ -1,4 +1,4 @@
-"""`rough_cut.mp4`: the film as far as it is made, in its own time: each scene as long as it is wanted."""
+"""Write `rough_cut.mp4`: all clips of a job as one film, in which each scene has its target duration."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from videogen.clip import Batch, Clip
 from videogen.errors import StorageError
-from videogen.media import Part, join
+from videogen.media import FilmPart, concatenate
 from videogen.ports import Store
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-NAME = "rough_cut.mp4"
+ROUGH_CUT_NAME = "rough_cut.mp4"
 _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 
-def write(
+def write_rough_cut(
     batch: Batch,
     store: Store,
     *,
@@ -29,22 +29,22 @@ def write(
 ) -> None:
     """Write `rough_cut.mp4` in the size of the first clip and the most common frame rate.
 
-    Every scene takes its target duration, so that the film has its own length, to the frame. A longer clip is cut, the
-    last picture of a shorter one stays, and a scene without a clip is a slate that says which one it is, what was asked
-    (`prompts`, by scene id) and why it is missing. Of several models and takes the first that there is stands for its
-    scene. `music` is put under it; without, the film is silent. Busy for about as long as the film lasts: call it in a
-    thread; `stop` gives it up.
+    Every scene takes its target duration, so that the film has its planned length, to the frame. A longer clip is cut,
+    a shorter one holds its last picture, and a scene without a clip becomes a slate with its id, its prompt (from
+    `prompts`, by scene id) and the reason. Of several models and takes, the first successful clip represents its scene.
+    `music` becomes the sound of the film; without it the film is silent. This takes about as long as the film lasts:
+    call it in a thread. Set `stop` to cancel it.
 
     Raises:
         BadOutputError: a clip cannot be decoded.
-        StorageError: there is no clip, or no room, or no sound in `music`.
+        StorageError: there is no clip, the disk is full, `music` has no sound, or `stop` was set.
     """
-    chosen = choose(batch)
+    chosen = choose_clips(batch)
     clips = [clip for clip in chosen if clip.status == "success"]
     if not clips:
         raise StorageError("there is no clip to cut")
     parts = [
-        Part(
+        FilmPart(
             clip.target_duration,
             store.path(str(clip.video_path))
             if clip.status == "success"
@@ -52,27 +52,27 @@ def write(
         )
         for clip in chosen
     ]
-    scratch = store.scratch(f"{NAME}.part")
+    scratch = store.scratch(f"{ROUGH_CUT_NAME}.part")
     size = clips[0].width or 0, clips[0].height or 0
-    join(parts, scratch, size=size, fps=frame_rate(clips), music=music, stop=stop)
-    store.put(scratch, NAME)
+    concatenate(parts, scratch, size=size, fps=find_common_frame_rate(clips), music=music, stop=stop)
+    store.put(scratch, ROUGH_CUT_NAME)
 
 
-def choose(batch: Batch) -> list[Clip]:
-    """Return one clip of each scene by its place in the film: of the first model and take that brought one."""
+def choose_clips(batch: Batch) -> list[Clip]:
+    """Return one clip for each scene, in film order: the first successful one of its models and takes."""
     step = max(1, batch.cells_per_scene)
     scenes = [batch.clips[start : start + step] for start in range(0, len(batch.clips), step)]
     chosen = [next((clip for clip in cells if clip.status == "success"), cells[0]) for cells in scenes]
     return sorted(chosen, key=lambda clip: clip.clip_index)
 
 
-def frame_rate(clips: list[Clip]) -> float:
-    """The rate of most clips, of the earlier one where two are as common."""
+def find_common_frame_rate(clips: list[Clip]) -> float:
+    """Return the most common frame rate, and of equally common ones the first."""
     return Counter(clip.fps or 24.0 for clip in clips).most_common(1)[0][0]
 
 
 def draw_slate(clip: Clip, prompt: str, size: tuple[int, int]) -> "Image.Image":
-    """Draw what stands for a clip that is missing: its scene, what was asked, and why there is none."""
+    """Draw a slate for a missing clip, with its scene, its prompt and the reason."""
     from PIL import Image, ImageDraw
 
     width, height = size
@@ -87,7 +87,7 @@ def draw_slate(clip: Clip, prompt: str, size: tuple[int, int]) -> "Image.Image":
         (f"{clip.target_duration:g} s missing: {why}", 0.042 * edge, (240, 170, 110), 5),
     )
     for text, points, colour, rows in lines:
-        font = _font(points)
+        font = _load_font(points)
         for row in _wrap(text, font, width - 2 * margin, rows):
             draw.text((margin, top), row, fill=colour, font=font)
             top += round(points * 1.35)
@@ -95,14 +95,14 @@ def draw_slate(clip: Clip, prompt: str, size: tuple[int, int]) -> "Image.Image":
     return image
 
 
-def _font(points: float) -> "ImageFont.FreeTypeFont":
+def _load_font(points: float) -> "ImageFont.FreeTypeFont":
     from PIL import ImageFont
 
     return ImageFont.truetype(_FONT, max(6, round(points)))
 
 
 def _wrap(text: str, font: "ImageFont.FreeTypeFont", width: int, rows: int) -> list[str]:
-    """Break a text into at most `rows` lines of a width in pixels; what is left out ends in an ellipsis."""
+    """Break a text into at most `rows` lines of a width in pixels. A text that is too long ends in an ellipsis."""
     lines = [""]
     for written in "".join(each if each.isprintable() else " " for each in text)[:2000].split():
         word = written

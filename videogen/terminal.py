@@ -25,7 +25,7 @@ from videogen.errors import JournalError, RunInterruptedError, ValidationError, 
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.models import Durations, Model, Prices, model_of, models_of
 from videogen.planning import Plan
-from videogen.progress import ProgressLines, clock
+from videogen.progress import ProgressLines, format_clock
 from videogen.registry import read_registry
 from videogen.scene import Job
 from videogen.settings import Settings, effective, read_settings
@@ -68,7 +68,7 @@ async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path 
         _say(console, f"sent to {model} for {plan.aspect_ratio}: {_inputs(inputs)}")
     _print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_create:
-        _say(console, f"expected to take about {clock(plan.expected_s)} with {plan.concurrency} at once")
+        _say(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
         _say(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
 
@@ -179,10 +179,10 @@ def run_job(job: Job, options: Options, *, file: Path, output: Output = "text", 
 @contextmanager
 def _served(settings: Settings) -> Iterator[str]:
     """The address of a gateway on this machine that shows the runs of these settings."""
-    from videogen.gateway import GatewaySettings, running
+    from videogen.gateway import GatewaySettings, run_gateway_in_thread
 
     shown = GatewaySettings(settings.local_out, settings.effective_journal_url(), settings.registry, port=0)
-    with running(shown) as gateway:
+    with run_gateway_in_thread(shown) as gateway:
         yield gateway.url
 
 
@@ -196,7 +196,7 @@ async def _run(
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
     if address:
-        lines.say(f"watch it at {address}")
+        lines.print_line(f"watch it at {address}")
     interruption.watch(asyncio.current_task(), lines, prepared.settings.effective_journal_url())
     try:
         listeners = [_event_lines()] if output == "jsonl" else []
@@ -240,7 +240,7 @@ async def _call_flow(
     from flows.server import recorded, server_answers, start_own_server
 
     if start_own_server():
-        lines.say("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
+        lines.print_line("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
     from flows.generate import generate
 
     verdict = _Verdict()
@@ -248,12 +248,12 @@ async def _call_flow(
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
         verdict.hear(event)
         if isinstance(event, RunStarted):
-            lines.say(f"Prefect is there after {time.monotonic() - began:.1f} s")
+            lines.print_line(f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
         interruption.is_making = not isinstance(event, RunCompleted)
         lines.show(event, payload)
         if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
-            lines.say("cutting rough_cut.mp4 …")
+            lines.print_line("cutting rough_cut.mp4 …")
 
     try:
         await server_answers()
@@ -471,7 +471,7 @@ class Interruption:
     def _leave_at_once(self) -> NoReturn:
         if self._lines:
             self._lines.close()
-            for clip in self._lines.progress.making.values():
+            for clip in self._lines.progress.in_progress.values():
                 print(f"may still be running: prediction {printable(clip.prediction_id)}", file=sys.stderr)
         _leave(self.exit_code)
 

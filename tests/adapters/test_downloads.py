@@ -14,7 +14,7 @@ from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
-from videogen.media import check
+from videogen.media import inspect_video
 
 CLIP = bytes(range(256)) * 4096  # 1 MiB
 IMPATIENT = Limits(stalled_s=0.3)
@@ -190,7 +190,7 @@ async def test_a_real_clip_arrives_whole_and_in_parts(
         prediction = await provider.get(prediction.id)
     assert prediction.output_url
     await provider.download(prediction.output_url, scratch)
-    measured, whole = check(scratch), scratch.read_bytes()
+    measured, whole = inspect_video(scratch), scratch.read_bytes()
     assert measured.sha256 == hashlib.sha256(whole).hexdigest()
     assert (measured.width, measured.height) == (864, 480)
 

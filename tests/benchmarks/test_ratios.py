@@ -15,7 +15,7 @@ from benchmarks.measures import lags, latencies, list_schedule
 from benchmarks.page import bars, number, write_page
 from benchmarks.rows import Row
 from benchmarks.stage import Played, Stage, run, write_job
-from videogen.media import check
+from videogen.media import inspect_video
 
 pytestmark = pytest.mark.xdist_group("bench")
 CLIPS, INSTANT_CLIPS = 15, 30
@@ -56,10 +56,10 @@ def test_an_end_is_noticed_soon_with_few_calls(played: Played) -> None:
 def test_a_clip_costs_little_more_than_its_check(instant: Played, tmp_path: Path) -> None:
     """In CPU time, all calls, the journal and the start of the process included, in proportion to one strict decode."""
     film = next(iter(instant.ready))
-    check(film, poster=tmp_path / "poster.jpg")
+    inspect_video(film, poster=tmp_path / "poster.jpg")
     began = time.process_time()
     for _ in range(5):
-        check(film, poster=tmp_path / "poster.jpg")
+        inspect_video(film, poster=tmp_path / "poster.jpg")
     one_check_s = (time.process_time() - began) / 5
     assert instant.ran.cpu_s / INSTANT_CLIPS <= 8 * one_check_s
 

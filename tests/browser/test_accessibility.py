@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.axe import grave_problems
 from tests.browser.test_contact_sheet import WILD
 from tests.gateway.conftest import FAULTS, PROMPTS, Shown, emulated, shoot, watching
-from videogen.contact_sheet import PAGE
+from videogen.contact_sheet import PAGE_NAME
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 
@@ -56,6 +56,6 @@ def test_the_live_page_can_be_used_by_everybody(screen: Page, shown: Shown) -> N
 
 
 def test_the_contact_sheet_can_be_used_by_everybody(screen: Page, shown: Shown) -> None:
-    screen.goto((shown.out / "film" / PAGE).as_uri())
+    screen.goto((shown.out / "film" / PAGE_NAME).as_uri())
     expect(screen.locator(".play").first).to_be_visible()
     assert grave_problems(screen) == []

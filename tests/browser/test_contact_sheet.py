@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Watched
 from tests.unit.batches import batch_of, delivered, job_of, prompts_of, refused
-from videogen.contact_sheet import PAGE, write_page
+from videogen.contact_sheet import PAGE_NAME, write_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 
@@ -26,7 +26,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, batch = delivered(tmp_path_factory.mktemp("film"), made, size=(320, 180), fps=24)
     batch = batch_of(job, [*batch.clips, refused(job.scenes[-1], WILD)])
     write_page(batch, prompts_of(job), store, files=["manifest.json"])
-    return store.path(PAGE)
+    return store.path(PAGE_NAME)
 
 
 def opened(tab: Page, sheet: Path, *, width_px: int = DESKTOP) -> Page:

@@ -9,14 +9,14 @@ from tests.tokens import TOKEN
 from videogen.adapters.files import FileStore
 from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.errors import StorageError
-from videogen.media import check
+from videogen.media import inspect_video
 
 MEGABYTE = 1024**2
 
 
 def size_of_the_clip(stage: Stage) -> int:
     (path,) = stage.job_folder.glob("clips/*.mp4")
-    check(path)
+    inspect_video(path)
     return path.stat().st_size
 
 

@@ -19,7 +19,7 @@ from videogen.errors import ValidationError
 from videogen.references import load_references
 from videogen.scene import Job
 
-ENDINGS = "not a public address|not a valid URL|is not known|is not fetched|with a password"
+ENDINGS = "not a public address|not a valid URL|is not known|URLs are not fetched|with a password"
 
 
 def picture() -> bytes:
@@ -79,7 +79,7 @@ async def test_33_a_public_host_cannot_redirect_inside(stage: Stage, canary: Can
     for target in (f"https://127.0.0.1:{canary.port}/", f"http://localhost:{canary.port}/", "file:///etc/passwd"):
         away = Internet(httpx.Response(302, headers={"Location": target}))
         defaults(load_references, transport=away)
-        with pytest.raises(ValidationError, match=r"not a public address|is not fetched"):
+        with pytest.raises(ValidationError, match=r"not a public address|URLs are not fetched"):
             await prepared(stage, f"https://{PUBLIC}/a.png")
     assert canary.hits == 0
 

@@ -14,7 +14,7 @@ from videogen.bootstrap import opened, prepare
 from videogen.clip import Batch
 from videogen.errors import JobLockedError, StorageError
 from videogen.journal import Journal
-from videogen.media import check
+from videogen.media import inspect_video
 
 PROMPTS = ("A boat", "A gull", "A storm")
 
@@ -99,7 +99,7 @@ async def test_pictures_are_made_of_what_another_machine_delivered(
     await machine.shoot(*PROMPTS, rough_cut=True)
     assert {f"films/job/{name}" for name in ("contact_sheet.jpg", "rough_cut.mp4")} <= bucket.names()
     (film := Path("film.mp4")).write_bytes(bucket.read("films/job/rough_cut.mp4"))
-    assert check(film).duration == pytest.approx(6, abs=0.1)
+    assert inspect_video(film).duration == pytest.approx(6, abs=0.1)
 
 
 async def test_a_clip_that_is_gone_from_the_bucket_is_fetched_again(

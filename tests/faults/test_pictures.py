@@ -8,7 +8,7 @@ from tests.faults.conftest import Stage, job_of
 from videogen.bootstrap import Listener, handing_over, opened, prepare
 from videogen.clip import Batch
 from videogen.events import RunCompleted
-from videogen.media import check
+from videogen.media import inspect_video
 
 PICTURES = ("index.html", "contact_sheet.jpg", "rough_cut.mp4")
 
@@ -41,7 +41,7 @@ async def test_a_run_leaves_its_pictures(stage: Stage) -> None:
     _, end = await shoot(stage, rough_cut=True)
     assert end.warnings == ()
     assert 'href="rough_cut.mp4"' in (stage.job_folder / "index.html").read_text()
-    assert check(stage.job_folder / "rough_cut.mp4").duration == pytest.approx(4, abs=0.1)
+    assert inspect_video(stage.job_folder / "rough_cut.mp4").duration == pytest.approx(4, abs=0.1)
 
 
 async def test_pictures_that_cannot_be_written_leave_the_verdict(stage: Stage) -> None:

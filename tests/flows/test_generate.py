@@ -15,7 +15,7 @@ import pytest
 
 from tests.flows.conftest import CommandLine
 from videogen.emulator import Emulator
-from videogen.media import check
+from videogen.media import inspect_video
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -47,7 +47,7 @@ def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: 
     )
     assert len(list((folder / "clips").glob("*.mp4"))) == 8
     for clip in manifest["clips"]:
-        measured = check(folder / clip["video_path"])
+        measured = inspect_video(folder / clip["video_path"])
         assert measured.sha256 == clip["sha256"]
         assert (measured.width, measured.height, measured.fps) == (clip["width"], clip["height"], clip["fps"])
         assert measured.duration == pytest.approx(clip["actual_duration"], abs=0.001)
@@ -166,7 +166,7 @@ def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
     """Beside the pages that every run leaves, which link to it; what cannot be written is said in a line."""
     job, folder = on_emulator.job(*scenes(1, target_duration=1.5)), on_emulator.folder / "out" / "film"
     done = on_emulator.run(job, "--rough-cut")
-    assert (done.code, check(folder / "rough_cut.mp4").duration) == (0, 1.5)
+    assert (done.code, inspect_video(folder / "rough_cut.mp4").duration) == (0, 1.5)
     assert "cutting rough_cut.mp4" in done.out
     assert 'href="rough_cut.mp4"' in (folder / "index.html").read_text()
     (folder / "index.html").unlink()

@@ -18,7 +18,7 @@ from videogen.clip import Batch
 from videogen.emulator import EmulatorSettings
 from videogen.emulator import running as emulating
 from videogen.events import RunStarted, SceneOutline
-from videogen.gateway import GatewaySettings, running
+from videogen.gateway import GatewaySettings, run_gateway_in_thread
 from videogen.journal import Journal
 from videogen.scene import Job
 
@@ -167,7 +167,7 @@ def watching(out: Path, **settings: Any) -> Iterator[Shown]:
     out.mkdir(exist_ok=True)
     url = f"sqlite:///{out / 'journal.db'}"
     with (
-        running(GatewaySettings(out=out, journal_url=url, port=0, **settings)) as gateway,
+        run_gateway_in_thread(GatewaySettings(out=out, journal_url=url, port=0, **settings)) as gateway,
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as http,
         closing(Journal(url)) as journal,
     ):

@@ -82,10 +82,10 @@ def test_an_empty_token_is_none(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--port", "99999"], "a port is a number from 0 to 65535"),
-        (["--port", "-1"], "a port is a number from 0 to 65535"),
-        (["--host", "fílms..example"], "not the name of a host"),
-        (["--host", "í" * 64], "not the name of a host"),
+        (["--port", "99999"], "a port must be a number from 0 to 65535"),
+        (["--port", "-1"], "a port must be a number from 0 to 65535"),
+        (["--host", "fílms..example"], "not a valid host name"),
+        (["--host", "í" * 64], "not a valid host name"),
         (["--host", "films.invalid"], "--host films.invalid"),
         (["--host", "::g"], "--host ::g"),
     ],

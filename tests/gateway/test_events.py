@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateway.conftest import Played, Shown, Streamed, Told
 from videogen.gateway import feeds
-from videogen.gateway.feeds import Entry, Feeds
+from videogen.gateway.feeds import FeedEntry, Feeds
 from videogen.journal import Event, Journal
 
 WRITER = """
@@ -148,8 +148,8 @@ def journal(tmp_path: Path) -> Iterator[CountingJournal]:
     journal.close()
 
 
-async def listen(feeds: Feeds, number: int) -> list[Entry]:
-    async with feeds.listening("r1", number) as feed:
+async def listen(feeds: Feeds, number: int) -> list[FeedEntry]:
+    async with feeds.subscribe("r1", number) as feed:
         return [entry async for entries in feed.after(number) for entry in entries if entry.number]
 
 
@@ -171,7 +171,7 @@ async def test_who_comes_late_or_is_slow_misses_nothing(
     journal: CountingJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though only the ten latest events are kept for all."""
-    monkeypatch.setattr(feeds, "TAIL", 10)
+    monkeypatch.setattr(feeds, "TAIL_EVENTS", 10)
     shared = Feeds(journal)
     first = asyncio.create_task(listen(shared, 0))
     numbers = [journal.add_event("r1", "clip.progress", {}) for _ in range(35)]

@@ -14,7 +14,7 @@ import pytest
 from tests.gateway.conftest import Shown, Streamed, watching
 from tests.gateway.test_command import gateway
 from tests.gateway.test_crowd import complaints
-from videogen.gateway import GatewaySettings, connections, running
+from videogen.gateway import GatewaySettings, connections, run_gateway_in_thread
 from videogen.gateway.connections import RepeatLimit
 from videogen.journal import Journal
 
@@ -45,7 +45,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     url = f"sqlite:///{out / 'journal.db'}"
     if request.param == "postgresql":
         url = database(request.getfixturevalue("postgresql"), "postgresql+psycopg")
-    with running(GatewaySettings(out, url, port=0)) as seen, closing(Journal(url)) as journal:
+    with run_gateway_in_thread(GatewaySettings(out, url, port=0)) as seen, closing(Journal(url)) as journal:
         journal.start_run("r1", job_id="film", origin="local", folder=str(out / "film"))
         yield seen.url
 
@@ -129,7 +129,7 @@ async def test_who_brings_no_request_that_is_let_in_is_hung_up_on(
     sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever has come before, and although a byte comes now and then; who is let in stays."""
-    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.5)
     with watching(tmp_path / "out", token=TOKEN) as gateway:
         gateway.begin("r1", "a")
         headers = {"Authorization": f"Bearer {TOKEN}"}

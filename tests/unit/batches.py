@@ -26,7 +26,7 @@ def deliver(store: FileStore, scene: Scene, video: bytes, **changes: Any) -> Cli
     names = {"video_path": f"clips/{scene.id}.mp4", "poster_path": f"posters/{scene.id}.jpg"}
     path = store.path(names["video_path"])
     path.write_bytes(video)
-    measured = media.check(path, poster=store.path(names["poster_path"]))
+    measured = media.inspect_video(path, poster=store.path(names["poster_path"]))
     request = request_of(**scene.model_dump())
     known = planned(request) | {"clip_index": scene.clip_index}
     facts = {"width": measured.width, "height": measured.height, "fps": measured.fps, "sha256": measured.sha256}

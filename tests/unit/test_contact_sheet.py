@@ -13,7 +13,17 @@ from tests.unit.batches import batch_of, deliver, delivered, job_of, prompts_of,
 from tests.unit.fakes import small_clip
 from videogen.adapters.files import FileStore
 from videogen.clip import judge_each
-from videogen.contact_sheet import MAX_HEIGHT_PX, Grid, grid, money, page, picture, time, write_page, write_picture
+from videogen.contact_sheet import (
+    MAX_HEIGHT_PX,
+    Grid,
+    format_duration,
+    format_money,
+    lay_out_grid,
+    render_image,
+    render_page,
+    write_image,
+    write_page,
+)
 from videogen.errors import StorageError
 from videogen.scene import MAX_SCENES, Job
 
@@ -45,7 +55,7 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
     """Prompt, the model that made it, the three lengths, attempts, cost and warnings; verdict and totals above."""
     job, store = job_of({"prompt": "Dawn over a harbour", "target_duration": 4.5}), FileStore(tmp_path)
     clip = deliver(store, job.scenes[0], small_clip(5), attempts=2, warnings=("frozen",), model="hailuo-2.3")
-    shown = Page(page(batch_of(job, [clip]), prompts_of(job))).text
+    shown = Page(render_page(batch_of(job, [clip]), prompts_of(job))).text
     assert "film kling-v2.5-turbo · 16:9 · made at api.replicate.com · run run1" in shown
     assert "complete all 1 clips delivered clips 1 of 1 length 5 s cost $0.35 time 2 min 5 s" in shown
     assert "s0 delivered Dawn over a harbour nothing moves from start to end" in shown
@@ -70,7 +80,7 @@ def test_a_clip_that_is_missing_shows_its_reason(tmp_path: Path) -> None:
     job = job_of({}, {})
     _, batch = delivered(tmp_path, job_of({}))
     batch = batch_of(job, [*batch.clips, refused(job.scenes[1], "flagged <b>as sensitive</b> (E005)")])
-    shown = Page(page(batch, prompts_of(job)))
+    shown = Page(render_page(batch, prompts_of(job)))
     assert "no clip s1 failed scene 1 moderation flagged <b>as sensitive</b> (E005)" in shown.text
     assert "partial 1 of 2 clips delivered, 1 were enough" in shown.text
     assert len(shown.links("img", "src")) == 1
@@ -92,7 +102,7 @@ def test_words_from_outside_stay_words(text: str, tmp_path: Path) -> None:
 
     def shown(job_: Job, message: str) -> Page:
         clips = [deliver(FileStore(tmp_path), job.scenes[0], small_clip(1)), refused(job.scenes[1], message)]
-        return Page(page(batch_of(job, clips), prompts_of(job_)))
+        return Page(render_page(batch_of(job, clips), prompts_of(job_)))
 
     wild = shown(job, text)
     assert wild.text.count(text) == 3
@@ -104,7 +114,7 @@ def test_an_address_cannot_become_another_scheme(tmp_path: Path) -> None:
     job = job_of({})
     _, batch = delivered(tmp_path, job)
     clip = batch.clips[0].model_copy(update={"video_path": "javascript:alert(1)", "poster_path": 'x" onload="y'})
-    html = page(batch_of(job, [clip]), prompts_of(job))
+    html = render_page(batch_of(job, [clip]), prompts_of(job))
     assert 'href="javascript%3Aalert%281%29"' in html
     assert 'src="x%22%20onload%3D%22y"' in html
 
@@ -114,7 +124,7 @@ def test_the_policy_forbids_what_the_page_does_not_need(tmp_path: Path) -> None:
     job = job_of({})
     _, batch = delivered(tmp_path, job)
     policies = [
-        attrs["content"] or "" for tag, attrs in Page(page(batch, prompts_of(job))).tags if "http-equiv" in attrs
+        attrs["content"] or "" for tag, attrs in Page(render_page(batch, prompts_of(job))).tags if "http-equiv" in attrs
     ]
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'; ")
@@ -126,7 +136,7 @@ def test_what_the_emulator_made_was_not_paid(tmp_path: Path) -> None:
     """A price that nobody paid is said to be none."""
     job = job_of({})
     _, batch = delivered(tmp_path, job)
-    shown = Page(page(batch.model_copy(update={"provider": "local"}), prompts_of(job))).text
+    shown = Page(render_page(batch.model_copy(update={"provider": "local"}), prompts_of(job))).text
     assert "made by the emulator" in shown
     assert "cost (emulated) $0.35" in shown
 
@@ -137,7 +147,7 @@ def test_what_the_emulator_made_was_not_paid(tmp_path: Path) -> None:
 )
 def test_money_has_cents_and_no_idle_digits(amount: str, shown: str) -> None:
     """A price is shown exactly."""
-    assert money(Decimal(amount)) == shown
+    assert format_money(Decimal(amount)) == shown
 
 
 @pytest.mark.parametrize(
@@ -146,7 +156,7 @@ def test_money_has_cents_and_no_idle_digits(amount: str, shown: str) -> None:
 )
 def test_times_are_said_as_people_say_them(seconds: float, shown: str) -> None:
     """Tenths below a minute, minutes below an hour; never 60 s."""
-    assert time(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 # --- contact_sheet.jpg
@@ -157,8 +167,8 @@ def test_the_picture_shows_every_poster(tmp_path: Path) -> None:
     job = job_of({}, {}, {})
     store, batch = delivered(tmp_path, job_of({}, {}), size=(320, 180))
     batch = batch_of(job, [*batch.clips, refused(job.scenes[2], "no")])
-    write_picture(batch, store)
-    lay = grid(3, "16:9")
+    write_image(batch, store)
+    lay = lay_out_grid(3, "16:9")
     with Image.open(tmp_path / "contact_sheet.jpg") as sheet:
         assert (sheet.format, sheet.mode) == ("JPEG", "RGB")
         assert sheet.width == pytest.approx(1600, abs=40)
@@ -185,7 +195,7 @@ def spread(image: Image.Image) -> int:
 @pytest.mark.parametrize("number", [1, 2, 5, 8, 60, 500, MAX_SCENES])
 def test_the_picture_is_bounded(number: int, ratio: str) -> None:
     """About 1600 px wide and at most 6000 px high, however many clips there are."""
-    lay = grid(number, ratio)
+    lay = lay_out_grid(number, ratio)
     assert lay.columns * lay.cell + lay.gap <= 1640
     assert lay.top + -(-number // lay.columns) * lay.row <= MAX_HEIGHT_PX
     assert min(lay.poster) > 4
@@ -195,7 +205,7 @@ def test_five_hundred_clips_fit(tmp_path: Path) -> None:
     """Smaller cells, not a larger picture; posters are read one by one."""
     job = job_of({})
     store, batch = delivered(tmp_path, job)
-    sheet = picture(batch.model_copy(update={"clips": batch.clips * 500}), store)
+    sheet = render_image(batch.model_copy(update={"clips": batch.clips * 500}), store)
     assert sheet.height <= MAX_HEIGHT_PX
 
 
@@ -204,7 +214,7 @@ def test_a_lost_poster_leaves_the_others(tmp_path: Path) -> None:
     job = job_of({}, {})
     store, batch = delivered(tmp_path, job, size=(320, 180))
     store.path("posters/s0.jpg").write_bytes(b"gone")
-    sheet, lay = picture(batch, store), grid(2, "16:9")
+    sheet, lay = render_image(batch, store), lay_out_grid(2, "16:9")
     assert spread(poster_of(sheet, 0, lay)) < 8
     assert spread(poster_of(sheet, 1, lay)) > 150
 
@@ -214,15 +224,15 @@ def test_a_picture_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path)
     store, batch = delivered(tmp_path, job_of({}))
     (tmp_path / ".scratch" / "contact_sheet.jpg.part").mkdir()
     with pytest.raises(StorageError, match=r"cannot write contact_sheet\.jpg"):
-        write_picture(batch, store)
+        write_image(batch, store)
 
 
 def test_the_shape_of_the_cards_is_that_of_the_clips(tmp_path: Path) -> None:
     """The frame keeps the job's ratio before any poster is loaded, and upright clips get narrower cards."""
     job = job_of({}, aspect_ratio="9:16")
     _, batch = delivered(tmp_path, job, size=(72, 128))
-    assert "--ratio: 9 / 16; --card: 15rem;" in page(batch, prompts_of(job))
-    assert "--ratio: 16 / 9; }" in page(batch.model_copy(update={"aspect_ratio": "16:9"}), prompts_of(job))
+    assert "--ratio: 9 / 16; --card: 15rem;" in render_page(batch, prompts_of(job))
+    assert "--ratio: 16 / 9; }" in render_page(batch.model_copy(update={"aspect_ratio": "16:9"}), prompts_of(job))
 
 
 def test_clips_to_be_compared_stand_side_by_side(tmp_path: Path) -> None:
@@ -234,14 +244,14 @@ def test_clips_to_be_compared_stand_side_by_side(tmp_path: Path) -> None:
     verdict, verdicts = judge_each(tuple(clips), models=names[:2], min_clips=1, required=frozenset())
     changes = {"verdict": verdict, "verdicts": verdicts, "cells_per_scene": 2}
     batch = batch_of(job, clips, **changes)
-    html = page(batch, prompts_of(job))
+    html = render_page(batch, prompts_of(job))
     assert "grid-template-columns: repeat(2, minmax(16rem, 1fr))" in html
     assert "veo-3.1: all 2 clips delivered, $0.70" in html
-    assert picture(batch, store).width // grid(4, "16:9", side_by_side=2).cell == 2
-    assert "grid-template-columns: repeat(2," not in page(batch_of(job, clips), prompts_of(job))
+    assert render_image(batch, store).width // lay_out_grid(4, "16:9", side_by_side=2).cell == 2
+    assert "grid-template-columns: repeat(2," not in render_page(batch_of(job, clips), prompts_of(job))
 
 
 @pytest.mark.parametrize(("number", "side_by_side"), [(6, 3), (5000, 3), (40, 8), (12, 1)])
 def test_the_grid_keeps_a_scene_in_its_row(number: int, side_by_side: int) -> None:
     """However many there are."""
-    assert grid(number, "16:9", side_by_side=side_by_side).columns % side_by_side == 0
+    assert lay_out_grid(number, "16:9", side_by_side=side_by_side).columns % side_by_side == 0

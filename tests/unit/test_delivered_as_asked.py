@@ -11,7 +11,7 @@ from tests.unit.test_media_as_shown import VARIANTS, Variant, hdr, store
 from videogen.clip import Clip
 from videogen.errors import SoundError, is_retryable, may_fall_back
 from videogen.generation import generate
-from videogen.media import check
+from videogen.media import inspect_video
 from videogen.run import Slot, Slots
 
 
@@ -31,7 +31,7 @@ async def test_sound_that_nobody_wants_cannot_lose_a_picture(tmp_path: Path, hea
     """The picture is delivered alone, at the first attempt and without a warning."""
     clip = await deliver(tmp_path, bytes(damage(bytearray(heard.read_bytes()), heard)))
     assert (clip.status, clip.has_audio, clip.frames, clip.attempts, clip.warnings) == ("success", False, 24, 1, ())
-    assert check(tmp_path / str(clip.video_path)).sound == "none"
+    assert inspect_video(tmp_path / str(clip.video_path)).sound == "none"
 
 
 async def test_damaged_sound_that_is_wanted_is_an_error_of_its_own(tmp_path: Path, heard: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from videogen.errors import BadOutputError, StorageError
-from videogen.media import Conformed, check, conform
+from videogen.media import ConformResult, conform, inspect_video
 
 Damage = Callable[[bytearray], bytes | bytearray]
 
@@ -98,7 +98,7 @@ def slow(folder: Path) -> Path:
 
 def test_a_whole_clip_is_measured_exactly(whole: Path) -> None:
     """Every figure is the clip's own, none is rounded or guessed."""
-    measured = check(whole)
+    measured = inspect_video(whole)
     assert (measured.duration, measured.width, measured.height) == (2.0, 320, 180)
     assert (measured.fps, measured.frames, measured.codec) == (24.0, 48, "h264")
     assert (measured.has_audio, measured.warnings) == (False, ())
@@ -108,14 +108,14 @@ def test_a_whole_clip_is_measured_exactly(whole: Path) -> None:
 
 def test_sound_is_noticed_and_does_not_count_as_duration(heard: Path) -> None:
     """The duration is that of the pictures, though the sound is a little longer."""
-    measured = check(heard)
+    measured = inspect_video(heard)
     assert measured.has_audio
     assert measured.duration == 1.0
 
 
 def test_a_header_at_the_end_is_as_good(tmp_path: Path) -> None:
     """moov after mdat is how most encoders write; it is whole too."""
-    assert check(film(tmp_path / "late.mp4", moov_first=False)).frames == 48
+    assert inspect_video(film(tmp_path / "late.mp4", moov_first=False)).frames == 48
 
 
 def test_quicktime_is_taken_too(tmp_path: Path, whole: Path) -> None:
@@ -128,7 +128,7 @@ def test_quicktime_is_taken_too(tmp_path: Path, whole: Path) -> None:
                 packet.stream = copy
                 target.mux(packet)
     assert path.read_bytes()[8:12] == b"qt  "
-    assert check(path).frames == 48
+    assert inspect_video(path).frames == 48
 
 
 def still(size: tuple[int, int], color: tuple[int, int, int] | None) -> Callable[[int], Image.Image]:
@@ -162,7 +162,7 @@ def test_black_and_frozen_clips_are_whole_but_warned_of(
     tmp_path: Path, picture: Callable[[int], Image.Image], warnings: tuple[str, ...]
 ) -> None:
     """The warning needs the flaw from start to end: a fade-in or a small move is a film."""
-    assert check(film(tmp_path / "clip.mp4", picture=picture)).warnings == warnings
+    assert inspect_video(film(tmp_path / "clip.mp4", picture=picture)).warnings == warnings
 
 
 # --- check: what is not
@@ -252,7 +252,7 @@ def test_damage_is_caught(tmp_path: Path, whole: Path, damage: Damage, says: str
     path = tmp_path / "damaged.mp4"
     path.write_bytes(damage(bytearray(whole.read_bytes())))
     with pytest.raises(BadOutputError, match=says) as caught:
-        check(path)
+        inspect_video(path)
     assert str(path) in str(caught.value)
 
 
@@ -261,7 +261,7 @@ def test_a_cut_with_the_header_last_is_caught(tmp_path: Path) -> None:
     path = film(tmp_path / "late.mp4", moov_first=False)
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(BadOutputError, match=r"cut|without moov"):
-        check(path)
+        inspect_video(path)
 
 
 def damage_sound(data: bytearray, source: Path) -> bytearray:
@@ -292,11 +292,11 @@ def test_the_picture_is_whole_whatever_its_sound_is(
     """The state of the sound is told beside it; dropped, it is no matter any more."""
     path = tmp_path / "clip.mp4"
     path.write_bytes(change(bytearray(heard.read_bytes()), heard))
-    measured = check(path)
+    measured = inspect_video(path)
     assert (measured.frames, measured.has_audio, measured.sound, measured.notes) == (24, True, sound, notes)
     for ratio in ((16, 9), (1, 1)):
         assert reframe(path, tmp_path / "out.mp4", ratio=ratio, keep_audio=False)
-        assert (check(tmp_path / "out.mp4").sound, check(tmp_path / "out.mp4").frames) == ("none", 24)
+        assert (inspect_video(tmp_path / "out.mp4").sound, inspect_video(tmp_path / "out.mp4").frames) == ("none", 24)
 
 
 def test_sound_without_a_decoder_is_kept_where_it_is_wanted(tmp_path: Path, heard: Path) -> None:
@@ -304,8 +304,8 @@ def test_sound_without_a_decoder_is_kept_where_it_is_wanted(tmp_path: Path, hear
     path = tmp_path / "clip.mp4"
     path.write_bytes(unknown_sound(bytearray(heard.read_bytes()), heard))
     assert reframe(path, tmp_path / "same.mp4", ratio=(16, 9), keep_audio=True) is None
-    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == Conformed(("sound",))
-    assert (check(path).sound, check(tmp_path / "out.mp4").sound) == ("unknown", "none")
+    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == ConformResult(("sound",))
+    assert (inspect_video(path).sound, inspect_video(tmp_path / "out.mp4").sound) == ("unknown", "none")
 
 
 def test_a_second_track_that_nobody_decodes_costs_nothing(tmp_path: Path) -> None:
@@ -329,9 +329,9 @@ def test_a_second_track_that_nobody_decodes_costs_nothing(tmp_path: Path) -> Non
     data = data[:at] + b"apac" + data[at + 4 :]
     at = data.index(b"esds", at)
     path.write_bytes(data[:at] + b"dapa" + data[at + 4 :])
-    assert check(path).sound == "whole"
-    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == Conformed()
-    assert check(tmp_path / "out.mp4").sound == "whole"
+    assert inspect_video(path).sound == "whole"
+    assert reframe(path, tmp_path / "out.mp4", ratio=(1, 1), keep_audio=True) == ConformResult()
+    assert inspect_video(tmp_path / "out.mp4").sound == "whole"
 
 
 @pytest.mark.parametrize("count", [1, 4, 7, 8, 9, 16, 512, 100_000])
@@ -341,7 +341,7 @@ def test_zeros_after_the_last_box_are_padding(tmp_path: Path, whole: Path, count
     path = tmp_path / "padded.mp4"
     source = whole if moov_first else film(tmp_path / "late.mp4", moov_first=False)
     path.write_bytes(source.read_bytes() + bytes(count))
-    assert check(path).frames == 48
+    assert inspect_video(path).frames == 48
 
 
 @pytest.mark.parametrize("tail", [bytes(8) + b"x", b"\0\0\0\1", bytes(70_000) + b"PK"])
@@ -350,7 +350,7 @@ def test_what_is_not_only_zeros_is_no_padding(tmp_path: Path, whole: Path, tail:
     path = tmp_path / "padded.mp4"
     path.write_bytes(whole.read_bytes() + tail)
     with pytest.raises(BadOutputError, match="damaged at byte"):
-        check(path)
+        inspect_video(path)
 
 
 def image_bytes(form: str) -> bytes:
@@ -382,7 +382,7 @@ def test_what_came_instead_is_named(tmp_path: Path, data: bytes, says: str) -> N
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     with pytest.raises(BadOutputError, match=says):
-        check(path)
+        inspect_video(path)
 
 
 SECRET = b"AKIAEXAMPLESECRET"
@@ -405,7 +405,7 @@ def test_rejected_bytes_are_never_quoted(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     with pytest.raises(BadOutputError) as caught:
-        check(path)
+        inspect_video(path)
     said = str(caught.value).removeprefix(str(path))
     assert not any(SECRET[at : at + 4].decode() in said or SECRET[at : at + 2].hex(" ") in said for at in range(12))
     assert said.isprintable()
@@ -489,7 +489,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, make: Callable[[
     path = tmp_path / "bomb.mp4"
     make(path)
     with pytest.raises(BadOutputError, match=says):
-        check(path)
+        inspect_video(path)
 
 
 class Later(Event):
@@ -509,7 +509,7 @@ def test_a_decoder_stops_when_it_is_told_to(tmp_path: Path, heard: Path, looks: 
     """At the next packet: a thread that decodes hears neither of a timeout nor of Ctrl-C otherwise."""
     stop = Later(looks)
     with pytest.raises(StorageError, match="given up"):
-        check(heard, poster=tmp_path / "poster.jpg", stop=stop)
+        inspect_video(heard, poster=tmp_path / "poster.jpg", stop=stop)
     assert stop.left == -1
     for keep_audio, ratio in ((False, (16, 9)), (True, (1, 1))):
         with pytest.raises(StorageError, match="given up"):
@@ -521,7 +521,7 @@ def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
     """Not the provider's fault, so not its error."""
     nothing, out = tmp_path / "nothing.mp4", tmp_path / "out"
     with pytest.raises(StorageError, match="No such file"):
-        check(nothing)
+        inspect_video(nothing)
     with pytest.raises(StorageError, match="No such file"):
         conform(nothing, out, ratio=(1, 1), fps=None, size=None, keep_audio=True)
 
@@ -538,7 +538,7 @@ def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
 )
 def test_a_poster_keeps_the_ratio(tmp_path: Path, folder: Path, size: tuple[int, int], shown: tuple[int, int]) -> None:
     """The longer edge is at most 960 px."""
-    check(film(folder / "framed.mp4", size=size, frames=4), poster=tmp_path / "poster.jpg")
+    inspect_video(film(folder / "framed.mp4", size=size, frames=4), poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert (image.format, image.size, dict(image.getexif())) == ("JPEG", shown, {})
     assert [path.name for path in tmp_path.iterdir()] == ["poster.jpg"]
@@ -547,7 +547,7 @@ def test_a_poster_keeps_the_ratio(tmp_path: Path, folder: Path, size: tuple[int,
 def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
     """Not the first frame, which is often the start image or black; four frames of a second are looked at."""
     film(tmp_path / "clip.mp4", picture=lambda index: Image.new("L", (320, 180), 40 + 4 * index).convert("RGB"))
-    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
+    inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(40 + 4 * 18, abs=4)
 
@@ -555,7 +555,7 @@ def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
 def test_a_poster_looks_past_black(tmp_path: Path) -> None:
     """A clip that is black a third of the way in is shown by a later frame."""
     film(tmp_path / "clip.mp4", picture=late)
-    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
+    inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(90, abs=4)
 
@@ -563,14 +563,14 @@ def test_a_poster_looks_past_black(tmp_path: Path) -> None:
 def test_a_black_clip_still_gets_a_poster(tmp_path: Path) -> None:
     """There is nothing better to show than what there is."""
     film(tmp_path / "clip.mp4", picture=still((320, 180), (0, 0, 0)), frames=3)
-    check(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
+    inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     assert (tmp_path / "poster.jpg").stat().st_size > 0
 
 
 def test_a_poster_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None:
     """And nothing is left behind."""
     with pytest.raises(StorageError, match="No such file"):
-        check(whole, poster=tmp_path / "missing" / "poster.jpg")
+        inspect_video(whole, poster=tmp_path / "missing" / "poster.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -586,7 +586,7 @@ def reframe(
     size: tuple[int, int] | None = None,
     keep_audio: bool = True,
     tolerance: float = 0.01,
-) -> Conformed | None:
+) -> ConformResult | None:
     """`conform` with nothing asked for but what is named."""
     return conform(source, out, ratio=ratio, fps=fps, size=size, keep_audio=keep_audio, tolerance=tolerance)
 
@@ -607,7 +607,7 @@ def test_a_clip_is_cropped_to_the_ratio(
 ) -> None:
     """The largest even picture of the ratio is cut out, and the frames stay as many and as long."""
     assert reframe(slow, tmp_path / "out.mp4", ratio=ratio)
-    measured = check(tmp_path / "out.mp4")
+    measured = inspect_video(tmp_path / "out.mp4")
     assert (measured.width, measured.height) == size
     assert (measured.frames, measured.duration) == (24, 3.0)
 
@@ -622,7 +622,7 @@ def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
 
     film(tmp_path / "clip.mp4", picture=target, frames=4)
     reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", size=(160, 180))
-    check(tmp_path / "out.mp4", poster=tmp_path / "out.jpg")
+    inspect_video(tmp_path / "out.mp4", poster=tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as image:
         difference = ImageChops.difference(image.convert("RGB"), Image.new("RGB", image.size, (40, 160, 60)))
     assert max(ImageStat.Stat(difference.crop((4, 4, 156, 176))).mean) < 8
@@ -649,7 +649,7 @@ def test_lines_that_only_fill_a_coding_block_are_cropped(
     done = reframe(source, tmp_path / "out.mp4", ratio=ratio)
     assert (done is None) == (becomes is None)
     if becomes:
-        measured = check(tmp_path / "out.mp4")
+        measured = inspect_video(tmp_path / "out.mp4")
         assert (measured.width, measured.height) == becomes
 
 
@@ -657,7 +657,7 @@ def test_the_tolerance_is_the_callers(tmp_path: Path) -> None:
     """With a tenth of a percent two lines go, too."""
     source = film(tmp_path / "clip.mp4", size=(1248, 704), frames=2)
     assert reframe(source, tmp_path / "out.mp4", ratio=(16, 9), tolerance=0.001)
-    measured = check(tmp_path / "out.mp4")
+    measured = inspect_video(tmp_path / "out.mp4")
     assert (measured.width, measured.height) == (1248, 702)
 
 
@@ -667,7 +667,7 @@ def test_the_tolerance_is_the_callers(tmp_path: Path) -> None:
 def test_the_frame_rate_changes_and_the_duration_does_not(tmp_path: Path, slow: Path, fps: float) -> None:
     """Frames are repeated or left out; the last one is held to its end."""
     assert reframe(slow, tmp_path / "out.mp4", fps=fps)
-    measured = check(tmp_path / "out.mp4")
+    measured = inspect_video(tmp_path / "out.mp4")
     assert measured.fps == fps
     assert measured.duration == pytest.approx(3.0, abs=1 / fps)
     assert measured.frames == round(3.0 * fps)
@@ -696,7 +696,7 @@ def test_a_rate_within_the_tolerance_is_left_alone(tmp_path: Path, whole: Path) 
 def test_a_size_is_cropped_to_and_scaled_to(tmp_path: Path, slow: Path) -> None:
     """The model's own picture, 208x120, becomes the square asked for, without being squeezed."""
     assert reframe(slow, tmp_path / "out.mp4", size=(256, 256))
-    measured = check(tmp_path / "out.mp4")
+    measured = inspect_video(tmp_path / "out.mp4")
     assert (measured.width, measured.height) == (256, 256)
 
 
@@ -715,14 +715,14 @@ def packets(path: Path, kind: str) -> list[bytes]:
 def test_dropping_the_sound_copies_the_picture(tmp_path: Path, heard: Path) -> None:
     """The pictures come out byte for byte; encoding them again would cost quality and time."""
     assert reframe(heard, tmp_path / "out.mp4", keep_audio=False)
-    assert not check(tmp_path / "out.mp4").has_audio
+    assert not inspect_video(tmp_path / "out.mp4").has_audio
     assert packets(tmp_path / "out.mp4", "video") == packets(heard, "video")
 
 
 def test_kept_sound_is_copied_while_the_picture_changes(tmp_path: Path, heard: Path) -> None:
     """The sound comes out byte for byte beside the new picture."""
     assert reframe(heard, tmp_path / "out.mp4", ratio=(1, 1))
-    assert check(tmp_path / "out.mp4").has_audio
+    assert inspect_video(tmp_path / "out.mp4").has_audio
     assert packets(tmp_path / "out.mp4", "audio") == packets(heard, "audio")
 
 

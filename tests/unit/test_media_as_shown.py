@@ -13,7 +13,7 @@ import av
 import pytest
 from PIL import Image
 
-from videogen.media import Conformed, check, conform
+from videogen.media import ConformResult, conform, inspect_video
 from videogen.media.tones import Transfer, map_colour
 
 RED, GREEN, BLUE, WHITE = (190, 40, 30), (40, 150, 60), (40, 60, 180), (200, 200, 200)
@@ -170,7 +170,7 @@ def stored(folder: Path, name: str) -> Path:
 def test_a_clip_is_measured_as_a_player_shows_it(folder: Path, tmp_path: Path, name: str) -> None:
     """Its size, its poster, its codec, and whether somebody may not see it."""
     variant = VARIANTS[name]
-    measured = check(stored(folder, name), poster=tmp_path / "poster.jpg")
+    measured = inspect_video(stored(folder, name), poster=tmp_path / "poster.jpg")
     assert (measured.width, measured.height) == variant.shown
     assert (measured.codec, measured.frames) == (variant.name, 12)
     assert measured.notes == (() if variant.plays == "everywhere" else ("codec",))
@@ -184,8 +184,8 @@ def test_a_crop_shows_what_a_player_shows(folder: Path, tmp_path: Path, name: st
     """Upright, in square pixels, in its colours, in a codec that plays everywhere."""
     variant = VARIANTS[name]
     done = conform(stored(folder, name), tmp_path / "out.mp4", ratio=(1, 1), fps=None, size=None, keep_audio=False)
-    assert done == Conformed(("transcoded",) if variant.plays == "nowhere" else ())
-    measured = check(tmp_path / "out.mp4")
+    assert done == ConformResult(("transcoded",) if variant.plays == "nowhere" else ())
+    measured = inspect_video(tmp_path / "out.mp4")
     edge = min(variant.shown)
     assert (measured.width, measured.height, measured.codec, measured.notes) == (edge, edge, "h264", ())
     picture = first_picture(tmp_path / "out.mp4")
@@ -198,7 +198,7 @@ def test_only_what_no_browser_plays_is_encoded_again_for_its_own_sake(folder: Pa
     """A clip that is shown right by every player stays as it came."""
     variant = VARIANTS[name]
     done = conform(stored(folder, name), tmp_path / "out.mp4", ratio=None, fps=None, size=None, keep_audio=True)
-    assert done == (Conformed(("transcoded",)) if variant.plays == "nowhere" else None)
+    assert done == (ConformResult(("transcoded",)) if variant.plays == "nowhere" else None)
 
 
 @pytest.mark.parametrize("name", ["turned-right", "upside-down", "mirrored", "wide-pixels", "full-range", "hevc"])
@@ -206,9 +206,9 @@ def test_dropping_the_sound_leaves_the_picture_as_it_is_shown(tmp_path: Path, na
     """The copy is turned, stretched and coloured by its header as the original is."""
     variant = VARIANTS[name]
     heard = store(tmp_path / "heard.mp4", Variant(**{**vars(variant), "sound_s": 0.5}))
-    before = check(heard)
+    before = inspect_video(heard)
     assert conform(heard, tmp_path / "out.mp4", ratio=None, fps=None, size=None, keep_audio=False)
-    after = check(tmp_path / "out.mp4", poster=tmp_path / "poster.jpg")
+    after = inspect_video(tmp_path / "out.mp4", poster=tmp_path / "poster.jpg")
     assert (before.has_audio, after.has_audio) == (True, False)
     assert (after.width, after.height, after.codec) == (before.width, before.height, before.codec)
     with Image.open(tmp_path / "poster.jpg") as poster:
@@ -218,7 +218,7 @@ def test_dropping_the_sound_leaves_the_picture_as_it_is_shown(tmp_path: Path, na
 def test_a_clean_aperture_is_cut_out(tmp_path: Path) -> None:
     """Players differ in whether they heed it, so it is made true for all."""
     path = with_aperture(store(tmp_path / "clip.mp4", Variant()), (160, 90), (80, 45))
-    measured = check(path, poster=tmp_path / "poster.jpg")
+    measured = inspect_video(path, poster=tmp_path / "poster.jpg")
     assert (measured.width, measured.height) == (160, 90)
     assert conform(path, tmp_path / "out.mp4", ratio=(16, 9), fps=None, size=None, keep_audio=False)
     picture = first_picture(tmp_path / "out.mp4")
@@ -242,9 +242,9 @@ def hdr(transfer: int) -> Variant:
 def test_hdr_is_mapped_when_it_is_encoded_again_and_said(tmp_path: Path, transfer: int) -> None:
     """Tagging its code values as bt709 would make it grey: 0.58 of the signal is white paper in PQ."""
     path = store(tmp_path / "hdr.mp4", hdr(transfer))
-    assert check(path).notes == ("codec", "hdr")
+    assert inspect_video(path).notes == ("codec", "hdr")
     done = conform(path, tmp_path / "out.mp4", ratio=(1, 1), fps=None, size=None, keep_audio=False)
-    assert done == Conformed(("hdr",))
+    assert done == ConformResult(("hdr",))
     with av.open(str(tmp_path / "out.mp4")) as container:
         context = container.streams.video[0].codec_context
         assert (context.pix_fmt, context.color_trc, context.color_primaries) == ("yuv420p", 1, 1)
@@ -316,7 +316,7 @@ def test_a_picture_that_begins_late_begins_at_once_without_sound(
     first, end = times(tmp_path / "out.mp4")
     assert first == 0
     assert end == pytest.approx(0.5, abs=0.001)
-    assert check(tmp_path / "out.mp4").frames == 12
+    assert inspect_video(tmp_path / "out.mp4").frames == 12
 
 
 @pytest.mark.parametrize("ratio", [(16, 9), (1, 1)], ids=["copied", "cropped"])
@@ -332,4 +332,4 @@ def test_sound_that_is_kept_begins_and_ends_with_the_picture(
     first, end = times(tmp_path / "out.mp4")
     assert first == 0
     assert end == pytest.approx(0.5, abs=0.03)
-    assert check(tmp_path / "out.mp4").sound == "whole"
+    assert inspect_video(tmp_path / "out.mp4").sound == "whole"

@@ -16,7 +16,7 @@ from videogen.events import (
     RunStarted,
 )
 from videogen.planning import Plan, plan
-from videogen.progress import ProgressLines, RunProgress, clock, view
+from videogen.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.registry import read_registry
 from videogen.scene import Job
 
@@ -92,35 +92,35 @@ def told(listener: Any, total: int, *events: ClipEvent) -> None:
 def test_what_is_left_follows_the_pace_seen() -> None:
     """Nothing is guessed before a clip tells its pace; then the slots share the work that is left."""
     progress = RunProgress(plan_of(6))
-    told(progress.hear, 6, started(0), started(1))
-    assert progress.left_s is None
-    told(progress.hear, 6, progressed(0, elapsed=4, remaining=6), progressed(1, elapsed=8, remaining=2))
-    assert progress.left_s is not None
-    assert 23.5 < progress.left_s <= 24  # (6 + 2 + four of 10 s) over two slots
-    told(progress.hear, 6, ended(0))
-    assert 20.5 < progress.left_s <= 21  # one has 2 s left, four have not begun
+    told(progress.update, 6, started(0), started(1))
+    assert progress.remaining_s is None
+    told(progress.update, 6, progressed(0, elapsed=4, remaining=6), progressed(1, elapsed=8, remaining=2))
+    assert progress.remaining_s is not None
+    assert 23.5 < progress.remaining_s <= 24  # (6 + 2 + four of 10 s) over two slots
+    told(progress.update, 6, ended(0))
+    assert 20.5 < progress.remaining_s <= 21  # one has 2 s left, four have not begun
 
 
 def test_the_last_clip_is_waited_for_in_full() -> None:
     """Empty slots do not make it quicker."""
     progress = RunProgress(plan_of(1))
-    told(progress.hear, 1, started(0), progressed(0, elapsed=4, remaining=6))
-    assert progress.left_s is not None
-    assert 5.5 < progress.left_s <= 6
+    told(progress.update, 1, started(0), progressed(0, elapsed=4, remaining=6))
+    assert progress.remaining_s is not None
+    assert 5.5 < progress.remaining_s <= 6
 
 
 def test_money_and_failures_are_counted_as_they_come() -> None:
     """A clip that failed is done, and cost what it cost."""
     progress = RunProgress(plan_of(3, max_cost="2"))
-    told(progress.hear, 3, started(0), ended(0), started(1), ended(1, failure="moderation"), started(2))
+    told(progress.update, 3, started(0), ended(0), started(1), ended(1, failure="moderation"), started(2))
     assert (progress.completed, progress.failed, progress.spent) == (2, 1, Decimal("0.35"))
-    assert list(progress.making) == ["s2"]
+    assert list(progress.in_progress) == ["s2"]
     assert "2 of 3 clips, 1 failed · 0:00, about 0:10 left · $0.35 of $2 at most" in shown(progress)
 
 
 def shown(progress: RunProgress) -> str:
     console = Console(file=StringIO(), width=100, highlight=False)
-    console.print(view(progress))
+    console.print(render_view(progress))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -128,7 +128,7 @@ def shown(progress: RunProgress) -> str:
 def test_the_view_shows_ten_clips_and_counts_the_others() -> None:
     """Fifty slots do not fill the screen."""
     progress = RunProgress(plan_of(50, concurrency=50))
-    told(progress.hear, 50, *(started(n, attempt=2) for n in range(14)))
+    told(progress.update, 50, *(started(n, attempt=2) for n in range(14)))
     text = shown(progress)
     assert text.count("attempt 2") == 10
     assert "… and 4 more" in text
@@ -171,4 +171,4 @@ def test_elsewhere_there_are_only_lines() -> None:
 
 def test_times_read_as_a_clock() -> None:
     """Minutes and seconds, with hours where there are any."""
-    assert [clock(seconds) for seconds in (0, 7.4, 65, 3723)] == ["0:00", "0:07", "1:05", "1:02:03"]
+    assert [format_clock(seconds) for seconds in (0, 7.4, 65, 3723)] == ["0:00", "0:07", "1:05", "1:02:03"]

@@ -191,7 +191,7 @@ ODD_URLS = [
 @pytest.mark.parametrize("source", ODD_URLS, ids=lambda source: ascii(source[:38]) + str(len(source)))
 async def test_an_odd_url_is_a_problem_of_the_job(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said under its name, whatever part of it breaks what; nothing is asked."""
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web()
     assert re.search(
         "not a valid URL|is not known|without a host|the port", await refused(source, transport=web.transport())
@@ -201,7 +201,7 @@ async def test_an_odd_url_is_a_problem_of_the_job(source: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("target", [url for url in ODD_URLS if url.isascii() and url.isprintable() and len(url) < 999])
 async def test_a_redirect_to_an_odd_url_is_a_problem_of_the_job(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web(httpx.Response(302, headers={"Location": target}))
 
     async def resolve(host: str, port: int) -> Sequence[str]:
@@ -218,7 +218,7 @@ async def test_a_companys_own_authority_is_trusted(
     """By the variables that others honour, too; without one it is said which to set."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     with https_server(tmp_path, PNG) as (url, authority):
         assert "SSL_CERT_FILE" in await refused(f"{url}/keeper.png", allow_private=True)
         monkeypatch.setenv(variable, str(authority))
@@ -241,7 +241,7 @@ async def test_certificates_that_cannot_be_read_are_said_by_their_variable(
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 async def test_behind_a_proxy_it_is_said_what_to_do(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the name is not known here, and when nobody answers; without a proxy nothing is said of one."""
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
 
     async def unknown(host: str, port: int) -> Sequence[str]:
         raise OSError("no such name")
@@ -283,7 +283,7 @@ async def test_only_https_is_fetched(source: str) -> None:
     """Every other scheme is refused by its name, and nothing is looked up."""
     web, names = Web(), Names([PUBLIC])
     message = await refused(source, resolve=names, transport=web.transport())
-    assert f"{source.partition(':')[0].lower()}: is not fetched" in message
+    assert f"{source.partition(':')[0].lower()}: URLs are not fetched" in message
     assert (web.asked, names.asked) == ([], [])
 
 
@@ -322,7 +322,7 @@ async def test_a_redirect_is_checked_like_a_first_request(canary: Canary) -> Non
 async def test_a_redirect_cannot_leave_https(target: str) -> None:
     """Neither to plain http nor to a file."""
     web = Web(httpx.Response(301, headers={"Location": target}))
-    assert "is not fetched" in await refused(URL, resolve=Names([PUBLIC]), transport=web.transport())
+    assert "URLs are not fetched" in await refused(URL, resolve=Names([PUBLIC]), transport=web.transport())
     assert len(web.asked) == 1
 
 
@@ -376,7 +376,7 @@ async def test_an_answer_that_is_no_picture_is_named(
     answer: httpx.Response | Exception, says: str, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may pass is tried again, what will not is not."""
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web(answer)
     assert says in await refused(URL, resolve=Names([PUBLIC]), transport=web.transport())
     assert len(web.asked) == asked
@@ -384,7 +384,7 @@ async def test_an_answer_that_is_no_picture_is_named(
 
 async def test_a_fault_that_passes_is_outlived(monkeypatch: pytest.MonkeyPatch) -> None:
     """The third answer counts."""
-    monkeypatch.setattr(references, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web(httpx.ConnectError("reset"), httpx.Response(502), httpx.Response(200, content=PNG))
     assert (await load(URL, resolve=Names([PUBLIC]), transport=web.transport())).width == 40
 
@@ -434,7 +434,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
 
 async def test_a_dripping_answer_meets_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte may come in time and the whole still take too long."""
-    monkeypatch.setattr(references, "_TOTAL_S", 0.2)
+    monkeypatch.setattr(references, "_FETCH_TIMEOUT_S", 0.2)
 
     async def drip() -> AsyncIterator[bytes]:
         while True:
@@ -791,7 +791,7 @@ def box(brand: bytes) -> bytes:
         pytest.param(b"8BPS\0\1", "but PSD: export it as PNG", id="psd"),
         pytest.param(b"Dear Sir or Madam", "not a PNG, JPEG or WEBP but text", id="text"),
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "PPM"), "of no kind that is known here", id="ppm"),
+        pytest.param(encoded(Image.new("RGB", (40, 20)), "PPM"), "its format is unknown", id="ppm"),
     ],
 )
 async def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, data: bytes, says: str) -> None:

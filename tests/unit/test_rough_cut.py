@@ -16,8 +16,8 @@ from tests.unit.fakes import small_clip
 from videogen.adapters.files import FileStore
 from videogen.clip import Batch
 from videogen.errors import BadOutputError, StorageError
-from videogen.media import check, check_music
-from videogen.rough_cut import choose, draw_slate, write
+from videogen.media import check_music, inspect_video
+from videogen.rough_cut import choose_clips, draw_slate, write_rough_cut
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 Painter = Callable[[tuple[int, int]], Image.Image]
@@ -88,9 +88,9 @@ def test_clips_follow_each_other_each_cut_to_its_target(tmp_path: Path) -> None:
     """In the order of the film, not of the job; to the frame."""
     made = [clip(tmp_path, plain(color), 2) for color in (RED, GREEN, BLUE)]
     store, batch = film(tmp_path, *made, targets=[1, 0.5, 1.5], places=[2, 0, 1])
-    write(batch, store)
+    write_rough_cut(batch, store)
     assert colors(store.path("rough_cut.mp4")) == ["G"] * 12 + ["B"] * 36 + ["R"] * 24
-    assert check(store.path("rough_cut.mp4")).duration == 3.0
+    assert inspect_video(store.path("rough_cut.mp4")).duration == 3.0
 
 
 def test_the_film_keeps_its_time(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_the_film_keeps_its_time(tmp_path: Path) -> None:
     made = [clip(tmp_path, plain(color), 1) for color in (RED, GREEN, BLUE, BLUE)]
     store, batch = film(tmp_path, *made, targets=[1.3, 0.5, 0.5, 0.5])
     job = job_of(*({"target_duration": target} for target in (1.3, 0.5, 0.5, 0.5, 0.71)))
-    write(batch_of(job, [*batch.clips, refused(job.scenes[4], "no")]), store)
+    write_rough_cut(batch_of(job, [*batch.clips, refused(job.scenes[4], "no")]), store)
     path = store.path("rough_cut.mp4")
-    assert check(path).frames == round((1.3 + 3 * 0.5 + 0.71) * 24)
+    assert inspect_video(path).frames == round((1.3 + 3 * 0.5 + 0.71) * 24)
     shown = colors(path)
     assert shown[: 31 + 12 + 24] == ["R"] * 31 + ["G"] * 12 + ["B"] * 24  # red: a second, and then its last picture
     assert len(shown[67:]) == 17
@@ -110,7 +110,7 @@ def test_a_short_clip_freezes_on_its_last_picture(tmp_path: Path) -> None:
     """Not on its first, and not on black."""
     left = iter([RED] * 23 + [GREEN])
     store, batch = film(tmp_path, clip(tmp_path, lambda size: Image.new("RGB", size, next(left)), 1), targets=[1.5])
-    write(batch, store)
+    write_rough_cut(batch, store)
     assert colors(store.path("rough_cut.mp4")) == ["R"] * 23 + ["G"] * 13
 
 
@@ -141,8 +141,8 @@ def test_one_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> Non
         for cell, colour in zip(cells, colours, strict=True)
     ]
     batch = batch_of(job, clips, cells_per_scene=4)
-    assert [each.scene_id for each in choose(batch)] == ["s0.one.take-2", "s1.two.take-1"]
-    write(batch, store)
+    assert [each.scene_id for each in choose_clips(batch)] == ["s0.one.take-2", "s1.two.take-1"]
+    write_rough_cut(batch, store)
     assert colors(store.path("rough_cut.mp4")) == ["G"] * 24 + ["B"] * 24
 
 
@@ -177,9 +177,9 @@ def loudness(path: Path) -> list[float]:
 def test_a_song_is_put_under_the_film(tmp_path: Path) -> None:
     """From its beginning, faded out at the end of the film, and no longer than that; the pictures stay as they are."""
     store, batch = film(tmp_path, *[clip(tmp_path, plain(RED), 1)] * 4, targets=[1, 1, 1, 1])
-    write(batch, store, music=song(tmp_path / "song.wav", 9))
+    write_rough_cut(batch, store, music=song(tmp_path / "song.wav", 9))
     path = store.path("rough_cut.mp4")
-    measured = check(path)
+    measured = inspect_video(path)
     assert (measured.frames, measured.duration, measured.sound) == (96, 4.0, "whole")
     heard = loudness(path)
     assert len(heard) == pytest.approx(40, abs=1)
@@ -193,8 +193,8 @@ def test_a_song_is_put_under_the_film(tmp_path: Path) -> None:
 def test_a_song_that_is_shorter_than_the_film_ends(tmp_path: Path) -> None:
     """The film goes on in silence."""
     store, batch = film(tmp_path, *[clip(tmp_path, plain(RED), 1)] * 4, targets=[1, 1, 1, 1])
-    write(batch, store, music=song(tmp_path / "song.wav", 1.5))
-    measured = check(store.path("rough_cut.mp4"))
+    write_rough_cut(batch, store, music=song(tmp_path / "song.wav", 1.5))
+    measured = inspect_video(store.path("rough_cut.mp4"))
     assert (measured.frames, measured.duration) == (96, 4.0)
     assert len(loudness(store.path("rough_cut.mp4"))) == pytest.approx(15, abs=1)
 
@@ -207,8 +207,8 @@ def test_usual_music_files_are_taken(tmp_path: Path, name: str, codec: str) -> N
     path = song(tmp_path / name, 2, rate=48000, codec=codec)
     check_music(path)
     store, batch = film(tmp_path, clip(tmp_path, plain(RED), 1), targets=[1])
-    write(batch, store, music=path)
-    assert check(store.path("rough_cut.mp4")).sound == "whole"
+    write_rough_cut(batch, store, music=path)
+    assert inspect_video(store.path("rough_cut.mp4")).sound == "whole"
 
 
 def test_what_is_no_music_is_said_by_its_name(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_rounding_does_not_add_up(tmp_path: Path) -> None:
     """Forty clips of 10.44 frames are 418 frames, not 400 or 440."""
     made = clip(tmp_path, plain(RED), 1)
     store, batch = film(tmp_path, *[made] * 40, targets=[0.435] * 40)
-    write(batch, store)
-    assert check(store.path("rough_cut.mp4")).frames == 418
+    write_rough_cut(batch, store)
+    assert inspect_video(store.path("rough_cut.mp4")).frames == 418
 
 
 def test_the_first_clip_decides_the_size_and_most_clips_the_rate(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_the_first_clip_decides_the_size_and_most_clips_the_rate(tmp_path: Path)
         clip(tmp_path, plain(BLUE), 1, size=(32, 32), fps=12),
     ]
     store, batch = film(tmp_path, *made, targets=[1, 1, 1])
-    write(batch, store)
+    write_rough_cut(batch, store)
     path = store.path("rough_cut.mp4")
-    measured = check(path)
+    measured = inspect_video(path)
     assert (measured.width, measured.height, measured.fps, measured.duration) == (64, 64, 12, 3)
     assert colors(path) == ["R"] * 12 + ["G"] * 12 + ["B"] * 12
     with av.open(str(path)) as container:
@@ -249,8 +249,8 @@ def test_the_first_clip_decides_the_size_and_most_clips_the_rate(tmp_path: Path)
 def test_the_film_plays_everywhere_and_is_silent(tmp_path: Path) -> None:
     """H.264 in yuv420p, its header first, without the sound of its clips."""
     store, batch = film(tmp_path, clip(tmp_path, plain(RED), 1, sound=True), targets=[1])
-    assert check(store.path("clips/s0.mp4")).has_audio
-    write(batch, store)
+    assert inspect_video(store.path("clips/s0.mp4")).has_audio
+    write_rough_cut(batch, store)
     path = store.path("rough_cut.mp4")
     with av.open(str(path)) as container:
         assert [stream.type for stream in container.streams] == ["video"]
@@ -263,7 +263,7 @@ def test_without_clips_there_is_no_film(tmp_path: Path) -> None:
     """Said, not an empty file."""
     job = job_of({})
     with pytest.raises(StorageError, match="there is no clip"):
-        write(batch_of(job, [refused(job.scenes[0], "no")]), FileStore(tmp_path))
+        write_rough_cut(batch_of(job, [refused(job.scenes[0], "no")]), FileStore(tmp_path))
     assert not (tmp_path / "rough_cut.mp4").exists()
 
 
@@ -273,7 +273,7 @@ def test_a_film_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     stop = Event()
     stop.set()
     with pytest.raises(StorageError, match="given up"):
-        write(batch, store, stop=stop)
+        write_rough_cut(batch, store, stop=stop)
     assert sorted(path.name for path in store.path(".").iterdir()) == [".scratch", "clips", "posters"]
     assert not list(store.path(".scratch").iterdir())
 
@@ -283,4 +283,4 @@ def test_a_damaged_clip_is_named(tmp_path: Path) -> None:
     store, batch = film(tmp_path, small_clip(1), targets=[1])
     store.path("clips/s0.mp4").write_bytes(b"gone")
     with pytest.raises(BadOutputError, match=r"s0\.mp4"):
-        write(batch, store)
+        write_rough_cut(batch, store)

@@ -1,4 +1,4 @@
-"""The gateway's addresses."""
+"""Routes of the gateway."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,22 +11,23 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, R
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.types import Send
 
-from videogen.gateway.feeds import Feeds, server_sent
+from videogen.gateway.feeds import Feeds, format_server_sent_event
 from videogen.gateway.guard import Guard
-from videogen.gateway.runs import RunPage, RunView, home, summary, view
+from videogen.gateway.runs import RunPage, RunView, find_local_folder, make_run_summary, make_run_view
 from videogen.journal import Delivery, Journal, RunRecord
 from videogen.models import Model, Models, model_of, models_of
 from videogen.registry import Registry
 
 RETRY_MS = 1000
-"""How soon a browser that has lost the connection tries again."""
+"""Time after which a browser that has lost the connection tries again."""
 HERE = Path(__file__).parent
 router = APIRouter()
+# Each documented route has a `name`, so that its operation id in the API's description does not follow the function's.
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What is shown: a registry, a journal, and the clips below one folder."""
+    """Sources of everything that the gateway shows: a registry, a journal, and the clips below one folder."""
 
     registry: Registry
     journal: Journal
@@ -34,8 +35,11 @@ class Sources:
     out: Path
 
 
-def create_app(registry: Registry, journal: Journal, out: Path, *, token: str | None = None) -> FastAPI:
-    """An app that shows this journal, which it closes in the end, to whoever has the token; None: to this machine."""
+def create_gateway_app(registry: Registry, journal: Journal, out: Path, *, token: str | None = None) -> FastAPI:
+    """Return an app that serves this journal to visitors with the token, and closes the journal on shutdown.
+
+    Without a token it serves every visitor on this machine.
+    """
     sources = Sources(registry, journal, Feeds(journal), out.resolve())
 
     @asynccontextmanager
@@ -50,54 +54,58 @@ def create_app(registry: Registry, journal: Journal, out: Path, *, token: str | 
     return app
 
 
-def _sources(request: Request) -> Sources:
+def _get_sources(request: Request) -> Sources:
     sources: Sources = request.app.state.sources
     return sources
 
 
-Shown = Annotated[Sources, Depends(_sources)]
+SourcesDependency = Annotated[Sources, Depends(_get_sources)]
 
 
-def _run(run_id: str, sources: Shown) -> RunRecord:
+def _find_run(run_id: str, sources: SourcesDependency) -> RunRecord:
     run = sources.journal.find_run(run_id)
     if run is None:
         raise HTTPException(404, f"there is no run {run_id!r}")
     return run
 
 
-KnownRun = Annotated[RunRecord, Depends(_run)]
+RunDependency = Annotated[RunRecord, Depends(_find_run)]
 
 
-@router.get("/models")
-def models(sources: Shown) -> Models:
-    """What can be asked of each model."""
+@router.get("/models", name="models")
+def get_models(sources: SourcesDependency) -> Models:
+    """Return the options of each model."""
     return models_of(sources.registry)
 
 
-@router.get("/models/{model_id}")
-def model(model_id: str, sources: Shown) -> Model:
-    """What can be asked of one model."""
+@router.get("/models/{model_id}", name="model")
+def get_model(model_id: str, sources: SourcesDependency) -> Model:
+    """Return the options of one model."""
     if model_id not in sources.registry.models:
         raise HTTPException(404, f"there is no model {model_id!r}")
     return model_of(model_id, sources.registry)
 
 
-@router.get("/runs")
-def runs(sources: Shown, limit: Annotated[int, Query(ge=1, le=100)] = 20, before: str | None = None) -> RunPage:
-    """Runs, newest first; `before` the run of that id."""
+@router.get("/runs", name="runs")
+def get_runs(
+    sources: SourcesDependency, limit: Annotated[int, Query(ge=1, le=100)] = 20, before: str | None = None
+) -> RunPage:
+    """Return runs, newest first. `before` is a run's id: only older runs are returned."""
     found = sources.journal.runs(limit=limit + 1, before=before)
     shown = found[:limit]
-    return RunPage(runs=tuple(summary(run) for run in shown), next=shown[-1].id if len(found) > limit else None)
+    return RunPage(
+        runs=tuple(make_run_summary(run) for run in shown), next=shown[-1].id if len(found) > limit else None
+    )
 
 
-@router.get("/runs/{run_id}")
-def run(run: KnownRun, sources: Shown) -> RunView:
-    """The run's manifest so far."""
-    return view(sources.journal, run, sources.out)
+@router.get("/runs/{run_id}", name="run")
+def get_run(run: RunDependency, sources: SourcesDependency) -> RunView:
+    """Return the run's manifest so far."""
+    return make_run_view(sources.journal, run, sources.out)
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. Who has left is noticed at once, and no longer written for."""
+    """A stream of server-sent events that stops reading events as soon as its client has disconnected."""
 
     media_type = "text/event-stream"
 
@@ -110,67 +118,69 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-@router.get("/runs/{run_id}/events", response_class=EventStream, status_code=200)
-def events(
-    run: KnownRun,
-    sources: Shown,
+@router.get("/runs/{run_id}/events", name="events", response_class=EventStream, status_code=200)
+def stream_events(
+    run: RunDependency,
+    sources: SourcesDependency,
     last_event_id: Annotated[int | None, Header(ge=0)] = None,
     after: Annotated[int | None, Query(ge=0)] = None,
 ) -> EventStream:
-    """First `snapshot`, which is what `/runs/{run_id}` says, then each event as it happens, until the run is over.
+    """Send `snapshot`, the answer of `/runs/{run_id}`, then each event as it happens until the run is over.
 
-    With `Last-Event-ID` or `?after=` there is no snapshot: all events after that number come instead.
+    With `Last-Event-ID` or `?after=` all events after that number are sent in place of the snapshot.
     """
-    return EventStream(_events(run, sources, after if last_event_id is None else last_event_id))
+    return EventStream(_iterate_events(run, sources, after if last_event_id is None else last_event_id))
 
 
-async def _events(run: RunRecord, sources: Sources, number: int | None) -> AsyncGenerator[bytes]:
-    if number is None or number > run.last_event:  # more than there are: it is of another journal
-        now = await asyncio.to_thread(view, sources.journal, run, sources.out)
-        yield server_sent("snapshot", now.model_dump_json(), number=now.event, retry_ms=RETRY_MS)
+async def _iterate_events(run: RunRecord, sources: Sources, number: int | None) -> AsyncGenerator[bytes]:
+    if number is None or number > run.last_event:  # a number beyond the last event comes from another journal
+        now = await asyncio.to_thread(make_run_view, sources.journal, run, sources.out)
+        yield format_server_sent_event("snapshot", now.model_dump_json(), number=now.event, retry_ms=RETRY_MS)
         number = now.event
     if run.is_over and number >= run.last_event:
         return
-    async with sources.feeds.listening(run.id, number) as feed:
+    async with sources.feeds.subscribe(run.id, number) as feed:
         async for entries in feed.after(number):
             yield b"".join(entry.wire for entry in entries)
-            await asyncio.sleep(0)  # others have their turn, and it is heard when this one has left
+            await asyncio.sleep(0)  # lets other listeners run, and notices a disconnect
 
 
 @router.head("/runs/{run_id}/clips/{scene_id}.{kind}", include_in_schema=False)
-@router.get("/runs/{run_id}/clips/{scene_id}.{kind}", response_class=FileResponse)
-def media(run: KnownRun, scene_id: str, kind: Literal["mp4", "jpg"], sources: Shown) -> FileResponse:
-    """A delivered clip, or its poster; in ranges where they are asked for."""
+@router.get("/runs/{run_id}/clips/{scene_id}.{kind}", name="media", response_class=FileResponse)
+def get_media(
+    run: RunDependency, scene_id: str, kind: Literal["mp4", "jpg"], sources: SourcesDependency
+) -> FileResponse:
+    """Return a delivered clip or its poster. Range requests are supported."""
     delivery = sources.journal.delivered_clip(run.id, scene_id)
-    file = _file_below(sources.out, delivery, kind) if delivery else None
+    file = _find_media_file(sources.out, delivery, kind) if delivery else None
     if file is None:
         raise HTTPException(404, f"there is no {kind} of a delivered clip {scene_id!r}")
     media_type = "video/mp4" if kind == "mp4" else "image/jpeg"
     return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
 
 
-def _file_below(out: Path, delivery: Delivery, kind: str) -> Path | None:
-    """The clip's file, if it is really in its job's folder, and that in `out`; a link is what it points to."""
-    folder = home(out, delivery.folder)
+def _find_media_file(out: Path, delivery: Delivery, kind: str) -> Path | None:
+    """Return the clip's file, or None unless it lies in its job's folder and that in `out` once links are resolved."""
+    folder = find_local_folder(out, delivery.folder)
     name = delivery.clip.video_path if kind == "mp4" else delivery.clip.poster_path
     file = (folder / str(name)).resolve()
     return file if file.is_relative_to(folder) and folder.is_relative_to(out) and file.is_file() else None
 
 
 @router.get("/", include_in_schema=False)
-def page() -> FileResponse:
-    return _own(HERE / "page.html")
+def get_page() -> FileResponse:
+    return _serve_own_file(HERE / "page.html")
 
 
 @router.get("/page.js", include_in_schema=False)
-def script() -> FileResponse:
-    return _own(HERE / "page.js")
+def get_script() -> FileResponse:
+    return _serve_own_file(HERE / "page.js")
 
 
 @router.get("/style.css", include_in_schema=False)
-def style() -> FileResponse:
-    return _own(HERE.parent / "pages" / "style.css")
+def get_style() -> FileResponse:
+    return _serve_own_file(HERE.parent / "pages" / "style.css")
 
 
-def _own(file: Path) -> FileResponse:
+def _serve_own_file(file: Path) -> FileResponse:
     return FileResponse(file, headers={"Cache-Control": "no-cache"})

@@ -1,9 +1,9 @@
-"""Who may hold a connection: many at once, but nobody for long without a request that is let in.
+"""Limit how long connections may be idle and how many there may be, and how often strangers may make the log grow.
 
 uvicorn has no time-out for a request's head, and takes connections until the process has no file left to open. So its
-protocol is extended here: a connection waits, from its beginning and between its requests, until the guard admits a
-request. Who waits too long is hung up on, and in a crowd the one who has waited longest is, so that a flood of half
-requests displaces itself and not those who are watching.
+protocol is extended here: a connection is waiting, from its beginning and between its requests, until the guard admits
+a request. A connection that waits too long is aborted. When too many are waiting, the one that has waited longest is
+aborted, so that a flood of half requests displaces itself and not the visitors who are watching.
 """
 
 import asyncio
@@ -21,89 +21,91 @@ from uvicorn.server import ServerState
 
 from videogen.posix import most_open_files
 
-HEAD_S = 10.0
-"""So long a connection may wait without a request that is let in."""
-MOST_HEAD_BYTES = 32 * 1024
-"""Of a request line and its headers."""
-OTHER_FILES = 64
-"""Files that the process has open besides: its libraries, its journal, its streams."""
-ADMIT = "videogen.admit"
-"""Under this name a request's state has the function that its admission calls."""
-NOISY = ("uvicorn.error", "asyncio", "videogen.gateway.feeds")
-"""Loggers that strangers can make write."""
+HEAD_TIMEOUT_S = 10.0
+"""How long a connection may wait without an admitted request."""
+MAX_HEAD_BYTES = 32 * 1024
+"""Largest size of a request line and its headers."""
+RESERVED_FILES = 64
+"""Number of files that are left to the rest of the process: its libraries, journal and streams."""
+ADMIT_KEY = "videogen.admit"
+"""Key in a request's state of the function that `admit_request` calls."""
+LIMITED_LOGGERS = ("uvicorn.error", "asyncio", "videogen.gateway.feeds")
+"""Loggers that requests of strangers can make write."""
 
 
-class Visits(ServerState):
+class ConnectionPool(ServerState):
     """The connections of one server."""
 
     def __init__(self, most: int | None = None) -> None:
         super().__init__()
-        self.most = most or most_connections()
-        """Of all connections; further requests are answered with 503."""
+        self.most = most or get_max_connections()
+        """Limit of all connections. Further requests are answered with 503."""
         self.most_waiting = self.most // 2
         self.waiting: dict[Connection, asyncio.TimerHandle] = {}
-        """In the order of their coming, with what hangs up on them."""
+        """Waiting connections in order of arrival, each with the timer that aborts it."""
 
     @property
     def burst(self) -> int:
-        """So many connections may be accepted before the room is looked at again."""
+        """How many connections may be accepted before the limit is checked again."""
         return max(1, self.most // 4)
 
 
 class Connection(H11Protocol):
-    """A connection that is hung up on unless its requests are let in soon."""
+    """A connection that is aborted unless its requests are admitted soon."""
 
-    def __init__(self, config: Config, server_state: Visits, app_state: dict[str, Any], **given: Any) -> None:
-        super().__init__(config, server_state, {**app_state, ADMIT: self._leave_the_waiting}, **given)
-        self._visits = server_state
+    def __init__(self, config: Config, server_state: ConnectionPool, app_state: dict[str, Any], **given: Any) -> None:
+        super().__init__(config, server_state, {**app_state, ADMIT_KEY: self._stop_waiting}, **given)
+        self._pool = server_state
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
-        if len(self._visits.waiting) > self._visits.most_waiting:
-            next(iter(self._visits.waiting))._hang_up()
+        self._start_waiting()
+        if len(self._pool.waiting) > self._pool.most_waiting:
+            next(iter(self._pool.waiting))._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave_the_waiting()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        self._wait()
+        self._start_waiting()
         super().on_response_complete()
 
-    def _wait(self) -> None:
-        self._leave_the_waiting()
-        self._visits.waiting[self] = self.loop.call_later(HEAD_S, self._hang_up)
+    def _start_waiting(self) -> None:
+        self._stop_waiting()
+        self._pool.waiting[self] = self.loop.call_later(HEAD_TIMEOUT_S, self._hang_up)
 
-    def _leave_the_waiting(self) -> None:
-        deadline = self._visits.waiting.pop(self, None)
+    def _stop_waiting(self) -> None:
+        deadline = self._pool.waiting.pop(self, None)
         if deadline is not None:
             deadline.cancel()
 
     def _hang_up(self) -> None:
-        self._leave_the_waiting()
+        self._stop_waiting()
         self.transport.abort()
 
 
-def admit(scope: Scope) -> None:
-    """Say that the request is let in: its connection may last as long as the answer does."""
-    leave_the_waiting: Callable[[], None] | None = scope.get("state", {}).get(ADMIT)
-    if leave_the_waiting is not None:
-        leave_the_waiting()
+def admit_request(scope: Scope) -> None:
+    """Admit a request, so that its connection may last as long as the response does."""
+    stop_waiting: Callable[[], None] | None = scope.get("state", {}).get(ADMIT_KEY)
+    if stop_waiting is not None:
+        stop_waiting()
 
 
-def most_connections() -> int:
-    """Return how many connections this process has files for, when each of them reads a clip, too."""
+def get_max_connections() -> int:
+    """Return how many connections this process has files for: each takes one, and one for the clip that it reads."""
     files = most_open_files()
-    return 1024 if files is None else max(16, min(1024, (files - OTHER_FILES) // 2))
+    return 1024 if files is None else max(16, min(1024, (files - RESERVED_FILES) // 2))
 
 
 class RepeatLimit(logging.Filter):
-    """Lets through a few records of each kind a minute; the last of them says that more are left out."""
+    """Pass a few log records of each kind per minute. The last of them says that further ones are left out."""
 
     def __init__(self, *, most: int = 5, window_s: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._most, self._window_s, self._now = most, window_s, now
+        self._most = most
+        self._window_s = window_s
+        self._now = now
         self._began = now()
         self._seen: Counter[tuple[str, int, str]] = Counter()
 
@@ -121,9 +123,9 @@ class RepeatLimit(logging.Filter):
 
 @contextmanager
 def limit_repeats() -> Iterator[None]:
-    """Keep strangers from filling the log, as long as the block lasts."""
+    """Limit repeated log records while the block lasts, so that strangers cannot fill the log."""
     limit = RepeatLimit()
-    loggers = [logging.getLogger(name) for name in NOISY]
+    loggers = [logging.getLogger(name) for name in LIMITED_LOGGERS]
     for logger in loggers:
         logger.addFilter(limit)
     try:

@@ -1,4 +1,4 @@
-"""Events as they happen: each run's are read from the journal once, for all who listen to it."""
+"""Feed events to listeners as they happen. The events of each run are read from the journal once for all of them."""
 
 import asyncio
 import json
@@ -10,30 +10,30 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from videogen.errors import JournalError
-from videogen.gateway.runs import mend
+from videogen.gateway.runs import replace_surrogates
 from videogen.journal import Event, Journal
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
-TAIL = 1000
-"""So many events are kept for those who listen; who is further behind reads the journal."""
-PART = 100
-"""So many events are given to a listener at once: who does not take them holds no more than that."""
+TAIL_EVENTS = 1000
+"""How many events a feed keeps in memory. A listener that is further behind reads from the journal."""
+CHUNK_EVENTS = 100
+"""How many events a listener gets at once, so that a slow one holds no more than that."""
 KEEP_ALIVE_S = 15.0
 LAST_EVENT = "run.completed"
 
 
-class Entry(NamedTuple):
-    """An event, and how it is sent. What is not in the journal has no number."""
+class FeedEntry(NamedTuple):
+    """An event in its wire format. `number` is None for one that is not in the journal."""
 
     number: int | None
     type: str
     wire: bytes
 
 
-def server_sent(type_: str, data: str, *, number: int | None = None, retry_ms: int | None = None) -> bytes:
-    """A server-sent event; `data` is JSON on one line.
+def format_server_sent_event(type_: str, data: str, *, number: int | None = None, retry_ms: int | None = None) -> bytes:
+    """Return a server-sent event as bytes; `data` is JSON on one line.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
     """
@@ -42,91 +42,92 @@ def server_sent(type_: str, data: str, *, number: int | None = None, retry_ms: i
     return f"event: {type_}\n{id_}{retry}data: {data}\n\n".encode()
 
 
-ALIVE = Entry(None, "", b": still here\n\n")
-"""A comment, so that no proxy thinks a quiet stream dead."""
+KEEP_ALIVE_ENTRY = FeedEntry(None, "", b": still here\n\n")
+"""A comment that keeps proxies from closing a quiet stream."""
 
 
 class Feed:
-    """The events of one run from a number on. Nobody waits for anybody: each listener takes them at their own speed."""
+    """The events of one run from a number on. Each listener takes them at its own speed and delays no other."""
 
     def __init__(self, journal: Journal, run_id: str, after: int) -> None:
-        self._journal, self._run_id = journal, run_id
-        self._tail: deque[Entry] = deque(maxlen=TAIL)
+        self._journal = journal
+        self._run_id = run_id
+        self._tail: deque[FeedEntry] = deque(maxlen=TAIL_EVENTS)
         self._before_tail = self._latest = after
-        self._spending: Entry | None = None
+        self._spending: FeedEntry | None = None
         self._news = asyncio.Event()
         self._closed = False
         self.listeners = 0
-        self._reading = asyncio.create_task(self._read_on())
+        self._reading = asyncio.create_task(self._poll_journal())
 
-    async def after(self, number: int) -> AsyncIterator[list[Entry]]:
-        """What happens after the event of that number, some entries at a time, until the run or the feed is over."""
-        told: Entry | None = None
+    async def after(self, number: int) -> AsyncIterator[list[FeedEntry]]:
+        """Yield the entries after this event number in chunks, until the run or the feed is over."""
+        sent: FeedEntry | None = None
         while not self._closed:
             news = self._news
-            entries = await self._entries_after(number)
+            entries = await self._find_entries_after(number)
             number = entries[-1].number or number if entries else number
-            if self._spending and self._spending != told:
-                entries = [told := self._spending, *entries]
+            if self._spending and self._spending != sent:
+                entries = [sent := self._spending, *entries]
             if entries:
                 yield entries
                 if any(entry.type == LAST_EVENT for entry in entries):
                     return
-            elif not await _within(KEEP_ALIVE_S, news):
-                yield [ALIVE]
+            elif not await _wait_for_news(KEEP_ALIVE_S, news):
+                yield [KEEP_ALIVE_ENTRY]
 
     def stop(self) -> None:
-        """Nobody listens any more."""
+        """Stop reading the journal, once there are no listeners left."""
         self._reading.cancel()
 
     def close(self) -> None:
-        """Lets its listeners go."""
+        """End the iteration of all listeners."""
         self._closed = True
-        self._tell()
+        self._wake_listeners()
 
-    async def _read_on(self) -> None:
+    async def _poll_journal(self) -> None:
         while True:
             try:
-                entries = await asyncio.to_thread(self._read, self._latest, TAIL)
+                entries = await asyncio.to_thread(self._read, self._latest, TAIL_EVENTS)
                 if entries:
-                    self._spending = await asyncio.to_thread(_spending, self._journal, self._run_id)
+                    self._spending = await asyncio.to_thread(_read_spending, self._journal, self._run_id)
                     self._add(entries)
-            except JournalError as exc:  # busy, or away for a moment
+            except JournalError as exc:  # busy, or unreachable for a moment
                 logger.warning("%s", exc)
             await asyncio.sleep(POLL_S)
 
-    def _add(self, entries: list[Entry]) -> None:
+    def _add(self, entries: list[FeedEntry]) -> None:
         for entry in entries:
-            if len(self._tail) == TAIL:
+            if len(self._tail) == TAIL_EVENTS:
                 self._before_tail = self._tail[0].number or 0
             self._tail.append(entry)
         self._latest = entries[-1].number or self._latest
-        self._tell()
+        self._wake_listeners()
 
-    def _tell(self) -> None:
+    def _wake_listeners(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _entries_after(self, number: int) -> list[Entry]:
+    async def _find_entries_after(self, number: int) -> list[FeedEntry]:
         if number < self._before_tail:
-            return await asyncio.to_thread(self._read, number, PART)
+            return await asyncio.to_thread(self._read, number, CHUNK_EVENTS)
         newer = takewhile(lambda entry: (entry.number or 0) > number, reversed(self._tail))
-        return list(newer)[::-1][:PART]
+        return list(newer)[::-1][:CHUNK_EVENTS]
 
-    def _read(self, number: int, most: int) -> list[Entry]:
-        return [_entry(event) for event in self._journal.events(self._run_id, after=number, limit=most)]
+    def _read(self, number: int, most: int) -> list[FeedEntry]:
+        return [_make_entry(event) for event in self._journal.events(self._run_id, after=number, limit=most)]
 
 
 class Feeds:
-    """A feed for each run that somebody listens to."""
+    """One feed for each run that has listeners."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._feeds: dict[str, Feed] = {}
 
     @asynccontextmanager
-    async def listening(self, run_id: str, after: int) -> AsyncIterator[Feed]:
-        """The run's feed, which is read as long as there is somebody in here."""
+    async def subscribe(self, run_id: str, after: int) -> AsyncIterator[Feed]:
+        """Provide the run's feed, which reads the journal as long as it has a listener."""
         feed = self._feeds.get(run_id)
         if feed is None:
             feed = self._feeds[run_id] = Feed(self._journal, run_id, after)
@@ -140,13 +141,13 @@ class Feeds:
                 feed.stop()
 
     def close(self) -> None:
-        """Lets everybody go."""
+        """End the iteration of the listeners of all feeds."""
         for feed in self._feeds.values():
             feed.close()
 
 
-async def _within(seconds: float, news: asyncio.Event) -> bool:
-    """Whether there is news before that time is over."""
+async def _wait_for_news(seconds: float, news: asyncio.Event) -> bool:
+    """Return whether news arrived within this time."""
     try:
         async with asyncio.timeout(seconds):
             return await news.wait()
@@ -154,17 +155,18 @@ async def _within(seconds: float, news: asyncio.Event) -> bool:
         return False
 
 
-def _entry(event: Event) -> Entry:
+def _make_entry(event: Event) -> FeedEntry:
     number, type_, payload = event
-    return Entry(number, type_, server_sent(type_, _json(mend(payload)), number=number))
+    data = _to_json(replace_surrogates(payload))
+    return FeedEntry(number, type_, format_server_sent_event(type_, data, number=number))
 
 
-def _spending(journal: Journal, run_id: str) -> Entry:
-    """What a run has spent by now."""
+def _read_spending(journal: Journal, run_id: str) -> FeedEntry:
+    """Read what a run has spent so far, as an entry without a number."""
     spent, reserved = journal.spending(run_id)
-    told = _json({"spent": str(spent), "reserved": str(reserved)})
-    return Entry(None, "spending", server_sent("spending", told))
+    data = _to_json({"spent": str(spent), "reserved": str(reserved)})
+    return FeedEntry(None, "spending", format_server_sent_event("spending", data))
 
 
-def _json(value: object) -> str:
+def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Who may look: everybody on this machine, or whoever has the token. Nobody's page may look through a visitor."""
+"""Admit requests with the token, or from this machine alone, and prevent cross-site requests and DNS rebinding."""
 
 import hashlib
 import hmac
@@ -11,10 +11,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videogen.addresses import is_loopback
-from videogen.gateway.connections import MOST_HEAD_BYTES, admit
+from videogen.gateway.connections import MAX_HEAD_BYTES, admit_request
 
 COOKIE = "videogen_gateway"
-MOST_ADDRESS_BYTES = 8 * 1024
+MAX_ADDRESS_BYTES = 8 * 1024
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -26,14 +26,15 @@ HEADERS = {
 
 
 class Guard:
-    """Lets in who has the token: as bearer, or as the cookie that the page's address with `?token=` sets.
+    """Middleware that admits requests with the token: as bearer, or as the cookie that `/?token=` sets.
 
-    Without a token it lets in requests to this machine's own names, so that a page elsewhere whose name was made to
-    point here (DNS rebinding) reads nothing.
+    Without a token it admits only requests to a loopback name, so that a foreign page whose name was made to point
+    here (DNS rebinding) reads nothing.
     """
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
-        self._app, self._token = app, token
+        self._app = app
+        self._token = token
         self._cookie = hmac.new(token.encode(), b"videogen gateway", hashlib.sha256).hexdigest() if token else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,32 +45,32 @@ class Guard:
         if fault is not None:
             await fault(scope, receive, send)
             return
-        enters = self._token is not None and self._is_token(_token_in_address(scope))
+        has_token_in_address = self._token is not None and self._is_token(_read_token_in_address(scope))
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if enters:
+                if has_token_in_address:
                     headers.append("Set-Cookie", self._set_cookie(scope))
             await send(message)
 
-        refusal = None if enters else self._refusal(Headers(scope=scope))
+        refusal = None if has_token_in_address else self._find_refusal(Headers(scope=scope))
         if refusal is None:
-            admit(scope)
+            admit_request(scope)
         await (refusal or self._app)(scope, receive, send_guarded)
 
-    def _refusal(self, headers: Headers) -> Response | None:
+    def _find_refusal(self, headers: Headers) -> Response | None:
         if self._token is None:
-            if is_loopback(_host(headers)):
+            if is_loopback(_read_host(headers)):
                 return None
             return PlainTextResponse("this gateway answers to localhost only\n", 421)
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
             return None
-        if hmac.compare_digest(_cookie(headers).encode(), self._cookie.encode()):
+        if hmac.compare_digest(_read_cookie(headers).encode(), self._cookie.encode()):
             return None
-        text = "a token is needed: open /?token=… in a browser, or send Authorization: Bearer …\n"
+        text = "a token is required: open /?token=… in a browser, or send Authorization: Bearer …\n"
         return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
 
     def _is_token(self, given: str) -> bool:
@@ -81,26 +82,26 @@ class Guard:
 
 
 def _find_fault(scope: Scope) -> Response | None:
-    """Return the answer to a request that no browser and no program of good faith sends; None for any other."""
+    """Return the error response to a malformed or oversized request; None for a proper one."""
     query: bytes = scope["query_string"]
-    if len(scope.get("raw_path") or b"") + len(query) > MOST_ADDRESS_BYTES:
+    if len(scope.get("raw_path") or b"") + len(query) > MAX_ADDRESS_BYTES:
         return PlainTextResponse("this address is too long\n", 414)
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
         return PlainTextResponse("these headers are too long\n", 431)
-    if re.search(r"[\x00-\x1f\x7f]", scope["path"] + unquote(query.decode("latin-1"))):  # NUL fits into no database
+    if re.search(r"[\x00-\x1f\x7f]", scope["path"] + unquote(query.decode("latin-1"))):  # no database takes a NUL
         return PlainTextResponse("this address has a control character in it\n", 400)
     return None
 
 
-def _token_in_address(scope: Scope) -> str:
-    """The page alone takes the token in its address; its script removes it from there."""
+def _read_token_in_address(scope: Scope) -> str:
+    """Return the token in the page's address, else an empty string. Only the page takes it; its script removes it."""
     if scope["path"] != "/":
         return ""
     query: bytes = scope["query_string"]
     return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
 
-def _cookie(headers: Headers) -> str:
+def _read_cookie(headers: Headers) -> str:
     try:
         morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
@@ -108,7 +109,7 @@ def _cookie(headers: Headers) -> str:
     return morsel.value if morsel else ""
 
 
-def _host(headers: Headers) -> str:
+def _read_host(headers: Headers) -> str:
     try:
         return urlsplit(f"//{headers.get('host', '')}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the boxes of an mp4 say before anything is decoded: that it is whole, and not made to fill the memory."""
+"""Check the boxes of an mp4 before it is decoded: the file must be whole and must not exhaust the memory."""
 
 import os
 from collections.abc import Iterator
@@ -7,19 +7,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-from videogen.media.files import bad
+from videogen.media.files import make_bad_output_error
 
 _MAX_BOXES = 100_000
 _MAX_SAMPLES = 1_000_000
-"""Of all tracks: a clip of ten minutes has 100,000. The demuxer keeps some 30 bytes of each that is announced."""
+"""Limit for all tracks together. A clip of ten minutes has 100,000. The demuxer keeps some 30 bytes for each one that
+the header announces."""
 _BRANDS = (b"ftyp", b"wide", b"free", b"skip", b"moov", b"mdat")
-_NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"}
+_CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"}
 _VISUAL_ENTRY_BYTES = 78
 
 
 @dataclass(frozen=True, slots=True)
 class Aperture:
-    """The part of a stored picture that is to be shown, in pixels; the offsets are of its centre from the middle."""
+    """The part of a stored picture that players show, in pixels. The offsets are those of its centre."""
 
     width: Fraction
     height: Fraction
@@ -27,43 +28,43 @@ class Aperture:
     down: Fraction
 
 
-def walk_boxes(path: Path, file: BinaryIO) -> Aperture | None:
-    """Check that the file is a row of whole ISO boxes with ftyp, moov and mdat: 0.1 ms, and finds every cut.
+def check_boxes(path: Path, file: BinaryIO) -> Aperture | None:
+    """Check that the file is a sequence of whole ISO boxes with ftyp, moov and mdat.
 
-    Zeros after the last box are padding, and no damage.
+    This takes 0.1 ms and finds every truncation. Zeros after the last box count as padding, not as damage.
 
     Returns:
-        The clean aperture of the picture, None where all of it is to be shown.
+        The clean aperture of the picture; None when all of it is shown.
 
     Raises:
-        BadOutputError: the file is cut, is something else, or announces more samples than any clip has.
+        BadOutputError: the file is truncated, is no mp4, or announces more samples than any clip has.
     """
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    _sniff(path, file.read(512), size_bytes)
+    _reject_other_formats(path, file.read(512), size_bytes)
     seen: set[bytes] = set()
     tracks: list[_Track] = []
     start = 0
     for _ in range(_MAX_BOXES):
         if start == size_bytes or _is_padding(file, start):
             break
-        kind, body, length = _box_at(path, file, start, size_bytes)
+        kind, body, length = _read_box(path, file, start, size_bytes)
         seen.add(kind)
         if kind in (b"moov", b"moof"):
-            tracks += _tracks(path, file, body, start + length)
+            tracks += _read_tracks(path, file, body, start + length)
         start += length
     else:
-        raise bad(path, f"an mp4 of more than {_MAX_BOXES:,} boxes")
+        raise make_bad_output_error(path, f"an mp4 of more than {_MAX_BOXES:,} boxes")
     missing = [kind.decode() for kind in (b"ftyp", b"moov", b"mdat") if kind not in seen]
     if missing:
-        raise bad(path, f"an mp4 without {', '.join(missing)}")
+        raise make_bad_output_error(path, f"an mp4 without {', '.join(missing)}")
     if (samples := sum(track.kept for track in tracks)) > _MAX_SAMPLES:
-        raise bad(path, f"its header announces {samples:,} samples, more than any clip has")
+        raise make_bad_output_error(path, f"its header announces {samples:,} samples, more than any clip has")
     return next((track.aperture for track in tracks if track.aperture), None)
 
 
 def _is_padding(file: BinaryIO, start: int) -> bool:
-    """Return whether nothing but zeros follows."""
+    """Return whether the rest of the file is zeros."""
     file.seek(start)
     while block := file.read(1 << 16):
         if block.strip(b"\0"):
@@ -71,23 +72,25 @@ def _is_padding(file: BinaryIO, start: int) -> bool:
     return True
 
 
-def _box_at(path: Path, file: BinaryIO, start: int, size_bytes: int) -> tuple[bytes, int, int]:
+def _read_box(path: Path, file: BinaryIO, start: int, size_bytes: int) -> tuple[bytes, int, int]:
     """Return the kind, the start of the body and the whole length in bytes of a box, which must end inside the file."""
     file.seek(start)
     head = file.read(16)
     length, kind = int.from_bytes(head[:4]), head[4:8]
     if len(kind) < 4 or not kind.isascii() or not kind.decode("ascii").isprintable():
-        raise bad(path, f"damaged at byte {start}: no mp4 box begins there")
+        raise make_bad_output_error(path, f"damaged at byte {start}: no mp4 box begins there")
     shortest = 8
     if length == 1:
         length, shortest = int.from_bytes(head[8:16]), 16
     elif length == 0:
         length = size_bytes - start
     if length < shortest:
-        raise bad(path, f"damaged at byte {start}: a box that is shorter than its own head")
+        raise make_bad_output_error(path, f"damaged at byte {start}: a box that is shorter than its own head")
     if start + length > size_bytes:
         name = kind.decode() if kind in (*_BRANDS, b"moof", b"uuid") else "box"
-        raise bad(path, f"cut: its {name} ends at byte {start + length}, the file at byte {size_bytes}")
+        raise make_bad_output_error(
+            path, f"cut: its {name} ends at byte {start + length}, the file at byte {size_bytes}"
+        )
     return kind, start + shortest, length
 
 
@@ -97,23 +100,24 @@ class _Track:
     samples: int = 0
     edits: int = 1
     is_counted_by_chunks: bool = False
-    """Plain PCM has a sample for every 48,000th of a second; the demuxer keeps its chunks only."""
+    """Whether the demuxer keeps only the chunks, as it does for plain PCM, which has a sample for every 48,000th of a
+    second."""
     aperture: Aperture | None = None
 
     @property
     def kept(self) -> int:
-        """How many samples the demuxer would keep in memory; each edit repeats them."""
+        """Number of samples that the demuxer would keep in memory. Each edit repeats them."""
         return 0 if self.handler == b"soun" and self.is_counted_by_chunks else self.samples * self.edits
 
 
-def _tracks(path: Path, file: BinaryIO, start: int, end: int) -> list[_Track]:
-    """Read what a `moov` or `moof` box says of its tracks."""
+def _read_tracks(path: Path, file: BinaryIO, start: int, end: int) -> list[_Track]:
+    """Read the tracks that a `moov` or `moof` box describes."""
     tracks = [_Track()]
-    for number, (kind, body, body_end) in enumerate(_nested(file, start, end)):
+    for number, (kind, body, body_end) in enumerate(_walk_nested(file, start, end)):
         if number > _MAX_BOXES:
-            raise bad(path, f"a header of more than {_MAX_BOXES:,} boxes")
+            raise make_bad_output_error(path, f"a header of more than {_MAX_BOXES:,} boxes")
         file.seek(body)
-        data = b"" if kind in _NESTED else file.read(min(body_end - body, 16))
+        data = b"" if kind in _CONTAINERS else file.read(min(body_end - body, 16))
         if kind in (b"trak", b"traf"):
             tracks.append(_Track())
         elif kind == b"hdlr":
@@ -127,12 +131,12 @@ def _tracks(path: Path, file: BinaryIO, start: int, end: int) -> list[_Track]:
         elif kind == b"elst":
             tracks[-1].edits = max(1, int.from_bytes(data[4:8]))
         elif kind == b"stsd" and tracks[-1].handler == b"vide":
-            tracks[-1].aperture = _aperture(file, body, body_end)
+            tracks[-1].aperture = _read_aperture(file, body, body_end)
     return tracks
 
 
-def _nested(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Give kind, start and end of the body of each box inside, outer ones first; whatever is malformed ends it."""
+def _walk_nested(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the body of each nested box, outer boxes first. Stop at the first malformed box."""
     while start + 8 <= end:
         file.seek(start)
         head = file.read(16)
@@ -144,15 +148,15 @@ def _nested(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, 
         if length < body - start or start + length > end:
             return
         yield kind, body, start + length
-        if kind in _NESTED:
-            yield from _nested(file, body, start + length)
+        if kind in _CONTAINERS:
+            yield from _walk_nested(file, body, start + length)
         start += length
 
 
-def _aperture(file: BinaryIO, start: int, end: int) -> Aperture | None:
-    """Read the `clap` box in the first picture's description."""
+def _read_aperture(file: BinaryIO, start: int, end: int) -> Aperture | None:
+    """Read the `clap` box in the first picture's description; None when it has none that is valid."""
     entry = start + 8
-    for kind, body, _ in _nested(file, entry + 8 + _VISUAL_ENTRY_BYTES, end):
+    for kind, body, _ in _walk_nested(file, entry + 8 + _VISUAL_ENTRY_BYTES, end):
         if kind == b"clap":
             file.seek(body)
             data = file.read(32)
@@ -163,18 +167,18 @@ def _aperture(file: BinaryIO, start: int, end: int) -> Aperture | None:
     return None
 
 
-def _sniff(path: Path, head: bytes, size_bytes: int) -> None:
-    """Name what came instead of a video, where its first bytes tell; what they say is not repeated."""
+def _reject_other_formats(path: Path, head: bytes, size_bytes: int) -> None:
+    """Raise `BadOutputError` when the first bytes belong to another format. The message does not quote them."""
     if not size_bytes:
-        raise bad(path, "empty")
+        raise make_bad_output_error(path, "empty")
     if head[4:8] in _BRANDS:
         return
     if head.strip(b"\0") == b"":
-        raise bad(path, f"{size_bytes} bytes that begin with zeros")
-    raise bad(path, f"not an mp4 but {_name_of(head)}")
+        raise make_bad_output_error(path, f"{size_bytes} bytes that begin with zeros")
+    raise make_bad_output_error(path, f"not an mp4 but {_name_format(head)}")
 
 
-def _name_of(head: bytes) -> str:
+def _name_format(head: bytes) -> str:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name

@@ -1,4 +1,4 @@
-"""Join clips, slates and a song to one film."""
+"""Concatenate clips, slates and music to one film."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -10,9 +10,17 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
 from videogen.errors import StorageError
-from videogen.media.encode import Size, crop_to, even, open_encoder, open_graph, pull
-from videogen.media.files import decoding, give_up_if_asked, muxing, open_clip, reading, video_stream, writing
-from videogen.media.inspect import look
+from videogen.media.encode import Size, find_crop, floor_to_even, open_encoder, open_graph, pull_frames
+from videogen.media.files import (
+    find_video_stream,
+    open_clip,
+    open_muxer,
+    raise_if_stopped,
+    translate_decode_errors,
+    translate_read_errors,
+    write_atomically,
+)
+from videogen.media.inspect import read_first_frame
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -24,22 +32,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FADE_S = 2.0
-_SOUND_RATE = 48_000
+_SAMPLE_RATE_HZ = 48_000
 
 Slate = Callable[[Size], "Image.Image"]
-"""Draws a still picture of a size."""
+"""A function that draws a still picture of the given size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """So many seconds of a film: the beginning of a clip, whose last picture stays where it is shorter, or a slate."""
+class FilmPart:
+    """A part of a film: the beginning of a clip, or a slate. A shorter clip holds its last picture for the rest."""
 
     seconds: float
     shows: Path | Slate
 
 
-def join(
-    parts: Sequence[Part],
+def concatenate(
+    parts: Sequence[FilmPart],
     out: Path,
     *,
     size: tuple[int, int],
@@ -47,75 +55,82 @@ def join(
     music: Path | None = None,
     stop: Event | None = None,
 ) -> None:
-    """Write `parts`, one after the other, to `out`: each as long as it says, to the nearest frame; rounding does not
-    add up.
+    """Write `parts`, one after the other, to `out`.
 
-    Each picture is cropped around its centre and scaled to `size` (width, height in pixels, made even), at `fps`. The
-    clips' own sound is left out; `music` begins with the film and is faded out at its end. Another thread may set
-    `stop` to give it up: then nothing is left under the name of `out`.
+    Each part gets its length to the nearest frame, and rounding errors do not add up. Each picture is cropped around
+    its centre and scaled to `size` (width, height in pixels, made even), at `fps`. The clips' own sound is dropped;
+    `music` begins with the film and is faded out at its end. Another thread may set `stop` to cancel the work: then no
+    file is left under the name of `out`.
 
     Raises:
         BadOutputError: a clip cannot be decoded.
-        StorageError: `out` cannot be written, or there is no sound in `music`.
+        StorageError: `out` cannot be written, `music` has no sound, or `stop` was set.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    frames, due = 0, 0.0
+    frames = 0
+    due = 0.0
     length_s = sum(part.seconds for part in parts)
-    with writing(out) as unfinished, muxing(unfinished) as target:
-        encoder = open_encoder(target, even(size), rate)
-        song = _song(music, target, length_s) if music else iter(())
+    with write_atomically(out) as unfinished, open_muxer(unfinished) as target:
+        encoder = open_encoder(target, floor_to_even(size), rate)
+        song = _add_song(music, target, length_s) if music else iter(())
         for part in parts:
             due += part.seconds * rate
-            with closing(_pictures(part, (encoder.width, encoder.height), rate)) as pictures:
+            with closing(_hold_last_frame(part, (encoder.width, encoder.height), rate)) as pictures:
                 for frame in islice(pictures, round(due) - frames):
-                    give_up_if_asked(out, stop)
-                    frame.pts, frame.time_base, frames = frames, 1 / rate, frames + 1
+                    raise_if_stopped(out, stop)
+                    frame.pts = frames
+                    frame.time_base = 1 / rate
+                    frames += 1
                     target.mux(encoder.encode(frame))
                     _mux_until(frames / rate, song, target)
         target.mux(encoder.encode(None))
         _mux_until(None, song, target)
 
 
-def _pictures(part: Part, size: Size, rate: Fraction) -> "Generator[VideoFrame]":
-    """Give the pictures of a part without end: the last one stays."""
+def _hold_last_frame(part: FilmPart, size: Size, rate: Fraction) -> "Generator[VideoFrame]":
+    """Yield the pictures of a part, then repeat the last one without end."""
     frame = None
-    for frame in _cut(part.shows, size, rate) if isinstance(part.shows, Path) else _drawn(part.shows, size):
+    if isinstance(part.shows, Path):
+        frames = _read_conformed_frames(part.shows, size, rate)
+    else:
+        frames = _draw_slate(part.shows, size)
+    for frame in frames:
         yield frame
     while frame is not None:
         yield frame
 
 
-def _drawn(slate: Slate, size: Size) -> "Iterator[VideoFrame]":
+def _draw_slate(slate: Slate, size: Size) -> "Iterator[VideoFrame]":
     from av import VideoFrame
 
     drawn = VideoFrame.from_image(slate(size))  # type: ignore[no-untyped-call]
     yield drawn.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
-def _cut(path: Path, size: Size, rate: Fraction) -> "Iterator[VideoFrame]":
-    """Give the pictures of a clip in another size and rate, as they are asked for."""
-    first, view = look(path)
-    with decoding(path), open_clip(path) as container:
-        stream = video_stream(path, container)
+def _read_conformed_frames(path: Path, size: Size, rate: Fraction) -> "Iterator[VideoFrame]":
+    """Yield the pictures of a clip in the size and frame rate of the film."""
+    first, view = read_first_frame(path)
+    with translate_decode_errors(path), open_clip(path) as container:
+        stream = find_video_stream(path, container)
         stream.thread_type = "AUTO"
-        graph = open_graph(stream, first, view, crop=crop_to(view.size, size, 0, spare_px=1), size=size, fps=rate)
+        graph = open_graph(stream, first, view, crop=find_crop(view.size, size, 0, spare_px=1), size=size, fps=rate)
         for frame in container.decode(stream):
             graph.push(frame)
-            yield from pull(graph)
+            yield from pull_frames(graph)
         graph.push(None)
-        yield from pull(graph)
+        yield from pull_frames(graph)
 
 
 def check_music(path: Path) -> None:
-    """Raise `StorageError` when there is no sound in the file, or it cannot be decoded."""
+    """Raise `StorageError` unless the file has sound that can be decoded."""
     with _open_music(path) as container:
-        next(_frames_of(path, container))
+        next(_read_sound(path, container))
 
 
 def _open_music(path: Path) -> "InputContainer":
     import av
 
-    with reading(path):
+    with translate_read_errors(path):
         path.open("rb").close()
     try:
         return av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"})
@@ -123,29 +138,29 @@ def _open_music(path: Path) -> "InputContainer":
         raise StorageError(f"{path}: not a sound file: {exc.strerror}") from exc
 
 
-def _frames_of(path: Path, container: "InputContainer") -> "Iterator[AudioFrame]":
+def _read_sound(path: Path, container: "InputContainer") -> "Iterator[AudioFrame]":
     import av
 
     stream = next((each for each in container.streams.audio if each.codec_context is not None), None)
     if stream is None:
-        raise StorageError(f"{path}: there is no sound in it that can be decoded")
+        raise StorageError(f"{path}: it has no sound that can be decoded")
     try:
         yield from container.decode(stream)
     except av.FFmpegError as exc:
         raise StorageError(f"{path}: its sound is damaged: {exc.strerror}") from exc
 
 
-def _song(path: Path, target: "OutputContainer", length_s: float) -> "Iterator[Packet[Any]]":
-    """Add a track of sound; give its packets, of the first `length_s` seconds of the file, as they are asked for."""
-    sound = target.add_stream("aac", rate=_SOUND_RATE, layout="stereo", bit_rate=192_000)
-    return _encoded_song(path, sound, length_s)
+def _add_song(path: Path, target: "OutputContainer", length_s: float) -> "Iterator[Packet[Any]]":
+    """Add a sound track; return an iterator over its packets, of the first `length_s` seconds of the file."""
+    sound = target.add_stream("aac", rate=_SAMPLE_RATE_HZ, layout="stereo", bit_rate=192_000)
+    return _encode_song(path, sound, length_s)
 
 
-def _encoded_song(path: Path, sound: "AudioStream", length_s: float) -> "Iterator[Packet[Any]]":
+def _encode_song(path: Path, sound: "AudioStream", length_s: float) -> "Iterator[Packet[Any]]":
     with _open_music(path) as container:
-        frames = _frames_of(path, container)
+        frames = _read_sound(path, container)
         first = next(frames)
-        graph = _sound_graph(first, length_s)
+        graph = _open_sound_graph(first, length_s)
         graph.push(first)
         for frame in frames:
             for ready in _pull_sound(graph):
@@ -159,7 +174,7 @@ def _encoded_song(path: Path, sound: "AudioStream", length_s: float) -> "Iterato
         yield from sound.encode(None)
 
 
-def _sound_graph(first: "AudioFrame", length_s: float) -> "Graph":
+def _open_sound_graph(first: "AudioFrame", length_s: float) -> "Graph":
     from av.filter import Graph
 
     graph = Graph()
@@ -172,7 +187,7 @@ def _sound_graph(first: "AudioFrame", length_s: float) -> "Graph":
             time_base=first.time_base,
         ),
         graph.add("asetpts", "PTS-STARTPTS"),
-        graph.add("aformat", f"sample_fmts=fltp:sample_rates={_SOUND_RATE}:channel_layouts=stereo"),
+        graph.add("aformat", f"sample_fmts=fltp:sample_rates={_SAMPLE_RATE_HZ}:channel_layouts=stereo"),
         graph.add("atrim", f"end={length_s}"),
         graph.add("afade", f"type=out:start_time={length_s - fade_s}:duration={fade_s}"),
         graph.add("asetnsamples", "1024:p=0"),
@@ -192,7 +207,7 @@ def _pull_sound(graph: "Graph") -> "Iterator[AudioFrame]":
 
 
 def _mux_until(seconds: Fraction | None, packets: "Iterator[Packet[Any]]", target: "OutputContainer") -> None:
-    """Write the packets that come before a time, or all that are left."""
+    """Write the packets before this time, or all remaining ones when it is None."""
     for packet in packets:
         target.mux(packet)
         if seconds is not None and packet.pts is not None and packet.pts * packet.time_base >= seconds:

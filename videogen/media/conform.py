@@ -1,4 +1,4 @@
-"""Make a clip true to what was asked: ratio, frame rate, size, sound, and a codec that plays."""
+"""Conform a clip to its request: ratio, frame rate, size, sound, and a codec that browsers play."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -6,9 +6,17 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from videogen.media.encode import Size, View, crop_to, even, open_encoder, open_graph, pull
-from videogen.media.files import decoding, give_up_if_asked, heard_stream, muxing, open_clip, video_stream, writing
-from videogen.media.inspect import Note, look, plays
+from videogen.media.encode import Presentation, Size, find_crop, floor_to_even, open_encoder, open_graph, pull_frames
+from videogen.media.files import (
+    find_audio_stream,
+    find_video_stream,
+    open_clip,
+    open_muxer,
+    raise_if_stopped,
+    translate_decode_errors,
+    write_atomically,
+)
+from videogen.media.inspect import Note, get_browser_support, read_first_frame
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -18,21 +26,21 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_LATE_S = 0.001
-_LATE_WITH_SOUND_S = 0.1
-"""How much earlier, or longer, than the picture a sound that is kept may be: encoders prime and pad it."""
+_MAX_OFFSET_S = 0.001
+_MAX_OFFSET_WITH_SOUND_S = 0.1
+"""How far kept sound may begin before the picture or end after it: encoders prime and pad sound."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conformed:
-    """What was done to a clip."""
+class ConformResult:
+    """The result of conforming a clip: notes for its reader."""
 
     notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """How the picture is to come out: what is shown is cut to `crop`, then scaled to `size`."""
+class _OutputFormat:
+    """Format of the output picture. The visible picture is cropped to `crop`, then scaled to `size`."""
 
     crop: Size
     size: Size
@@ -40,25 +48,25 @@ class _Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """The time of the picture in the source, in seconds: the clip begins and ends with it."""
+class _PictureSpan:
+    """Start and end of the picture in the source, in seconds. The clip is trimmed to them."""
 
     start: Fraction
     end: Fraction
     is_late: bool
     ends_sound: bool
-    """Whether the sound goes on after the picture."""
+    """Whether the sound has to be cut at the end of the picture."""
 
     @classmethod
-    def of(cls, stream: "VideoStream", first: "VideoFrame", audio: "AudioStream | None") -> "_Span":
+    def of(cls, stream: "VideoStream", first: "VideoFrame", audio: "AudioStream | None") -> "_PictureSpan":
         base = stream.time_base or Fraction(1)
         start = (first.pts or 0) * base
         end = start + (stream.duration or 0) * base
         if audio is None:
-            return cls(start, end, start > _LATE_S, False)
-        heard_until = ((audio.start_time or 0) + (audio.duration or 0)) * (audio.time_base or Fraction(0))
-        is_longer = end > start and heard_until - end > _LATE_WITH_SOUND_S
-        return cls(start, end, start > _LATE_WITH_SOUND_S, is_longer)
+            return cls(start, end, start > _MAX_OFFSET_S, False)
+        sound_end_s = ((audio.start_time or 0) + (audio.duration or 0)) * (audio.time_base or Fraction(0))
+        is_longer = end > start and sound_end_s - end > _MAX_OFFSET_WITH_SOUND_S
+        return cls(start, end, start > _MAX_OFFSET_WITH_SOUND_S, is_longer)
 
 
 def conform(
@@ -71,67 +79,69 @@ def conform(
     keep_audio: bool,
     tolerance: float = 0.01,
     stop: Event | None = None,
-) -> Conformed | None:
-    """Write `source` to `out` with the ratio, frame rate, size and sound asked for; None when it is so already.
+) -> ConformResult | None:
+    """Write `source` to `out` with the requested ratio, frame rate, size and sound.
+
+    Return None, and write nothing, when `source` already conforms.
 
     `ratio` (16, 9) crops around the centre when the picture, as a player shows it, is off by more than `tolerance` (a
     share: 0.01 is 1 %) or by lines that only fill a coding block (1920x1088). `fps` repeats or leaves out frames, so
     that the duration is kept, when off by more than `tolerance`, and `size` (width, height in pixels) crops to its own
-    ratio and scales. None leaves as is. Without `keep_audio` the sound is dropped; kept sound begins and ends with the
-    picture. Where nothing else changes, the picture is copied, not encoded again. Edges come out even.
+    ratio and scales. None keeps the source's value. Without `keep_audio` the sound is dropped; kept sound is trimmed to
+    the picture. When only the sound changes, the picture is copied, not encoded again. Width and height become even.
 
-    What is encoded again comes out upright, in square pixels, in bt709 and H.264, which plays everywhere. A codec that
-    no browser plays is reason enough for that.
+    A clip that is encoded again comes out upright, in square pixels, in bt709 and H.264, which plays everywhere. A
+    source in a codec that no browser plays is always encoded again.
 
     Raises:
         BadOutputError: `source` cannot be decoded.
-        StorageError: `out` cannot be written, or `stop` was set; nothing is left under its name.
+        StorageError: `out` cannot be written, or `stop` was set. No file is left under its name.
     """
-    first, view = look(source)
-    with decoding(source), open_clip(source) as container:
-        stream = video_stream(source, container)
-        wanted = _wanted(stream, view, ratio=ratio, fps=fps, size=size, tolerance=tolerance)
-        heard = heard_stream(container)
+    first, view = read_first_frame(source)
+    with translate_decode_errors(source), open_clip(source) as container:
+        stream = find_video_stream(source, container)
+        wanted = _find_output_format(stream, view, ratio=ratio, fps=fps, size=size, tolerance=tolerance)
+        heard = find_audio_stream(container)
         can_be_copied = heard is not None and heard.codec_context is not None
         audio = heard if keep_audio and can_be_copied else None
-        span = _Span.of(stream, first, audio)
-        is_sound_as_asked = heard is None or keep_audio
-        is_in_time = not span.is_late and not span.ends_sound
-        must_stay = keep_audio and heard is not None and not can_be_copied
-        if wanted is None and (must_stay or (is_sound_as_asked and is_in_time)):
+        span = _PictureSpan.of(stream, first, audio)
+        has_requested_sound = heard is None or keep_audio
+        is_in_sync = not span.is_late and not span.ends_sound
+        must_keep_sound = keep_audio and heard is not None and not can_be_copied
+        if wanted is None and (must_keep_sound or (has_requested_sound and is_in_sync)):
             return None
-        with writing(out) as part, muxing(part) as target:
+        with write_atomically(out) as part, open_muxer(part) as target:
             if wanted is None:
                 _copy(source, container, stream, audio, target, span, stop)
-                return Conformed()
+                return ConformResult()
             _encode(source, container, stream, audio, target, span, first, view, wanted, stop)
-        said: tuple[tuple[Note, bool], ...] = (
-            ("transcoded", plays(stream) == "nowhere"),
+        notes: tuple[tuple[Note, bool], ...] = (
+            ("transcoded", get_browser_support(stream) == "nowhere"),
             ("hdr", view.is_hdr),
-            ("sound", must_stay),
+            ("sound", must_keep_sound),
         )
-        return Conformed(tuple(note for note, applies in said if applies))
+        return ConformResult(tuple(note for note, applies in notes if applies))
 
 
-def _wanted(
+def _find_output_format(
     stream: "VideoStream",
-    view: View,
+    view: Presentation,
     *,
     ratio: Size | None,
     fps: float | None,
     size: Size | None,
     tolerance: float,
-) -> _Wanted | None:
-    """Return how the picture is to be encoded, None when it is as asked already."""
+) -> _OutputFormat | None:
+    """Return the format in which the picture has to be encoded; None when it already has it."""
     rate = stream.average_rate or Fraction(24)
-    crop = crop_to(view.size, size or ratio or view.size, 0 if size else tolerance, spare_px=1 if size else 4)
+    crop = find_crop(view.size, size or ratio or view.size, 0 if size else tolerance, spare_px=1 if size else 4)
     is_rate_near = fps is None or abs(fps / rate - 1) <= tolerance
     wanted_rate = rate if is_rate_near else Fraction(fps or 0).limit_denominator(1001)
-    wanted_size = even(size) if size else crop
-    is_as_asked = (wanted_size, wanted_rate) == (view.size, rate)
-    if is_as_asked and view.crop is None and plays(stream) != "nowhere":
+    wanted_size = floor_to_even(size) if size else crop
+    has_requested_format = (wanted_size, wanted_rate) == (view.size, rate)
+    if has_requested_format and view.crop is None and get_browser_support(stream) != "nowhere":
         return None
-    return _Wanted(even(crop), even(wanted_size), wanted_rate)
+    return _OutputFormat(floor_to_even(crop), floor_to_even(wanted_size), wanted_rate)
 
 
 def _copy(
@@ -140,36 +150,36 @@ def _copy(
     stream: "VideoStream",
     audio: "AudioStream | None",
     target: "OutputContainer",
-    span: _Span,
+    span: _PictureSpan,
     stop: Event | None,
 ) -> None:
-    """Copy the packets of the picture, and of `audio`, if any."""
+    """Copy the packets of the picture, and those of `audio` unless it is None."""
     picture = target.add_stream_from_template(stream)
     sound = target.add_stream_from_template(audio) if audio else None
     for packet in container.demux([stream, audio] if audio else [stream]):
-        give_up_if_asked(source, stop)
+        raise_if_stopped(source, stop)
         if packet.dts is None:
             continue
         if packet.stream_index == stream.index:
-            _move(packet, span.start)
+            _shift_earlier(packet, span.start)
             packet.stream = picture
             target.mux(packet)
         elif sound is not None:
             _copy_sound(packet, sound, target, span)
 
 
-def _copy_sound(packet: "Packet[Any]", sound: "Stream", target: "OutputContainer", span: _Span) -> None:
-    """Copy a packet of sound that is heard while there is a picture."""
+def _copy_sound(packet: "Packet[Any]", sound: "Stream", target: "OutputContainer", span: _PictureSpan) -> None:
+    """Copy a packet of sound if it plays while there is a picture."""
     at = (packet.pts if packet.pts is not None else packet.dts or 0) * (packet.time_base or Fraction(0))
     if (span.start > 0 and at < span.start) or (span.ends_sound and at >= span.end):
         return
-    _move(packet, span.start)
+    _shift_earlier(packet, span.start)
     packet.stream = sound
     target.mux(packet)
 
 
-def _move(packet: "Packet[Any]", earlier_s: Fraction) -> None:
-    """Let a packet come earlier."""
+def _shift_earlier(packet: "Packet[Any]", earlier_s: Fraction) -> None:
+    """Shift the time stamps of a packet to `earlier_s` seconds before."""
     ticks = round(earlier_s / (packet.time_base or Fraction(1)))
     if packet.pts is not None:
         packet.pts -= ticks
@@ -183,24 +193,24 @@ def _encode(
     stream: "VideoStream",
     audio: "AudioStream | None",
     target: "OutputContainer",
-    span: _Span,
+    span: _PictureSpan,
     first: "VideoFrame",
-    view: View,
-    wanted: _Wanted,
+    view: Presentation,
+    wanted: _OutputFormat,
     stop: Event | None,
 ) -> None:
-    """Encode the picture anew; copy the packets of `audio`, if any."""
-    stream.thread_type = "NONE"  # each thread would hold frames of its own, and the encoder is what takes the time
+    """Encode the picture again; copy the packets of `audio` unless it is None."""
+    stream.thread_type = "NONE"  # each thread would hold frames of its own, and most of the time goes into encoding
     encoder = open_encoder(target, wanted.size, wanted.fps)
     sound = target.add_stream_from_template(audio) if audio else None
     graph = open_graph(stream, first, view, crop=wanted.crop, size=wanted.size, fps=wanted.fps)
 
     def drain() -> None:
-        for frame in pull(graph):
+        for frame in pull_frames(graph):
             target.mux(encoder.encode(frame))
 
     for packet in container.demux([stream, audio] if audio else [stream]):
-        give_up_if_asked(source, stop)
+        raise_if_stopped(source, stop)
         if packet.stream_index == stream.index:
             for frame in packet.decode():
                 graph.push(frame)  # type: ignore[arg-type]
