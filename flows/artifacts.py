@@ -1,4 +1,4 @@
-"""A run's batch as Prefect artifacts: the verdict to read, the clips as a table, their posters as a picture."""
+"""Publish a run's batch as Prefect artifacts: the verdict and posters as Markdown, the clips as a table."""
 
 import asyncio
 import base64
@@ -15,48 +15,53 @@ from videogen.contact_sheet import format_duration, get_clip_status, render_thum
 from videogen.errors import printable
 from videogen.planning import Plan
 
-SHOWN_ROWS = 200
-"""Of a table or a list: the page that shows it draws all of it at once. The manifest has every clip."""
-STEPS = {
-    "authentication": "The token is refused: set REPLICATE_API_TOKEN to one that works.",
+MAX_SHOWN_ROWS = 200
+"""Limit for a table or a list, because Prefect's page draws all of it at once. The manifest has every clip."""
+ADVICE_BY_CODE = {
+    "authentication": "The token was refused: set REPLICATE_API_TOKEN to a valid one.",
     "billing": "The account is out of credit: top it up.",
     "budget": "The budget is spent: raise `max_cost` if these clips are worth it.",
-    "duration": "The model delivers another length than asked: raise `duration_tolerance`, or take another model.",
-    "input": "The provider refuses the input: change the scene; `videogen models check` looks for a changed model.",
-    "moderation": "The model's moderation refuses the prompt or a picture: change them, or take another model.",
+    "duration": "The model delivers another length than requested: raise `duration_tolerance`, or use another model.",
+    "input": "The provider refuses the input: change the scene. `videogen models check` detects changed models.",
+    "moderation": "The model's moderation refuses the prompt or a picture: change it, or use another model.",
     "reference": "A reference picture cannot be used: replace it.",
     "storage": "The clips could not be written: free space in the out folder.",
-    "timeout": "The model takes longer than it is given: raise `timeout_seconds`.",
+    "timeout": "The model takes longer than its timeout: raise `timeout_seconds`.",
 }
-"""By the code of a failure: what helps against it."""
+"""Advice for each failure code."""
 
 
-async def publish(batch: Batch, session: Session) -> None:
-    """Records verdict and clips under keys of the job, so that its runs can be compared over time.
+async def publish_artifacts(batch: Batch, session: Session) -> None:
+    """Publish verdict and clips under keys of the job, so that its runs can be compared over time.
 
-    Where Prefect does not take them the run goes without: its clips are delivered.
+    If Prefect refuses an artifact, a warning is logged and the run goes on: its clips are delivered.
     """
-    job, gateway = batch.job_id, session.settings.gateway_url
+    job = batch.job_id
+    gateway = session.settings.gateway_url
     picture = await asyncio.to_thread(render_thumbnail, session.run.store)
-    verdict = verdict_markdown(batch, session.plan, gateway=gateway, picture=picture)
+    verdict = render_verdict(batch, session.plan, gateway=gateway, picture=picture)
     where = f"Clips of {job} in {session.run.folder}"
     for problem in await asyncio.gather(
-        acreate_markdown_artifact(key=key_of(job, "verdict"), markdown=verdict, description=batch.verdict.reason),
-        acreate_table_artifact(key=key_of(job, "clips"), table=clip_rows(batch, gateway), description=where),
+        acreate_markdown_artifact(
+            key=make_artifact_key(job, "verdict"), markdown=verdict, description=batch.verdict.reason
+        ),
+        acreate_table_artifact(
+            key=make_artifact_key(job, "clips"), table=make_clip_rows(batch, gateway), description=where
+        ),
         return_exceptions=True,
     ):
         if isinstance(problem, BaseException):
             get_run_logger().warning("an artifact of this run could not be published: %s", problem)
 
 
-def key_of(job_id: str, what: str) -> str:
-    """An artifact's key: small letters, digits and dashes."""
+def make_artifact_key(job_id: str, what: str) -> str:
+    """Return an artifact's key, which may have lower-case letters, digits and dashes only."""
     slug = re.sub(r"[^a-z0-9]+", "-", job_id.lower()).strip("-") or "job"
     return f"{slug}-{what}"
 
 
-def verdict_markdown(batch: Batch, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
-    """What came of the run, what it cost beside what was planned, which clips failed, why, and what to do next."""
+def render_verdict(batch: Batch, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
+    """Return the verdict as Markdown: result, planned and actual cost, failed clips with reasons, and next steps."""
     lines = [
         f"# {batch.job_id}: {batch.verdict.status}",
         "",
@@ -69,48 +74,48 @@ def verdict_markdown(batch: Batch, plan: Plan, *, gateway: str | None = None, pi
         f"| cost | ${plan.total_cost}, at most ${plan.worst_case_cost} | ${batch.total_cost} |",
         f"| time | | {format_duration(batch.total_generation_time)} |",
         "",
-        f"Model {_plain(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",
+        f"Model {_escape_markdown(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",
     ]
     if gateway:
         lines += ["", f"[Watch the clips]({gateway.rstrip('/')}/?run={batch.run_id})"]
     if failures := [clip for clip in batch.clips if clip.error]:
-        lines += ["", "## Not delivered", "", *map(_failure_line, failures[:SHOWN_ROWS])]
-        if len(failures) > SHOWN_ROWS:
-            lines += [f"- … and {len(failures) - SHOWN_ROWS} more: manifest.json has them all"]
-        lines += ["", "## What to do next", "", *_next_steps(failures)]
+        lines += ["", "## Not delivered", "", *map(_format_failure, failures[:MAX_SHOWN_ROWS])]
+        if len(failures) > MAX_SHOWN_ROWS:
+            lines += [f"- … and {len(failures) - MAX_SHOWN_ROWS} more: manifest.json has them all"]
+        lines += ["", "## What to do next", "", *_list_next_steps(failures)]
     if picture:
-        lines += ["", "## Posters", "", f"![]({_address(picture)})"]
+        lines += ["", "## Posters", "", f"![]({_make_data_url(picture)})"]
     return "\n".join(lines) + "\n"
 
 
-def _failure_line(clip: Clip) -> str:
+def _format_failure(clip: Clip) -> str:
     assert clip.error
     tries = "1 attempt" if clip.attempts == 1 else f"{clip.attempts} attempts"
-    return f"- **{clip.scene_id}** ({clip.error.code}, {tries}): {_plain(clip.error.message)}"
+    return f"- **{clip.scene_id}** ({clip.error.code}, {tries}): {_escape_markdown(clip.error.message)}"
 
 
-def _next_steps(failures: Sequence[Clip]) -> list[str]:
+def _list_next_steps(failures: Sequence[Clip]) -> list[str]:
     codes = {clip.error.code for clip in failures if clip.error}
-    steps = [f"- {STEPS[code]}" for code in STEPS if code in codes]
-    return [*steps, "- Run the job again: what was delivered is reused, what failed is tried anew."]
+    steps = [f"- {ADVICE_BY_CODE[code]}" for code in ADVICE_BY_CODE if code in codes]
+    return [*steps, "- Run the job again: delivered clips are reused, failed clips are tried again."]
 
 
-def _address(picture: bytes) -> str:
+def _make_data_url(picture: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
-def clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object]]:
-    """One row a clip, in scene order; durations in seconds, cost in USD. Of a long job, those that failed first.
+def make_clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object]]:
+    """Return one row for each clip, in scene order; of a long job only `MAX_SHOWN_ROWS`, failed clips first.
 
-    With the address of a gateway the scene's name leads to the clip.
+    Durations are in seconds, costs in USD. With the address of a gateway, the scene's name links to the clip.
     """
     clips = batch.clips
-    if len(clips) > SHOWN_ROWS:
-        clips = tuple(sorted(clips, key=lambda clip: clip.error is None)[:SHOWN_ROWS])
+    if len(clips) > MAX_SHOWN_ROWS:
+        clips = tuple(sorted(clips, key=lambda clip: clip.error is None)[:MAX_SHOWN_ROWS])
     differ = any(clip.original_target_duration != clip.target_duration for clip in clips)
     return [
         {
-            "scene": _linked(batch, clip, gateway),
+            "scene": _link_clip(batch, clip, gateway),
             "status": clip.error.code if clip.error else get_clip_status(clip),
             "target": clip.target_duration,
             **({"original": clip.original_target_duration} if differ else {}),
@@ -125,13 +130,13 @@ def clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object
     ]
 
 
-def _linked(batch: Batch, clip: Clip, gateway: str | None) -> str:
+def _link_clip(batch: Batch, clip: Clip, gateway: str | None) -> str:
     if clip.video_path is None or gateway is None:
         return clip.scene_id
     return f"[{clip.scene_id}]({gateway.rstrip('/')}/runs/{batch.run_id}/clips/{clip.scene_id}.mp4)"
 
 
-def _plain(text: str) -> str:
-    """Text from outside, harmless in Markdown: one line, no HTML, no links, at most 500 characters of it."""
+def _escape_markdown(text: str) -> str:
+    """Make untrusted text harmless in Markdown: one line of at most 500 characters, without HTML and links."""
     shown = printable(" ".join(text.split()))[:500]
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(shown, quote=False))

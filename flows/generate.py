@@ -1,12 +1,12 @@
-"""The Prefect flow: a retried `generate_clip` for every scene of a job, a few at a time; then the verdict.
+"""The Prefect flow that runs a job: a retried task `generate_clip` for every scene, a few at a time, then the verdict.
 
-`python -m flows.generate JOB` runs a job file from the command line; deployments run `generate` with a job, or the
+`python -m flows.generate JOB` runs a job file from the command line. Deployments run `generate` with a job, or with the
 address of its file.
 """
 
 import sys
 
-if __name__ == "__main__":  # before Prefect is imported: `--help` and `--dry-run` do without it
+if __name__ == "__main__":  # before Prefect is imported, because `--help` and `--dry-run` do not need it
     from videogen.__main__ import main
 
     sys.exit(main(["run", *sys.argv[1:]]))
@@ -20,27 +20,27 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
-from flows.artifacts import publish
-from flows.interruption import unless_interrupted
-from flows.telling import telling
+from flows.artifacts import publish_artifacts
+from flows.interruption import run_unless_interrupted
+from flows.telling import report_progress
 from videogen.bootstrap import Options, Session, opened, prepare
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
 
-BACKSTOP_S = 86_400.0
-"""Prefect's own time-out is this far above the clip's, which does not count waiting for a slot or a rate limit."""
+TIMEOUT_MARGIN_S = 86_400.0
+"""How far Prefect's time-out is above the clip's, which does not count waiting for a slot or a rate limit."""
 
 
-def run_name() -> str:
-    """What a flow run is called: its job and model, or the file that says them."""
+def make_run_name() -> str:
+    """Return the name of a flow run: its job and models, or the file of the job."""
     job = flow_run.parameters["job"]
     return f"{job.id} · {', '.join(job.asked_models)}" if isinstance(job, Job) else str(job)
 
 
-async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
-    """Whether another attempt may bring the clip that this one did not."""
+async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
+    """Return whether another attempt may succeed after this failure."""
     error = await state.aresult(raise_on_failure=False)
     return isinstance(error, BaseException) and is_retryable(error)
 
@@ -50,43 +50,46 @@ async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_jitter_factor=0.5,
-    retry_condition_fn=may_retry,
+    retry_condition_fn=should_retry,
     cache_policy=NO_CACHE,
 )
 async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> Clip:
-    """One attempt at a clip; the journal makes a second attempt continue what the first one paid for."""
+    """Make one attempt at a clip. A second attempt continues the paid work of the first one, by the journal."""
     return await session.generate(request, slot)
 
 
-@flow(flow_run_name=run_name, validate_parameters=True)
+@flow(flow_run_name=make_run_name, validate_parameters=True)
 async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
-    """Makes the clips of a job: Completed, Completed as `PartialSuccess`, Failed with the reason, or Cancelled."""
-    prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
+    """Make the clips of a job.
+
+    The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
+    """
+    prepared = await prepare(job, options or Options())  # takes over the job that the command line has prepared, if any
     try:
-        async with telling(prepared.job) as prefect, opened(prepared, prefect) as session:
-            batch = await unless_interrupted(make(session), session)
+        async with report_progress(prepared.job) as prefect, opened(prepared, prefect) as session:
+            batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except RunInterruptedError as exc:
         return Cancelled(message=str(exc))
-    await publish(batch, session)
-    return final_state(batch)
+    await publish_artifacts(batch, session)
+    return make_final_state(batch)
 
 
-async def make(session: Session) -> Batch:
-    """Make all clips of the session, and judge them."""
-    return await session.finish(await session.clips(attempted))
+async def make_clips_and_judge(session: Session) -> Batch:
+    """Make all clips of the session and return the batch with its verdict."""
+    return await session.finish(await session.clips(run_attempts))
 
 
-async def attempted(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:
-    """The clip, or why there is none, after all attempts at this request."""
-    task_ = generate_clip.with_options(  # no tags: each one costs a call to the server before the task begins
-        retries=request.attempts - 1, timeout_seconds=request.timeout_s + BACKSTOP_S
+async def run_attempts(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:
+    """Run all attempts at this request. Return the clip, or the error of the last attempt."""
+    task_ = generate_clip.with_options(  # without tags, each of which costs a call to the server before the task begins
+        retries=request.attempts - 1, timeout_seconds=request.timeout_s + TIMEOUT_MARGIN_S
     )
     state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
     return await state.aresult(raise_on_failure=False)
 
 
-def final_state(batch: Batch) -> State[Batch]:
-    """The verdict as the flow run's state."""
+def make_final_state(batch: Batch) -> State[Batch]:
+    """Return the flow run's final state, which follows from the verdict."""
     verdict = batch.verdict
     if verdict.status == "failed":
         return Failed(message=verdict.reason)

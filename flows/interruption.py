@@ -1,4 +1,4 @@
-"""End the work of a flow run that was cancelled in Prefect, or interrupted at its terminal."""
+"""End the work of a flow run that is cancelled in Prefect or interrupted at its terminal."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,19 +14,19 @@ from videogen.errors import RunInterruptedError
 
 T = TypeVar("T")
 
-LOOK_EVERY_S = 3.0
-WORKER_ACTS_WITHIN_S = 12.0
-"""A worker ends its cancelled runs with a signal. What it was not quick enough to end ends by itself, so that the two
-do not cancel the clips one after the other: a second time would end the cancelling of their predictions."""
-CANCELLED = {StateType.CANCELLING, StateType.CANCELLED}
+CANCEL_POLL_S = 3.0
+WORKER_KILL_S = 12.0
+"""A worker ends its cancelled runs with a signal within this time. Only afterwards a run ends by itself, so that
+the clips are not cancelled twice: a second cancellation would interrupt the cancelling of their predictions."""
+CANCELLED_STATES = {StateType.CANCELLING, StateType.CANCELLED}
 
 
-async def unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> T:
-    """Return what the work on a session returns.
+async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> T:
+    """Run the work on a session and return its result.
 
     Raises:
-        RunInterruptedError: the flow run was cancelled in Prefect, or the command line was interrupted. Nothing is
-            created any more, and the work was cancelled and has ended.
+        RunInterruptedError: the flow run was cancelled in Prefect, or the command line was interrupted. The work has
+            been cancelled and has ended, and no more predictions are created.
     """
     working = asyncio.create_task(work)
     watching = [asyncio.create_task(_watch_prefect()), asyncio.create_task(_watch_terminal())]
@@ -35,19 +35,19 @@ async def unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> 
         if working.done():
             return working.result()
         (reason, *_) = (watcher.result() for watcher in watching if watcher.done())
-        await _end(working, session)
+        await _cancel_and_wait(working, session)
         if working.cancelled() or working.exception():
             raise RunInterruptedError(reason)
-        return working.result()  # it was quicker
+        return working.result()  # the work ended before it was cancelled
     finally:
         for watcher in watching:
             watcher.cancel()
         if not working.done():
-            await _end(working, session)
+            await _cancel_and_wait(working, session)
 
 
-async def _end(working: "asyncio.Task[T]", session: Session) -> None:
-    """Cancel the work and wait for its end: each clip cancels its prediction, and is not to be hurried."""
+async def _cancel_and_wait(working: "asyncio.Task[T]", session: Session) -> None:
+    """Cancel the work and wait until it has ended. Each clip takes its time to cancel its prediction."""
     session.run.calls.shut()
     if not working.cancelling():
         working.cancel()
@@ -60,19 +60,19 @@ async def _watch_terminal() -> str:
 
 
 async def _watch_prefect() -> str:
-    """Return once the flow run is cancelled there. While Prefect does not answer it is asked again."""
+    """Return once the flow run is cancelled in Prefect. Poll on while Prefect does not answer."""
     is_cancelled = False
     while not is_cancelled:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(CANCEL_POLL_S)
         with suppress(Exception):
             async with get_client() as client:
                 while not (is_cancelled := await _is_cancelled(client)):
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    await asyncio.sleep(CANCEL_POLL_S)
     if deployment.id:
-        await asyncio.sleep(WORKER_ACTS_WITHIN_S)
+        await asyncio.sleep(WORKER_KILL_S)
     return "cancelled in Prefect"
 
 
 async def _is_cancelled(client: PrefectClient) -> bool:
     state = (await client.read_flow_run(flow_run.id)).state
-    return state is not None and state.type in CANCELLED
+    return state is not None and state.type in CANCELLED_STATES

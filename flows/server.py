@@ -1,7 +1,8 @@
-"""Prefect's server of a run's own, which ends with it; in its process: `python -m flows.server PORT`.
+"""Start a Prefect server for one run and end it with the run. Its process runs `python -m flows.server PORT`.
 
-It begins to start at once, beside all that is still to be imported, and not in Prefect's own way: that imports the
-whole server here as well, which takes two seconds, and leaves it behind when this process is killed.
+The server starts in parallel to the remaining imports. Prefect's own way to start one is not used, because it imports
+the whole server into this process as well, which takes two seconds, and leaves the server behind when this process is
+killed.
 """
 
 import asyncio
@@ -18,85 +19,92 @@ from dataclasses import dataclass
 from threading import Thread
 from uuid import UUID
 
-STARTS_S = 120.0
-ANSWERS_S = 30.0
-"""How long a server that is there already may take for its first answer."""
-LOOK_EVERY_S = 0.1
-STOPS_S = 5.0
+START_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 30.0
+"""How long a server that is already running may take to answer."""
+POLL_INTERVAL_S = 0.1
+STOP_TIMEOUT_S = 5.0
 
 
 @dataclass
 class _Server:
     address: str = ""
     process: "subprocess.Popen[bytes] | None" = None
-    """None where there is none."""
+    """None when no server was started."""
 
 
 _own = _Server()
 
 
 def start_own_server() -> bool:
-    """Starts the server that Prefect would start for this process; False where it is told of one, by the environment or
-    its profile."""
+    """Start a server for this process. Return False, without starting one, when the environment or Prefect's profile
+    names a server."""
     from prefect.context import refresh_global_settings_context
     from prefect.settings import get_current_settings
 
     if get_current_settings().api.url:
         return False
-    port = _free_port()
-    _own.address, password = f"http://127.0.0.1:{port}", secrets.token_urlsafe()
+    port = _find_free_port()
+    _own.address = f"http://127.0.0.1:{port}"
+    password = secrets.token_urlsafe()
     locked = {
-        "PREFECT_SERVER_API_AUTH_STRING": password,  # else other users of this machine, and web pages, could use it
+        "PREFECT_SERVER_API_AUTH_STRING": password,  # otherwise other users of this machine and web pages could use it
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": _own.address,
     }
-    _own.process = _started([sys.executable, "-m", "flows.server", str(port)], locked)
-    atexit.register(_stop)
-    os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = f"{_own.address}/api", password
-    for name in ("NO_PROXY", "no_proxy"):  # no proxy reaches what is on this machine
+    _own.process = _spawn([sys.executable, "-m", "flows.server", str(port)], locked)
+    atexit.register(_stop_own_server)
+    os.environ["PREFECT_API_URL"] = f"{_own.address}/api"
+    os.environ["PREFECT_API_AUTH_STRING"] = password
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy could not reach a server on this machine
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     refresh_global_settings_context()
     return True
 
 
 def has_own_server() -> bool:
+    """Return whether this process has started a server."""
     return _own.process is not None
 
 
-async def server_answers() -> None:
-    """Return when Prefect's server does. Raises `RuntimeError` when its own does not start, or another is silent."""
+async def wait_until_server_ready() -> None:
+    """Wait until Prefect's server answers.
+
+    Raises:
+        RuntimeError: the server of this run does not start, or another one does not answer.
+    """
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
     if _own.process is not None:
-        return await _own_server_answers(_own.process)
+        return await _wait_until_own_server_ready(_own.process)
     try:
-        async with asyncio.timeout(ANSWERS_S), get_client() as client:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), get_client() as client:
             if problem := await client.api_healthcheck():
                 raise problem
     except TimeoutError:
         address = get_current_settings().api.url
-        raise RuntimeError(f"its server at {address} did not answer within {ANSWERS_S:g} s") from None
+        raise RuntimeError(f"its server at {address} did not answer within {ANSWER_TIMEOUT_S:g} s") from None
 
 
-async def _own_server_answers(process: "subprocess.Popen[bytes]") -> None:
+async def _wait_until_own_server_ready(process: "subprocess.Popen[bytes]") -> None:
     import httpx
 
     async with httpx.AsyncClient(trust_env=False) as client:
-        for _ in range(round(STARTS_S / LOOK_EVERY_S)):
+        for _ in range(round(START_TIMEOUT_S / POLL_INTERVAL_S)):
             if (code := process.poll()) is not None:
                 raise RuntimeError(f"its server ended with exit code {code}")
             with suppress(httpx.TransportError):
                 if (await client.get(f"{_own.address}/api/health")).is_success:
                     return
-            await asyncio.sleep(LOOK_EVERY_S)
-    raise RuntimeError(f"its server did not answer within {STARTS_S:g} s")
+            await asyncio.sleep(POLL_INTERVAL_S)
+    raise RuntimeError(f"its server did not answer within {START_TIMEOUT_S:g} s")
 
 
-async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float) -> bool:
-    """Whether the server knows the end of that many task runs, waiting for it for at most `within_s` seconds.
+async def wait_until_recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float) -> bool:
+    """Wait until the server has recorded the end of that many task runs, for at most `within_s` seconds.
 
-    Prefect's server records task runs from a queue in its memory, some 24 a second: what is in there when it ends is
-    lost.
+    Return whether it has. Prefect's server records task runs from a queue in memory, some 24 a second, and loses those
+    that are still in the queue when it ends.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
@@ -108,38 +116,41 @@ async def recorded(flow_run_id: UUID | None, task_runs: int, *, within_s: float)
     states = TaskRunFilter.model_validate({"state": {"type": {"any_": sorted(TERMINAL_STATES)}}})
     with suppress(TimeoutError):
         async with asyncio.timeout(within_s), get_client() as client:
-            while not await client.read_task_runs(  # the last of them: a page has 200 at most
+            while not await client.read_task_runs(  # asks for the last one, because a page has 200 at most
                 flow_run_filter=wanted, task_run_filter=states, limit=1, offset=task_runs - 1
             ):
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(POLL_INTERVAL_S)
             return True
     return False
 
 
-def end_own_server() -> None:
-    """Ends it, if there is one, without waiting: for who leaves at once."""
+def terminate_own_server() -> None:
+    """Terminate the server of this run, if any, without waiting, for a process that exits immediately."""
     if _own.process:
         _own.process.terminate()
 
 
-def _stop() -> None:
+def _stop_own_server() -> None:
     assert _own.process
     _own.process.terminate()
     try:
-        _own.process.wait(STOPS_S)
+        _own.process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         _own.process.kill()
         _own.process.wait()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-def _started(command: list[str], settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Ctrl-C at a terminal goes to every process there, but we have to tell the server how the run ended: what is
-    blocked here is blocked in the processes that begin meanwhile."""
+def _spawn(command: list[str], settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a process in which SIGINT is blocked.
+
+    Ctrl-C at a terminal reaches all processes there, but the server must survive it to record how the run ended. A new
+    process inherits the signals that are blocked while it is started.
+    """
     can_block = hasattr(signal, "pthread_sigmask")  # not on Windows
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
     environment = {**os.environ, **settings, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
@@ -151,7 +162,7 @@ def _started(command: list[str], settings: Mapping[str, str]) -> "subprocess.Pop
 
 
 def _serve(port: int) -> None:
-    """Until whoever holds the other end of standard input is gone, however that came."""
+    """Serve until the parent process ends, for whatever reason: then standard input is closed."""
     import uvicorn
 
     def end_with_parent() -> None:

@@ -1,7 +1,7 @@
 """Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute.
 
-An automation of Prefect cannot do it. Runs that a schedule creates emit no `Scheduled` event, and Prefect's triggers
-then hold back everything that such a run says of its states, its end included: it looks lost when it has only ended.
+An automation of Prefect cannot do this. Runs that a schedule creates emit no `Scheduled` event, and Prefect's triggers
+then hold back all later state events of such a run, including its end: a run that has ended would look lost.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from videogen.journal import LEASE_S, Journal, RunRecord
 from videogen.settings import read_settings
 
 WORK_POOL = "videogen"
-SILENT = timedelta(seconds=90)
-"""A run that has sent no heartbeat for so long may be lost; `deployments/prefect.yaml` has runs send one every 30 s."""
+MAX_SILENCE = timedelta(seconds=90)
+"""A run without a heartbeat for this long may be lost. `deployments/prefect.yaml` has runs send one every 30 s."""
 MAX_TAKE_OVERS = 3
-"""A run that brings down each worker that takes it is not handed on for ever."""
-TAKEN_OVER = "TakenOver"
-VERDICTS = {"complete", "partial", "failed"}
-"""Of a run that came to its end: one that was interrupted, with its worker, did not."""
-KEPT = timedelta(hours=1)
-"""How long Prefect keeps the runs of this flow: nobody looks for them, and there are 1,440 a day."""
-PAGE = 200
+"""How often a run is handed over at most, so that one that crashes every worker is not handed over indefinitely."""
+TAKEN_OVER_STATE = "TakenOver"
+FINAL_VERDICTS = {"complete", "partial", "failed"}
+"""Verdicts of runs that came to their end. An interrupted run did not."""
+RETENTION = timedelta(hours=1)
+"""How long Prefect keeps the runs of this flow, of which there are 1,440 a day."""
+PAGE_SIZE = 200
 """How many flow runs Prefect's server returns at once."""
 
 
@@ -40,14 +40,16 @@ async def take_over() -> None:
     async with get_client() as client:
         for run, state in await settle_lost_runs(client):
             get_run_logger().warning("%s (%s) is now %s: %s", run.name, run.id, state.name, state.message)
-        await _tidy_up(client)
+        await _delete_old_runs(client)
 
 
 async def settle_lost_runs(client: PrefectClient, *, now: datetime | None = None) -> list[tuple[FlowRun, State]]:
-    """Hand over each run that is lost, at most `MAX_TAKE_OVERS` times, or end it. Return those and their new states.
+    """Hand over each lost run, at most `MAX_TAKE_OVERS` times, or end it. Return these runs and their new states.
 
-    Only runs in state Running are touched, and only when neither Prefect nor the journal has heard of them lately.
-    While the journal cannot be read, nothing is taken over: that raises `JournalError`.
+    Only runs in state Running are changed, and only when neither Prefect nor the journal has seen them lately.
+
+    Raises:
+        JournalError: the journal cannot be read. Nothing is taken over then.
     """
     now = now or datetime.now(UTC)
     settled = []
@@ -55,36 +57,40 @@ async def settle_lost_runs(client: PrefectClient, *, now: datetime | None = None
         record = await asyncio.to_thread(_find_record, run)
         if _has_lease(record, now) or not await _is_silent(client, run, now):
             continue
-        state = end_of(record) if record and record.verdict in VERDICTS else await _next_state(client, run)
+        state = (
+            make_recorded_end_state(record)
+            if record and record.verdict in FINAL_VERDICTS
+            else await _choose_next_state(client, run)
+        )
         if (await client.read_flow_run(run.id)).state_id != run.state_id:
-            continue  # it has moved while we looked
+            continue  # its state has changed meanwhile
         await client.set_flow_run_state(run.id, state)
         settled.append((run, state))
     return settled
 
 
-async def _next_state(client: PrefectClient, run: FlowRun) -> State:
+async def _choose_next_state(client: PrefectClient, run: FlowRun) -> State:
     states = await client.read_flow_run_states(run.id)
-    taken_over = sum(state.name == TAKEN_OVER for state in states)
-    lost = f"Nothing was heard of this run for {SILENT.total_seconds():.0f} s: its worker is lost"
+    taken_over = sum(state.name == TAKEN_OVER_STATE for state in states)
+    lost = f"No heartbeat of this run for {MAX_SILENCE.total_seconds():.0f} s: its worker is lost"
     if taken_over < MAX_TAKE_OVERS:
-        return Scheduled(name=TAKEN_OVER, message=f"{lost}. Another worker continues it.")
+        return Scheduled(name=TAKEN_OVER_STATE, message=f"{lost}. Another worker continues it.")
     return Crashed(
         message=f"{lost}, for the {taken_over + 1}th time. Look at the logs of the workers, then run the job again: "
-        "what was delivered or paid for is not paid for again."
+        "delivered clips and paid predictions are not paid for again."
     )
 
 
-def end_of(record: RunRecord) -> State:
-    """Return the final state of a run that came to its end in the journal, and could not tell Prefect."""
-    message = f"Run {record.id} ended as {record.verdict}; its worker was lost before it could say so."
+def make_recorded_end_state(record: RunRecord) -> State:
+    """Return the final state of a run that ended in the journal but could not report that to Prefect."""
+    message = f"Run {record.id} ended as {record.verdict}; its worker was lost before it could report that."
     if record.verdict == "failed":
         return Failed(message=message)
     return Completed(name="Completed" if record.verdict == "complete" else "PartialSuccess", message=message)
 
 
 def _find_record(run: FlowRun) -> RunRecord | None:
-    """Return what the journal knows of the flow run; None where it made no clips yet, or on another journal."""
+    """Return the journal's record of the flow run; None if it has made no clips yet or uses another journal."""
     run_id = run.labels.get(RUN_LABEL)
     if run_id is None:
         return None
@@ -93,15 +99,15 @@ def _find_record(run: FlowRun) -> RunRecord | None:
 
 
 def _has_lease(record: RunRecord | None, now: datetime) -> bool:
-    """Return whether the run's process is alive, as the journal has it."""
+    """Return whether the run's process is alive according to the journal."""
     if record is None or record.ended_at:
         return False
     return now - record.seen_at < timedelta(seconds=LEASE_S)
 
 
 async def _is_silent(client: PrefectClient, run: FlowRun, now: datetime) -> bool:
-    """Return whether the run is Running for long enough to have been heard of, and was not."""
-    since = now - SILENT
+    """Return whether the run has been Running for `MAX_SILENCE` without a heartbeat in that time."""
+    since = now - MAX_SILENCE
     if run.state is None or run.state.timestamp > since:
         return False
     heartbeat = EventFilter.model_validate(
@@ -114,10 +120,10 @@ async def _is_silent(client: PrefectClient, run: FlowRun, now: datetime) -> bool
     return not (await client.read_events(heartbeat, limit=1)).events
 
 
-async def _tidy_up(client: PrefectClient) -> None:
-    """Delete the runs of this flow that are over, also those that were lost with their worker."""
+async def _delete_old_runs(client: PrefectClient) -> None:
+    """Delete old runs of this flow, including those that were lost with their worker."""
     for run in await _find_runs(client, "take-over", "RUNNING", "COMPLETED", "CANCELLED"):
-        if run.state and run.state.timestamp < datetime.now(UTC) - KEPT:
+        if run.state and run.state.timestamp < datetime.now(UTC) - RETENTION:
             await client.delete_flow_run(run.id)
 
 
@@ -128,5 +134,5 @@ async def _find_runs(client: PrefectClient, flow_name: str, *states: str) -> lis
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
         work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [WORK_POOL]}}),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        limit=PAGE,
+        limit=PAGE_SIZE,
     )

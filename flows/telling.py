@@ -1,4 +1,4 @@
-"""What Prefect hears while a run goes on: tags on its flow run, an event at each clip's end, a progress artifact."""
+"""Report a run to Prefect: tags on its flow run, an event at the end of each clip, and a progress artifact."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -11,43 +11,43 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from flows.artifacts import key_of
+from flows.artifacts import make_artifact_key
 from videogen.bootstrap import Listener
 from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
 from videogen.scene import Job
 
 PROGRESS_EVERY_S = 5.0
-"""An update costs the server 0.15 s: more of them would be felt by the clips."""
-LAST_WORD_S = 10.0
-"""How long the end of a run waits for its last figure to be taken."""
+"""Interval of progress updates. Each costs the server 0.15 s, so more of them would slow the clips down."""
+FINAL_UPDATE_TIMEOUT_S = 10.0
+"""How long the end of a run waits for Prefect to take the final progress."""
 RUN_LABEL = "videogen.run"
-"""The label of a flow run that names its run in the journal: `take_over` asks there whether it is alive."""
+"""Label of a flow run with the id of its run in the journal, where `take_over` looks up whether it is alive."""
 
 
 @asynccontextmanager
-async def telling(job: Job) -> AsyncIterator[Listener]:
-    """A listener for the job's session, which passes on what it hears; nothing waits for Prefect."""
+async def report_progress(job: Job) -> AsyncIterator[Listener]:
+    """Provide a listener that reports the events of a job to Prefect. The run never waits for Prefect meanwhile."""
     progress = _Progress(job)
 
-    def listen(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
         progress.percent = max(progress.percent, 100.0 * payload["completed"] / payload["total"])
         if isinstance(event, RunStarted):
             progress.begin(payload["run_id"])
         elif isinstance(event, ClipCompleted):
             clip = event.clip
-            _emit(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
+            _emit_prefect_event(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
         elif isinstance(event, RunCompleted):
             batch = event.batch
-            _emit(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
+            _emit_prefect_event(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
 
     try:
-        yield listen
+        yield on_event
     finally:
         await progress.end()
 
 
 class _Progress:
-    """The share of clips that are done, delivered or failed, as an artifact of the flow run."""
+    """The share of clips that are delivered or failed, as an artifact of the flow run."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -61,16 +61,17 @@ class _Progress:
     async def end(self) -> None:
         if self._showing:
             self._over.set()
-            await asyncio.wait([self._showing], timeout=LAST_WORD_S)
+            await asyncio.wait([self._showing], timeout=FINAL_UPDATE_TIMEOUT_S)
             self._showing.cancel()
 
     async def _show(self, run_id: str) -> None:
-        """Until the run is over, and then what it came to."""
+        """Keep the artifact up to date until the run is over, and then show the final share."""
         try:
             models = (f"model:{model}" for model in self._job.asked_models)
             await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
-            shown, name = self.percent, f"Clips of {self._job.id} that are done"
-            key = key_of(self._job.id, "progress")
+            shown = self.percent
+            name = f"Clips of {self._job.id} that are done"
+            key = make_artifact_key(self._job.id, "progress")
             artifact = await acreate_progress_artifact(shown, key=key, description=name)
             while not self._over.is_set():
                 with suppress(TimeoutError):
@@ -79,19 +80,21 @@ class _Progress:
                     shown = self.percent
                     await aupdate_progress_artifact(artifact, shown)
         except Exception as exc:
-            get_run_logger().warning("the progress of this run is not shown: %s", exc)
+            get_run_logger().warning("the progress of this run could not be reported: %s", exc)
 
 
 async def _describe_flow_run(run_id: str, *tags: str) -> None:
-    """Label the flow run with its run in the journal, and tag it, beside the tags it has. On task runs each tag would
-    cost a call before the task begins."""
+    """Label the flow run with its run in the journal, and add tags to those that it has.
+
+    Task runs get none: each tag would cost a call before the task begins.
+    """
     async with get_client() as client:
         await client.update_flow_run_labels(flow_run.id, {RUN_LABEL: run_id})
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 
-def _emit(event: ClipCompleted | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
-    """The event as Prefect's; its resource has labels of ours, by which automations can tell it from others."""
+def _emit_prefect_event(event: ClipCompleted | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
+    """Emit an event of Prefect. Its resource has labels of ours, by which automations can select it."""
     emit_event(
         f"videogen.{event.type}",
         resource={

@@ -34,7 +34,7 @@ def _read_version() -> str:
 
 app = App(
     name="videogen",
-    help="Scenes in, verified clips out: a declarative batch runner for video models on Replicate.",
+    help="Generate the video clips of a job file on Replicate, in parallel, and check every clip.",
     version=_read_version,
     version_flags=["--version"],
 )
@@ -44,48 +44,53 @@ OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line. Exit code: 0 accepted, 1 failed, 2 invalid, 3 account, 130 or 143 interrupted."""
-    _let_any_console_show()
+    """Run a command line and return its exit code.
+
+    The code is 0 for accepted, 1 for failed, 2 for invalid, 3 for account, 130 or 143 for interrupted.
+    """
+    _escape_unencodable_output()
     try:
         result = app(
             sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as exc:
-        return _complain(_advise(str(exc)), INVALID)
+        return _print_errors(_add_advice(str(exc)), INVALID)
     except InvalidError as exc:
-        return _complain(str(exc), INVALID)
+        return _print_errors(str(exc), INVALID)
     except AccountError as exc:
-        return _complain(str(exc), NO_ACCOUNT)
+        return _print_errors(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
-        return _complain(str(exc), FAILED)
-    except OSError as exc:  # without a file it is of the standard output: a full disk, say
+        return _print_errors(str(exc), FAILED)
+    except OSError as exc:  # without a file name it comes from standard output, such as a full disk
         where = exc.filename or "the output cannot be written"
-        return _complain(f"{where}: {exc.strerror or exc}", FAILED)
+        return _print_errors(f"{where}: {exc.strerror or exc}", FAILED)
     return result if isinstance(result, int) else OK
 
 
-def _let_any_console_show() -> None:
-    """What a console of another encoding than UTF-8 cannot show is written as an escape, in place of a traceback."""
+def _escape_unencodable_output() -> None:
+    """Write characters that the console's encoding lacks as escapes, instead of failing with a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             stream.reconfigure(errors="backslashreplace")
 
 
-def _advise(message: str) -> str:
-    """The message about a flag that is not known, without the suggestion to pay for everything again, and with what
-    somebody who wants to go on with a run should type."""
+def _add_advice(message: str) -> str:
+    """Improve the message about an unknown flag.
+
+    Remove the suggestion of `--fresh`, which would pay for everything again, and explain how to continue a run.
+    """
     known, _, suggestion = message.partition(" Did you mean")
     flag = re.search(r"Unknown option: \"?(--[\w-]+)", message)
     word = flag[1].lower() if flag else ""
     if word and any(part in word for part in ("resume", "continue", "retry", "restart", "again", "failed")):
         return (
-            f"{known} To go on with a run, run the same command again: what is delivered is reused. "
-            "--retry-failed makes only the clips that the last run has not."
+            f"{known} To continue a run, run the same command again: delivered clips are reused. "
+            "--retry-failed makes only the clips that failed in the last run."
         )
     return known if "--fresh" in suggestion and "fresh" not in word else message
 
 
-def _complain(message: str, code: int) -> int:
+def _print_errors(message: str, code: int) -> int:
     for line in message.splitlines():
         print(f"error: {printable(line)}", file=sys.stderr)
     return code
@@ -94,45 +99,49 @@ def _complain(message: str, code: int) -> int:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class JobFlags:
-    """Flags that say what to run a job as; None leaves it to the job file or the environment."""
+    """Flags that override the job file and the environment. None keeps their value."""
 
     model: str | None = None
-    """Use this model of the registry instead of the job's."""
+    """Model of the registry to use instead of the job's."""
     models: str | None = None
-    """Compare these models, separated by commas: each makes every scene."""
+    """Models to compare, separated by commas. Each one makes every scene."""
     takes: int | None = None
-    """Make so many versions of every scene."""
+    """Number of versions to make of every scene."""
     aspect_ratio: str | None = None
-    """Use this ratio instead of the job's, such as 9:16."""
+    """Aspect ratio to use instead of the job's, such as 9:16."""
     out: str | None = None
-    """Folder in which the job gets its own, or an address such as s3://bucket/prefix; `out` by default
-    (VIDEOGEN_OUT)."""
+    """Folder in which the job gets a folder of its own, or an address such as s3://bucket/prefix (VIDEOGEN_OUT;
+    default: `out`)."""
     max_cost: str | None = None
-    """Refuse a plan that costs more than this many USD."""
+    """Maximum cost in USD. A plan that costs more is refused."""
     min_clips: int | str | None = None
-    """Accept the run when at least this many clips are delivered, or this share ("60%") of the scenes; 3 by default."""
+    """Minimum number of delivered clips for the run to be accepted, or a share ("60%") of the scenes (default: 3)."""
     concurrency: int | None = None
-    """How many clips are in the making at once; 5 by default."""
+    """Maximum number of concurrent predictions (default: 5)."""
     provider: Literal["replicate", "local"] | None = None
-    """`replicate`, or `local` for the emulator on this machine. By default Replicate when REPLICATE_API_TOKEN is
-    set."""
+    """`replicate`, or `local` for the emulator on this machine (default: Replicate if REPLICATE_API_TOKEN is set)."""
     registry: Path | None = None
     """A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY)."""
     fresh: Annotated[bool, Parameter(negative="")] = False
-    """Make every clip anew, also those that were delivered before."""
+    """Regenerate every clip, including those already delivered."""
     retry_failed: Annotated[bool, Parameter(negative="")] = False
-    """Make only the clips that the last run of this job has not; the others stay, whatever the job file says now."""
+    """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
+    file has changed."""
 
     def overrides(self) -> dict[str, Any]:
-        """The fields of the job that are given."""
+        """Return the fields of the job that the flags set.
+
+        Raises:
+            InvalidError: --model and --models are both set, or --models has an empty name.
+        """
         names = ("model", "takes", "aspect_ratio", "max_cost", "min_clips", "concurrency")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.models is not None:
             if self.model is not None:
-                raise InvalidError("--models compares models, --model takes one: use one of them")
+                raise InvalidError("--models and --model cannot be combined: use one of them")
             given["models"] = tuple(name.strip() for name in self.models.split(","))
             if not all(given["models"]):
-                raise InvalidError(f"--models: {self.models!r} has an empty name; separate names by commas")
+                raise InvalidError(f"--models: {self.models!r} has an empty name: separate names by commas")
         elif self.model is not None:
             given["models"] = ()
         return given
@@ -141,7 +150,7 @@ class JobFlags:
         from videogen.bootstrap import Options
 
         if self.fresh and self.retry_failed:
-            raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
+            raise InvalidError("--fresh and --retry-failed cannot be combined: use one of them")
         return Options(
             out=self.out,
             provider=self.provider,
@@ -167,7 +176,7 @@ def run(
     serve: Annotated[bool, Parameter(negative="")] = False,
     on_interrupt: Literal["cancel", "leave"] = "cancel",
 ) -> int:
-    """Make the clips of a job. What was delivered by an earlier run is reused, what was in flight is continued.
+    """Make the clips of a job. Clips that an earlier run delivered are reused, its running predictions are continued.
 
     Exit code: 0 accepted (complete or partial), 1 too few clips, 2 invalid job, registry or flag, 3 token or credit
     refused, 130 or 143 interrupted.
@@ -177,43 +186,44 @@ def run(
     job:
         A TOML or JSON file of scenes.
     dry_run:
-        Show the plan and its price, then stop, as `plan` does: nothing is created.
+        Show the plan and its price like `plan`, then stop. Nothing is created.
     rough_cut:
-        Also write rough_cut.mp4: the film as far as it is made, every scene as long as its target; a scene without a
-        clip is a slate.
+        Also write rough_cut.mp4, a film of all clips in which every scene has its target duration. A scene without a
+        clip becomes a slate.
     music:
-        Put the sound of this file under rough_cut.mp4, which is then written too.
+        Use the sound of this file for rough_cut.mp4. Implies --rough-cut.
     json:
-        Print one JSON object on standard output, the manifest or the plan; all else goes to standard error.
+        Print the manifest, or the plan, as one JSON object on standard output. Everything else goes to standard error.
     jsonl:
-        Print every event of the run on standard output as it happens, a JSON object a line; all else as with --json.
+        Print every event of the run on standard output as it happens, as a JSON object on a line. Everything else goes
+        to standard error.
     serve:
-        Show the run in the browser too, on this machine; prints the address.
+        Also show the run in browsers on this machine, at an address that is printed.
     on_interrupt:
-        What Ctrl-C, SIGTERM and a cancel in Prefect do with the predictions that are running: `cancel` cancels them,
-        which is billed for the time they ran; `leave` lets them run for the next run, which continues them.
+        Treatment of running predictions on Ctrl-C, SIGTERM or a cancel in Prefect. `cancel` cancels them; the time that
+        they ran is billed. `leave` keeps them running, and the next run continues them.
     """
     from videogen import terminal
 
     if dry_run and (jsonl or serve):
-        raise InvalidError("--dry-run makes nothing that --jsonl or --serve could show: leave them out")
+        raise InvalidError("--dry-run cannot be combined with --jsonl or --serve")
     if dry_run:
         return plan(job, flags=flags, json=json)
     if jsonl and json:
-        raise InvalidError("--json prints what came of a run, --jsonl its events: use one of them")
-    output: terminal.Output = "jsonl" if jsonl else "json" if json else "text"
+        raise InvalidError("--json and --jsonl cannot be combined: use one of them")
+    output: terminal.OutputFormat = "jsonl" if jsonl else "json" if json else "text"
     options = flags.options(
         job,
         rough_cut=rough_cut or music is not None,
-        music=_checked_music(music),
+        music=_check_music(music),
         on_interrupt=on_interrupt,
     )
-    with _job(job, flags) as asked:
+    with _load_job(job, flags) as asked:
         return terminal.run_job(asked, options, file=job, output=output, serve=serve)
 
 
-def _checked_music(path: Path | None) -> Path | None:
-    """The file with the music, which is looked at before anything is paid for. Raises `InvalidError`."""
+def _check_music(path: Path | None) -> Path | None:
+    """Return the absolute path of the music. Raise `InvalidError` if it cannot be used, before anything is paid for."""
     if path is None:
         return None
     from videogen.media import check_music
@@ -234,27 +244,27 @@ def plan(
     frames: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Show what a run of the job would ask for, what it would cost, and how long it would take. Nothing is created.
+    """Show the requests of a job, their cost, and the expected duration of the run. Nothing is created.
 
     Parameters
     ----------
     job:
         A TOML or JSON file of scenes.
     frames:
-        Write the start frames that are composed of reference pictures to this folder, as the models would see them.
+        Folder to which the start frames that are composed of reference pictures are written, to be looked at.
     json:
         Print one JSON object.
     """
     from videogen import terminal
 
     options = flags.options(job)
-    with _job(job, flags) as asked:
+    with _load_job(job, flags) as asked:
         return terminal.show_plan(asked, options, as_json=json, frames=frames)
 
 
 @contextmanager
-def _job(path: Path, flags: JobFlags) -> Iterator["Job"]:
-    """The job in the file, with what the flags say over it; what turns out wrong with it is said by line and column."""
+def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
+    """Load the job in a file, overridden by flags, and add line and column to problems found in the block."""
     from videogen.checking import blamed_on_flags, read_checked
     from videogen.settings import read_settings
 
@@ -268,9 +278,9 @@ def _job(path: Path, flags: JobFlags) -> Iterator["Job"]:
 
 @app.command
 def check(job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Say everything that is wrong with a job and the registry, by line and column. Nothing is fetched or created.
+    """List all problems of a job and the registry, with line and column. Nothing is fetched or created.
 
-    Exit code: 0 nothing is wrong, 2 something is.
+    Exit code: 0 no problems, 2 problems.
 
     Parameters
     ----------
@@ -279,7 +289,7 @@ def check(job: Path, /, *, registry: Path | None = None, json: Annotated[bool, P
     registry:
         A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
-        Print one JSON object on standard output, also of what is wrong.
+        Print one JSON object on standard output, including the problems.
     """
     from videogen import terminal
 
@@ -308,7 +318,7 @@ def list_models(*, registry: Path | None = None, json: Annotated[bool, Parameter
 
 @app.command
 def settings(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """List the settings as they apply here and where each comes from; tokens and passwords are not shown.
+    """List the effective settings and the source of each. Tokens and passwords are hidden.
 
     Parameters
     ----------
@@ -322,12 +332,12 @@ def settings(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
 
 @models.command
 def show(model: str, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Show what can be asked of one model, what is sent for it, and what it costs.
+    """Show one model: its options, the inputs that are sent to it, and its price.
 
     Parameters
     ----------
     model:
-        As `videogen models` lists it.
+        Name of the model, as listed by `videogen models`.
     registry:
         A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
@@ -349,18 +359,18 @@ def check_models(
 ) -> int:
     """Compare the registry with the input schemas of its models on Replicate. Nothing is created.
 
-    Exit code: 0 they agree, 1 they do not or Replicate cannot be asked, 2 invalid registry or flag, 3 token refused.
+    Exit code: 0 they agree, 1 they differ or Replicate is unreachable, 2 invalid registry or flag, 3 token refused.
 
     Parameters
     ----------
     names:
-        Check these models; by default all.
+        Models to check (default: all).
     offline:
-        Compare with the snapshots of the schemas instead: needs no token and no network.
+        Compare with the snapshots of the schemas instead, without token and network.
     snapshot:
-        Keep the schemas that Replicate shows now as snapshots.
+        Save the current schemas on Replicate as snapshots.
     schemas:
-        Folder of the snapshots; those that came with videogen by default, in a checkout cassettes/schemas.
+        Folder of the snapshots (default: those that came with videogen, or cassettes/schemas in a checkout).
     registry:
         A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
     json:
@@ -370,20 +380,23 @@ def check_models(
     from videogen.endpoints import Snapshots
 
     if offline and snapshot:
-        raise InvalidError("--snapshot keeps what Replicate shows, --offline does not ask it: use one of them")
-    return terminal.check_models(names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json)
+        raise InvalidError("--snapshot and --offline cannot be combined: use one of them")
+    return terminal.show_model_checks(
+        names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json
+    )
 
 
 @app.command
 def limit(name: str, slots: int | None = None, /) -> None:
-    """Create or change the number of predictions that all runs on this journal may have running, or show who has them.
+    """Create, change or show a limit of concurrent predictions that all runs on this journal share.
 
     Parameters
     ----------
     name:
-        `replicate` is the one that runs on a PostgreSQL journal use by themselves; others by VIDEOGEN_LIMIT.
+        Name of the limit. Runs on a PostgreSQL journal use `replicate` unless VIDEOGEN_LIMIT names another one.
     slots:
-        How many, from now on, also for runs that are going on; 0 lets what runs finish and nothing begin.
+        New number of slots, which applies to current runs, too. With 0, running predictions finish and no others start.
+        Leave it out to show the limit.
     """
     from videogen.journal import Journal
     from videogen.limits import check_limit
@@ -407,18 +420,18 @@ def limit(name: str, slots: int | None = None, /) -> None:
 
 @app.command
 def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: str | None = None) -> None:
-    """Show runs as they happen, in the browser and as server-sent events; also those of other processes.
+    """Serve a live page and server-sent events of all runs on this journal, including those of other processes.
 
     Parameters
     ----------
     host:
-        Address to listen on; one that others can reach needs a token.
+        Address to listen on. One that other machines can reach requires a token.
     port:
-        Port to listen on; 0 takes a free one.
+        Port to listen on. 0 takes a free one.
     token:
-        Show runs only to who has it (VIDEOGEN_GATEWAY_TOKEN, which other users of this machine cannot read).
+        Token that is required to view runs. Prefer VIDEOGEN_GATEWAY_TOKEN: other users of this machine cannot read it.
     out:
-        Folder with the runs' clips and journal; `out` by default (VIDEOGEN_OUT).
+        Folder with the clips and the journal of the runs (VIDEOGEN_OUT; default: `out`).
     """
     from videogen.gateway import GatewaySettings, serve_gateway
     from videogen.settings import read_settings
@@ -452,28 +465,28 @@ def emulator(
     faults: Path | None = None,
     exit_with_parent: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Serve the Replicate API on this machine: same wire, real clips, no cost. Point REPLICATE_BASE_URL at it.
+    """Serve an emulator of the Replicate API that renders real clips at no cost. Point REPLICATE_BASE_URL to it.
 
     Parameters
     ----------
     host:
         Address to listen on.
     port:
-        Port to listen on; 0 takes a free one.
+        Port to listen on. 0 takes a free one.
     seed:
-        Decides latencies and pictures.
+        Seed of latencies and pictures.
     time_scale:
-        Multiplies all simulated times; 0.01 makes three minutes of waiting two seconds.
+        Factor for all simulated times. With 0.01, three minutes take two seconds.
     latency:
-        Seconds that every prediction takes, as LOW:HIGH, instead of what its model typically needs.
+        Duration of every prediction in seconds, as LOW:HIGH, instead of the typical time of its model.
     render:
         `quick` repeats one camera move, `smooth` draws every frame.
     creates_per_minute:
-        Refuse more creates than this with 429, as accounts without credit meet it.
+        Rate limit of creates. Further ones are refused with 429, as for accounts without credit.
     faults:
-        A TOML file of faults to play, see videogen/emulator/README.md.
+        A TOML file with faults to simulate, see videogen/emulator/README.md.
     exit_with_parent:
-        End when standard input is closed.
+        Exit when standard input is closed.
     """
     from videogen.emulator import EmulatorSettings, serve
 
@@ -482,7 +495,7 @@ def emulator(
         port=port,
         seed=seed,
         time_scale=time_scale,
-        latency_s=_range(latency),
+        latency_s=_parse_range(latency),
         mode=render,
         creates_per_minute=creates_per_minute,
         faults=faults,
@@ -490,7 +503,7 @@ def emulator(
     serve(settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent)
 
 
-def _range(text: str | None) -> tuple[float, float] | None:
+def _parse_range(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
     low, _, high = text.partition(":")

@@ -1,4 +1,4 @@
-"""What the commands show a person: the plan, a run as it goes on, its result."""
+"""Print the results of the commands: plans, the progress and outcome of runs, models and settings."""
 
 import asyncio
 import json
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from videogen.conformance import Checked
 
 MAX_PARAMETER_BYTES = 400_000
-"""Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
-HEARS_S = 30.0
-"""How long Prefect's server may take to hear how a run ended."""
-STOPS_S = 15.0
-"""How long an interrupted run may take: to cancel its predictions, and then to tell Prefect's server."""
+"""Limit of a job as a flow parameter. Prefect refuses parameters of 524,288 bytes or more in its own JSON."""
+REPORT_TIMEOUT_S = 30.0
+"""How long Prefect's server may take to record the final state of a run."""
+STOP_TIMEOUT_S = 15.0
+"""How long an interrupted run may take to cancel its predictions and to report its final state to Prefect."""
 ACCOUNT_CODES = {"authentication", "billing"}
 
 
@@ -48,29 +48,29 @@ ACCOUNT_CODES = {"authentication", "billing"}
 
 
 def show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None = None) -> int:
-    """Prints what the job would ask for and cost, and writes its start frames to a folder. Returns the exit code."""
+    """Print the plan of a job, and write its start frames to `frames` unless that is None. Return the exit code."""
     asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
     return 0
 
 
 async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None) -> None:
-    """Prints the plan and returns nothing: `asyncio.run` asks for the `repr` of what it returns, which can be large."""
+    """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
     prepared = await prepare(job, options)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
     if as_json:
         print(escape_json(json.dumps(plan.summary(), indent=2)))
         return
-    console = _console(stderr=False)
-    _say(console, _provider_line(prepared))
-    console.print(_plan_table(plan))
+    console = _make_console(stderr=False)
+    _print_line(console, _describe_provider(prepared))
+    console.print(_make_plan_table(plan))
     for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
-        _say(console, f"sent to {model} for {plan.aspect_ratio}: {_inputs(inputs)}")
+        _print_line(console, f"sent to {model} for {plan.aspect_ratio}: {_format_inputs(inputs)}")
     _print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_create:
-        _say(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
+        _print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
-        _say(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
+        _print_line(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
 
 
 def _write_frames(prepared: Prepared, folder: Path) -> list[Path]:
@@ -79,8 +79,8 @@ def _write_frames(prepared: Prepared, folder: Path) -> list[Path]:
     return write_frames(prepared.plan.requests, prepared.references, folder)
 
 
-def _plan_table(plan: Plan) -> Table:
-    table = _table("scene", "target s", "buffered s", "request s", "adds %", "cost $", "references")
+def _make_plan_table(plan: Plan) -> Table:
+    table = _make_table("scene", "target s", "buffered s", "request s", "adds %", "cost $", "references")
     for request in plan.requests:
         table.add_row(
             request.scene.id,
@@ -88,27 +88,29 @@ def _plan_table(plan: Plan) -> Table:
             f"{request.buffered_duration:g}",
             f"{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
-            "reused" if request.scene.id in plan.reused else _price(request.cost, request.cost_is_exact),
+            "reused" if request.scene.id in plan.reused else _format_price(request.cost, request.cost_is_exact),
             ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
         )
     return table
 
 
-def _price(cost: Decimal, exact: bool) -> str:
+def _format_price(cost: Decimal, exact: bool) -> str:
     return f"{cost}" if exact else f"≈ {cost}"
 
 
 def _print_totals(console: Console, plan: Plan) -> None:
     for warning in plan.warnings:
-        _say(console, f"warning: {warning}")
+        _print_line(console, f"warning: {warning}")
     if not plan.to_create:
-        _say(console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0")
+        _print_line(
+            console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0"
+        )
         return
     if plan.spent_before:
         cap = "" if plan.max_cost is None else f" of ${plan.max_cost}"
-        _say(console, f"{plan.job_id}: ${plan.spent_before}{cap} spent by earlier runs")
+        _print_line(console, f"{plan.job_id}: ${plan.spent_before}{cap} spent by earlier runs")
     about = "" if plan.cost_is_exact else "about "
-    _say(
+    _print_line(
         console,
         f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
         f"at {plan.aspect_ratio} for {about}${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
@@ -116,7 +118,7 @@ def _print_totals(console: Console, plan: Plan) -> None:
     )
 
 
-def _provider_line(prepared: Prepared) -> str:
+def _describe_provider(prepared: Prepared) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
     return f"provider: {prepared.provider}{place} ({prepared.why})"
 
@@ -125,7 +127,7 @@ def _provider_line(prepared: Prepared) -> str:
 
 
 def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
-    """Says what is wrong with the job and the registry, or in a line what was looked at. Returns the exit code."""
+    """Print the problems of the job and the registry, or one line that sums up the job. Return the exit code."""
     settings = read_settings()
     try:
         checked = read_checked(path, registry or settings.registry)
@@ -147,38 +149,42 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
     about = "" if planned.cost_is_exact else "about "
     at = f"{planned.model} at {planned.aspect_ratio}"
-    _say(_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; nothing is wrong")
+    _print_line(
+        _make_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; no problems found"
+    )
     return 0
 
 
 # -- run --------------------------------------------------------------------------------------------------------------
 
 
-Output = Literal["text", "json", "jsonl"]
-"""What standard output gets: lines for a person; the manifest; each event as a line of JSON. With the latter two, what
-a person reads goes to standard error."""
+OutputFormat = Literal["text", "json", "jsonl"]
+"""Format of standard output: lines for people, the manifest as JSON, or each event as a line of JSON. With the latter
+two, the lines for people go to standard error."""
 
 
-def run_job(job: Job, options: Options, *, file: Path, output: Output = "text", serve: bool = False) -> int:
-    """Runs the flow on a file's job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
+def run_job(job: Job, options: Options, *, file: Path, output: OutputFormat = "text", serve: bool = False) -> int:
+    """Run the job of a file, print its result, and return the exit code. With `serve`, browsers can watch the run."""
     interruption = Interruption(leaves_running=options.on_interrupt == "leave")
-    with _served(options.settings()) if serve else nullcontext() as address:
+    with _serve_gateway(options.settings()) if serve else nullcontext() as address:
         try:
             code = asyncio.run(_run(job, options, file, output, address, interruption))
         except (asyncio.CancelledError, RunInterruptedError):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cancelled: a second Ctrl-C has nothing left to hurry
-            interruption.tell_the_end()
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # everything is cancelled, so a second Ctrl-C could not speed up anything
+            interruption.report_end()
             return interruption.exit_code
         if address and sys.stdin.isatty():
-            print(f"still to be seen at {address}; Ctrl-C ends it", file=sys.stderr)
+            print(f"the run is still shown at {address}; press Ctrl-C to stop", file=sys.stderr)
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
     return code
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[str]:
-    """The address of a gateway on this machine that shows the runs of these settings."""
+def _serve_gateway(settings: Settings) -> Iterator[str]:
+    """Run a gateway for the runs of these settings while the block lasts, and provide its address."""
     from videogen.gateway import GatewaySettings, run_gateway_in_thread
 
     shown = GatewaySettings(settings.local_out, settings.effective_journal_url(), settings.registry, port=0)
@@ -187,34 +193,39 @@ def _served(settings: Settings) -> Iterator[str]:
 
 
 async def _run(
-    job: Job, options: Options, file: Path, output: Output, address: str | None, interruption: "Interruption"
+    job: Job, options: Options, file: Path, output: OutputFormat, address: str | None, interruption: "Interruption"
 ) -> int:
-    console = _console(stderr=output != "text")
+    console = _make_console(stderr=output != "text")
     prepared = await prepare(job, options)
     await _check_account(prepared)
-    _say(console, _provider_line(prepared))
+    _print_line(console, _describe_provider(prepared))
     _print_totals(console, prepared.plan)
     lines = ProgressLines(console, prepared.plan)
     if address:
         lines.print_line(f"watch it at {address}")
     interruption.watch(asyncio.current_task(), lines, prepared.settings.effective_journal_url())
     try:
-        listeners = [_event_lines()] if output == "jsonl" else []
-        batch, unheard = await _call_flow(prepared, str(file), lines, interruption, listeners)
+        listeners = [_make_event_printer()] if output == "jsonl" else []
+        batch, report_error = await _call_flow(prepared, str(file), lines, interruption, listeners)
     finally:
         lines.close()
     if output == "json":
         print(escape_json(batch.manifest()), end="")
     elif output == "text":
         _print_result(console, batch, prepared)
-    if unheard:
-        _say(console, f"Prefect did not hear how this run ended: {unheard}; the manifest and the journal are complete")
-        _leave(_exit_code(batch))  # else its client would try to deliver what it has, 7 s for each event
-    return _exit_code(batch)
+    if report_error:
+        _print_line(
+            console,
+            f"could not report the final state to Prefect: {report_error}; the manifest and the journal are complete",
+        )
+        _exit_now(
+            _get_exit_code(batch)
+        )  # otherwise Prefect's client would spend 7 s on each event that it cannot deliver
+    return _get_exit_code(batch)
 
 
 async def _check_account(prepared: Prepared) -> None:
-    """A refused token is said before Prefect is started, in one line."""
+    """Raise `AccountError` if the token is refused, before Prefect is started."""
     token = prepared.settings.replicate_api_token
     if prepared.provider == "replicate" and prepared.plan.to_create and token:
         from videogen.adapters.replicate import ReplicateProvider
@@ -234,73 +245,77 @@ async def _call_flow(
     interruption: "Interruption",
     listeners: Sequence[Listener],
 ) -> tuple[Batch, str]:
-    """What came of the run, and why Prefect does not know it; empty when it does."""
+    """Run the flow. Return its batch, and why its final state was not reported to Prefect, or an empty string."""
     _set_up_prefect(prepared.settings.local_out)
     began = time.monotonic()
-    from flows.server import recorded, server_answers, start_own_server
+    from flows.server import start_own_server, wait_until_recorded, wait_until_server_ready
 
     if start_own_server():
         lines.print_line("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
     from flows.generate import generate
 
-    verdict = _Verdict()
+    verdict = _KnownVerdict()
 
     def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
-        verdict.hear(event)
+        verdict.on_event(event)
         if isinstance(event, RunStarted):
-            lines.print_line(f"Prefect is there after {time.monotonic() - began:.1f} s")
-            interruption.arm()  # Prefect has put its own handler in place
-        interruption.is_making = not isinstance(event, RunCompleted)
+            lines.print_line(f"Prefect's server is ready ({time.monotonic() - began:.1f} s)")
+            interruption.arm()  # Prefect has replaced the handler meanwhile
+        interruption.is_making_clips = not isinstance(event, RunCompleted)
         lines.show(event, payload)
         if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
             lines.print_line("cutting rough_cut.mp4 …")
 
     try:
-        await server_answers()
+        await wait_until_server_ready()
         with handing_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             flow = generate(prepared.job if fits else file, prepared.options, return_state=True)
-            state = await _until_silent(asyncio.ensure_future(flow), verdict, interruption)
+            state = await _wait_for_flow(asyncio.ensure_future(flow), verdict, interruption)
         of_run, task_runs = state.state_details.flow_run_id, len(prepared.plan.requests) - len(prepared.kept)
-        if verdict.batch and _has_own_server() and not await recorded(of_run, task_runs, within_s=5 + task_runs / 10):
+        if (
+            verdict.batch
+            and _has_own_server()
+            and not await wait_until_recorded(of_run, task_runs, within_s=5 + task_runs / 10)
+        ):
             return verdict.batch, "not every task run was recorded in time"
-    except Exception as exc:  # what the flow raises is in its state: this is Prefect's own
+    except Exception as exc:  # an error of Prefect itself: errors of the flow are in its state
         reason = str(exc) or type(exc).__name__
         if verdict.batch is None:
             raise VideogenError(f"Prefect cannot be used: {reason}") from exc
         return verdict.batch, reason
     if verdict.batch is None:
-        raise await _reason(state)
+        raise await _find_flow_failure(state)
     return verdict.batch, ""
 
 
-class _Verdict:
-    """What came of the run, as soon as it is known."""
+class _KnownVerdict:
+    """The batch with the verdict, as soon as the run is completed."""
 
     def __init__(self) -> None:
         self.batch: Batch | None = None
         self.known = asyncio.Event()
 
-    def hear(self, event: ClipEvent) -> None:
+    def on_event(self, event: ClipEvent) -> None:
         if isinstance(event, RunCompleted):
             self.batch = event.batch
             self.known.set()
 
 
-async def _until_silent(flow: "asyncio.Future[Any]", verdict: _Verdict, interruption: "Interruption") -> Any:
-    """Return the state that the flow run ends in, unless Prefect's server leaves it waiting for an answer.
+async def _wait_for_flow(flow: "asyncio.Future[Any]", verdict: _KnownVerdict, interruption: "Interruption") -> Any:
+    """Wait for the flow run and return its final state, unless Prefect's server does not answer.
 
-    Once the run is judged it waits for `HEARS_S` at most and raises `TimeoutError`. Once it is interrupted it waits for
-    `STOPS_S`, in which predictions are cancelled, too; then it ends the process.
+    Once the verdict is known, wait for `REPORT_TIMEOUT_S` at most, then raise `TimeoutError`. Once the run is
+    interrupted, wait for `STOP_TIMEOUT_S`, in which predictions are cancelled, too, then exit the process.
     """
     ending = [asyncio.create_task(event.wait()) for event in (verdict.known, interruption.stop)]
     try:
         waited_for: list[asyncio.Future[Any]] = [flow, *ending]
         await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([flow], timeout=STOPS_S if interruption.stop.is_set() else HEARS_S)
+        await asyncio.wait([flow], timeout=STOP_TIMEOUT_S if interruption.stop.is_set() else REPORT_TIMEOUT_S)
     except asyncio.CancelledError:
         flow.cancel()
-        await asyncio.wait([flow], timeout=STOPS_S)
+        await asyncio.wait([flow], timeout=STOP_TIMEOUT_S)
         if flow.done():
             raise
     for event in ending:
@@ -308,18 +323,18 @@ async def _until_silent(flow: "asyncio.Future[Any]", verdict: _Verdict, interrup
     if flow.done():
         return flow.result()
     if interruption.is_interrupted:
-        interruption.leave()
-    raise TimeoutError(f"its server did not answer within {HEARS_S:g} s")
+        interruption.exit_unreported()
+    raise TimeoutError(f"its server did not answer within {REPORT_TIMEOUT_S:g} s")
 
 
-def _event_lines() -> Listener:
-    """Prints every event on standard output, as a JSON object on a line of its own."""
-    console = _console(stderr=False)
-    return lambda event, payload: _say(console, escape_json(json.dumps({"event": event.type, **payload})))
+def _make_event_printer() -> Listener:
+    """Return a listener that prints every event on standard output, as a JSON object on a line of its own."""
+    console = _make_console(stderr=False)
+    return lambda event, payload: _print_line(console, escape_json(json.dumps({"event": event.type, **payload})))
 
 
-async def _reason(state: Any) -> Exception:
-    """Why a flow run ended without a verdict."""
+async def _find_flow_failure(state: Any) -> Exception:
+    """Return the error for which a flow run ended without a verdict."""
     if state.is_cancelled():
         return RunInterruptedError(state.message or "cancelled")
     error = await state.aresult(raise_on_failure=False)
@@ -327,14 +342,14 @@ async def _reason(state: Any) -> Exception:
 
 
 def _has_own_server() -> bool:
-    """Whether Prefect's server is one that was started for this run."""
+    """Return whether Prefect's server was started for this run."""
     from flows.server import has_own_server
 
     return has_own_server()
 
 
 def choose_prefect_home(environment: Mapping[str, str], out: Path) -> str | None:
-    """Return a folder for Prefect's own files where the user's home cannot be written; None leaves it to Prefect."""
+    """Return a folder for Prefect's files when the user's home is not writable; None keeps Prefect's default."""
     if environment.get("PREFECT_HOME"):
         return None
     home = Path(environment.get("HOME") or Path.home())
@@ -346,13 +361,13 @@ def choose_prefect_home(environment: Mapping[str, str], out: Path) -> str | None
 
 
 def _set_up_prefect(out: Path) -> None:
-    """Defaults that suit a run at a terminal; what the environment or a Prefect profile says wins."""
+    """Set defaults of Prefect for a run at a terminal. The environment and Prefect's profile take precedence."""
     if home := choose_prefect_home(os.environ, out):
         with suppress(OSError):  # Prefect, which makes no parents, says what is wrong with it
             Path(home).mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = home
     for name, value in {
-        "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: a restart is waited for, a server that is gone is left
+        "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s a call: long enough for a restart of the server
         "PREFECT_API_REQUEST_TIMEOUT": "20",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -365,7 +380,7 @@ def _set_up_prefect(out: Path) -> None:
 
 
 def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
-    table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
+    table = _make_table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
             clip.scene_id,
@@ -379,30 +394,28 @@ def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
         )
     console.print(table)
     cost = f"${batch.total_cost} of ${prepared.plan.total_cost} planned"
-    _say(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {_seconds(batch)}")
-    _say(console, f"clips, manifest.json and index.html are in {prepared.folder}")
+    _print_line(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {batch.total_generation_time:.1f} s")
+    _print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 
 
-def _seconds(batch: Batch) -> str:
-    return f"{batch.total_generation_time:.1f} s"
-
-
-def _exit_code(batch: Batch) -> int:
+def _get_exit_code(batch: Batch) -> int:
     if any(clip.error and clip.error.code in ACCOUNT_CODES for clip in batch.clips):
         return 3
     return 1 if batch.verdict.status == "failed" else 0
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM: the first ends the run and cancels its predictions, or leaves them running; the second leaves
-    at once."""
+    """Handles Ctrl-C and SIGTERM.
+
+    The first signal ends the run and cancels its predictions, or leaves them running. The second exits at once.
+    """
 
     def __init__(self, *, leaves_running: bool) -> None:
         self.exit_code = 130
         self.stop = asyncio.Event()
-        """Set when the run is to stop making clips."""
-        self.is_making = False
-        """Whether it makes clips: before and after that there is nothing to stop but the command itself."""
+        """Set when the run has to stop making clips."""
+        self.is_making_clips = False
+        """Whether clips are being made. Before and after that only the command itself has to be stopped."""
         self.is_interrupted = False
         self._leaves_running = leaves_running
         self._journal_url = ""
@@ -414,24 +427,25 @@ class Interruption:
         self.arm()
 
     def arm(self) -> None:
-        with suppress(NotImplementedError):  # not on Windows, where Ctrl-C cancels the main task as it is
+        with suppress(NotImplementedError):  # on Windows, where Ctrl-C cancels the main task anyway
             for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
                 asyncio.get_running_loop().add_signal_handler(number, self._interrupt, code)
 
     def _interrupt(self, code: int) -> None:
         self.exit_code = code
         if self.is_interrupted:
-            self._leave_at_once()
+            self._exit_at_once()
         self.is_interrupted = True
-        what = "leaving" if self._leaves_running else "cancelling"
-        print(f"interrupted: {what} what runs; once more to leave at once{self._price()}", file=sys.stderr)
-        if self.is_making:
+        what = "leaving predictions running" if self._leaves_running else "cancelling running predictions"
+        cost = self._describe_cancel_cost()
+        print(f"interrupted: {what}; press Ctrl-C again to quit at once{cost}", file=sys.stderr)
+        if self.is_making_clips:
             self.stop.set()
         elif self._task:
             self._task.cancel()
 
-    def _price(self) -> str:
-        """Say what it costs to cancel what runs now; empty where nothing runs."""
+    def _describe_cancel_cost(self) -> str:
+        """Return what it costs to cancel the running predictions, or an empty string if there are none."""
         running = self._lines.progress.running_cost() if self._lines else {}
         if not running:
             return ""
@@ -439,49 +453,50 @@ class Interruption:
         are = "1 prediction is" if number == 1 else f"{number} predictions are"
         if self._leaves_running:
             return f" ({are} left running, for up to ${cost}: the next run continues them within an hour)"
-        hint = "--on-interrupt leave would leave them to the next run"
+        hint = "--on-interrupt leave would keep them for the next run"
         return f" ({are} running, cancelling is billed up to ${cost}; {hint})"
 
-    def leave(self) -> NoReturn:
-        """End the process of a run that has ended, but waits for Prefect."""
-        self.tell_the_end()
-        print("Prefect did not hear how this run ended", file=sys.stderr)
-        _leave(self.exit_code)
+    def exit_unreported(self) -> NoReturn:
+        """Exit the process of a run that has ended, without waiting for Prefect any longer."""
+        self.report_end()
+        print("could not report the final state to Prefect", file=sys.stderr)
+        _exit_now(self.exit_code)
 
-    def tell_the_end(self) -> None:
-        """Say what came of an interrupted run and what it cost, and which predictions may still be running."""
+    def report_end(self) -> None:
+        """Print the result and cost of an interrupted run, and the predictions that may still be running."""
         from videogen.journal import Journal
 
-        told = "interrupted" if self.is_interrupted else "cancelled in Prefect"
+        cause = "interrupted" if self.is_interrupted else "cancelled in Prefect"
         progress = self._lines.progress if self._lines else None
         with suppress(JournalError):
             if progress and progress.run_id:
                 journal = Journal(self._journal_url, for_watching=True)
                 for attempt in journal.open_attempts(progress.run_id):
-                    what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
+                    what = attempt.prediction_id or "whose id was never received; the next run looks for it"
                     print(f"may still be running: prediction {what}", file=sys.stderr)
-                (spent, _), cancelled = journal.spending(progress.run_id), journal.interrupted_cost(progress.run_id)
+                spent, _ = journal.spending(progress.run_id)
+                cancelled = journal.interrupted_cost(progress.run_id)
                 journal.close()
                 done = f"{progress.completed - progress.failed} of {progress.total} delivered"
                 print(
-                    f"{told}: {done}, ${spent} spent, of which ${cancelled} for cancelled predictions", file=sys.stderr
+                    f"{cause}: {done}, ${spent} spent, of which ${cancelled} for cancelled predictions", file=sys.stderr
                 )
-        print(f"{told}: what was delivered is kept, run the same command again to go on", file=sys.stderr)
+        print(f"{cause}: delivered clips are kept, run the same command again to continue", file=sys.stderr)
 
-    def _leave_at_once(self) -> NoReturn:
+    def _exit_at_once(self) -> NoReturn:
         if self._lines:
             self._lines.close()
             for clip in self._lines.progress.in_progress.values():
                 print(f"may still be running: prediction {printable(clip.prediction_id)}", file=sys.stderr)
-        _leave(self.exit_code)
+        _exit_now(self.exit_code)
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends the process without waiting for anything."""
+def _exit_now(code: int) -> NoReturn:
+    """Exit the process without waiting for anything."""
     if "flows.server" in sys.modules:
-        from flows.server import end_own_server
+        from flows.server import terminate_own_server
 
-        end_own_server()
+        terminate_own_server()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -491,65 +506,77 @@ def _leave(code: int) -> NoReturn:
 
 
 def show_models(extension: Path | None, *, as_json: bool) -> None:
-    """Prints the registry."""
+    """Print the models of the registry."""
     listed = models_of(read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(listed.model_dump_json(indent=2)))
         return
-    table = _table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
-    table.padding = 0  # the lines between columns are spaces: all just fits into 80
+    table = _make_table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
+    table.padding = 0  # columns are separated by spaces, so that the table just fits into 80
     for column, width in zip(table.columns[1:], (8, 13, 10, 8, 5, 11), strict=True):
         column.width, column.no_wrap = width, False
     for model in listed.models:
         table.add_row(
             printable(model.id),
-            _lengths(model.durations),
-            "\n".join(_model_prices(model.price)),
+            _format_lengths(model.durations),
+            "\n".join(_format_prices(model.price)),
             str(model.price.as_of),
-            "\n".join(_references(model)),
+            "\n".join(_list_reference_uses(model)),
             f"{model.typical_run_seconds:g}",
             ", ".join(model.aspect_ratios),
         )
-    console = _console(stderr=False)
+    console = _make_console(stderr=False)
     console.print(table)
-    _say(console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped")
+    _print_line(
+        console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped"
+    )
 
 
 def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
-    """Prints all that is to be known of one model."""
+    """Print all properties of one model."""
     model = model_of(name, read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(model.model_dump_json(indent=2)))
         return
-    console = _console(stderr=False)
-    for title, text in _facts(model):
-        _say(console, f"{title:<14}{text}")
+    console = _make_console(stderr=False)
+    for title, text in _list_model_facts(model):
+        _print_line(console, f"{title:<14}{text}")
 
 
-def _facts(model: Model) -> Iterator[tuple[str, str]]:
+def _list_model_facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "model", model.id
     yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
     yield "source", model.source
-    yield "seconds", f"{_lengths(model.durations)} ({model.durations.mode})"
-    yield "price", f"{', '.join(_model_prices(model.price))} USD, {_price_basis(model.price)}"
+    yield "seconds", f"{_format_lengths(model.durations)} ({model.durations.mode})"
+    yield "price", f"{', '.join(_format_prices(model.price))} USD, {_format_price_basis(model.price)}"
     if model.audio_price:
-        yield "with sound", f"{', '.join(_model_prices(model.audio_price))} USD, {_price_basis(model.audio_price)}"
+        yield (
+            "with sound",
+            f"{', '.join(_format_prices(model.audio_price))} USD, {_format_price_basis(model.audio_price)}",
+        )
     yield "typically", f"{model.typical_run_seconds:g} s, given up after {model.timeout_seconds:g} s"
-    image = "required" if model.image_required else "taken" if model.takes_image else ""
-    given = {"prompt": model.takes_prompt, "negative_prompt": model.takes_negative_prompt, "seed": model.takes_seed}
-    yield "takes", ", ".join([*(what for what, taken in given.items() if taken), *([f"image ({image})"] * bool(image))])
-    needs = [f"with {_inputs(model.references.requires)}"] if model.references and model.references.requires else []
-    first, *otherwise = _references(model)
+    inputs = {
+        "prompt": model.takes_prompt,
+        "negative_prompt": model.takes_negative_prompt,
+        "seed": model.takes_seed,
+        "image (required)": model.image_required,
+        "image (taken)": model.takes_image and not model.image_required,
+    }
+    yield "takes", ", ".join(name for name, is_taken in inputs.items() if is_taken)
+    needs = (
+        [f"with {_format_inputs(model.references.requires)}"] if model.references and model.references.requires else []
+    )
+    first, *otherwise = _list_reference_uses(model)
     yield "references", ", else ".join([" ".join([first, *needs]), *otherwise])
     if model.fixed_inputs:
-        yield "always sent", _inputs(model.fixed_inputs)
-    for ratio, inputs in model.ratio_inputs.items():
-        yield f"sent for {ratio}", _inputs(inputs) or "nothing more"
+        yield "always sent", _format_inputs(model.fixed_inputs)
+    for ratio, ratio_inputs in model.ratio_inputs.items():
+        yield f"sent for {ratio}", _format_inputs(ratio_inputs) or "nothing more"
     if model.ignored_inputs:
         yield "ignored", f"{', '.join(model.ignored_inputs)} (by the endpoint)"
 
 
-def _lengths(durations: Durations) -> str:
+def _format_lengths(durations: Durations) -> str:
     if not durations.lengths:
         return f"{durations.min:g} to {durations.max:g}"
     whole = range(round(durations.min), round(durations.max) + 1)
@@ -558,36 +585,36 @@ def _lengths(durations: Durations) -> str:
     return ", ".join(f"{seconds:g}" for seconds in durations.lengths)
 
 
-def _model_prices(price: Prices) -> list[str]:
-    """Each with its unit; of a price by length one for each length."""
+def _format_prices(price: Prices) -> list[str]:
+    """Return each price with its unit; one for each length if the price depends on it."""
     about = "" if price.basis == "exact" else "≈"
     if isinstance(price.per_clip, dict):
-        return [f"{about}{_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+        return [f"{about}{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
     units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
-    return [f"{about}{_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+    return [f"{about}{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
 
 
-def _usd(cost: Decimal) -> str:
-    """With as many decimals as it has, at least two."""
+def _format_usd(cost: Decimal) -> str:
+    """Format USD with at least two decimals, and no trailing zeros beyond."""
     short = cost.normalize()
     return f"{max(short, short.quantize(Decimal('0.01')), key=lambda each: -int(each.as_tuple().exponent)):f}"
 
 
-def _price_basis(price: Prices) -> str:
+def _format_price_basis(price: Prices) -> str:
     return ", ".join(filter(None, [f"{price.basis}, as of {price.as_of}", price.note]))
 
 
-def _references(model: Model) -> list[str]:
-    """How many references are taken and as what, the preferred way first."""
+def _list_reference_uses(model: Model) -> list[str]:
+    """Return how many references are used and in which way, the preferred way first."""
     native = [f"{model.references.max} native"] if model.references else []
     return [*native, *(["composed"] if model.composes_references else [])] or ["dropped"]
 
 
-def _inputs(inputs: Mapping[str, Any]) -> str:
+def _format_inputs(inputs: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in inputs.items())
 
 
-def check_models(
+def show_model_checks(
     names: Sequence[str],
     extension: Path | None,
     snapshots: Snapshots,
@@ -596,7 +623,7 @@ def check_models(
     snapshot: bool,
     as_json: bool,
 ) -> int:
-    """Prints where the registry and Replicate contradict each other. Returns the exit code."""
+    """Print the differences between the registry and Replicate. Return the exit code."""
     from videogen import conformance
 
     settings = read_settings()
@@ -607,18 +634,18 @@ def check_models(
         shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
         print(escape_json(json.dumps(shown, indent=2)))
         return 1 if drifted else 0
-    console = _console(stderr=False)
+    console = _make_console(stderr=False)
     for model in checked:
-        _say(console, f"{model.id}: {_verdict(model)}")
+        _print_line(console, f"{model.id}: {_describe_check(model)}")
         for problem in model.drift:
-            _say(console, f"  {problem}")
+            _print_line(console, f"  {problem}")
     place = f"the snapshots in {snapshots.folder}" if offline else "Replicate"
     agree = f"{len(drifted)} drifted" if drifted else "all agree"
-    _say(console, f"{len(checked)} models compared with {place}: {agree}")
+    _print_line(console, f"{len(checked)} models compared with {place}: {agree}")
     return 1 if drifted else 0
 
 
-def _verdict(model: "Checked") -> str:
+def _describe_check(model: "Checked") -> str:
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
@@ -628,21 +655,21 @@ def _verdict(model: "Checked") -> str:
 
 
 def show_settings(*, as_json: bool) -> None:
-    """Prints what applies and where it comes from."""
+    """Print the effective settings and the source of each."""
     found = effective(read_settings())
     if as_json:
         shown = {each.variable: {"value": each.value, "from": each.origin} for each in found}
         print(escape_json(json.dumps(shown, indent=2)))
         return
-    console = _console(stderr=False)
+    console = _make_console(stderr=False)
     for each in found:
-        _say(
+        _print_line(
             console, f"{each.variable:<{max(len(one.variable) for one in found)}}  {each.value or '-'}  ({each.origin})"
         )
 
 
-def _table(*columns: str) -> Table:
-    """A table narrow enough for 80 columns: the first and the last one are text, the others numbers."""
+def _make_table(*columns: str) -> Table:
+    """Return a table for 80 columns. Its first and last columns are text, the others numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, name in enumerate(columns):
         text = index in (0, len(columns) - 1)
@@ -652,15 +679,15 @@ def _table(*columns: str) -> Table:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody listens any more (`… | head`): the run goes on in silence, for it is paid for."""
+        """Become silent when the reader has gone (`… | head`). The run goes on, because it is paid for."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-def _console(*, stderr: bool) -> Console:
+def _make_console(*, stderr: bool) -> Console:
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def _say(console: Console, line: str) -> None:
-    """One line as it is: neither wrapped, nor read as markup, nor obeyed by the terminal."""
+def _print_line(console: Console, line: str) -> None:
+    """Print a line literally: it is neither wrapped nor parsed as markup, and control characters are escaped."""
     console.print(printable(line), soft_wrap=True)

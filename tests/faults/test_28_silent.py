@@ -71,7 +71,7 @@ def proxy(prefect_api: str) -> Iterator[Proxy]:
 def test_28_a_silent_prefect_server_does_not_keep_a_finished_run(
     text: str, code: int, billed: int, stage: Stage, command: CommandLine, proxy: Proxy
 ) -> None:
-    """It ends within its time-outs, by its verdict, and says what Prefect did not hear."""
+    """It ends within its time-outs, by its verdict, and says what was not reported to Prefect."""
     command.environment["PREFECT_API_URL"] = proxy.api
     stage.emulate(
         *(['do = "fail"\ntimes = "always"\nerror = "flagged as sensitive"'] if text else []), latency_s=(4, 4)
@@ -81,7 +81,7 @@ def test_28_a_silent_prefect_server_does_not_keep_a_finished_run(
     proxy.silence()
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (code, "")
-    assert "Prefect did not hear how this run ended: its server did not answer within 30 s" in out.splitlines()[-1]
+    assert "could not report the final state to Prefect: its server did not answer within 30 s" in out.splitlines()[-1]
     assert manifest(command)["successful_clips"] == billed
     stage.books(creates=2, billed=billed)
 
@@ -100,7 +100,7 @@ def test_28_a_silent_prefect_server_does_not_keep_an_interrupted_run(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert "interrupted: 0 of 2 delivered" in err
-    assert err.splitlines()[-1] == "Prefect did not hear how this run ended"
+    assert err.splitlines()[-1] == "could not report the final state to Prefect"
     stage.books(creates=2, cancels=2, billed=2)
 
 
@@ -120,27 +120,27 @@ def test_28_a_prefect_server_that_is_silent_from_the_start_is_said_before_anythi
 
 async def test_28_the_first_answer_is_not_waited_for_without_end(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a server that is not the run's own."""
-    monkeypatch.setattr(server, "ANSWERS_S", 0.5)
+    monkeypatch.setattr(server, "ANSWER_TIMEOUT_S", 0.5)
     proxy.silence()
     with temporary_settings({PREFECT_API_URL: proxy.api}), pytest.raises(RuntimeError, match="did not answer within"):
-        await server.server_answers()
+        await server.wait_until_server_ready()
 
 
 async def test_28_the_task_runs_are_not_waited_for_without_end(proxy: Proxy) -> None:
     """Also when the question after them gets no answer."""
     proxy.silence()
     with temporary_settings({PREFECT_API_URL: proxy.api}):
-        assert not await server.recorded(None, 1, within_s=0.5)
+        assert not await server.wait_until_recorded(None, 1, within_s=0.5)
 
 
 @pytest.mark.parametrize("moment", ["judged", "stopped", "cancelled"])
 async def test_28_a_flow_that_hangs_is_left(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the run is judged its exit code follows; when it was interrupted the process ends."""
-    monkeypatch.setattr(terminal, "HEARS_S", 0.2)
-    monkeypatch.setattr(terminal, "STOPS_S", 0.2)
-    interruption, verdict = _Interruption(), terminal._Verdict()
+    monkeypatch.setattr(terminal, "REPORT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(terminal, "STOP_TIMEOUT_S", 0.2)
+    interruption, verdict = _Interruption(), terminal._KnownVerdict()
     flow = asyncio.ensure_future(hang())
-    waiting = asyncio.create_task(terminal._until_silent(flow, verdict, interruption))
+    waiting = asyncio.create_task(terminal._wait_for_flow(flow, verdict, interruption))
     await asyncio.sleep(0)
     interruption.is_interrupted = moment != "judged"
     if moment == "cancelled":

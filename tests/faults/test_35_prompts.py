@@ -11,7 +11,7 @@ import httpx
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.artifacts import verdict_markdown
+from flows.artifacts import render_verdict
 from tests.adapters.loopback import Loopback, answer
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
@@ -107,7 +107,7 @@ async def test_35_a_name_in_the_registry_breaks_no_table(stage: Stage, tmp_path:
     job = job_of().model_copy(update={"model": f"{HTML} {MARKDOWN}"})
     async with opened(await prepare(job, stage.options)) as session:
         batch = await shot(session)
-    blocks = MarkdownIt("gfm-like", {"linkify": False}).parse(verdict_markdown(batch, session.plan))
+    blocks = MarkdownIt("gfm-like", {"linkify": False}).parse(render_verdict(batch, session.plan))
     tokens = [token for block in blocks for token in flat(block)]
     assert not {"html_inline", "link_open", "image", "code_inline"} & {token.type for token in tokens}
     texts = [token.content for token in tokens if token.type == "text"]

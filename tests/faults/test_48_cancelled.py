@@ -87,7 +87,7 @@ def test_48_ctrl_c_says_what_cancelling_costs_and_what_the_run_has_cost(
     assert "5 predictions are running, cancelling is billed up to $0.300" in first
     assert "--on-interrupt leave" in first
     assert cost == "interrupted: 0 of 8 delivered, $0.300 spent, of which $0.300 for cancelled predictions"
-    assert last == "interrupted: what was delivered is kept, run the same command again to go on"
+    assert last == "interrupted: delivered clips are kept, run the same command again to continue"
     assert verdicts(stage) == ["interrupted"]
     state = flow_run(prefect_api)["state"]
     assert (state["type"], state["message"]) == ("CANCELLED", "interrupted at the terminal")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flows.artifacts import clip_rows, verdict_markdown
+from flows.artifacts import make_clip_rows, render_verdict
 from videogen.clip import Batch, Clip, ClipFailure, Verdict
 from videogen.planning import plan
 from videogen.registry import read_registry
@@ -52,7 +52,7 @@ def plan_of(scenes: int) -> Any:
 def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     """A person reads it first, and acts on it."""
     batch = batch_of(clip(0, cost="0.35"), clip(1, failure="moderation"))
-    text = verdict_markdown(batch, plan_of(2), gateway=GATEWAY)
+    text = render_verdict(batch, plan_of(2), gateway=GATEWAY)
     assert "| cost | $0.700, at most $2.100 | $0.35 |" in text
     assert "| clips | 2 | 1 delivered, 1 failed |" in text
     assert "| time | | 2 min 5 s |" in text
@@ -63,24 +63,24 @@ def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
 
 def test_a_row_leads_to_its_clip_where_there_is_a_gateway() -> None:
     """Prefect's page makes a link of it; a clip that failed has none."""
-    rows = clip_rows(batch_of(clip(0), clip(1, failure="timeout")), GATEWAY)
+    rows = make_clip_rows(batch_of(clip(0), clip(1, failure="timeout")), GATEWAY)
     assert rows[0]["scene"] == "[s0](http://films.example:8474/runs/4f1f0c6d2b7a/clips/s0.mp4)"
     assert (rows[1]["scene"], rows[1]["status"]) == ("s1", "timeout")
-    assert clip_rows(batch_of(clip(0)))[0]["scene"] == "s0"
+    assert make_clip_rows(batch_of(clip(0)))[0]["scene"] == "s0"
 
 
 def test_the_original_target_is_a_column_where_it_says_something() -> None:
     """The table has to fit the page."""
-    assert "original" not in clip_rows(batch_of(clip(0)))[0]
-    assert clip_rows(batch_of(clip(0), clip(1, original=3.5)))[1]["original"] == 3.5
+    assert "original" not in make_clip_rows(batch_of(clip(0)))[0]
+    assert make_clip_rows(batch_of(clip(0), clip(1, original=3.5)))[1]["original"] == 3.5
 
 
 def test_the_artifacts_of_a_long_job_stay_readable() -> None:
     """200 rows of 5,000, those that failed first, in scene order; and as many failures."""
     clips = [clip(n, failure="timeout" if n % 1000 == 7 else None) for n in range(5000)]
-    rows = clip_rows(batch_of(*clips))
+    rows = make_clip_rows(batch_of(*clips))
     assert len(rows) == 200
     assert [row["scene"] for row in rows[:6]] == ["s7", "s1007", "s2007", "s3007", "s4007", "s0"]
-    text = verdict_markdown(batch_of(*(clip(n, failure="timeout") for n in range(300))), plan_of(1))
+    text = render_verdict(batch_of(*(clip(n, failure="timeout") for n in range(300))), plan_of(1))
     assert "… and 100 more" in text
     assert text.count("(timeout, 1 attempt)") == 200

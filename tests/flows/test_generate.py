@@ -246,7 +246,7 @@ def test_ctrl_c_at_a_terminal_ends_a_run_that_has_its_own_servers(command: Comma
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[-1]) == (
         130,
-        "interrupted: what was delivered is kept, run the same command again to go on",
+        "interrupted: delivered clips are kept, run the same command again to continue",
     )
     assert time.monotonic() - began < 20
 

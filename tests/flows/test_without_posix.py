@@ -29,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
     ("arguments", "said"),
     [
         (["plan", "film.json", "--provider", "local"], "1 of 1 clips to make"),
-        (["check", "film.json"], "nothing is wrong"),
+        (["check", "film.json"], "no problems found"),
         (["run", "film.json", "--provider", "local", "--rough-cut"], "complete: all 1 clips delivered"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

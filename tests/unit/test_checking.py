@@ -62,7 +62,7 @@ def test_a_job_that_is_right_is_told_in_a_line(name: str, tmp_path: Path, capsys
     """Its scenes, its model and its price; the planner's clips are 5.5 s, so 10 s each are paid for."""
     assert checked(tmp_path, name, RIGHT[name]) == 0
     price = "1.400" if name == "clips.json" else "0.700"
-    said = f"{name}: 2 scenes for kling-v2.5-turbo at 16:9, ${price}; nothing is wrong\n"
+    said = f"{name}: 2 scenes for kling-v2.5-turbo at 16:9, ${price}; no problems found\n"
     assert capsys.readouterr() == (said, "")
 
 

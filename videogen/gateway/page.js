@@ -265,11 +265,11 @@ class LiveRun {
     const spent = max_cost == null ? this.run.spent : Number(this.run.spent ?? 0) + Number(this.run.spent_before ?? 0);
     const budget = max_cost ?? planned_cost;
     const kind = max_cost == null ? "planned" : "budget";
-    show(page, ".spent-of", Number(reserved) ? `spent, ${money(reserved)} more in the making` : "spent");
+    show(page, ".spent-of", Number(reserved) ? `spent, ${money(reserved)} reserved` : "spent");
     show(page, ".spent", money(spent ?? 0) + (budget == null ? "" : ` of ${money(budget)} ${kind}`));
   }
 
-  // Clips that are done, those in the making for the part they are.
+  // The share of clips that are done; a clip in progress counts by its own share.
   done() {
     let done = 0;
     for (const { state, fraction = 0 } of this.clips.values()) {
@@ -384,7 +384,7 @@ function waitOf(clip) {
   if (clip.state === "failed") return "no clip";
   if (clip.state === "retrying") return "trying again";
   if (clip.state === "waiting") return "waits for its turn";
-  if (clip.remaining == null) return "in the making";
+  if (clip.remaining == null) return "in progress";
   return `${time(clip.elapsed)}, ${clip.remaining > 0 ? `about ${time(clip.remaining)} left` : "any moment now"}`;
 }
 
