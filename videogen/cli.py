@@ -208,7 +208,7 @@ def run(
     if dry_run and (jsonl or serve):
         raise InvalidError("--dry-run cannot be combined with --jsonl or --serve")
     if dry_run:
-        return plan(job, flags=flags, json=json)
+        return plan_job(job, flags=flags, json=json)
     if jsonl and json:
         raise InvalidError("--json and --jsonl cannot be combined: use one of them")
     output: terminal.OutputFormat = "jsonl" if jsonl else "json" if json else "text"
@@ -235,8 +235,8 @@ def _check_music(path: Path | None) -> Path | None:
     return path.absolute()
 
 
-@app.command
-def plan(
+@app.command(name="plan")
+def plan_job(
     job: Path,
     /,
     *,
@@ -251,7 +251,7 @@ def plan(
     job:
         A TOML or JSON file of scenes.
     frames:
-        Folder to which the start frames that are composed of reference pictures are written, to be looked at.
+        Also write the start frames that are composed of reference pictures to this folder.
     json:
         Print one JSON object.
     """
@@ -276,8 +276,10 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
         raise checked.document.located(blamed_on_flags(exc, overrides)) from None
 
 
-@app.command
-def check(job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+@app.command(name="check")
+def check_file(
+    job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+) -> int:
     """List all problems of a job and the registry, with line and column. Nothing is fetched or created.
 
     Exit code: 0 no problems, 2 problems.
@@ -349,7 +351,7 @@ def show(model: str, /, *, registry: Path | None = None, json: Annotated[bool, P
 
 
 @models.command(name="check")
-def check_models(
+def check_registry(
     *names: str,
     offline: Annotated[bool, Parameter(negative="")] = False,
     snapshot: Annotated[bool, Parameter(negative="")] = False,

@@ -194,7 +194,7 @@ async def test_an_odd_url_is_a_problem_of_the_job(source: str, monkeypatch: pyte
     monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web()
     assert re.search(
-        "not a valid URL|is not known|without a host|the port", await refused(source, transport=web.transport())
+        "not a valid URL|is not known|without a host|the invalid port", await refused(source, transport=web.transport())
     )
     assert web.asked == []
 

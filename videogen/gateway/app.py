@@ -73,13 +73,13 @@ RunDependency = Annotated[RunRecord, Depends(_find_run)]
 
 
 @router.get("/models", name="models")
-def get_models(sources: SourcesDependency) -> Models:
+def describe_models(sources: SourcesDependency) -> Models:
     """Return the options of each model."""
     return models_of(sources.registry)
 
 
 @router.get("/models/{model_id}", name="model")
-def get_model(model_id: str, sources: SourcesDependency) -> Model:
+def describe_model(model_id: str, sources: SourcesDependency) -> Model:
     """Return the options of one model."""
     if model_id not in sources.registry.models:
         raise HTTPException(404, f"there is no model {model_id!r}")

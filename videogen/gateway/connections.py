@@ -46,7 +46,7 @@ class ConnectionPool(ServerState):
 
     @property
     def burst(self) -> int:
-        """How many connections may be accepted before the limit is checked again."""
+        """Number of connections that may be accepted before the limit is checked again."""
         return max(1, self.most // 4)
 
 
