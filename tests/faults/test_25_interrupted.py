@@ -25,7 +25,9 @@ def test_25_the_second_interruption_leaves_at_once_and_says_what_still_runs(
     time.sleep(0.5)  # until the ids are known: that a create was accepted is not yet that it was answered
     process.send_signal(number)
     assert process.stderr
-    assert process.stderr.readline().startswith("interrupted: cancelling running predictions; press Ctrl-C again to quit at once")
+    assert process.stderr.readline().startswith(
+        "interrupted: cancelling running predictions; press Ctrl-C again to quit at once"
+    )
     process.send_signal(number)
     began = time.monotonic()
     _, err = process.communicate(timeout=30)
