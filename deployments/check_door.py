@@ -1,7 +1,7 @@
-"""Refuse a Prefect server that takes orders from everybody: `python deployments/check_door.py`.
+"""Refuse a Prefect server that accepts calls without a password: `python deployments/check_door.py`.
 
-Who may create a flow run may run any command on a worker and read the token there. Prefect's server has no password by
-default and lets every web page that is open in a browser on this machine talk to it.
+A client that may create flow runs can run any command on a worker and read the token there. Prefect's server has no
+password by default, and accepts calls of every web page that is open in a browser on this machine.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import httpx
 
 ADVICE = """\
-error: the Prefect server at {api} takes orders from everybody who can reach it, and from every web page that is open
+error: the Prefect server at {api} accepts calls from everybody who can reach it, and from every web page that is open
 in a browser on its machine: they could run commands on your workers and read the token there.
 Start it with a password, and give the same one to workers and to this command:
   export PREFECT_API_AUTH_STRING="videogen:$(openssl rand -hex 16)"

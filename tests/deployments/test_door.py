@@ -95,7 +95,7 @@ def test_set_up_refuses_a_server_that_takes_orders_from_everybody(prefect_api: s
     """It says why, and how to start it; a server with a password is fine."""
     refused = door(prefect_api)
     assert refused.returncode == 1
-    assert "takes orders from everybody" in refused.stderr
+    assert "accepts calls from everybody" in refused.stderr
     assert "PREFECT_SERVER_API_AUTH_STRING" in refused.stderr
     assert door(house).returncode == 0
 
@@ -121,14 +121,14 @@ import os
 
 import httpx
 
-from flows.server import server_answers, start_own_server
+from flows.server import wait_until_server_ready, start_own_server
 
 
 async def main():
     from prefect.client.orchestration import get_client
 
     start_own_server()
-    await server_answers()
+    await wait_until_server_ready()
     api = os.environ["PREFECT_API_URL"]
     async with get_client() as client:
         print((await client.request("POST", "/flows/", json={"name": "f"})).status_code)
