@@ -57,7 +57,7 @@ def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     assert "| clips | 2 | 1 delivered, 1 failed |" in text
     assert "| time | | 2 min 5 s |" in text
     assert "- **s1** (moderation, 1 attempt): no" in text
-    assert "moderation refuses the prompt or a picture: change them" in text
+    assert "moderation refuses the prompt or a picture: change it" in text
     assert "(http://films.example:8474/?run=4f1f0c6d2b7a)" in text
 
 
