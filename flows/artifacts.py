@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from videogen.bootstrap import Session
+from videogen.bootstrap import JobRunner
 from videogen.clip import Batch, Clip
 from videogen.contact_sheet import preview, status, time
 from videogen.errors import printable
@@ -31,7 +31,7 @@ STEPS = {
 """By the code of a failure: what helps against it."""
 
 
-async def publish(batch: Batch, session: Session) -> None:
+async def publish(batch: Batch, session: JobRunner) -> None:
     """Records verdict and clips under keys of the job, so that its runs can be compared over time.
 
     Where Prefect does not take them the run goes without: its clips are delivered.

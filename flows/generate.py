@@ -23,7 +23,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows.artifacts import publish
 from flows.interruption import unless_interrupted
 from flows.telling import telling
-from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
@@ -53,17 +53,19 @@ async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -
     retry_condition_fn=may_retry,
     cache_policy=NO_CACHE,
 )
-async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> Clip:
+async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip:
     """One attempt at a clip; the journal makes a second attempt continue what the first one paid for."""
-    return await session.generate(request, slot)
+    return await session.attempt_clip(request, slot)
 
 
 @flow(flow_run_name=run_name, validate_parameters=True)
-async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
+async def generate(job: Job | str, options: RunOptions | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, Failed with the reason, or Cancelled."""
-    prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
+    prepared = await prepare_job(
+        job, options or RunOptions()
+    )  # the command line's own, where that has prepared the job
     try:
-        async with telling(prepared.job) as prefect, opened(prepared, prefect) as session:
+        async with telling(prepared.job) as prefect, open_run(prepared, prefect) as session:
             batch = await unless_interrupted(make(session), session)
     except RunInterruptedError as exc:
         return Cancelled(message=str(exc))
@@ -71,12 +73,12 @@ async def generate(job: Job | str, options: Options | None = None) -> State[Batc
     return final_state(batch)
 
 
-async def make(session: Session) -> Batch:
+async def make(session: JobRunner) -> Batch:
     """Make all clips of the session, and judge them."""
-    return await session.finish(await session.clips(attempted))
+    return await session.finish(await session.make_clips(attempted))
 
 
-async def attempted(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:
+async def attempted(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip | BaseException:
     """The clip, or why there is none, after all attempts at this request."""
     task_ = generate_clip.with_options(  # no tags: each one costs a call to the server before the task begins
         retries=request.attempts - 1, timeout_seconds=request.timeout_s + BACKSTOP_S

@@ -9,7 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from videogen.bootstrap import Session, stop_requested
+from videogen.bootstrap import JobRunner, stop_requested
 from videogen.errors import RunInterruptedError
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ do not cancel the clips one after the other: a second time would end the cancell
 CANCELLED = {StateType.CANCELLING, StateType.CANCELLED}
 
 
-async def unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> T:
+async def unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunner) -> T:
     """Return what the work on a session returns.
 
     Raises:
@@ -46,9 +46,9 @@ async def unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> 
             await _end(working, session)
 
 
-async def _end(working: "asyncio.Task[T]", session: Session) -> None:
+async def _end(working: "asyncio.Task[T]", session: JobRunner) -> None:
     """Cancel the work and wait for its end: each clip cancels its prediction, and is not to be hurried."""
-    session.run.calls.shut()
+    session.run.gate.stop_creates()
     if not working.cancelling():
         working.cancel()
     await asyncio.wait([working])

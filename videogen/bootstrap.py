@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge_each
 from videogen.crashpoints import reached
-from videogen.earlier import Earlier, kept_clips, look_back
+from videogen.earlier import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.errors import (
     JournalError,
     LeaseLostError,
@@ -42,14 +42,14 @@ from videogen.settings import ProviderName, Settings, read_settings
 if TYPE_CHECKING:
     from videogen.journal import AsyncJournal
     from videogen.references import ReferenceImage
-    from videogen.run import Run, Slot, Slots
+    from videogen.run import RunContext, Slot, Slots
 
-BEAT_S = 5.0
+HEARTBEAT_S = 5.0
 FLUSH_S = 8.0
 """How long the last events of a run may take to be recorded, once it was interrupted."""
-FORGETS = timedelta(0)
+NO_RETENTION = timedelta(0)
 """The emulator of a run ends with it, and so does what it made."""
-HOLDER_LOOK_S = 0.5
+HOLDER_POLL_S = 0.5
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
 """Seconds that a clip takes on the emulator that a run starts for itself."""
@@ -58,7 +58,7 @@ Listener = Callable[[ClipEvent, Mapping[str, Any]], None]
 """Called with every event and its payload, after it is in the journal."""
 
 
-class Options(BaseModel):
+class RunOptions(BaseModel):
     """How to run a job, as far as it is not the job's own affair. None means what the environment says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,22 +82,22 @@ class Options(BaseModel):
     folder: str = "."
     """Where the job's relative reference paths start."""
 
-    def settings(self) -> Settings:
+    def resolve_settings(self) -> Settings:
         """The environment's settings with these options over them. Raises `SettingsError`."""
         given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedJob:
     """A job that can be run: planned, its references at hand, nothing spent yet."""
 
     job: Job
     plan: Plan
     settings: Settings
-    options: Options
+    options: RunOptions
     provider: ProviderName
-    why: str
+    provider_reason: str
     """Why this provider."""
     origin: str
     references: Mapping[str, "ReferenceImage"]
@@ -118,10 +118,10 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Handover:
+class CliHandover:
     """What a command line gives to the flow it calls, past Prefect's parameters: those are for what can be stored."""
 
-    prepared: Prepared
+    prepared: PreparedJob
     listeners: tuple[Listener, ...]
     file: str | None
     """The job's file, which stands for a job that is too large for a parameter."""
@@ -129,15 +129,15 @@ class Handover:
     """Set when the command line is interrupted while clips are being made."""
 
 
-_handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
+_handover: ContextVar[CliHandover | None] = ContextVar("handover", default=None)
 
 
 @contextmanager
-def handing_over(
-    prepared: Prepared, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
+def hand_over(
+    prepared: PreparedJob, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
 ) -> Iterator[None]:
     """Inside, the same job is not prepared again, sessions tell these listeners, and `stop` ends their work."""
-    token = _handover.set(Handover(prepared, listeners, file, stop or asyncio.Event()))
+    token = _handover.set(CliHandover(prepared, listeners, file, stop or asyncio.Event()))
     try:
         yield
     finally:
@@ -150,7 +150,7 @@ def stop_requested() -> asyncio.Event:
     return handed.stop if handed else asyncio.Event()
 
 
-async def prepare(job: Job | str, options: Options) -> Prepared:
+async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     """Fetches the job's references, looks up what was delivered before, and plans.
 
     Args:
@@ -169,12 +169,12 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
     from videogen.adapters.folders import open_folder
 
-    settings = options.settings()
+    settings = options.resolve_settings()
     registry = read_registry(settings.registry)
     check(job, registry)  # what is wrong is said before anything is fetched
     provider, why = settings.provider_choice()
-    origin = _origin(settings, provider)
-    references = await _references(job, Path(options.folder))
+    origin = _name_origin(settings, provider)
+    references = await _load_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
@@ -182,8 +182,10 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
     folders, url = cache(open_folder), settings.effective_journal_url()
     folder = folders(settings.job_folder(job.id))
 
-    async def look(planned: Plan) -> Earlier:
-        return await asyncio.to_thread(look_back, url, origin, folder, planned, folders=folders, fresh=options.fresh)
+    async def look(planned: Plan) -> PriorWork:
+        return await asyncio.to_thread(
+            inspect_prior_runs, url, origin, folder, planned, open_folder=folders, fresh=options.fresh
+        )
 
     if cut_outs and not options.fresh:  # what was made before characters were cut out is paid for, and stays
         before = plan(job, registry, digests=digests, buffer=buffer, today=today)
@@ -193,12 +195,12 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
 
         planned = planned.warned(*warn_of_cards(planned.requests, references))
     can_keep = options.retry_failed and not options.fresh
-    kept = await asyncio.to_thread(kept_clips, folder, origin) if can_keep else {}
+    kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
     earlier = await look(planned)
-    planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
+    planned = planned.reusing(earlier.delivered, paid=earlier.in_flight, kept=kept).warned(*earlier.warnings)
     planned = planned.having_spent(earlier.spent)
     check_cost(planned)
-    return Prepared(job, planned, settings, options, provider, why, origin, references, kept, earlier.lost)
+    return PreparedJob(job, planned, settings, options, provider, why, origin, references, kept, earlier.history_lost)
 
 
 async def check_local_references(job: Job, folder: Path) -> None:
@@ -209,14 +211,14 @@ async def check_local_references(job: Job, folder: Path) -> None:
     from videogen.scene import is_url
 
     sources = {source for scene in job.scenes for source in scene.reference_urls}
-    await _load(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
+    await _load_sources(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
 
 
-async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
-    return await _load(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
+async def _load_references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
+    return await _load_sources(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
 
 
-async def _load(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
+async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
     if not sources:
         return {}
     from videogen.references import load_references
@@ -229,13 +231,13 @@ async def _load(job: Job, sources: set[str], folder: Path) -> Mapping[str, "Refe
         raise ValidationError(
             [
                 Problem(f"{name_of(source)}: {problems[name_of(source)]}", where=where)
-                for where, source in _reference_places(job)
+                for where, source in _find_reference_places(job)
                 if name_of(source) in problems
             ]
         ) from None
 
 
-def _reference_places(job: Job) -> Iterator[tuple[str, str]]:
+def _find_reference_places(job: Job) -> Iterator[tuple[str, str]]:
     """Where in the job each reference is named, and its address."""
     for index, scene in enumerate(job.scenes):
         if scene.scene_reference_url:
@@ -244,14 +246,14 @@ def _reference_places(job: Job) -> Iterator[tuple[str, str]]:
             yield f"scenes.{index}.character_reference_urls.{number}", source
 
 
-def _origin(settings: Settings, provider: ProviderName) -> str:
+def _name_origin(settings: Settings, provider: ProviderName) -> str:
     return "local" if provider == "local" else settings.replicate_base_url.split("://")[-1].strip("/")
 
 
-class Session:
+class JobRunner:
     """A run in progress: makes clips one by one, then judges them."""
 
-    def __init__(self, prepared: Prepared, run: "Run", slots: "Slots", events: "_Recorder") -> None:
+    def __init__(self, prepared: PreparedJob, run: "RunContext", slots: "Slots", events: "_EventRecorder") -> None:
         self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
         self._prepared, self._events = prepared, events
         self._slots = slots
@@ -270,13 +272,13 @@ class Session:
             )
         )
 
-    def slot(self) -> "Slot":
+    def make_slot(self) -> "Slot":
         """The right to one of the plan's `concurrency` predictions at a time."""
         from videogen.run import Slot
 
         return Slot(self._slots)
 
-    async def clips(self, attempted: "Attempted | None" = None) -> list[Clip]:
+    async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
         """What came of every request of the plan, in its order, those that take longest begun first; `attempted` as in
         `clip`.
 
@@ -284,61 +286,62 @@ class Session:
         for: each cancels its prediction.
         """
         started = {
-            request.scene.id: asyncio.create_task(self.clip(request, attempted)) for request in self.plan.start_order
+            request.scene.id: asyncio.create_task(self.make_clip(request, run_attempts))
+            for request in self.plan.start_order
         }
         tasks = [started[request.scene.id] for request in self.plan.requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
-            self.run.calls.shut()
+            self.run.gate.stop_creates()
             for task in tasks:
                 if not task.cancelling():  # once: a second time would end the cancelling of its prediction
                     task.cancel()
             await asyncio.wait(tasks)
             raise
 
-    async def clip(self, request: ClipRequest, attempted: "Attempted | None" = None) -> Clip:
+    async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
         """The clip of a request, or of its first fallback that brings one; else why there is none.
 
         `attempted` makes all attempts at one request and returns the clip or the last error; by default they follow
         each other without a pause.
         """
-        from videogen.generation import falls_back
+        from videogen.generation import should_fall_back
 
         if kept := self._prepared.kept.get(request.scene.id):
-            return self._keep(kept, request)
-        async with self.slot() as slot:
+            return self._keep_clip(kept, request)
+        async with self.make_slot() as slot:
             for each in request.alternatives:
-                result = await (attempted or _attempted)(each, self, slot)
+                result = await (run_attempts or _run_attempts_in_process)(each, self, slot)
                 if isinstance(result, Clip):
                     return result
-                if not falls_back(each, result):
-                    return await self._failed(each, result)
+                if not should_fall_back(each, result):
+                    return await self._finish_failed(each, result)
         raise AssertionError("the last alternative has no fallback")
 
-    async def generate(self, request: ClipRequest, slot: "Slot") -> Clip:
+    async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
         """One attempt at a clip, see `videogen.generation.generate`."""
-        from videogen.generation import generate
+        from videogen.generation import attempt_clip
 
-        return await generate(request, self.run, slot)
+        return await attempt_clip(request, self.run, slot)
 
     async def flush(self) -> None:
         """Returns when every event so far is in the journal and told."""
         await self._events.flush()
 
-    def _keep(self, clip: Clip, request: ClipRequest) -> Clip:
-        from videogen.delivery import as_reused
+    def _keep_clip(self, clip: Clip, request: ClipRequest) -> Clip:
+        from videogen.delivery import mark_reused
 
-        clip = as_reused(clip).model_copy(update={"clip_index": request.clip_index})
+        clip = mark_reused(clip).model_copy(update={"clip_index": request.clip_index})
         self._events.emit(ClipCompleted(clip=clip))
         return clip
 
-    async def _failed(self, request: ClipRequest, error: BaseException) -> Clip:
+    async def _finish_failed(self, request: ClipRequest, error: BaseException) -> Clip:
         """The clip that there is not, and what its attempts took."""
-        from videogen.delivery import spent
+        from videogen.delivery import sum_attempts
 
         attempts = await self.run.journal.attempts(self.run.id, request.scene.id)
-        clip = Clip.failed(request, error, **spent(attempts))
+        clip = Clip.failed(request, error, **sum_attempts(attempts))
         if clip.scene_id not in self._events.done:  # an error that no attempt has told
             self._events.emit(ClipFailed(clip=clip))
         return clip
@@ -389,7 +392,7 @@ class Session:
         writers[contact_sheet.PAGE] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
         for name, write in writers.items():
             try:
-                await self.run.decode(write)
+                await self.run.run_in_decoder(write)
             except Exception as exc:  # whatever it is, what was paid for is delivered
                 warnings.append(f"{name} was not written: {exc}")
             else:
@@ -397,13 +400,13 @@ class Session:
         return tuple(warnings)
 
 
-Attempted = Callable[[ClipRequest, Session, "Slot"], Awaitable[Clip | BaseException]]
+AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | BaseException]]
 
 
-async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Clip | BaseException:
+async def _run_attempts_in_process(request: ClipRequest, session: JobRunner, slot: "Slot") -> Clip | BaseException:
     for attempt in range(1, request.attempts + 1):
         try:
-            return await session.generate(request, slot)
+            return await session.attempt_clip(request, slot)
         except Exception as exc:
             if attempt == request.attempts or not is_retryable(exc):
                 return exc
@@ -411,7 +414,7 @@ async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Cl
 
 
 @asynccontextmanager
-async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Session]:
+async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator[JobRunner]:
     """A session on the prepared job, alone in its folder; the account is checked when it will be used.
 
     Its events are told to the `listeners`, and to those that were handed over.
@@ -425,67 +428,67 @@ async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Sess
     from videogen.adapters.files import lock_folder
     from videogen.adapters.folders import open_folder, open_store
     from videogen.adapters.images import ReferenceImages
-    from videogen.calls import Calls
+    from videogen.calls import ProviderGate
     from videogen.journal import AsyncJournal, Journal
-    from videogen.limits import check_limit, sharing
+    from videogen.limits import join_limit, require_limit
     from videogen.matching import find_lookalikes
     from videogen.patience import NO_PATIENCE, Patience
-    from videogen.run import Run, Slots
+    from videogen.run import RunContext, Slots
 
     async with AsyncExitStack() as stack:
-        store, calls = open_store(prepared.folder, prepared.work_folder), Calls()
+        store, gate = open_store(prepared.folder, prepared.work_folder), ProviderGate()
         await asyncio.to_thread(store.check_writable)
         is_locked = stack.enter_context(lock_folder(prepared.work_folder))
-        provider = await stack.enter_async_context(_provider(prepared))
+        provider = await stack.enter_async_context(_open_provider(prepared))
         handed = _handover.get()
         if prepared.plan.to_create and not handed:  # who hands over has checked it
-            await calls.repeat(provider.check_account, tries=4)
+            await gate.call_with_retries(provider.check_account, tries=4)
         sync_journal = await asyncio.to_thread(Journal, prepared.settings.effective_journal_url())
         journal = AsyncJournal(sync_journal)
         stack.push_async_callback(journal.aclose)
         run_id, limit = uuid.uuid4().hex[:12], prepared.settings.effective_limit()
         if limit:
-            await asyncio.to_thread(check_limit, sync_journal, limit)
+            await asyncio.to_thread(require_limit, sync_journal, limit)
         keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
         made = await asyncio.to_thread(sync_journal.made_afresh, prepared.origin, prepared.folder)
-        await _start(journal, run_id, prepared, alone=is_remote(prepared.folder) or not is_locked)
-        stack.push_async_callback(_leave, journal, run_id)
+        await _start_run(journal, run_id, prepared, alone=is_remote(prepared.folder) or not is_locked)
+        stack.push_async_callback(_release_lease, journal, run_id)
         if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
         heard_by = (*listeners, *(handed.listeners if handed else ()))
-        events = _Recorder(journal, run_id, len(prepared.plan.requests), heard_by)
+        events = _EventRecorder(journal, run_id, len(prepared.plan.requests), heard_by)
         stack.push_async_callback(events.aclose)
-        run = Run(
+        run = RunContext(
             id=run_id,
             folder=prepared.folder,
             provider=provider,
             store=store,
-            folders=cache(open_folder),
+            open_folder=cache(open_folder),
             journal=journal,
-            images=ReferenceImages(prepared.references, provider, store, calls),
+            images=ReferenceImages(prepared.references, provider, store, gate),
             events=events,
-            calls=calls,
+            gate=gate,
             job_id=prepared.job.id,
             max_cost=prepared.plan.max_cost,
             patience=NO_PATIENCE if prepared.provider == "local" else Patience(),
             lookalikes=find_lookalikes(prepared.plan.requests),
-            anew=keys - made if prepared.options.fresh else set(),
+            force_keys=keys - made if prepared.options.fresh else set(),
             recovering=prepared.recovering,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
-        beating = asyncio.create_task(_beat(run))
+        beating = asyncio.create_task(_send_heartbeats(run))
         stack.callback(beating.cancel)
-        shared = await stack.enter_async_context(sharing(sync_journal, limit, run_id)) if limit else None
+        shared = await stack.enter_async_context(join_limit(sync_journal, limit, run_id)) if limit else None
         try:
-            yield Session(prepared, run, Slots(prepared.plan.concurrency, shared), events)
+            yield JobRunner(prepared, run, Slots(prepared.plan.concurrency, shared), events)
         except BaseException as exc:
             if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
                 await _end_interrupted(journal, run_id)
             raise
 
 
-async def _start(journal: "AsyncJournal", run_id: str, prepared: Prepared, *, alone: bool) -> None:
+async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, alone: bool) -> None:
     """Starts the run in the journal; `alone`: that is what keeps others out, of a remote folder or one without locks.
 
     A run there that may be dead is waited for until its lease has ended; one that lives is not.
@@ -493,7 +496,7 @@ async def _start(journal: "AsyncJournal", run_id: str, prepared: Prepared, *, al
     folder = prepared.folder
     seen = await journal.holder_seen(folder) if alone else None
     while seen and await journal.holder_seen(folder) == seen:
-        await asyncio.sleep(HOLDER_LOOK_S)
+        await asyncio.sleep(HOLDER_POLL_S)
     await journal.start_run(
         run_id,
         job_id=prepared.job.id,
@@ -509,27 +512,27 @@ async def _end_interrupted(journal: "AsyncJournal", run_id: str) -> None:
         await journal.end_run(run_id, verdict="interrupted")
 
 
-async def _leave(journal: "AsyncJournal", run_id: str) -> None:
+async def _release_lease(journal: "AsyncJournal", run_id: str) -> None:
     with suppress(JournalError):
         await journal.left(run_id)
 
 
-async def _beat(run: "Run") -> None:
+async def _send_heartbeats(run: "RunContext") -> None:
     """Says that the run is alive; a journal that is busy for long is no reason to end it.
 
     A run that was taken over meanwhile, since it was not heard of for too long, creates nothing any more.
     """
     while True:
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
         try:
             await run.journal.beat(run.id)
         except LeaseLostError as exc:
-            run.calls.shut(exc)
+            run.gate.stop_creates(exc)
         except JournalError:
             pass
 
 
-class _Recorder:
+class _EventRecorder:
     """`videogen.ports.EventSink`: numbers and keeps each event in the journal, then tells the listeners.
 
     Nobody waits for the journal: events are recorded one after the other in the background. One that cannot be recorded
@@ -574,7 +577,7 @@ class _Recorder:
 
 
 @asynccontextmanager
-async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
+async def _open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
     from videogen.adapters.replicate import ReplicateProvider
 
     if prepared.provider == "replicate":
@@ -590,10 +593,12 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
             await provider.aclose()
         return
     if not prepared.plan.to_create:  # everything is on disk: nobody will be called
-        yield ReplicateProvider("local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=FORGETS)
+        yield ReplicateProvider(
+            "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
+        )
         return
-    async with _emulator() as url:
-        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=FORGETS)
+    async with _start_emulator() as url:
+        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=NO_RETENTION)
         try:
             yield provider
         finally:
@@ -601,7 +606,7 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _emulator() -> AsyncIterator[str]:
+async def _start_emulator() -> AsyncIterator[str]:
     """The address of an emulator of our own, which ends with us, however we end: it watches its standard input."""
     command = ["-m", "videogen", "emulator", "--port", "0", "--exit-with-parent", "--latency", EMULATOR_LATENCY]
     process = await asyncio.create_subprocess_exec(

@@ -25,7 +25,7 @@ DEFAULT_TRIES = 8
 """With full jitter over 0.5, 1, 2 … 20 s: half a minute on average."""
 
 
-class Calls:
+class ProviderGate:
     """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
     for good once nothing more may be created."""
 
@@ -35,24 +35,24 @@ class Calls:
         self._opens_at = 0.0
         self._refusal: VideogenError | None = None
 
-    def shut(self, reason: VideogenError | None = None) -> None:
+    def stop_creates(self, reason: VideogenError | None = None) -> None:
         """Lets no create through from now on: `admit_create` raises the first reason that was given. None means that
         the run was interrupted."""
         reason = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
         self._refusal = self._refusal or reason
 
-    async def admit_create(self) -> None:
+    async def wait_for_create(self) -> None:
         """Returns when a prediction may be created.
 
         Raises:
             VideogenError: nothing may be created any more, and why: the account was refused, the disk is full, the run
                 was interrupted.
         """
-        await self._passed()
+        await self._wait_until_open()
         if self._refusal:
             raise self._refusal
 
-    async def repeat(
+    async def call_with_retries(
         self,
         call: Callable[[], Awaitable[T]],
         *,
@@ -77,21 +77,21 @@ class Calls:
             stop=stop_after_attempt(tries) if tries else stop_never,
             reraise=True,
         )
-        result: T = await retrying(self._through_the_door, call, timer)
+        result: T = await retrying(self._call_when_open, call, timer)
         return result
 
-    async def _through_the_door(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
+    async def _call_when_open(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
         while True:
-            await self._passed(timer)
+            await self._wait_until_open(timer)
             try:
                 return await call()
             except RateLimitedError as exc:
                 self._opens_at = max(self._opens_at, time.monotonic() + exc.retry_after_s)
             except AccountError as exc:
-                self.shut(exc)
+                self.stop_creates(exc)
                 raise
 
-    async def _passed(self, timer: asyncio.Timeout | None = None) -> None:
+    async def _wait_until_open(self, timer: asyncio.Timeout | None = None) -> None:
         """Returns when the door is open; waiters come through a little apart from each other."""
         while (wait_s := self._opens_at - time.monotonic()) > 0:
             if timer and (when := timer.when()):  # moved before the wait, which may be longer than what is left

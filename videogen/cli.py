@@ -22,7 +22,7 @@ from videogen.errors import (
 )
 
 if TYPE_CHECKING:
-    from videogen.bootstrap import Options
+    from videogen.bootstrap import RunOptions
     from videogen.scene import Job
 
 
@@ -137,12 +137,12 @@ class JobFlags:
             given["models"] = ()
         return given
 
-    def options(self, job: Path, **more: Any) -> "Options":
-        from videogen.bootstrap import Options
+    def options(self, job: Path, **more: Any) -> "RunOptions":
+        from videogen.bootstrap import RunOptions
 
         if self.fresh and self.retry_failed:
             raise InvalidError("--fresh makes every clip anew, --retry-failed only the failed ones: use one of them")
-        return Options(
+        return RunOptions(
             out=self.out,
             provider=self.provider,
             registry=self.registry,
@@ -386,7 +386,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
         How many, from now on, also for runs that are going on; 0 lets what runs finish and nothing begin.
     """
     from videogen.journal import Journal
-    from videogen.limits import check_limit
+    from videogen.limits import require_limit
     from videogen.settings import MAX_LIMIT_NAME, read_settings
 
     if not 1 <= len(name.strip()) <= MAX_LIMIT_NAME:
@@ -397,7 +397,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
     try:
         if slots is not None:
             journal.set_limit(name, slots)
-        found = check_limit(journal, name)
+        found = require_limit(journal, name)
     finally:
         journal.close()
     print(f"{name}: {found.slots} slots, {sum(use.held for use in found.used_by)} held")

@@ -20,7 +20,7 @@ from videogen.ports import Folder, OpenFolder
 if TYPE_CHECKING:
     from videogen.journal import Delivery, Journal
 
-LOOKS_AT_ONCE = 8
+CONCURRENT_LOOKUPS = 8
 """A look at a clip elsewhere is a call; thousands of them are not made one by one."""
 ROUGH_CLIP_BYTES = 20_000_000
 OUTPUTS_KEPT = timedelta(minutes=50)
@@ -30,23 +30,23 @@ FREE_ORIGIN = "local"
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PriorWork:
     """What the plan of a job can make use of."""
 
     delivered: frozenset[str] = frozenset()
     """Keys of clips that are where they were delivered, whole."""
-    paid: frozenset[str] = frozenset()
+    in_flight: frozenset[str] = frozenset()
     """Keys of clips with a prediction that was begun and not ended."""
-    lost: bool = False
+    history_lost: bool = False
     """The folder was used before, but the journal does not know how: there may be predictions that nobody remembers."""
     spent: Decimal = Decimal(0)
     """USD that earlier runs of the job have cost, with what is reserved for their predictions."""
     warnings: tuple[str, ...] = ()
 
 
-def look_back(
-    journal_url: str, origin: str, folder: Folder, planned: Plan, *, folders: OpenFolder, fresh: bool = False
-) -> Earlier:
+def inspect_prior_runs(
+    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
+) -> PriorWork:
     """What is there for this plan. Where nothing is, no journal is made.
 
     Args:
@@ -60,66 +60,66 @@ def look_back(
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
     if is_new and (not used_before or fresh):
-        return Earlier(warnings=_room_warnings(folder, len(planned.requests)))
+        return PriorWork(warnings=_warn_of_disk_space(folder, len(planned.requests)))
     from videogen.journal import Journal
 
     journal = Journal(journal_url)
     try:
-        looking = _Look(journal, origin, folder, planned, folders)
-        earlier = looking.for_a_fresh_run() if fresh else looking.for_a_run(used_before=used_before)
+        looking = _Inspection(journal, origin, folder, planned, open_folder)
+        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(used_before=used_before)
         spent = sum(journal.job_spending(planned.job_id, origin), Decimal(0))
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
     warnings = (*([journal.set_aside] if journal.set_aside else []), *earlier.warnings)
-    return replace(earlier, spent=spent, warnings=(*warnings, *_room_warnings(folder, missing)))
+    return replace(earlier, spent=spent, warnings=(*warnings, *_warn_of_disk_space(folder, missing)))
 
 
-class _Look:
+class _Inspection:
     """One look at what the journal and the folders have for a plan."""
 
-    def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, folders: OpenFolder) -> None:
-        self._journal, self._origin, self._folder, self._folders = journal, origin, folder, folders
+    def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, open_folder: OpenFolder) -> None:
+        self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
         self._planned = planned
-        self._asked = {each.key: each for request in planned.requests for each in request.alternatives}
-        self._deliveries = journal.deliveries(origin, list(self._asked))
-        self._paid = frozenset(journal.begun(origin, list(self._asked)))
+        self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
+        self._deliveries = journal.deliveries(origin, list(self._requests))
+        self._in_flight = frozenset(journal.begun(origin, list(self._requests)))
 
-    def for_a_run(self, *, used_before: bool) -> Earlier:
-        manifest = _manifest(self._folder) if used_before else None
+    def inspect(self, *, used_before: bool) -> PriorWork:
+        manifest = _read_manifest(self._folder) if used_before else None
         warnings = []
-        if lost := self._lost(manifest) if used_before else "":
-            warnings.append(f"{lost}: what is paid for already is looked for in the account")
-        digests = _digests(self._deliveries, self._folders)
+        if history_lost := self._explain_lost_history(manifest) if used_before else "":
+            warnings.append(f"{history_lost}: what is paid for already is looked for in the account")
+        digests = _compute_digests(self._deliveries, self._open_folder)
         intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
-        restored = self._restore(manifest, self._asked.keys() - intact)
+        restored = self._import_from_manifest(manifest, self._requests.keys() - intact)
         if restored:
             warnings.append(
                 f"the journal does not know {len(restored)} clips in {self._folder.address}; its manifest does: they "
                 "are reused"
             )
         missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
-        warnings += self._tell_missing(missing)
+        warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
-        delivered = frozenset(key for key, clip in clips.items() if self._asked[key].takes(clip))
-        return Earlier(delivered, self._paid, bool(lost), warnings=tuple(warnings))
+        delivered = frozenset(key for key, clip in clips.items() if self._requests[key].takes(clip))
+        return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
 
-    def for_a_fresh_run(self) -> Earlier:
+    def inspect_for_fresh_run(self) -> PriorWork:
         """Of a killed `--fresh` run, what it made: that is as fresh as what is asked for, and paid for."""
         made = self._journal.made_afresh(self._origin, self._folder.address)
         deliveries = {
             key: delivery
             for key, delivery in self._deliveries.items()
-            if key in made and self._asked[key].takes(delivery.clip)
+            if key in made and self._requests[key].takes(delivery.clip)
         }
-        kept = frozenset(_intact_keys(deliveries, self._folders))
+        kept = frozenset(_find_intact_keys(deliveries, self._open_folder))
         warning = (
             f"{len(kept)} clips that the last --fresh run made before it was stopped are kept; once a run has come to "
             "its end, --fresh makes them again, too"
         )
-        return Earlier(kept, self._paid, warnings=(warning,) if kept else ())
+        return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
 
-    def _lost(self, manifest: Batch | None) -> str:
+    def _explain_lost_history(self, manifest: Batch | None) -> str:
         """Why the journal may not remember everything that was paid for; empty where it does."""
         address = self._folder.address
         if not self._journal.knows(address):
@@ -128,20 +128,20 @@ class _Look:
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 
-    def _restore(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
+    def _import_from_manifest(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
         """Enters into the journal those of the clips that the manifest says are in the job's folder. Returns them."""
         if manifest is None or manifest.provider != self._origin:
             return {}
-        wanted = {self._asked[key].video_path: key for key in keys}
+        wanted = {self._requests[key].video_path: key for key in keys}
         clips = {
             wanted[str(clip.video_path)]: clip
-            for clip in _whole([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
+            for clip in _find_intact_clips([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
         }
         for key, clip in clips.items():
             self._journal.restore(key, origin=self._origin, folder=self._folder.address, clip=clip)
         return clips
 
-    def _tell_missing(self, missing: Collection[str]) -> list[str]:
+    def _warn_of_missing(self, missing: Collection[str]) -> list[str]:
         """What becomes of clips that are not where they were delivered.
 
         One that a person has deleted is fetched again, or made again. But a folder that has nothing of what was
@@ -154,7 +154,7 @@ class _Look:
         last = self._journal.last_predictions(self._origin, list(missing))
         there_since = datetime.now(UTC) - OUTPUTS_KEPT
         fetched = {key for key, attempt in last.items() if (attempt.created_at or attempt.intended_at) > there_since}
-        paid_again = [self._asked[key] for key in missing if key not in fetched and key not in self._paid]
+        paid_again = [self._requests[key] for key in missing if key not in fetched and key not in self._in_flight]
         if self._origin != FREE_ORIGIN:
             self._refuse_unmounted(paid_again)
         where = ", ".join(sorted({self._deliveries[key].folder for key in missing}))
@@ -163,7 +163,7 @@ class _Look:
     def _refuse_unmounted(self, paid_again: list[ClipRequest]) -> None:
         for address in sorted({self._deliveries[request.key].folder for request in paid_again}):
             known = self._journal.delivered_to(self._origin, address)
-            if _has_any(self._folders(address), known):
+            if _has_any_clip(self._open_folder(address), known):
                 continue
             raise StorageError(
                 f"none of the {len(known)} clips that were delivered to {address} is there, and nothing was paid. Is "
@@ -172,14 +172,14 @@ class _Look:
             )
 
 
-def _has_any(folder: Folder, known: "list[Delivery]") -> bool:
+def _has_any_clip(folder: Folder, known: "list[Delivery]") -> bool:
     """Return whether the folder has any of the clips. Where it was a single one, its poster tells as well."""
     if any(folder.sha256(str(delivery.clip.video_path)) for delivery in known):
         return True
     return len(known) == 1 and folder.sha256(str(known[0].clip.poster_path)) is not None
 
 
-def _room_warnings(folder: Folder, clips: int) -> tuple[str, ...]:
+def _warn_of_disk_space(folder: Folder, clips: int) -> tuple[str, ...]:
     free, needed = folder.free_bytes(), clips * ROUGH_CLIP_BYTES
     if free is None or free >= needed:
         return ()
@@ -189,17 +189,17 @@ def _room_warnings(folder: Folder, clips: int) -> tuple[str, ...]:
     )
 
 
-def is_intact(delivery: "Delivery", folders: OpenFolder) -> bool:
+def is_intact(delivery: "Delivery", open_folder: OpenFolder) -> bool:
     """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
-    return folders(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
+    return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
 
-def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
+def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
     """The clips of the last run that were delivered and are still whole, by scene id.
 
     Raises `InvalidError` when there was no run, or one with another provider.
     """
-    batch = _manifest(folder)
+    batch = _read_manifest(folder)
     if batch is None:
         raise InvalidError(
             f"--retry-failed: no manifest.json of an earlier run in {folder.address}; run the job without it"
@@ -208,36 +208,36 @@ def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
         raise InvalidError(
             f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}"
         )
-    return {clip.scene_id: clip for clip in _whole(batch.clips, folder)}
+    return {clip.scene_id: clip for clip in _find_intact_clips(batch.clips, folder)}
 
 
-def _whole(clips: Collection[Clip], folder: Folder) -> list[Clip]:
+def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
     """Those of the clips of a manifest that were delivered and are still what they were."""
     from videogen.journal import Delivery
 
     delivered = [clip for clip in clips if clip.status == "success"]
     deliveries = {clip.scene_id: Delivery(folder.address, clip) for clip in delivered}
-    whole = _intact_keys(deliveries, lambda _: folder)
+    whole = _find_intact_keys(deliveries, lambda _: folder)
     return [clip for clip in delivered if clip.scene_id in whole]
 
 
-def _intact_keys(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> set[str]:
+def _find_intact_keys(deliveries: Mapping[str, "Delivery"], open_folder: OpenFolder) -> set[str]:
     """The keys of those deliveries that are still there."""
-    digests = _digests(deliveries, folders)
+    digests = _compute_digests(deliveries, open_folder)
     return {key for key, delivery in deliveries.items() if digests[key] == delivery.clip.sha256}
 
 
-def _digests(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> dict[str, str | None]:
+def _compute_digests(deliveries: Mapping[str, "Delivery"], open_folder: OpenFolder) -> dict[str, str | None]:
     """What is where these clips were delivered, as SHA-256 (hex); None where there is no such file."""
 
     def look(delivery: "Delivery") -> str | None:
-        return folders(delivery.folder).sha256(str(delivery.clip.video_path))
+        return open_folder(delivery.folder).sha256(str(delivery.clip.video_path))
 
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_LOOKUPS) as pool:
         return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
 
 
-def _manifest(folder: Folder) -> Batch | None:
+def _read_manifest(folder: Folder) -> Batch | None:
     """None where there is none that can be read."""
     try:
         text = folder.text("manifest.json")

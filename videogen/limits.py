@@ -13,11 +13,11 @@ from videogen.journal import Journal, Limit
 DEFAULT_SLOTS = 5
 CLOSING_S = 2.0
 """How long the journal may take to hear what was given back at the end."""
-LOOK_AGAIN_S = (0.05, 0.15)
+POLL_RANGE_S = (0.05, 0.15)
 """How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
 
 
-def check_limit(journal: Journal, name: str) -> Limit:
+def require_limit(journal: Journal, name: str) -> Limit:
     """The limit of this name. Raises `SettingsError` saying how to create it: a missing one never means unlimited."""
     if limit := journal.limit(name):
         return limit
@@ -39,11 +39,11 @@ class SharedLimit:
         self._held: set[int] = set()
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._changed = asyncio.Event()
-        self._behind = False
+        self._is_unsynced = False
         """Whether the journal does not know yet what has changed."""
         self._closing = False
 
-    async def take(self) -> int:
+    async def acquire(self) -> int:
         """Waits for a slot, in turn with all other runs. Returns its ticket."""
         granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(granted)
@@ -52,11 +52,11 @@ class SharedLimit:
             return await granted
         except asyncio.CancelledError:
             if not granted.cancelled():  # it came in the moment of the cancelling
-                self.give_back(granted.result())
+                self.release(granted.result())
             self._changed.set()  # so that what was granted to it meanwhile is taken back
             raise
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         self._held.discard(ticket)
         self._changed.set()
 
@@ -65,21 +65,21 @@ class SharedLimit:
         self._closing = True
         self._changed.set()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Hands out what the journal grants, until `close`."""
         with self._thread:
             while not self._closing or self._changed.is_set():
-                await self._something_to_tell()
+                await self._wait_for_change()
                 self._changed.clear()
-                await self._look()
+                await self._sync()
 
-    async def _something_to_tell(self) -> None:
-        pause_s = random.uniform(*LOOK_AGAIN_S) if self._waiting or self._behind else None
+    async def _wait_for_change(self) -> None:
+        pause_s = random.uniform(*POLL_RANGE_S) if self._waiting or self._is_unsynced else None
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._changed.wait()
 
-    async def _look(self) -> None:
+    async def _sync(self) -> None:
         self._drop_cancelled()
         held, waiting = frozenset(self._held), len(self._waiting)
         try:
@@ -87,9 +87,9 @@ class SharedLimit:
                 self._thread, lambda: self._journal.share(self._name, self._run_id, held=held, waiting=waiting)
             )
         except JournalError:
-            self._behind = True
+            self._is_unsynced = True
             return
-        self._behind = False
+        self._is_unsynced = False
         self._drop_cancelled()
         for ticket in granted[: len(self._waiting)]:
             self._held.add(ticket)
@@ -100,10 +100,10 @@ class SharedLimit:
 
 
 @asynccontextmanager
-async def sharing(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
+async def join_limit(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
     """The run's part in this limit, for as long as the block lasts."""
     limit = SharedLimit(journal, name, run_id)
-    keeping = asyncio.create_task(limit.keep())
+    keeping = asyncio.create_task(limit.run())
     try:
         yield limit
     finally:

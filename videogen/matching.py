@@ -49,18 +49,20 @@ def match_inputs(
                 found.append("unclear")
             continue
         shown, sent = prediction.input[name], inputs[name]
-        found.append(("yes" if shown == sent else "no") if planned == sent else _match(planned, sent, shown, name_at))
+        found.append(
+            ("yes" if shown == sent else "no") if planned == sent else _match_images(planned, sent, shown, name_at)
+        )
     if "no" in found or "yes" not in found:
         return "no"
     return "unclear" if "unclear" in found else "yes"
 
 
-def _match(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
+def _match_images(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
     """Compare an input in which there are pictures."""
     if isinstance(planned, list):
         if not isinstance(shown, list) or len(shown) != len(planned):
             return "no"
-        each = [_match(*values, name_at) for values in zip(planned, sent, shown, strict=True)]
+        each = [_match_images(*values, name_at) for values in zip(planned, sent, shown, strict=True)]
         return "no" if "no" in each else "unclear" if "unclear" in each else "yes"
     if shown == sent:
         return "yes"
@@ -69,11 +71,11 @@ def _match(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
     if known := name_at(shown):
         return "yes" if known == planned else "no"
     if shown.startswith("data:"):  # a provider may give a picture an address of its own, but not the reverse
-        return "yes" if sent.startswith("data:") and _bytes_of(shown) == _bytes_of(sent) else "no"
+        return "yes" if sent.startswith("data:") and _digest_data_url(shown) == _digest_data_url(sent) else "no"
     return "unclear"
 
 
-def _bytes_of(data_url: str) -> str:
+def _digest_data_url(data_url: str) -> str:
     """Digest of what is in a `data:` URL: its media type may be spelled differently."""
     _, _, content = data_url.partition(",")
     try:

@@ -3,13 +3,13 @@
 from collections import deque
 from statistics import median
 
-SHORTEST_S = 0.2
-LONGEST_S = 8.0
-FAILS_EARLY_S = 20.0
+MIN_DELAY_S = 0.2
+MAX_DELAY_S = 8.0
+MAX_FIRST_DELAY_S = 20.0
 """How long nobody looks while a prediction cannot be finished: it can fail, as by a moderation that looks first."""
 
 
-class Pace:
+class PollSchedule:
     """The rhythm of polling one model, learned from how long its predictions took.
 
     With no experience the wait grows with the time already spent (an eighth of it), so that a clip of any length is
@@ -20,23 +20,23 @@ class Pace:
     def __init__(self) -> None:
         self._seen: deque[float] = deque(maxlen=50)
 
-    def learn(self, run_s: float) -> None:
+    def observe_run(self, run_s: float) -> None:
         """Remembers a prediction that took this many seconds."""
         self._seen.append(run_s)
 
-    def expected_s(self, typical_s: float) -> float:
+    def estimate_duration_s(self, typical_s: float) -> float:
         """How long a prediction takes: the median seen, before the first one what the registry calls typical."""
         return median(self._seen) if self._seen else typical_s
 
-    def next_s(self, elapsed_s: float) -> float:
+    def next_delay_s(self, elapsed_s: float) -> float:
         """Seconds to wait before looking again at a prediction created `elapsed_s` seconds ago."""
         if not self._seen:
             return _clamp(elapsed_s / 8)
         first_s = 1.01 * min(self._seen)
         if elapsed_s < first_s:
-            return max(SHORTEST_S, min(first_s - elapsed_s, FAILS_EARLY_S))
+            return max(MIN_DELAY_S, min(first_s - elapsed_s, MAX_FIRST_DELAY_S))
         return _clamp(0.165 * elapsed_s**0.6)
 
 
 def _clamp(seconds: float) -> float:
-    return min(max(seconds, SHORTEST_S), LONGEST_S)
+    return min(max(seconds, MIN_DELAY_S), MAX_DELAY_S)

@@ -12,10 +12,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Self, TypeVar
 
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.journal import AsyncJournal
 from videogen.limits import SharedLimit
-from videogen.pace import Pace
+from videogen.pace import PollSchedule
 from videogen.patience import Patience
 from videogen.polling import Poller
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
@@ -37,21 +37,21 @@ class Slots:
         """How far predictions may run ahead of the decoders: else thousands of quick clips would wait for them."""
         self._shared = shared
 
-    async def take(self) -> int:
+    async def acquire(self) -> int:
         """Waits for a slot. Returns its ticket, to be given back with it."""
         await self.predictions.acquire()
         if self._shared is None:
             return 0
         try:
-            return await self._shared.take()
+            return await self._shared.acquire()
         except BaseException:
             self.predictions.release()
             raise
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         self.predictions.release()
         if self._shared:
-            self._shared.give_back(ticket)
+            self._shared.release(ticket)
 
 
 class Slot:
@@ -67,10 +67,10 @@ class Slot:
         self._queued = False
         self._ticket: int | None = None
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Waits for a free slot, unless this one is held already."""
         if self._ticket is None:
-            self._ticket = await self._slots.take()
+            self._ticket = await self._slots.acquire()
 
     def leave_queue(self) -> None:
         """The next clip may be made ready."""
@@ -78,10 +78,10 @@ class Slot:
             self._queued = False
             self._slots.queue.release()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self.leave_queue()
         if self._ticket is not None:
-            self._slots.give_back(self._ticket)
+            self._slots.release(self._ticket)
             self._ticket = None
 
     async def __aenter__(self) -> Self:
@@ -95,17 +95,17 @@ class Slot:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.give_back()
+        self.release()
         self._slots.open_clips.release()
 
 
-def _decoders() -> Executor:
+def _make_decoders() -> Executor:
     """Decoding may wait, the calls that keep the slots busy may not."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=lower_thread_priority)
 
 
 @dataclass
-class Run:
+class RunContext:
     """The outside of all clips of one run, and what they learn from each other."""
 
     id: str
@@ -113,12 +113,12 @@ class Run:
     """The address of the job's folder, as the journal keeps it."""
     provider: VideoProvider
     store: Store
-    folders: OpenFolder
+    open_folder: OpenFolder
     """Also of other jobs, whose clips are reused."""
     journal: AsyncJournal
     images: ImageSender
     events: EventSink
-    calls: Calls
+    gate: ProviderGate
     job_id: str = ""
     max_cost: Decimal | None = None
     """USD that may be spent on the job, by all its runs together; None means no cap."""
@@ -127,24 +127,24 @@ class Run:
     """Keys of clips that differ from another clip of the job in nothing but their pictures."""
     in_progress: set[str] = field(default_factory=set)
     """Keys of clips with a reservation that this process will settle."""
-    anew: set[str] = field(default_factory=set)
+    force_keys: set[str] = field(default_factory=set)
     """Keys of clips that are to be made although they were delivered before."""
     leaves_running: bool = False
     """When it is interrupted its predictions go on, for the next run to continue them."""
     recovering: bool = False
     """The journal of earlier runs is lost: what they paid for is looked for in the account before it is paid again."""
-    paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
+    poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
     """By model: how long its predictions take."""
-    decoders: Executor = field(default_factory=_decoders)
+    decoders: Executor = field(default_factory=_make_decoders)
     """Where clips are decoded: as many at once as there are cores, more would only slow each other."""
     free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
-    keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    key_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key: the same clip twice in one job is made once."""
 
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the next reservation of this run is settled: there may be room in the budget then."""
 
-    def tell_settled(self) -> None:
+    def notify_settled(self) -> None:
         self.settled.set()
         self.settled = asyncio.Event()
 
@@ -159,14 +159,14 @@ class Run:
     @cached_property
     def poller(self) -> Poller:
         """Looks for the ends of all its predictions."""
-        return Poller(self.provider, self.calls)
+        return Poller(self.provider, self.gate)
 
-    async def decode(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
+    async def run_in_decoder(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
         """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer.
 
         `work` is given an event that is set when nobody waits for its result any more: it has to end then.
         """
-        await self._free_decoder(timer)
+        await self._acquire_decoder(timer)
         stop = threading.Event()
         working = asyncio.get_running_loop().run_in_executor(self.decoders, work, stop)
         working.add_done_callback(lambda _: self.free_decoders.release())
@@ -177,7 +177,7 @@ class Run:
             working.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to hear it
             raise
 
-    async def _free_decoder(self, timer: asyncio.Timeout | None) -> None:
+    async def _acquire_decoder(self, timer: asyncio.Timeout | None) -> None:
         loop, when = asyncio.get_running_loop(), timer and timer.when()
         if timer is None or when is None:
             await self.free_decoders.acquire()

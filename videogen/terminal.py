@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from videogen.bootstrap import Listener, Options, Prepared, check_local_references, handing_over, prepare
+from videogen.bootstrap import Listener, PreparedJob, RunOptions, check_local_references, hand_over, prepare_job
 from videogen.checking import plan_unseen, read_checked
 from videogen.clip import Batch
 from videogen.endpoints import Snapshots
@@ -47,15 +47,15 @@ ACCOUNT_CODES = {"authentication", "billing"}
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None = None) -> int:
+def show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None = None) -> int:
     """Prints what the job would ask for and cost, and writes its start frames to a folder. Returns the exit code."""
     asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
     return 0
 
 
-async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None) -> None:
+async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None) -> None:
     """Prints the plan and returns nothing: `asyncio.run` asks for the `repr` of what it returns, which can be large."""
-    prepared = await prepare(job, options)
+    prepared = await prepare_job(job, options)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
     if as_json:
@@ -73,7 +73,7 @@ async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path 
         _say(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
 
 
-def _write_frames(prepared: Prepared, folder: Path) -> list[Path]:
+def _write_frames(prepared: PreparedJob, folder: Path) -> list[Path]:
     from videogen.adapters.images import write_frames
 
     return write_frames(prepared.plan.requests, prepared.references, folder)
@@ -116,9 +116,9 @@ def _print_totals(console: Console, plan: Plan) -> None:
     )
 
 
-def _provider_line(prepared: Prepared) -> str:
+def _provider_line(prepared: PreparedJob) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
-    return f"provider: {prepared.provider}{place} ({prepared.why})"
+    return f"provider: {prepared.provider}{place} ({prepared.provider_reason})"
 
 
 # -- check ------------------------------------------------------------------------------------------------------------
@@ -159,10 +159,10 @@ Output = Literal["text", "json", "jsonl"]
 a person reads goes to standard error."""
 
 
-def run_job(job: Job, options: Options, *, file: Path, output: Output = "text", serve: bool = False) -> int:
+def run_job(job: Job, options: RunOptions, *, file: Path, output: Output = "text", serve: bool = False) -> int:
     """Runs the flow on a file's job and prints its result; with `serve`, browsers can watch. Returns the exit code."""
     interruption = Interruption(leaves_running=options.on_interrupt == "leave")
-    with _served(options.settings()) if serve else nullcontext() as address:
+    with _served(options.resolve_settings()) if serve else nullcontext() as address:
         try:
             code = asyncio.run(_run(job, options, file, output, address, interruption))
         except (asyncio.CancelledError, RunInterruptedError):
@@ -187,10 +187,10 @@ def _served(settings: Settings) -> Iterator[str]:
 
 
 async def _run(
-    job: Job, options: Options, file: Path, output: Output, address: str | None, interruption: "Interruption"
+    job: Job, options: RunOptions, file: Path, output: Output, address: str | None, interruption: "Interruption"
 ) -> int:
     console = _console(stderr=output != "text")
-    prepared = await prepare(job, options)
+    prepared = await prepare_job(job, options)
     await _check_account(prepared)
     _say(console, _provider_line(prepared))
     _print_totals(console, prepared.plan)
@@ -213,22 +213,22 @@ async def _run(
     return _exit_code(batch)
 
 
-async def _check_account(prepared: Prepared) -> None:
+async def _check_account(prepared: PreparedJob) -> None:
     """A refused token is said before Prefect is started, in one line."""
     token = prepared.settings.replicate_api_token
     if prepared.provider == "replicate" and prepared.plan.to_create and token:
         from videogen.adapters.replicate import ReplicateProvider
-        from videogen.calls import Calls
+        from videogen.calls import ProviderGate
 
         provider = ReplicateProvider(token.get_secret_value(), base_url=prepared.settings.replicate_base_url)
         try:
-            await Calls().repeat(provider.check_account, tries=4)
+            await ProviderGate().call_with_retries(provider.check_account, tries=4)
         finally:
             await provider.aclose()
 
 
 async def _call_flow(
-    prepared: Prepared,
+    prepared: PreparedJob,
     file: str,
     lines: ProgressLines,
     interruption: "Interruption",
@@ -257,7 +257,7 @@ async def _call_flow(
 
     try:
         await server_answers()
-        with handing_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
+        with hand_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             flow = generate(prepared.job if fits else file, prepared.options, return_state=True)
             state = await _until_silent(asyncio.ensure_future(flow), verdict, interruption)
@@ -364,7 +364,7 @@ def _set_up_prefect(out: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
+def _print_result(console: Console, batch: Batch, prepared: PreparedJob) -> None:
     table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(

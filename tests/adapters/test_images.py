@@ -15,7 +15,7 @@ from PIL import Image
 
 from videogen.adapters.files import FileStore
 from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceImages
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.clip import ImageInput
 from videogen.errors import (
     AuthenticationError,
@@ -99,7 +99,7 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def images(store: FileStore, provider: Uploads, *references: ReferenceImage) -> ReferenceImages:
-    return ReferenceImages({found.source: found for found in references}, provider, store, Calls())
+    return ReferenceImages({found.source: found for found in references}, provider, store, ProviderGate())
 
 
 def plain(found: ReferenceImage) -> ImageInput:

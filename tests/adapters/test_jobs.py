@@ -8,7 +8,7 @@ import pytest
 from tests.adapters.loopback import Loopback, answer
 from tests.s3 import Bucket
 from videogen.adapters.jobs import MAX_BYTES, job_at
-from videogen.bootstrap import Options, prepare
+from videogen.bootstrap import RunOptions, prepare_job
 from videogen.errors import ValidationError
 
 JOB = '[[scenes]]\nid = "a"\nprompt = "A lighthouse"\ntarget_duration = 5\n'
@@ -62,8 +62,8 @@ async def test_pictures_of_a_job_file_are_looked_for_beside_it(tmp_path: Path) -
     """Wherever the worker's own folder is."""
     (tmp_path / "film.toml").write_text(JOB + 'scene_reference_url = "missing.png"\n')
     with pytest.raises(ValidationError, match=r"missing\.png"):
-        await prepare(str(tmp_path / "film.toml"), Options(out=str(tmp_path), provider="local"))
+        await prepare_job(str(tmp_path / "film.toml"), RunOptions(out=str(tmp_path), provider="local"))
     source = Path("examples/references/lighthouse.jpg")
     (tmp_path / "missing.png").write_bytes(source.read_bytes())
-    prepared = await prepare(str(tmp_path / "film.toml"), Options(out=str(tmp_path), provider="local"))
+    prepared = await prepare_job(str(tmp_path / "film.toml"), RunOptions(out=str(tmp_path), provider="local"))
     assert set(prepared.references) == {"missing.png"}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import PRICE, Stage, job_of, only
 from tests.unit.fakes import request_of
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.errors import BudgetError
 from videogen.journal import Journal
 
@@ -33,7 +33,7 @@ async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, m
     """Once it has not been heard of for the length of a lease: its prediction is waited for, not made again."""
     monkeypatch.setattr("videogen.journal.LEASE_S", 1.0)
     stage.emulate()
-    async with opened(await prepare(job_of("A boat", id="one"), stage.options)) as session:
+    async with open_run(await prepare_job(job_of("A boat", id="one"), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
         attempt = await run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
         prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)

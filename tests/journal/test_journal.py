@@ -16,10 +16,10 @@ from alembic.migration import MigrationContext
 from tests.unit.fakes import FakeProvider, request_of, run_of
 from videogen.clip import Clip, ClipRequest, planned
 from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
-from videogen.generation import generate
+from videogen.generation import attempt_clip
 from videogen.journal import AsyncJournal, Attempt, Delivery, Journal, metadata
 from videogen.migrations import HEAD, create, stored_version, upgrade
-from videogen.run import Run, Slot, Slots
+from videogen.run import RunContext, Slot, Slots
 
 HERE = {"origin": "fake", "folder": "here"}
 
@@ -187,8 +187,8 @@ async def test_a_clip_is_made_once_and_then_reused(journal_url: str, tmp_path: P
     provider = FakeProvider()
 
     async def one_run(run_id: str) -> tuple[bool, Decimal]:
-        run: Run = replace(run_of(tmp_path, provider, run_id=run_id), journal=AsyncJournal(Journal(journal_url)))
-        clip = await generate(request_of(), run, Slot(Slots(1)))
+        run: RunContext = replace(run_of(tmp_path, provider, run_id=run_id), journal=AsyncJournal(Journal(journal_url)))
+        clip = await attempt_clip(request_of(), run, Slot(Slots(1)))
         await run.journal.aclose()
         return clip.reused, clip.cost
 

@@ -14,10 +14,10 @@ from threading import Event
 import pytest
 
 from videogen import bootstrap, cli
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.errors import SettingsError
 from videogen.journal import Journal
-from videogen.limits import SharedLimit, sharing
+from videogen.limits import SharedLimit, join_limit
 from videogen.run import Slot, Slots
 from videogen.scene import Job
 
@@ -49,11 +49,11 @@ def drive(url: str, run_id: str, clips: int, clip_s: float, log: Path) -> None:
 
     async def clip(slots: Slots) -> None:
         slot = Slot(slots)
-        await slot.take()
+        await slot.acquire()
         note(log, run_id, 1)
         await asyncio.sleep(clip_s)
         note(log, run_id, -1)
-        slot.give_back()
+        slot.release()
 
     async def beat(journal: Journal) -> None:
         while True:
@@ -64,7 +64,7 @@ def drive(url: str, run_id: str, clips: int, clip_s: float, log: Path) -> None:
         with closing(Journal(url)) as journal:
             journal.start_run(run_id, job_id=run_id, origin="fake", folder=run_id)
             beating = asyncio.create_task(beat(journal))
-            async with sharing(journal, NAME, run_id) as shared:
+            async with join_limit(journal, NAME, run_id) as shared:
                 slots = Slots(5, shared)
                 await asyncio.gather(*(clip(slots) for _ in range(clips)))
             beating.cancel()
@@ -220,16 +220,16 @@ async def test_a_slot_granted_to_a_cancelled_clip_is_given_back(journal: Journal
     """Also when nobody else of its run waits."""
     journal.set_limit(NAME, 1)
     start_runs(journal, "a", "b")
-    async with sharing(journal, NAME, "a") as a, sharing(journal, NAME, "b") as b:
-        ticket = await a.take()
-        waiting = [asyncio.create_task(b.take()) for _ in range(2)]
+    async with join_limit(journal, NAME, "a") as a, join_limit(journal, NAME, "b") as b:
+        ticket = await a.acquire()
+        waiting = [asyncio.create_task(b.acquire()) for _ in range(2)]
         await asyncio.sleep(0.3)
         waiting[0].cancel()
-        a.give_back(ticket)
-        b.give_back(await asyncio.wait_for(waiting[1], 5))
-        last = await asyncio.wait_for(a.take(), 5)
+        a.release(ticket)
+        b.release(await asyncio.wait_for(waiting[1], 5))
+        last = await asyncio.wait_for(a.acquire(), 5)
         waiting[0].cancel()
-        a.give_back(last)
+        a.release(last)
     with suppress(asyncio.CancelledError):
         await waiting[0]
     assert journal.limit(NAME).used_by == ()  # type: ignore[union-attr]
@@ -240,8 +240,8 @@ async def test_a_slot_that_comes_for_a_clip_cancelled_meanwhile_is_free(journal:
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
     slow = _Slow(journal)
-    async with sharing(slow, NAME, "a") as limit:  # type: ignore[arg-type]
-        waiting = asyncio.create_task(limit.take())
+    async with join_limit(slow, NAME, "a") as limit:  # type: ignore[arg-type]
+        waiting = asyncio.create_task(limit.acquire())
         await asyncio.to_thread(slow.granting.wait, 5)
         waiting.cancel()
         slow.go_on.set()
@@ -268,8 +268,8 @@ async def test_a_grant_whose_answer_was_lost_is_free_again(journal: Journal, mon
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
     journal.share(NAME, "a", held=(), waiting=1)
-    async with sharing(journal, NAME, "a") as limit:
-        assert await asyncio.wait_for(limit.take(), 5)
+    async with join_limit(journal, NAME, "a") as limit:
+        assert await asyncio.wait_for(limit.acquire(), 5)
 
 
 async def test_a_journal_that_fails_for_a_while_loses_no_slot(journal: Journal) -> None:
@@ -277,9 +277,9 @@ async def test_a_journal_that_fails_for_a_while_loses_no_slot(journal: Journal) 
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
     limit = SharedLimit(_Failing(journal, 6), NAME, "a")  # type: ignore[arg-type]
-    keeping = asyncio.create_task(limit.keep())
+    keeping = asyncio.create_task(limit.run())
     for _ in range(3):
-        limit.give_back(await asyncio.wait_for(limit.take(), 10))
+        limit.release(await asyncio.wait_for(limit.acquire(), 10))
     limit.close()
     await keeping
 
@@ -306,18 +306,18 @@ async def test_a_run_without_its_limit_does_not_start(
     """With PostgreSQL it is `replicate`, unless another one is asked for; the error says how to create it."""
     monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", journal_url)
     job = Job.model_validate({"scenes": [{"id": "a", "prompt": "p", "target_duration": 5}]})
-    options = Options(out=str(tmp_path), provider="local")
+    options = RunOptions(out=str(tmp_path), provider="local")
     if journal_url.startswith("postgresql"):
         with pytest.raises(SettingsError, match="create it: videogen limit replicate 5"):
-            async with opened(await prepare(job, options)):
+            async with open_run(await prepare_job(job, options)):
                 pass
     monkeypatch.setenv("VIDEOGEN_LIMIT", "ours")
     with pytest.raises(SettingsError, match="create it: videogen limit ours 5"):
-        async with opened(await prepare(job, options)):
+        async with open_run(await prepare_job(job, options)):
             pass
     assert videogen("limit", "ours", "7") == 0
-    async with opened(await prepare(job, options)) as session:
-        assert bootstrap.Session is type(session)
+    async with open_run(await prepare_job(job, options)) as session:
+        assert bootstrap.JobRunner is type(session)
 
 
 def test_the_command_creates_changes_and_shows_a_limit(

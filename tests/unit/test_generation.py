@@ -32,16 +32,16 @@ from videogen.errors import (
     UnreachableError,
     is_retryable,
 )
-from videogen.generation import generate as generate_in_slot
-from videogen.run import Run, Slot, Slots
+from videogen.generation import attempt_clip as generate_in_slot
+from videogen.run import RunContext, Slot, Slots
 
 
-async def generate(request: ClipRequest, run: Run, slots: int = 5) -> Clip:
+async def generate(request: ClipRequest, run: RunContext, slots: int = 5) -> Clip:
     """One attempt, in a slot of its own."""
     return await generate_in_slot(request, run, Slot(Slots(slots)))
 
 
-async def attempted(request: ClipRequest, run: Run) -> Clip:
+async def attempted(request: ClipRequest, run: RunContext) -> Clip:
     """What Prefect does: attempts as long as they may help and there are some left."""
     for attempt in range(1, request.attempts + 1):
         try:
@@ -76,7 +76,7 @@ async def test_waiting_behind_other_clips_to_be_checked_takes_none_of_a_clips_ti
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of thousands of quick clips most wait longer than one of them may take; they are on the disk by then."""
-    monkeypatch.setattr(generation, "LATE_FETCH_S", 0.3)
+    monkeypatch.setattr(generation, "LATE_DOWNLOAD_S", 0.3)
     run = run_of(tmp_path, FakeProvider())
     decoders = os.cpu_count() or 1
     for _ in range(decoders):

@@ -19,12 +19,12 @@ from videogen.errors import (
     UnreachableError,
     VideogenError,
 )
-from videogen.generation import generate as generate_in_slot
+from videogen.generation import attempt_clip as generate_in_slot
 from videogen.patience import Patience
-from videogen.run import Run, Slot, Slots
+from videogen.run import RunContext, Slot, Slots
 
 
-async def generate(request: ClipRequest, run: Run) -> Clip:
+async def generate(request: ClipRequest, run: RunContext) -> Clip:
     return await generate_in_slot(request, run, Slot(Slots(5)))
 
 
@@ -226,7 +226,7 @@ async def test_nothing_is_created_after_an_interruption(tmp_path: Path) -> None:
     """A create that waits at the gate is not sent, and its attempt is over."""
     provider = FakeProvider()
     run = run_of(tmp_path, provider)
-    run.calls.shut(RunInterruptedError("the run was interrupted"))
+    run.gate.stop_creates(RunInterruptedError("the run was interrupted"))
     with pytest.raises(RunInterruptedError):
         await generate(request_of(), run)
     assert provider.created == []

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import CallError, InputRejectedError, StorageError, UnreachableError, UnusableReferenceError
 from videogen.ports import Store, VideoProvider
@@ -65,10 +65,10 @@ class ReferenceImages:
     """`videogen.ports.ImageSender` over the references of a job, by the digest of their bytes."""
 
     def __init__(
-        self, references: Mapping[str, ReferenceImage], provider: VideoProvider, store: Store, calls: Calls
+        self, references: Mapping[str, ReferenceImage], provider: VideoProvider, store: Store, calls: ProviderGate
     ) -> None:
         self._references = {reference.digest: reference for reference in references.values()}
-        self._provider, self._store, self._calls = provider, store, calls
+        self._provider, self._store, self._gate = provider, store, calls
         self._urls: dict[str, str] = {}
         self._uploads = _read_uploads(store)
         """Names of pictures by the address that an upload gave them, also of earlier runs of the job."""
@@ -94,7 +94,9 @@ class ReferenceImages:
             return public
         name = f"{image.name.replace(':', '-')}.{media_type.removeprefix('image/')}"
         try:
-            url = await self._calls.repeat(lambda: self._provider.upload(data, name=name, media_type=media_type))
+            url = await self._gate.call_with_retries(
+                lambda: self._provider.upload(data, name=name, media_type=media_type)
+            )
         except InputRejectedError as exc:
             raise UnusableReferenceError(f"the provider does not take the picture: {exc}") from exc
         except CallError as exc:
