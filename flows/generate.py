@@ -61,9 +61,7 @@ async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) ->
 @flow(flow_run_name=run_name, validate_parameters=True)
 async def generate(job: Job | str, options: RunOptions | None = None) -> State[Batch]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, Failed with the reason, or Cancelled."""
-    prepared = await prepare_job(
-        job, options or RunOptions()
-    )  # the command line's own, where that has prepared the job
+    prepared = await prepare_job(job, options or RunOptions())  # or the one that the command line has prepared
     try:
         async with telling(prepared.job) as prefect, open_run(prepared, prefect) as session:
             batch = await unless_interrupted(make(session), session)

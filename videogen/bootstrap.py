@@ -340,7 +340,7 @@ class JobRunner:
         """The clip that there is not, and what its attempts took."""
         from videogen.delivery import sum_attempts
 
-        attempts = await self.run.journal.attempts(self.run.id, request.scene.id)
+        attempts = await self.run.journal.find_attempts(self.run.id, request.scene.id)
         clip = Clip.failed(request, error, **sum_attempts(attempts))
         if clip.scene_id not in self._events.done:  # an error that no attempt has told
             self._events.emit(ClipFailed(clip=clip))
@@ -350,7 +350,7 @@ class JobRunner:
         """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
-        spent, reserved = await self.run.journal.job_spending(job.id, self._prepared.origin)
+        spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
         verdict, verdicts = judge_each(
             tuple(clips), models=job.asked_models, min_clips=plan.min_clips, required=required
         )
@@ -450,8 +450,8 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         if limit:
             await asyncio.to_thread(require_limit, sync_journal, limit)
         keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
-        made = await asyncio.to_thread(sync_journal.made_afresh, prepared.origin, prepared.folder)
-        await _start_run(journal, run_id, prepared, alone=is_remote(prepared.folder) or not is_locked)
+        made = await asyncio.to_thread(sync_journal.find_fresh_keys, prepared.origin, prepared.folder)
+        await _start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
         stack.push_async_callback(_release_lease, journal, run_id)
         if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
@@ -488,14 +488,14 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
             raise
 
 
-async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, alone: bool) -> None:
+async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, exclusive: bool) -> None:
     """Starts the run in the journal; `alone`: that is what keeps others out, of a remote folder or one without locks.
 
     A run there that may be dead is waited for until its lease has ended; one that lives is not.
     """
     folder = prepared.folder
-    seen = await journal.holder_seen(folder) if alone else None
-    while seen and await journal.holder_seen(folder) == seen:
+    seen = await journal.get_holder_last_seen(folder) if exclusive else None
+    while seen and await journal.get_holder_last_seen(folder) == seen:
         await asyncio.sleep(HOLDER_POLL_S)
     await journal.start_run(
         run_id,
@@ -503,7 +503,7 @@ async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob
         origin=prepared.origin,
         folder=folder,
         recovering=prepared.recovering,
-        alone=alone,
+        exclusive=exclusive,
     )
 
 
@@ -514,7 +514,7 @@ async def _end_interrupted(journal: "AsyncJournal", run_id: str) -> None:
 
 async def _release_lease(journal: "AsyncJournal", run_id: str) -> None:
     with suppress(JournalError):
-        await journal.left(run_id)
+        await journal.release_lease(run_id)
 
 
 async def _send_heartbeats(run: "RunContext") -> None:
@@ -525,7 +525,7 @@ async def _send_heartbeats(run: "RunContext") -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         try:
-            await run.journal.beat(run.id)
+            await run.journal.heartbeat(run.id)
         except LeaseLostError as exc:
             run.gate.stop_creates(exc)
         except JournalError:

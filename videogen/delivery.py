@@ -157,9 +157,9 @@ async def deliver(
     reached("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
     reached("after-rename")
-    clip = _make_clip(request, measured, await run.journal.attempts(run.id, request.scene.id))
+    clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
     run.force_keys.discard(request.key)
-    await run.journal.delivered(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    await run.journal.record_delivery(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
     run.store.scratch(f"{active.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
 
@@ -228,7 +228,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
 
     None where there is none, or where its file is no longer what it was. Raises `StorageError`.
     """
-    delivery = await run.journal.delivery(run.provider.origin, request.key)
+    delivery = await run.journal.find_delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.force_keys:
         return None
     if not request.takes(delivery.clip):

@@ -18,7 +18,7 @@ from videogen.planning import Plan
 from videogen.ports import Folder, OpenFolder
 
 if TYPE_CHECKING:
-    from videogen.journal import Delivery, Journal
+    from videogen.journal import DeliveryRecord, Journal
 
 CONCURRENT_LOOKUPS = 8
 """A look at a clip elsewhere is a call; thousands of them are not made one by one."""
@@ -67,11 +67,11 @@ def inspect_prior_runs(
     try:
         looking = _Inspection(journal, origin, folder, planned, open_folder)
         earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(used_before=used_before)
-        spent = sum(journal.job_spending(planned.job_id, origin), Decimal(0))
+        spent = sum(journal.get_job_spending(planned.job_id, origin), Decimal(0))
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
-    warnings = (*([journal.set_aside] if journal.set_aside else []), *earlier.warnings)
+    warnings = (*([journal.quarantined] if journal.quarantined else []), *earlier.warnings)
     return replace(earlier, spent=spent, warnings=(*warnings, *_warn_of_disk_space(folder, missing)))
 
 
@@ -82,8 +82,8 @@ class _Inspection:
         self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
         self._planned = planned
         self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
-        self._deliveries = journal.deliveries(origin, list(self._requests))
-        self._in_flight = frozenset(journal.begun(origin, list(self._requests)))
+        self._deliveries = journal.find_deliveries(origin, list(self._requests))
+        self._in_flight = frozenset(journal.find_keys_in_flight(origin, list(self._requests)))
 
     def inspect(self, *, used_before: bool) -> PriorWork:
         manifest = _read_manifest(self._folder) if used_before else None
@@ -106,7 +106,7 @@ class _Inspection:
 
     def inspect_for_fresh_run(self) -> PriorWork:
         """Of a killed `--fresh` run, what it made: that is as fresh as what is asked for, and paid for."""
-        made = self._journal.made_afresh(self._origin, self._folder.address)
+        made = self._journal.find_fresh_keys(self._origin, self._folder.address)
         deliveries = {
             key: delivery
             for key, delivery in self._deliveries.items()
@@ -122,7 +122,7 @@ class _Inspection:
     def _explain_lost_history(self, manifest: Batch | None) -> str:
         """Why the journal may not remember everything that was paid for; empty where it does."""
         address = self._folder.address
-        if not self._journal.knows(address):
+        if not self._journal.has_complete_history(address):
             return f"the journal knows of no run in {address}, which was used before"
         if manifest and self._journal.find_run(manifest.run_id) is None:
             return f"the journal does not know the last run in {address}; it may be an older copy"
@@ -138,7 +138,7 @@ class _Inspection:
             for clip in _find_intact_clips([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
         }
         for key, clip in clips.items():
-            self._journal.restore(key, origin=self._origin, folder=self._folder.address, clip=clip)
+            self._journal.import_delivery(key, origin=self._origin, folder=self._folder.address, clip=clip)
         return clips
 
     def _warn_of_missing(self, missing: Collection[str]) -> list[str]:
@@ -151,7 +151,7 @@ class _Inspection:
         """
         if not missing:
             return []
-        last = self._journal.last_predictions(self._origin, list(missing))
+        last = self._journal.find_last_attempts(self._origin, list(missing))
         there_since = datetime.now(UTC) - OUTPUTS_KEPT
         fetched = {key for key, attempt in last.items() if (attempt.created_at or attempt.intended_at) > there_since}
         paid_again = [self._requests[key] for key in missing if key not in fetched and key not in self._in_flight]
@@ -162,7 +162,7 @@ class _Inspection:
 
     def _refuse_unmounted(self, paid_again: list[ClipRequest]) -> None:
         for address in sorted({self._deliveries[request.key].folder for request in paid_again}):
-            known = self._journal.delivered_to(self._origin, address)
+            known = self._journal.find_deliveries_in(self._origin, address)
             if _has_any_clip(self._open_folder(address), known):
                 continue
             raise StorageError(
@@ -172,7 +172,7 @@ class _Inspection:
             )
 
 
-def _has_any_clip(folder: Folder, known: "list[Delivery]") -> bool:
+def _has_any_clip(folder: Folder, known: "list[DeliveryRecord]") -> bool:
     """Return whether the folder has any of the clips. Where it was a single one, its poster tells as well."""
     if any(folder.sha256(str(delivery.clip.video_path)) for delivery in known):
         return True
@@ -189,7 +189,7 @@ def _warn_of_disk_space(folder: Folder, clips: int) -> tuple[str, ...]:
     )
 
 
-def is_intact(delivery: "Delivery", open_folder: OpenFolder) -> bool:
+def is_intact(delivery: "DeliveryRecord", open_folder: OpenFolder) -> bool:
     """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
     return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
@@ -213,24 +213,24 @@ def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
 
 def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
     """Those of the clips of a manifest that were delivered and are still what they were."""
-    from videogen.journal import Delivery
+    from videogen.journal import DeliveryRecord
 
     delivered = [clip for clip in clips if clip.status == "success"]
-    deliveries = {clip.scene_id: Delivery(folder.address, clip) for clip in delivered}
+    deliveries = {clip.scene_id: DeliveryRecord(folder.address, clip) for clip in delivered}
     whole = _find_intact_keys(deliveries, lambda _: folder)
     return [clip for clip in delivered if clip.scene_id in whole]
 
 
-def _find_intact_keys(deliveries: Mapping[str, "Delivery"], open_folder: OpenFolder) -> set[str]:
+def _find_intact_keys(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> set[str]:
     """The keys of those deliveries that are still there."""
     digests = _compute_digests(deliveries, open_folder)
     return {key for key, delivery in deliveries.items() if digests[key] == delivery.clip.sha256}
 
 
-def _compute_digests(deliveries: Mapping[str, "Delivery"], open_folder: OpenFolder) -> dict[str, str | None]:
+def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> dict[str, str | None]:
     """What is where these clips were delivered, as SHA-256 (hex); None where there is no such file."""
 
-    def look(delivery: "Delivery") -> str | None:
+    def look(delivery: "DeliveryRecord") -> str | None:
         return open_folder(delivery.folder).sha256(str(delivery.clip.video_path))
 
     with ThreadPoolExecutor(CONCURRENT_LOOKUPS) as pool:

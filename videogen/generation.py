@@ -136,7 +136,7 @@ async def _cancel_or_salvage(
 
 
 async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenError) -> None:
-    attempts = await run.journal.attempts(run.id, request.scene.id)
+    attempts = await run.journal.find_attempts(run.id, request.scene.id)
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
     if not retried and not should_fall_back(request, exc):

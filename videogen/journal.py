@@ -21,7 +21,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from videogen.clip import Clip, ClipRequest, digest
-from videogen.database import OUTAGE_S, Database, clean, make_private
+from videogen.database import OUTAGE_S, Database, make_private, sanitize_json
 from videogen.errors import (
     BudgetError,
     ClaimedError,
@@ -31,7 +31,7 @@ from videogen.errors import (
     LeaseLostError,
     UnreadableJournalError,
 )
-from videogen.migrations import HEAD, VERSIONS, create, stored_version, upgrade
+from videogen.migrations import HEAD, VERSIONS, create_schema, read_version, upgrade_schema
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,19 +42,19 @@ LEASE_S = 20.0
 AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
 TRANSITIONS: Mapping[AttemptState, Mapping[AttemptState, tuple[str, ...]]] = {
     "intended": {
-        "intended": ("adopt", "confirm_intent", "billed"),
-        "created": ("created",),
-        "ended": ("ended",),
+        "intended": ("take_over_attempt", "confirm_intent", "record_cost"),
+        "created": ("record_prediction",),
+        "ended": ("record_end",),
     },
     "created": {
-        "created": ("adopt", "billed"),
-        "succeeded": ("billed",),
-        "ended": ("ended",),
+        "created": ("take_over_attempt", "record_cost"),
+        "succeeded": ("record_cost",),
+        "ended": ("record_end",),
     },
     "succeeded": {
-        "succeeded": ("adopt", "billed"),
-        "delivered": ("delivered",),
-        "ended": ("ended",),
+        "succeeded": ("take_over_attempt", "record_cost"),
+        "delivered": ("record_delivery",),
+        "ended": ("record_end",),
     },
     "delivered": {
         "succeeded": ("forget_delivery",),
@@ -203,7 +203,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryRecord:
     """A clip that was delivered, and the address of the job folder its paths are relative to."""
 
     folder: str
@@ -243,22 +243,22 @@ class Journal:
     in a state, or of the run, that they may change: another run has gone on with it. To repeat one changes nothing.
     """
 
-    def __init__(self, url: str, *, for_watching: bool = False, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, clock: Callable[[], datetime] | None = None) -> None:
         """`clock` stands in for the database's clock, by which leases are kept."""
-        self._db = Database(url, is_patient=not for_watching)
+        self._db = Database(url, is_patient=not read_only)
         self._clock = clock
         self._watch = _Watch(clock or _now)
-        self.set_aside: str | None = None
+        self.quarantined: str | None = None
         """Why the file that was here was not used, and where it is kept; None when all is well."""
         if self._db.file:
             make_private(self._db.file)
         try:
-            self._run(self._make_tables, alone=True)
+            self._run(self._make_tables, exclusive=True)
         except UnreadableJournalError as exc:
-            if for_watching:
+            if read_only:
                 raise
-            self._set_aside(exc)
-            self._run(self._make_tables, alone=True)
+            self._quarantine(exc)
+            self._run(self._make_tables, exclusive=True)
 
     def close(self) -> None:
         self._db.close()
@@ -270,49 +270,51 @@ class Journal:
     # -- runs and their leases ----------------------------------------------------------------------------------------
 
     def start_run(
-        self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False, alone: bool = False
+        self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False, exclusive: bool = False
     ) -> None:
         """`recovering`: the runs before this one are not known any more, see `knows`.
 
         `alone`: nothing but this journal keeps another run out of the folder. Raises `JobLockedError` where there is
         one.
         """
-        row = clean({"id": run_id, "job_id": job_id, "origin": origin, "folder": folder}) | {"recovering": recovering}
+        row = sanitize_json({"id": run_id, "job_id": job_id, "origin": origin, "folder": folder}) | {
+            "recovering": recovering
+        }
         is_this_one = (_runs.c.id == run_id, _runs.c.job_id == row["job_id"], _runs.c.folder == row["folder"])
 
         def work(db: sa.Connection) -> None:
             if db.execute(sa.select(_runs.c.id).where(*is_this_one)).one_or_none():
                 return
-            now = self._time(db)
-            if alone and (holder := self._holder(db, folder)):
+            now = self._now_by_shared_clock(db)
+            if exclusive and (holder := self._find_live_holder(db, folder)):
                 raise JobLockedError(f"another run holds {folder}: run {holder[0]}, which is alive")
-            db.execute(_slots.delete().where(_slots.c.run_id.in_(_runs_of_old(now))))
+            db.execute(_slots.delete().where(_slots.c.run_id.in_(_select_stale_runs(now))))
             db.execute(_runs.insert().values(row | {"started_at": now, "seen_at": now}))
 
-        self._insert(work, alone=alone)
+        self._insert(work, exclusive=exclusive)
 
-    def holder_seen(self, folder: str) -> datetime | None:
+    def get_holder_last_seen(self, folder: str) -> datetime | None:
         """When the run in this folder was last seen; None where there is none, or a dead one."""
-        holder = self._read(lambda db: self._holder(db, folder))
+        holder = self._read(lambda db: self._find_live_holder(db, folder))
         return holder[1] if holder else None
 
-    def beat(self, run_id: str) -> None:
+    def heartbeat(self, run_id: str) -> None:
         """The run is alive; to be said well within `LEASE_S`. Raises `LeaseLostError` when it was taken over."""
 
         def work(db: sa.Connection) -> None:
-            run = _find(db, run_id)
+            run = _find_run_row(db, run_id)
             if run is not None and run.ended_at is None:
                 self._renew(db, run)
 
         self._run(work)
 
-    def left(self, run_id: str) -> None:
+    def release_lease(self, run_id: str) -> None:
         """The run's process has let go of it: what it had begun is free for others at once."""
         mine = _runs.update().where(_runs.c.id == run_id, _runs.c.ended_at.is_(None))
         long_ago = timedelta(seconds=LEASE_S + OUTAGE_S)
-        self._run(lambda db: db.execute(mine.values(seen_at=self._time(db) - long_ago)))
+        self._run(lambda db: db.execute(mine.values(seen_at=self._now_by_shared_clock(db) - long_ago)))
 
-    def knows(self, folder: str) -> bool:
+    def has_complete_history(self, folder: str) -> bool:
         """Whether what earlier runs of this folder did is all in here: there was one, and if that had lost its memory,
         one that came to its end."""
         query = sa.select(_runs.c.recovering, _runs.c.ended_at, _runs.c.verdict).where(_runs.c.folder == folder)
@@ -321,7 +323,7 @@ class Journal:
 
     def end_run(self, run_id: str, *, verdict: str) -> None:
         mine = _runs.update().where(_runs.c.id == run_id)
-        self._run(lambda db: db.execute(mine.values(ended_at=self._time(db), verdict=verdict)))
+        self._run(lambda db: db.execute(mine.values(ended_at=self._now_by_shared_clock(db), verdict=verdict)))
 
     # -- limits over all runs -----------------------------------------------------------------------------------------
 
@@ -333,9 +335,9 @@ class Journal:
             if not changed.rowcount:
                 db.execute(_limits.insert().values(name=name, slots=slots))
 
-        self._run(work, alone=True)
+        self._run(work, exclusive=True)
 
-    def limit(self, name: str) -> Limit | None:
+    def find_limit(self, name: str) -> Limit | None:
         """The limit and who uses it; None where there is none of this name."""
 
         def work(db: sa.Connection) -> tuple[int | None, list[Any]]:
@@ -350,7 +352,7 @@ class Journal:
         waiting = Counter(ticket.run_id for ticket in tickets if not ticket.taken)
         return Limit(name, slots, tuple(SlotUse(run, job, held[run], waiting[run]) for run, job in jobs.items()))
 
-    def share(self, limit: str, run_id: str, *, held: Collection[int], waiting: int) -> list[int]:
+    def sync_tickets(self, limit: str, run_id: str, *, held: Collection[int], waiting: int) -> list[int]:
         """The tickets that are now granted to a run: it holds those in `held`, and waits for `waiting` more.
 
         First come, first served, over all runs; a run counts as long as it is alive. What a lost answer has granted is
@@ -372,18 +374,18 @@ class Journal:
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
 
-    def delivery(self, origin: str, key: str) -> Delivery | None:
-        return self.deliveries(origin, [key]).get(key)
+    def find_delivery(self, origin: str, key: str) -> DeliveryRecord | None:
+        return self.find_deliveries(origin, [key]).get(key)
 
-    def deliveries(self, origin: str, keys: Sequence[str]) -> dict[str, Delivery]:
+    def find_deliveries(self, origin: str, keys: Sequence[str]) -> dict[str, DeliveryRecord]:
         """Those of the clips that were delivered, by key."""
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin)
         rows = self._read(
             lambda db: [
-                row for some in _in_parts(keys) for row in db.execute(query.where(_deliveries.c.clip_key.in_(some)))
+                row for some in _split(keys) for row in db.execute(query.where(_deliveries.c.clip_key.in_(some)))
             ]
         )
-        return {row.clip_key: Delivery(folder=row.folder, clip=Clip.model_validate(row.clip)) for row in rows}
+        return {row.clip_key: DeliveryRecord(folder=row.folder, clip=Clip.model_validate(row.clip)) for row in rows}
 
     def forget_delivery(self, origin: str, key: str, *, made_since: datetime | None = None) -> None:
         """The delivered file is gone or no longer what it was.
@@ -407,24 +409,24 @@ class Journal:
 
         self._run(work)
 
-    def restore(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
+    def import_delivery(self, key: str, *, origin: str, folder: str, clip: Clip) -> None:
         """Records a clip that is known to have been delivered, though not from this journal."""
-        self._run(lambda db: _deliver(db, key, origin, folder, clip), alone=True)
+        self._run(lambda db: _replace_delivery(db, key, origin, folder, clip), exclusive=True)
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    def open_attempt(self, origin: str, key: str) -> Attempt | None:
+    def find_open_attempt(self, origin: str, key: str) -> Attempt | None:
         """The latest attempt at this clip, if it has not ended: it may have been paid for."""
-        query = sa.select(_attempts).where(*_open(origin, key)).order_by(_attempts.c.id.desc()).limit(1)
+        query = sa.select(_attempts).where(*_conditions_of_open(origin, key)).order_by(_attempts.c.id.desc()).limit(1)
         row = self._read(lambda db: db.execute(query).one_or_none())
-        return None if row is None else _attempt(row)
+        return None if row is None else _read_attempt(row)
 
-    def begun(self, origin: str, keys: Sequence[str]) -> set[str]:
+    def find_keys_in_flight(self, origin: str, keys: Sequence[str]) -> set[str]:
         """The keys of the clips with an attempt that has not ended."""
         query = sa.select(_attempts.c.clip_key).where(_attempts.c.origin == origin, _attempts.c.state.in_(OPEN_STATES))
 
         def work(db: sa.Connection) -> set[str]:
-            parts = (db.execute(query.where(_attempts.c.clip_key.in_(some))).scalars() for some in _in_parts(keys))
+            parts = (db.execute(query.where(_attempts.c.clip_key.in_(some))).scalars() for some in _split(keys))
             return {key for part in parts for key in part}
 
         return self._read(work)
@@ -433,17 +435,17 @@ class Journal:
         """Whether a live run of another folder is at this clip. (An earlier run of the same folder is dead: it is
         locked.)"""
         query = sa.select(_runs.c.seen_at).join(_attempts, _attempts.c.run_id == _runs.c.id)
-        query = query.where(*_open(origin, key), _runs.c.folder != folder)
-        return self._read(lambda db: db.execute(query.where(*self._alive(db))).first() is not None)
+        query = query.where(*_conditions_of_open(origin, key), _runs.c.folder != folder)
+        return self._read(lambda db: db.execute(query.where(*self._conditions_of_live(db))).first() is not None)
 
     def has_prediction(self, prediction_id: str, *, origin: str | None = None) -> bool:
         """Return whether an attempt has this prediction, at this origin or, with None, at any."""
-        query = sa.select(_attempts.c.id).where(_attempts.c.prediction_id == clean(prediction_id))
+        query = sa.select(_attempts.c.id).where(_attempts.c.prediction_id == sanitize_json(prediction_id))
         if origin is not None:
             query = query.where(_attempts.c.origin == origin)
         return self._read(lambda db: db.execute(query).first() is not None)
 
-    def intend(
+    def record_intent(
         self,
         request: ClipRequest,
         *,
@@ -475,8 +477,8 @@ class Journal:
             "run_id": run_id,
             "origin": origin,
             "clip_key": request.key,
-            "scene_id": clean(request.scene.id),
-            "input_digest": digest(clean(request.inputs)),
+            "scene_id": sanitize_json(request.scene.id),
+            "input_digest": digest(sanitize_json(request.inputs)),
             "state": "intended",
             "intended_at": at or _now(),
             "price": str(request.cost),
@@ -487,20 +489,20 @@ class Journal:
         def work(db: sa.Connection) -> Attempt:
             made = db.execute(sa.select(_attempts).where(_attempts.c.token == token)).one_or_none()
             if made is not None:  # the answer to an earlier commit was lost
-                return _attempt(made)
+                return _read_attempt(made)
             run = self._hold_lease(db, run_id)
-            if db.execute(sa.select(_attempts.c.id).where(*_open(origin, request.key))).first():
+            if db.execute(sa.select(_attempts.c.id).where(*_conditions_of_open(origin, request.key))).first():
                 raise ClaimedError("another attempt at this very clip is open")
             if not replaces_delivery and _is_delivered(db, origin, request.key):
                 raise DeliveredError("another run has delivered this very clip meanwhile")
             job_id = run_id if run is None else run.job_id
             if max_cost is not None:
-                _check_budget(_costs(db, job_id, origin), run_id, most, max_cost)
-            return _attempt(
+                _check_budget(_find_costs(db, job_id, origin), run_id, most, max_cost)
+            return _read_attempt(
                 db.execute(_attempts.insert().values(values | {"job_id": job_id}).returning(*_attempts.c)).one()
             )
 
-        return self._run(work, alone=True)
+        return self._run(work, exclusive=True)
 
     def confirm_intent(self, attempt: Attempt, *, at: datetime | None = None) -> Attempt:
         """Renews the lease, and with `at` the time of the intent; to be called right before a create is sent, after
@@ -508,11 +510,11 @@ class Journal:
 
         def work(db: sa.Connection) -> Attempt:
             self._hold_lease(db, attempt.run_id)
-            return _move(db, attempt, "confirm_intent", intended_at=at or attempt.intended_at)
+            return _transition(db, attempt, "confirm_intent", intended_at=at or attempt.intended_at)
 
         return self._run(work)
 
-    def adopt(self, attempt: Attempt, *, run_id: str, scene_id: str) -> Attempt:
+    def take_over_attempt(self, attempt: Attempt, *, run_id: str, scene_id: str) -> Attempt:
         """Makes an open attempt of an earlier run one of this run, for this scene.
 
         What it costs still counts for the job whose run began it.
@@ -524,41 +526,43 @@ class Journal:
 
         def work(db: sa.Connection) -> Attempt:
             run = self._hold_lease(db, run_id)
-            live_others = sa.select(_runs.c.id).where(*self._alive(db))
+            live_others = sa.select(_runs.c.id).where(*self._conditions_of_live(db))
             if run is not None:  # the lock of the folder says that its earlier runs are dead
                 is_earlier = sa.and_(_runs.c.folder == run.folder, _runs.c.started_at <= run.started_at)
                 live_others = live_others.where(sa.not_(is_earlier))
             is_free = sa.or_(_attempts.c.run_id == run_id, _attempts.c.run_id.not_in(live_others))
-            values = {"run_id": run_id, "scene_id": clean(scene_id), "job_id": _job_of_attempt()}
+            values = {"run_id": run_id, "scene_id": sanitize_json(scene_id), "job_id": _select_job_of_attempt()}
             update = _attempts.update().where(_attempts.c.id == attempt.id, is_free).values(values)
-            update = update.where(_attempts.c.state.in_(_states_before("adopt"))).returning(*_attempts.c)
+            update = update.where(_attempts.c.state.in_(_states_before("take_over_attempt"))).returning(*_attempts.c)
             row = db.execute(update).one_or_none()
             if row is None:
                 raise ClaimedError("another run goes on with this very clip, or has ended it")
-            return _attempt(row)
+            return _read_attempt(row)
 
         return self._run(work)
 
-    def created(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
+    def record_prediction(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
         """Records the id of the attempt's prediction: from here on it can always be found again.
 
         None when another attempt has that prediction already.
         """
-        values = {"prediction_id": clean(prediction_id), "created_at": created_at or _now()}
+        values = {"prediction_id": sanitize_json(prediction_id), "created_at": created_at or _now()}
         try:
-            return self._run(lambda db: _move(db, attempt, "created", "created", same=("prediction_id",), **values))
+            return self._run(
+                lambda db: _transition(db, attempt, "record_prediction", "created", same=("prediction_id",), **values)
+            )
         except JournalError as exc:
             if isinstance(exc.__cause__, sa.exc.IntegrityError):
                 return None
             raise
 
-    def billed(self, attempt: Attempt, cost: Decimal, basis: CostBasis, *, succeeded: bool) -> Attempt:
+    def record_cost(self, attempt: Attempt, cost: Decimal, basis: CostBasis, *, succeeded: bool) -> Attempt:
         """Records what the attempt's prediction cost in the end; when it succeeded, what is left to do is free."""
         values = {"cost": str(cost), "cost_basis": basis}
         to: AttemptState | None = "succeeded" if succeeded else None
-        return self._run(lambda db: _move(db, attempt, "billed", to, **values))
+        return self._run(lambda db: _transition(db, attempt, "record_cost", to, **values))
 
-    def ended(self, attempt: Attempt, *, error: str, message: str, of_run: str | None = None) -> Attempt:
+    def record_end(self, attempt: Attempt, *, error: str, message: str, of_run: str | None = None) -> Attempt:
         """Records that nothing more will come of this attempt. What was not billed by now is undeterminable.
 
         Args:
@@ -568,34 +572,36 @@ class Journal:
         values = {
             "run_id": of_run or attempt.run_id,
             "cost_basis": sa.func.coalesce(_attempts.c.cost_basis, "undeterminable"),
-            "error_code": clean(error)[:32],
-            "error_message": clean(message),
+            "error_code": sanitize_json(error)[:32],
+            "error_message": sanitize_json(message),
             "ended_at": _now(),
         }
-        return self._run(lambda db: _move(db, attempt, "ended", "ended", same=("error_code",), **values))
+        return self._run(lambda db: _transition(db, attempt, "record_end", "ended", same=("error_code",), **values))
 
-    def delivered(self, attempt: Attempt, request: ClipRequest, *, origin: str, folder: str, clip: Clip) -> None:
+    def record_delivery(self, attempt: Attempt, request: ClipRequest, *, origin: str, folder: str, clip: Clip) -> None:
         """Records the clip; from here on its key is free."""
 
         def work(db: sa.Connection) -> None:
-            _move(db, attempt, "delivered", "delivered", same=(), ended_at=_now())
-            _deliver(db, request.key, origin, folder, clip)
+            _transition(db, attempt, "record_delivery", "delivered", same=(), ended_at=_now())
+            _replace_delivery(db, request.key, origin, folder, clip)
 
-        self._run(work, alone=True)
+        self._run(work, exclusive=True)
 
-    def open_attempts(self, run_id: str) -> list[Attempt]:
+    def find_running_attempts(self, run_id: str) -> list[Attempt]:
         """The attempts of a run whose prediction may be running, oldest first."""
         query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.state.in_(("intended", "created")))
-        return self._read(lambda db: [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
+        return self._read(lambda db: [_read_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
 
-    def attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
+    def find_attempts(self, run_id: str, scene_id: str) -> list[Attempt]:
         """The attempts of a run at a scene, with all its models, oldest first."""
-        query = sa.select(_attempts).where(_attempts.c.run_id == run_id, _attempts.c.scene_id == clean(scene_id))
-        return self._read(lambda db: [_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
+        query = sa.select(_attempts).where(
+            _attempts.c.run_id == run_id, _attempts.c.scene_id == sanitize_json(scene_id)
+        )
+        return self._read(lambda db: [_read_attempt(row) for row in db.execute(query.order_by(_attempts.c.id))])
 
     # -- money --------------------------------------------------------------------------------------------------------
 
-    def spending(self, run_id: str) -> tuple[Decimal, Decimal]:
+    def get_spending(self, run_id: str) -> tuple[Decimal, Decimal]:
         """What a run has spent, and what is reserved for predictions that have not ended. USD."""
         query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
         rows = self._read(lambda db: db.execute(query).all())
@@ -603,10 +609,10 @@ class Journal:
         open_ = [row for row in rows if row.cost is None and row.state in OPEN_STATES]
         return spent, sum((Decimal(row.price) for row in open_), Decimal(0))
 
-    def job_spending(self, job_id: str, origin: str) -> tuple[Decimal, Decimal]:
+    def get_job_spending(self, job_id: str, origin: str) -> tuple[Decimal, Decimal]:
         """What all runs of a job have spent, and what they may have to pay beyond that: for predictions that have not
         ended, and for those whose bill is not certain. The sum of both is held against `max_cost`. USD."""
-        costs = self._read(lambda db: _costs(db, job_id, origin))
+        costs = self._read(lambda db: _find_costs(db, job_id, origin))
         spent = sum((cost.booked for cost in costs), Decimal(0))
         return spent, sum((cost.at_most for cost in costs), Decimal(0)) - spent
 
@@ -615,7 +621,7 @@ class Journal:
     def add_event(self, run_id: str, type_: str, payload: Mapping[str, Any]) -> int:
         """Records an event and returns its number."""
         token = uuid.uuid4().hex
-        row = {"run_id": run_id, "type": type_, "payload": clean(dict(payload)), "at": _now(), "token": token}
+        row = {"run_id": run_id, "type": type_, "payload": sanitize_json(dict(payload)), "at": _now(), "token": token}
 
         def work(db: sa.Connection) -> int:
             made = db.execute(sa.select(_events.c.id).where(_events.c.token == token)).scalar()
@@ -625,75 +631,75 @@ class Journal:
 
         return self._insert(work)
 
-    def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+    def read_events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """A run's events after a number, in order; the first `limit` of them."""
-        query = _events_of(run_id).where(_events.c.id > after).order_by(_events.c.id).limit(limit)
-        return self._read(lambda db: [_event(row) for row in db.execute(query)])
+        query = _select_events(run_id).where(_events.c.id > after).order_by(_events.c.id).limit(limit)
+        return self._read(lambda db: [_read_event(row) for row in db.execute(query)])
 
-    def telling_events(self, run_id: str) -> list[Event]:
+    def snapshot_events(self, run_id: str) -> list[Event]:
         """The events that tell how far a run is: all but the progress that newer progress has overtaken."""
-        recent = _events_of(run_id).order_by(_events.c.id.desc()).limit(RECENT_EVENTS)
+        recent = _select_events(run_id).order_by(_events.c.id.desc()).limit(RECENT_EVENTS)
 
         def work(db: sa.Connection) -> list[Event]:
-            latest = [_event(row) for row in db.execute(recent)][::-1]
+            latest = [_read_event(row) for row in db.execute(recent)][::-1]
             first = latest[0][0] if latest else 0
-            older = _events_of(run_id).where(_events.c.id < first, _events.c.type != "clip.progress")
-            return [*(_event(row) for row in db.execute(older.order_by(_events.c.id))), *latest]
+            older = _select_events(run_id).where(_events.c.id < first, _events.c.type != "clip.progress")
+            return [*(_read_event(row) for row in db.execute(older.order_by(_events.c.id))), *latest]
 
         return self._read(work)
 
-    def runs(self, *, limit: int, before: str | None = None) -> list[RunRecord]:
+    def list_runs(self, *, limit: int, before: str | None = None) -> list[RunRecord]:
         """The latest runs, newest first; with `before` those that started before that run."""
-        query = _run_records().order_by(_runs.c.started_at.desc(), _runs.c.id.desc()).limit(limit)
+        query = _select_run_records().order_by(_runs.c.started_at.desc(), _runs.c.id.desc()).limit(limit)
         if before is not None:
             mark = sa.select(_runs.c.started_at, _runs.c.id).where(_runs.c.id == before).subquery()
             query = query.join(
                 mark, sa.tuple_(_runs.c.started_at, _runs.c.id) < sa.tuple_(mark.c.started_at, mark.c.id)
             )
-        return self._read(lambda db: [_run_record(row) for row in db.execute(query)])
+        return self._read(lambda db: [_read_run_record(row) for row in db.execute(query)])
 
     def find_run(self, run_id: str) -> RunRecord | None:
-        row = self._read(lambda db: db.execute(_run_records().where(_runs.c.id == run_id)).one_or_none())
-        return None if row is None else _run_record(row)
+        row = self._read(lambda db: db.execute(_select_run_records().where(_runs.c.id == run_id)).one_or_none())
+        return None if row is None else _read_run_record(row)
 
-    def interrupted_cost(self, run_id: str) -> Decimal:
+    def get_interrupted_cost(self, run_id: str) -> Decimal:
         """What the predictions cost that were cancelled because the run was interrupted. USD."""
         query = sa.select(_attempts.c.cost).where(
             _attempts.c.run_id == run_id, _attempts.c.error_code == "interrupted", _attempts.c.cost.is_not(None)
         )
         return self._read(lambda db: sum(map(Decimal, db.scalars(query)), Decimal(0)))
 
-    def delivered_clip(self, run_id: str, scene_id: str) -> Delivery | None:
+    def find_delivered_clip(self, run_id: str, scene_id: str) -> DeliveryRecord | None:
         """The clip that a run delivered, or reused, for a scene."""
         query = sa.select(_runs.c.folder, _events.c.payload).join(_runs, _runs.c.id == _events.c.run_id)
         query = query.where(
             _events.c.run_id == run_id,
             _events.c.type == "clip.completed",
-            _events.c.payload["scene_id"].as_string() == clean(scene_id),
+            _events.c.payload["scene_id"].as_string() == sanitize_json(scene_id),
         )
         row = self._read(lambda db: db.execute(query.order_by(_events.c.id.desc()).limit(1)).one_or_none())
         if row is None:
             return None
         clip = {name: value for name, value in row.payload.items() if name in Clip.model_fields}
-        return Delivery(folder=row.folder, clip=Clip.model_validate(clip))
+        return DeliveryRecord(folder=row.folder, clip=Clip.model_validate(clip))
 
-    def delivered_to(self, origin: str, folder: str) -> list[Delivery]:
+    def find_deliveries_in(self, origin: str, folder: str) -> list[DeliveryRecord]:
         """All clips that were delivered into a folder, whichever job asked for them."""
         query = sa.select(_deliveries).where(_deliveries.c.origin == origin, _deliveries.c.folder == folder)
         rows = self._read(lambda db: db.execute(query).all())
-        return [Delivery(row.folder, Clip.model_validate(row.clip)) for row in rows]
+        return [DeliveryRecord(row.folder, Clip.model_validate(row.clip)) for row in rows]
 
-    def last_predictions(self, origin: str, keys: Sequence[str]) -> dict[str, Attempt]:
+    def find_last_attempts(self, origin: str, keys: Sequence[str]) -> dict[str, Attempt]:
         """The latest attempts that brought these clips, by key, wherever their files are now."""
         query = sa.select(_attempts).where(_attempts.c.origin == origin, _attempts.c.state == "delivered")
         query = query.where(_attempts.c.prediction_id.is_not(None)).order_by(_attempts.c.id)
 
         def work(db: sa.Connection) -> list[Any]:
-            return [row for some in _in_parts(keys) for row in db.execute(query.where(_attempts.c.clip_key.in_(some)))]
+            return [row for some in _split(keys) for row in db.execute(query.where(_attempts.c.clip_key.in_(some)))]
 
-        return {row.clip_key: _attempt(row) for row in self._read(work)}
+        return {row.clip_key: _read_attempt(row) for row in self._read(work)}
 
-    def made_afresh(self, origin: str, folder: str) -> set[str]:
+    def find_fresh_keys(self, origin: str, folder: str) -> set[str]:
         """Keys of the clips that a `--fresh` run of this folder delivered which was not judged, and those after it.
 
         Empty once a run of the folder was judged: the next `--fresh` makes every clip anew then.
@@ -716,7 +722,7 @@ class Journal:
 
     def _hold_lease(self, db: sa.Connection, run_id: str) -> Any:
         """The run's row, its lease renewed; None where the run was never started. Raises `LeaseLostError`."""
-        run = _find(db, run_id)
+        run = _find_run_row(db, run_id)
         if run is None:
             return None
         if run.ended_at is not None:
@@ -731,21 +737,21 @@ class Journal:
                 f"run {run.id} was not heard of for longer than {LEASE_S:g} s, and run {other} took over its folder "
                 f"{run.folder}: look at that one"
             )
-        db.execute(_runs.update().where(_runs.c.id == run.id).values(seen_at=self._time(db)))
+        db.execute(_runs.update().where(_runs.c.id == run.id).values(seen_at=self._now_by_shared_clock(db)))
 
-    def _alive(self, db: sa.Connection) -> tuple[sa.ColumnElement[bool], ...]:
+    def _conditions_of_live(self, db: sa.Connection) -> tuple[sa.ColumnElement[bool], ...]:
         """The conditions under which a run is alive.
 
         While the database was away, or this process asleep, no run could renew its lease. So a lease only counts as
         expired when it was watched for as long as it lasts, or when it is older than any outage that a run outlives.
         """
-        is_watched = self._watch.lasted_s() >= LEASE_S
+        is_watched = self._watch.contact_s() >= LEASE_S
         lasts_s = LEASE_S if is_watched else LEASE_S + OUTAGE_S
-        return _runs.c.ended_at.is_(None), _runs.c.seen_at > self._time(db) - timedelta(seconds=lasts_s)
+        return _runs.c.ended_at.is_(None), _runs.c.seen_at > self._now_by_shared_clock(db) - timedelta(seconds=lasts_s)
 
-    def _holder(self, db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
+    def _find_live_holder(self, db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
         """The live run of a folder, and when it was last seen."""
-        query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, *self._alive(db))
+        query = sa.select(_runs.c.id, _runs.c.seen_at).where(_runs.c.folder == folder, *self._conditions_of_live(db))
         row = db.execute(query.order_by(_runs.c.seen_at.desc()).limit(1)).one_or_none()
         return (row.id, _utc(row.seen_at)) if row else None
 
@@ -753,10 +759,10 @@ class Journal:
         """The tickets of the runs that are alive, oldest first."""
         query = sa.select(_slots.c.ticket, _slots.c.taken, _slots.c.run_id, _runs.c.job_id)
         query = query.join(_runs, _runs.c.id == _slots.c.run_id)
-        query = query.where(_slots.c.limit_name == limit, *self._alive(db)).order_by(_slots.c.ticket)
+        query = query.where(_slots.c.limit_name == limit, *self._conditions_of_live(db)).order_by(_slots.c.ticket)
         return list(db.execute(query))
 
-    def _time(self, db: sa.Connection) -> datetime:
+    def _now_by_shared_clock(self, db: sa.Connection) -> datetime:
         """Now, by the one clock that all runs of this journal share: a server's own."""
         if self._clock or self._db.is_sqlite:
             return (self._clock or _now)()
@@ -765,8 +771,8 @@ class Journal:
 
     # -- transactions -------------------------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[sa.Connection], T], *, alone: bool = False, is_repeated: bool = True) -> T:
-        result = self._db.run(work, alone=alone, is_repeated=is_repeated)
+    def _run(self, work: Callable[[sa.Connection], T], *, exclusive: bool = False, is_repeated: bool = True) -> T:
+        result = self._db.run(work, exclusive=exclusive, is_repeated=is_repeated)
         self._watch.note()
         return result
 
@@ -775,29 +781,29 @@ class Journal:
         self._watch.note()
         return result
 
-    def _insert(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+    def _insert(self, work: Callable[[sa.Connection], T], *, exclusive: bool = False) -> T:
         """`work` inserts a row unless it is there. A commit whose answer was lost may come through in between."""
         try:
-            return self._run(work, alone=alone)
+            return self._run(work, exclusive=exclusive)
         except JournalError as exc:
             if not isinstance(exc.__cause__, sa.exc.IntegrityError):
                 raise
-        return self._run(work, alone=alone)
+        return self._run(work, exclusive=exclusive)
 
     def _make_tables(self, db: sa.Connection) -> None:
-        version = stored_version(db)
+        version = read_version(db)
         if version is None and db.dialect.has_table(db, "attempts"):
-            raise UnreadableJournalError(f"the journal at {self._db.shown} is of an older videogen")
+            raise UnreadableJournalError(f"the journal at {self._db.display_url} is of an older videogen")
         if version is not None and version not in VERSIONS:
-            raise UnreadableJournalError(f"the journal at {self._db.shown} is of a newer videogen")
+            raise UnreadableJournalError(f"the journal at {self._db.display_url} is of a newer videogen")
         if version is None:
-            create(db, metadata)
+            create_schema(db, metadata)
         elif version != HEAD:
-            upgrade(db)
+            upgrade_schema(db)
         if self._db.is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-            raise UnreadableJournalError(f"the journal at {self._db.shown} is damaged")
+            raise UnreadableJournalError(f"the journal at {self._db.display_url} is damaged")
 
-    def _set_aside(self, error: JournalError) -> None:
+    def _quarantine(self, error: JournalError) -> None:
         """Moves the database file, and what belongs to it, out of the way; it is kept for a person to look at."""
         self._db.close()
         file = self._db.file
@@ -809,10 +815,10 @@ class Journal:
                 Path(f"{file}{ending}").rename(kept + ending)
                 Path(kept + ending).chmod(0o600)
         make_private(file)
-        self.set_aside = f"{error}; it is kept as {kept}"
+        self.quarantined = f"{error}; it is kept as {kept}"
 
 
-def _awaitable(
+def _make_awaitable(
     method: Callable[Concatenate[Journal, P], T],
 ) -> "Callable[Concatenate[AsyncJournal, P], Coroutine[Any, Any, T]]":
     name = method.__name__
@@ -835,29 +841,29 @@ class AsyncJournal:
         self.journal = journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
-    start_run = _awaitable(Journal.start_run)
-    holder_seen = _awaitable(Journal.holder_seen)
-    beat = _awaitable(Journal.beat)
-    left = _awaitable(Journal.left)
-    end_run = _awaitable(Journal.end_run)
-    delivery = _awaitable(Journal.delivery)
-    forget_delivery = _awaitable(Journal.forget_delivery)
-    open_attempt = _awaitable(Journal.open_attempt)
-    is_claimed = _awaitable(Journal.is_claimed)
-    has_prediction = _awaitable(Journal.has_prediction)
-    intend = _awaitable(Journal.intend)
-    confirm_intent = _awaitable(Journal.confirm_intent)
-    adopt = _awaitable(Journal.adopt)
-    created = _awaitable(Journal.created)
-    billed = _awaitable(Journal.billed)
-    ended = _awaitable(Journal.ended)
-    delivered = _awaitable(Journal.delivered)
-    open_attempts = _awaitable(Journal.open_attempts)
-    attempts = _awaitable(Journal.attempts)
-    spending = _awaitable(Journal.spending)
-    job_spending = _awaitable(Journal.job_spending)
-    add_event = _awaitable(Journal.add_event)
-    events = _awaitable(Journal.events)
+    start_run = _make_awaitable(Journal.start_run)
+    get_holder_last_seen = _make_awaitable(Journal.get_holder_last_seen)
+    heartbeat = _make_awaitable(Journal.heartbeat)
+    release_lease = _make_awaitable(Journal.release_lease)
+    end_run = _make_awaitable(Journal.end_run)
+    find_delivery = _make_awaitable(Journal.find_delivery)
+    forget_delivery = _make_awaitable(Journal.forget_delivery)
+    find_open_attempt = _make_awaitable(Journal.find_open_attempt)
+    is_claimed = _make_awaitable(Journal.is_claimed)
+    has_prediction = _make_awaitable(Journal.has_prediction)
+    record_intent = _make_awaitable(Journal.record_intent)
+    confirm_intent = _make_awaitable(Journal.confirm_intent)
+    take_over_attempt = _make_awaitable(Journal.take_over_attempt)
+    record_prediction = _make_awaitable(Journal.record_prediction)
+    record_cost = _make_awaitable(Journal.record_cost)
+    record_end = _make_awaitable(Journal.record_end)
+    record_delivery = _make_awaitable(Journal.record_delivery)
+    find_running_attempts = _make_awaitable(Journal.find_running_attempts)
+    find_attempts = _make_awaitable(Journal.find_attempts)
+    get_spending = _make_awaitable(Journal.get_spending)
+    get_job_spending = _make_awaitable(Journal.get_job_spending)
+    add_event = _make_awaitable(Journal.add_event)
+    read_events = _make_awaitable(Journal.read_events)
 
     async def aclose(self, *, within_s: float = CLOSING_S) -> None:
         """Closes the journal after the calls that are begun. They have so many seconds; then they are given up."""
@@ -870,11 +876,11 @@ class AsyncJournal:
 
     async def _call(self, call: Callable[[], T]) -> T:
         calling = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        calling.add_done_callback(_hear)
+        calling.add_done_callback(_ignore_error)
         return await asyncio.shield(calling)
 
 
-def _hear(calling: "asyncio.Future[Any]") -> None:
+def _ignore_error(calling: "asyncio.Future[Any]") -> None:
     """Takes note of an error that nobody awaits any more, so that asyncio does not report it."""
     if not calling.cancelled():
         calling.exception()
@@ -894,7 +900,7 @@ class _Watch:
             self._since = now
         self._last = now
 
-    def lasted_s(self) -> float:
+    def contact_s(self) -> float:
         now = self._clock()
         return (now - self._since).total_seconds() if self._is_near(now) else 0.0
 
@@ -914,15 +920,15 @@ class _Cost:
     """Whether it may still turn out lower."""
 
 
-def _costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
+def _find_costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
     """What the attempts cost that any run of a job began."""
     runs = sa.select(_runs.c.id).where(_runs.c.job_id == job_id)
     is_of_old = sa.and_(_attempts.c.job_id.is_(None), _attempts.c.run_id.in_(runs))
     query = sa.select(_attempts).where(_attempts.c.origin == origin, sa.or_(_attempts.c.job_id == job_id, is_of_old))
-    return [_cost(row) for row in db.execute(query)]
+    return [_make_cost(row) for row in db.execute(query)]
 
 
-def _cost(row: Any) -> _Cost:
+def _make_cost(row: Any) -> _Cost:
     booked = Decimal(row.cost or 0)
     if row.cost_basis == "known":
         return _Cost(row.run_id, booked, at_most=booked, is_running=False)
@@ -937,19 +943,19 @@ def _check_budget(costs: Sequence[_Cost], run_id: str, most: Decimal, max_cost: 
         return
     running = sum((cost.at_most for cost in costs if cost.is_running and cost.run_id == run_id), Decimal(0))
     raise BudgetError(
-        f"{_usd(taken)} of {_usd(max_cost)} are spent or reserved for this job; this prediction could cost up to "
-        f"{_usd(most)} more",
+        f"{_format_usd(taken)} of {_format_usd(max_cost)} are spent or reserved for this job; this prediction could "
+        f"cost up to {_format_usd(most)} more",
         may_free=running > 0 and taken - running + most <= max_cost,
     )
 
 
-def _usd(amount: Decimal) -> str:
+def _format_usd(amount: Decimal) -> str:
     """With cents, and with fractions of them where there are any."""
     exponent = amount.normalize().as_tuple().exponent
     return f"${amount:.{max(2, -int(exponent))}f}"
 
 
-def _open(origin: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _conditions_of_open(origin: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
     """The conditions of an attempt at this clip that has not ended."""
     return _attempts.c.origin == origin, _attempts.c.clip_key == key, _attempts.c.state.in_(OPEN_STATES)
 
@@ -959,7 +965,7 @@ def _states_before(method: str, to: AttemptState | None = None) -> list[AttemptS
     return [state for state, following in TRANSITIONS.items() if method in following.get(to or state, ())]
 
 
-def _move(
+def _transition(
     db: sa.Connection,
     attempt: Attempt,
     method: str,
@@ -988,10 +994,10 @@ def _move(
             f"attempt {attempt.id} of run {attempt.run_id} has ended, or another run goes on with it: {method} is not "
             "recorded"
         )
-    return _attempt(row)
+    return _read_attempt(row)
 
 
-def _find(db: sa.Connection, run_id: str) -> Any:
+def _find_run_row(db: sa.Connection, run_id: str) -> Any:
     """The run's row; None where there is none."""
     return db.execute(sa.select(_runs).where(_runs.c.id == run_id)).one_or_none()
 
@@ -1001,14 +1007,14 @@ def _is_delivered(db: sa.Connection, origin: str, key: str) -> bool:
     return db.execute(query).first() is not None
 
 
-def _job_of_attempt() -> sa.ColumnElement[str]:
+def _select_job_of_attempt() -> sa.ColumnElement[str]:
     """The job whose run began an attempt; attempts of older versions say only which run that was."""
     of_run = sa.select(_runs.c.job_id).where(_runs.c.id == _attempts.c.run_id).scalar_subquery()
     return sa.func.coalesce(_attempts.c.job_id, of_run, _attempts.c.run_id)
 
 
-def _deliver(db: sa.Connection, key: str, origin: str, folder: str, clip: Clip) -> None:
-    row = {"origin": origin, "clip_key": key, "folder": folder, "clip": clean(clip.model_dump(mode="json"))}
+def _replace_delivery(db: sa.Connection, key: str, origin: str, folder: str, clip: Clip) -> None:
+    row = {"origin": origin, "clip_key": key, "folder": folder, "clip": sanitize_json(clip.model_dump(mode="json"))}
     db.execute(_deliveries.delete().where(_deliveries.c.origin == origin, _deliveries.c.clip_key == key))
     db.execute(_deliveries.insert().values(**row, delivered_at=_now()))
 
@@ -1025,16 +1031,16 @@ def _set_tickets(db: sa.Connection, limit: str, run_id: str, held: Collection[in
         db.execute(_slots.insert(), [{"limit_name": limit, "run_id": run_id, "taken": False}] * new)
 
 
-def _runs_of_old(now: datetime) -> sa.Select[Any]:
+def _select_stale_runs(now: datetime) -> sa.Select[Any]:
     """Ids of the runs that ended, or have not been seen for so long that they will not come back."""
     return sa.select(_runs.c.id).where(sa.or_(_runs.c.ended_at.is_not(None), _runs.c.seen_at < now - KEPT_TICKETS))
 
 
-def _in_parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+def _split(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + KEYS_AT_ONCE] for start in range(0, len(keys), KEYS_AT_ONCE))
 
 
-def _attempt(row: Any) -> Attempt:
+def _read_attempt(row: Any) -> Attempt:
     return Attempt(
         id=row.id,
         run_id=row.run_id,
@@ -1048,15 +1054,15 @@ def _attempt(row: Any) -> Attempt:
     )
 
 
-def _events_of(run_id: str) -> sa.Select[Any]:
+def _select_events(run_id: str) -> sa.Select[Any]:
     return sa.select(_events.c.id, _events.c.type, _events.c.payload).where(_events.c.run_id == run_id)
 
 
-def _event(row: Any) -> Event:
+def _read_event(row: Any) -> Event:
     return row.id, row.type, row.payload
 
 
-def _run_records() -> sa.Select[Any]:
+def _select_run_records() -> sa.Select[Any]:
     """Runs with what their first and their last event say."""
     first, last = _events.alias("first"), _events.alias("last")
     number = sa.select(sa.func.min(_events.c.id)).where(_events.c.run_id == _runs.c.id).scalar_subquery()
@@ -1078,7 +1084,7 @@ def _run_records() -> sa.Select[Any]:
     )
 
 
-def _run_record(row: Any) -> RunRecord:
+def _read_run_record(row: Any) -> RunRecord:
     return RunRecord(
         id=row.id,
         job_id=row.job_id,

@@ -19,7 +19,7 @@ POLL_RANGE_S = (0.05, 0.15)
 
 def require_limit(journal: Journal, name: str) -> Limit:
     """The limit of this name. Raises `SettingsError` saying how to create it: a missing one never means unlimited."""
-    if limit := journal.limit(name):
+    if limit := journal.find_limit(name):
         return limit
     raise SettingsError(
         f"VIDEOGEN_LIMIT: the journal has no limit {name!r} yet; create it: videogen limit {name} {DEFAULT_SLOTS}"
@@ -84,7 +84,7 @@ class SharedLimit:
         held, waiting = frozenset(self._held), len(self._waiting)
         try:
             granted = await asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: self._journal.share(self._name, self._run_id, held=held, waiting=waiting)
+                self._thread, lambda: self._journal.sync_tickets(self._name, self._run_id, held=held, waiting=waiting)
             )
         except JournalError:
             self._is_unsynced = True

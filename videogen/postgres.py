@@ -27,7 +27,7 @@ SESSION = {
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "20s",  # so that a run that is cut off holds no lock for long
 }
-PASSING_STATES = frozenset(
+TRANSIENT_STATES = frozenset(
     {
         "25P03",  # idle in a transaction for too long
         "40001",  # serialization failure
@@ -42,7 +42,7 @@ PASSING_STATES = frozenset(
     }
 )
 """SQLSTATEs after which the same transaction may succeed. Source: PostgreSQL's manual, appendix A."""
-LASTING_REASONS = ("invalid", "authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
+PERMANENT_REASONS = ("invalid", "authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
 """What a refused connection says that no waiting mends: such errors have no SQLSTATE."""
 
 
@@ -52,9 +52,9 @@ class _Connection(psycopg.Connection[Any]):
     given_up: Event | None = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().wait(self._watched(gen), *args, **{"interval": WATCH_EVERY_S} | kwargs)
+        return super().wait(self._close_when_silent(gen), *args, **{"interval": WATCH_EVERY_S} | kwargs)
 
-    def _watched(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    def _close_when_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         """Hands on what psycopg tells `gen`, which it does every `interval` seconds, answer or not."""
         deadline = time.monotonic() + SILENCE_S
         try:
@@ -69,7 +69,7 @@ class _Connection(psycopg.Connection[Any]):
             return done.value  # type: ignore[no-any-return]
 
 
-def guard(engine: sa.Engine, given_up: Event) -> None:
+def guard_engine(engine: sa.Engine, given_up: Event) -> None:
     """Has the engine make connections that wait for a limited time, for an answer as for a lock."""
 
     def connect(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> _Connection:
@@ -84,11 +84,11 @@ def guard(engine: sa.Engine, given_up: Event) -> None:
     sa.event.listen(engine, "do_connect", connect)
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether the server, or the way to it, is away for a while only: the transaction may be repeated."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate:
-        return error.sqlstate in PASSING_STATES or error.sqlstate.startswith("08")
+        return error.sqlstate in TRANSIENT_STATES or error.sqlstate.startswith("08")
     is_connection_lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return is_connection_lost and not any(reason in str(error) for reason in LASTING_REASONS)
+    return is_connection_lost and not any(reason in str(error) for reason in PERMANENT_REASONS)

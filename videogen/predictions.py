@@ -72,12 +72,12 @@ async def start_or_resume(request: ClipRequest, run: RunContext) -> ActivePredic
         ClipError: no prediction can be created for this request now; the attempt is ended or left open in the journal.
         AccountError: none can be created for any.
     """
-    attempt = await run.journal.open_attempt(run.provider.origin, request.key)
+    attempt = await run.journal.find_open_attempt(run.provider.origin, request.key)
     active = await _resume(request, run, attempt) if attempt else None
     found_again = active is not None
     active = active or await _create_new(request, run)
     try:
-        attempts = await run.journal.attempts(run.id, request.scene.id)
+        attempts = await run.journal.find_attempts(run.id, request.scene.id)
     except asyncio.CancelledError:
         await cancel_on_interrupt(request, run, active)
         raise
@@ -96,7 +96,7 @@ async def start_or_resume(request: ClipRequest, run: RunContext) -> ActivePredic
 async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> ActivePrediction | None:
     """The prediction of an open attempt; None when there is none, and the attempt is over."""
     began_by = attempt.run_id
-    attempt = await run.journal.adopt(attempt, run_id=run.id, scene_id=request.scene.id)
+    attempt = await run.journal.take_over_attempt(attempt, run_id=run.id, scene_id=request.scene.id)
     found = await (
         _get_recorded_prediction(run, attempt)
         if attempt.prediction_id
@@ -185,7 +185,7 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
         settled = run.settled
         cancel_after_s, reserve = await _limit_cost(request, run)
         intending = asyncio.ensure_future(
-            run.journal.intend(
+            run.journal.record_intent(
                 request,
                 run_id=run.id,
                 origin=run.provider.origin,
@@ -223,7 +223,7 @@ async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Dec
     rate = request.gpu_cost_per_s
     if rate is None or run.max_cost is None:
         return longest_s, request.cost
-    spent, reserved = await run.journal.job_spending(run.job_id, run.provider.origin)
+    spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
     left = max(run.max_cost - spent - reserved, request.cost)
     affordable_s = max(float(left / rate), MIN_CANCEL_AFTER_S)
     run_s = min(longest_s, affordable_s)
@@ -286,7 +286,7 @@ class _Creation:
             self.is_sent = False
             raise
         reached("after-create")
-        if claimed := await run.journal.created(self.attempt, prediction.id, prediction.created_at):
+        if claimed := await run.journal.record_prediction(self.attempt, prediction.id, prediction.created_at):
             reached("after-id")
             return claimed, prediction
         # An identical clip lost its answer and took our prediction: what it lost is ours.
@@ -398,7 +398,7 @@ async def _search_once(
                     None if await run.journal.has_prediction(prediction.id, origin=origin) else prediction
                 )
                 continue
-            if adopted := await run.journal.created(attempt, prediction.id, prediction.created_at):
+            if adopted := await run.journal.record_prediction(attempt, prediction.id, prediction.created_at):
                 return (adopted, prediction), newest
         if unclear:
             raise _make_ambiguous_error(unclear, run)
@@ -546,7 +546,7 @@ async def cancel_on_interrupt(request: ClipRequest, run: RunContext, active: Act
     with anyio.move_on_after(CLEAN_UP_S, shield=True):
         active = await cancel_and_confirm(request, run, active)
         if active.prediction.status != "succeeded":
-            await run.journal.ended(active.attempt, error="interrupted", message="the run was interrupted")
+            await run.journal.record_end(active.attempt, error="interrupted", message="the run was interrupted")
 
 
 # -- paid for, ended --------------------------------------------------------------------------------------------------
@@ -556,13 +556,13 @@ async def record_actual_cost(request: ClipRequest, run: RunContext, active: Acti
     """Records what a prediction that ended has cost, and how sure that is."""
     cost, basis = _compute_cost(request, active.prediction)
     succeeded = active.prediction.status == "succeeded"
-    attempt = await run.journal.billed(active.attempt, cost, basis, succeeded=succeeded)
+    attempt = await run.journal.record_cost(active.attempt, cost, basis, succeeded=succeeded)
     run.notify_settled()
     return replace(active, attempt=attempt)
 
 
 async def record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: CostBasis) -> None:
-    await run.journal.billed(attempt, cost, basis, succeeded=False)
+    await run.journal.record_cost(attempt, cost, basis, succeeded=False)
     run.notify_settled()
 
 
@@ -574,7 +574,7 @@ async def end_without_cost(run: RunContext, attempt: Attempt, reason: VideogenEr
 
 
 async def record_end(run: RunContext, attempt: Attempt, error: VideogenError, *, of_run: str | None = None) -> None:
-    await run.journal.ended(attempt, error=error.code, message=str(error), of_run=of_run)
+    await run.journal.record_end(attempt, error=error.code, message=str(error), of_run=of_run)
 
 
 def _compute_cost(request: ClipRequest, prediction: Prediction) -> tuple[Decimal, CostBasis]:

@@ -456,11 +456,14 @@ class Interruption:
         progress = self._lines.progress if self._lines else None
         with suppress(JournalError):
             if progress and progress.run_id:
-                journal = Journal(self._journal_url, for_watching=True)
-                for attempt in journal.open_attempts(progress.run_id):
+                journal = Journal(self._journal_url, read_only=True)
+                for attempt in journal.find_running_attempts(progress.run_id):
                     what = attempt.prediction_id or "one whose answer did not come; the next run looks for it"
                     print(f"may still be running: prediction {what}", file=sys.stderr)
-                (spent, _), cancelled = journal.spending(progress.run_id), journal.interrupted_cost(progress.run_id)
+                (spent, _), cancelled = (
+                    journal.get_spending(progress.run_id),
+                    journal.get_interrupted_cost(progress.run_id),
+                )
                 journal.close()
                 done = f"{progress.completed - progress.failed} of {progress.total} delivered"
                 print(

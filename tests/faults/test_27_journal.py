@@ -145,5 +145,5 @@ def test_27_a_journal_that_is_only_busy_is_not_set_aside(tmp_path: Path) -> None
         threading.Timer(0.3, other.execute, ("COMMIT",)).start()
         journal = Journal(f"sqlite:///{path}")
         journal.close()
-    assert journal.set_aside is None
+    assert journal.quarantined is None
     assert [file.name for file in tmp_path.glob("*aside*")] == []

@@ -193,7 +193,7 @@ class CappedJobs(RuleBasedStateMachine):
             assert error is None or isinstance(error, VideogenError), error
         else:
             CRASHED.append((loop, task))
-        with_journal(self.root, lambda journal: journal.left(f"run{self.runs}"))
+        with_journal(self.root, lambda journal: journal.release_lease(f"run{self.runs}"))
 
     async def _make_clips(self, job_id: str, provider: BillingProvider, *, fresh: bool) -> None:
         job = Job.model_validate({"id": job_id, **self.fields})

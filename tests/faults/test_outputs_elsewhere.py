@@ -136,7 +136,7 @@ async def test_an_upload_that_is_cut_costs_no_second_prediction(stage: Stage, ma
     assert not [key for key in bucket.names() if key.endswith(".mp4")]
     prepared, journal = await prepare_job(job_of("A boat"), machine.options), Journal(machine.journal_url)
     origin, key = prepared.origin, prepared.plan.requests[0].key
-    attempt, delivery = journal.open_attempt(origin, key), journal.delivery(origin, key)
+    attempt, delivery = journal.find_open_attempt(origin, key), journal.find_delivery(origin, key)
     journal.close()
     assert delivery is None
     assert attempt

@@ -106,7 +106,7 @@ def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pyt
         live.tell("r1", "clip.progress", clip_index=1, scene_id="b", fraction=number / 100, completed=1)
     states = [(clip["state"], clip.get("fraction")) for clip in live.get("/runs/r1")["clips"]]
     assert states == [("failed", None), ("running", 0.29)]
-    assert len(live.journal.telling_events("r1")) == 12
+    assert len(live.journal.snapshot_events("r1")) == 12
 
 
 def test_a_run_that_is_writing_holds_up_nobody(live: Shown) -> None:
@@ -131,6 +131,6 @@ async def test_an_end_that_no_attempt_has_told_is_told(tmp_path: Path) -> None:
             await session.make_clip(request, broken)
             await session.make_clip(request)
             await session.flush()
-            told = await session.run.journal.events(session.run.id)
+            told = await session.run.journal.read_events(session.run.id)
     ends = [(type_, payload["completed"]) for _, type_, payload in told if type_ in ("clip.failed", "clip.completed")]
     assert ends == [("clip.failed", 1), ("clip.completed", 1)]

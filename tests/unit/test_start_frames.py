@@ -174,7 +174,7 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     clip = Clip(status="success", video_path=old.video_path, sha256=sha256, **planned(old))
     with closing(Journal(prepared.settings.effective_journal_url())) as journal:
         journal.start_run("r1", job_id="film", origin="local", folder=prepared.folder)
-        journal.restore(old.key, origin="local", folder=prepared.folder, clip=clip)
+        journal.import_delivery(old.key, origin="local", folder=prepared.folder, clip=clip)
         journal.end_run("r1", verdict="complete")
     now = await prepare_job(job, RunOptions(folder=str(folder), provider="local", fresh=fresh))
     (request,) = now.plan.requests

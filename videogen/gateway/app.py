@@ -14,7 +14,7 @@ from starlette.types import Send
 from videogen.gateway.feeds import Feeds, server_sent
 from videogen.gateway.guard import Guard
 from videogen.gateway.runs import RunPage, RunView, home, summary, view
-from videogen.journal import Delivery, Journal, RunRecord
+from videogen.journal import DeliveryRecord, Journal, RunRecord
 from videogen.models import Model, Models, model_of, models_of
 from videogen.registry import Registry
 
@@ -85,7 +85,7 @@ def model(model_id: str, sources: Shown) -> Model:
 @router.get("/runs")
 def runs(sources: Shown, limit: Annotated[int, Query(ge=1, le=100)] = 20, before: str | None = None) -> RunPage:
     """Runs, newest first; `before` the run of that id."""
-    found = sources.journal.runs(limit=limit + 1, before=before)
+    found = sources.journal.list_runs(limit=limit + 1, before=before)
     shown = found[:limit]
     return RunPage(runs=tuple(summary(run) for run in shown), next=shown[-1].id if len(found) > limit else None)
 
@@ -141,7 +141,7 @@ async def _events(run: RunRecord, sources: Sources, number: int | None) -> Async
 @router.get("/runs/{run_id}/clips/{scene_id}.{kind}", response_class=FileResponse)
 def media(run: KnownRun, scene_id: str, kind: Literal["mp4", "jpg"], sources: Shown) -> FileResponse:
     """A delivered clip, or its poster; in ranges where they are asked for."""
-    delivery = sources.journal.delivered_clip(run.id, scene_id)
+    delivery = sources.journal.find_delivered_clip(run.id, scene_id)
     file = _file_below(sources.out, delivery, kind) if delivery else None
     if file is None:
         raise HTTPException(404, f"there is no {kind} of a delivered clip {scene_id!r}")
@@ -149,7 +149,7 @@ def media(run: KnownRun, scene_id: str, kind: Literal["mp4", "jpg"], sources: Sh
     return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
 
 
-def _file_below(out: Path, delivery: Delivery, kind: str) -> Path | None:
+def _file_below(out: Path, delivery: DeliveryRecord, kind: str) -> Path | None:
     """The clip's file, if it is really in its job's folder, and that in `out`; a link is what it points to."""
     folder = home(out, delivery.folder)
     name = delivery.clip.video_path if kind == "mp4" else delivery.clip.poster_path

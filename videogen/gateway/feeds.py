@@ -114,7 +114,7 @@ class Feed:
         return list(newer)[::-1][:PART]
 
     def _read(self, number: int, most: int) -> list[Entry]:
-        return [_entry(event) for event in self._journal.events(self._run_id, after=number, limit=most)]
+        return [_entry(event) for event in self._journal.read_events(self._run_id, after=number, limit=most)]
 
 
 class Feeds:
@@ -161,7 +161,7 @@ def _entry(event: Event) -> Entry:
 
 def _spending(journal: Journal, run_id: str) -> Entry:
     """What a run has spent by now."""
-    spent, reserved = journal.spending(run_id)
+    spent, reserved = journal.get_spending(run_id)
     told = _json({"spent": str(spent), "reserved": str(reserved)})
     return Entry(None, "spending", server_sent("spending", told))
 

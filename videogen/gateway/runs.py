@@ -83,8 +83,8 @@ def summary(run: RunRecord) -> RunSummary:
 
 def view(journal: Journal, run: RunRecord, out: Path) -> RunView:
     """How far the run is now, for who serves the clips below `out`."""
-    events = [(number, type_, mend(payload)) for number, type_, payload in journal.telling_events(run.id)]
-    spent, reserved = journal.spending(run.id)
+    events = [(number, type_, mend(payload)) for number, type_, payload in journal.snapshot_events(run.id)]
+    spent, reserved = journal.get_spending(run.id)
     facts, clips = added_up(events)
     verdict = facts.get("verdict")
     now = {"status": verdict["status"]} if verdict else {}

@@ -113,7 +113,7 @@ def running(settings: GatewaySettings) -> Iterator[Gateway]:
 
 def _app(settings: GatewaySettings) -> FastAPI:
     settings.out.mkdir(parents=True, exist_ok=True)  # the first run may come later
-    journal = Journal(settings.journal_url, for_watching=True)
+    journal = Journal(settings.journal_url, read_only=True)
     return create_app(read_registry(settings.registry), journal, settings.out, token=settings.token)
 
 

@@ -9,7 +9,7 @@ VERSIONS = ("0001", "0002", "0003")
 HEAD = VERSIONS[-1]
 
 
-def stored_version(db: sa.Connection) -> str | None:
+def read_version(db: sa.Connection) -> str | None:
     """The version of the schema in the database; None where there is none yet."""
     if not db.dialect.has_table(db, "alembic_version"):
         return None
@@ -17,7 +17,7 @@ def stored_version(db: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def create(db: sa.Connection, tables: sa.MetaData) -> None:
+def create_schema(db: sa.Connection, tables: sa.MetaData) -> None:
     """Makes the schema of `HEAD` where there is none yet: without Alembic, which takes a quarter of a second."""
     tables.create_all(db)
     version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
@@ -25,7 +25,7 @@ def create(db: sa.Connection, tables: sa.MetaData) -> None:
     db.execute(version.insert().values(version_num=HEAD))
 
 
-def upgrade(db: sa.Connection) -> None:
+def upgrade_schema(db: sa.Connection) -> None:
     """Brings the schema up to `HEAD`, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
