@@ -1,4 +1,4 @@
-"""Composition root: from a job and the settings to a plan, and from the plan to a session that makes its clips."""
+"""Composition root: build a plan from a job and the settings, and a runner that makes its clips."""
 
 import asyncio
 import os
@@ -46,51 +46,51 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 5.0
 FLUSH_S = 8.0
-"""How long the last events of a run may take to be recorded, once it was interrupted."""
+"""Time that an interrupted run has to record its last events."""
 NO_RETENTION = timedelta(0)
-"""The emulator of a run ends with it, and so does what it made."""
+"""The emulator of a run ends with it, and its predictions are gone then."""
 HOLDER_POLL_S = 0.5
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
-"""Seconds that a clip takes on the emulator that a run starts for itself."""
+"""Range of seconds that a clip takes on the emulator that a run starts for itself."""
 
 Listener = Callable[[ClipEvent, Mapping[str, Any]], None]
-"""Called with every event and its payload, after it is in the journal."""
+"""Called with each event and its payload, after the event was recorded in the journal."""
 
 
 class RunOptions(BaseModel):
-    """How to run a job, as far as it is not the job's own affair. None means what the environment says."""
+    """Options of a run that are not part of the job. None means the value from the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str | None = None
-    """Folder in which the job gets its own: a path, or an address such as `s3://bucket/prefix`."""
+    """Folder that contains the job's own folder: a path, or an address such as `s3://bucket/prefix`."""
     provider: ProviderName | None = None
     registry: Path | None = None
     """A `models.toml` that extends the shipped one."""
     fresh: bool = False
-    """Make every clip anew, also those that were delivered before."""
+    """Make every clip again, including those already delivered."""
     retry_failed: bool = False
-    """Keep every clip of the last run, whatever the job says now, and make those it has not."""
+    """Keep every clip of the last run, even if the job has changed, and make the missing ones."""
     rough_cut: bool = False
     """Also write `rough_cut.mp4`."""
     music: Path | None = None
-    """Sound that is put under `rough_cut.mp4`."""
+    """Audio file for the soundtrack of `rough_cut.mp4`."""
     on_interrupt: Literal["cancel", "leave"] = "cancel"
-    """What becomes of the predictions that are running when the run is interrupted or cancelled: `cancel` cancels them,
-    which is billed for the time they ran; `leave` lets them run for the next run, which continues them."""
+    """What happens to running predictions when the run is interrupted or cancelled: `cancel` cancels them, which is
+    billed for the time they ran; `leave` lets them run, and the next run continues them."""
     folder: str = "."
-    """Where the job's relative reference paths start."""
+    """Base folder of the job's relative reference paths."""
 
     def resolve_settings(self) -> Settings:
-        """The environment's settings with these options over them. Raises `SettingsError`."""
+        """Return the environment's settings, overridden by these options. Raise `SettingsError` if they are invalid."""
         given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job that can be run: planned, its references at hand, nothing spent yet."""
+    """A job that is ready to run: it is planned, its references are loaded, and nothing is spent yet."""
 
     job: Job
     plan: Plan
@@ -98,33 +98,33 @@ class PreparedJob:
     options: RunOptions
     provider: ProviderName
     provider_reason: str
-    """Why this provider."""
+    """Why this provider was chosen."""
     origin: str
     references: Mapping[str, "ReferenceImage"]
     kept: Mapping[str, Clip]
-    """By scene id: clips of the last run that stay as they are."""
+    """By scene id: clips of the last run that stay unchanged."""
     recovering: bool
-    """What earlier runs paid for is not in the journal."""
+    """Whether predictions that earlier runs paid for are missing in the journal."""
 
     @property
     def folder(self) -> str:
-        """The address of the job's own folder."""
+        """The path or URL of the job's own folder."""
         return self.settings.job_folder(self.job.id)
 
     @property
     def work_folder(self) -> Path:
-        """Where its files are made on this disk."""
+        """The local folder in which its files are made."""
         return self.settings.work_folder(self.job.id)
 
 
 @dataclass(frozen=True)
 class CliHandover:
-    """What a command line gives to the flow it calls, past Prefect's parameters: those are for what can be stored."""
+    """Values that the command line passes to the flow besides Prefect's parameters, which must be serializable."""
 
     prepared: PreparedJob
     listeners: tuple[Listener, ...]
     file: str | None
-    """The job's file, which stands for a job that is too large for a parameter."""
+    """The job's file. It stands for a job that is too large for a parameter."""
     stop: asyncio.Event
     """Set when the command line is interrupted while clips are being made."""
 
@@ -136,7 +136,8 @@ _handover: ContextVar[CliHandover | None] = ContextVar("handover", default=None)
 def hand_over(
     prepared: PreparedJob, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
 ) -> Iterator[None]:
-    """Inside, the same job is not prepared again, sessions tell these listeners, and `stop` ends their work."""
+    """Hand the prepared job to the flow that runs inside the block. Runs report to these listeners, and `stop` ends
+    their work."""
     token = _handover.set(CliHandover(prepared, listeners, file, stop or asyncio.Event()))
     try:
         yield
@@ -151,10 +152,11 @@ def stop_requested() -> asyncio.Event:
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
-    """Fetches the job's references, looks up what was delivered before, and plans.
+    """Load the job's references, find the results of earlier runs, and plan.
 
     Args:
-        job: or the address of its file: a path, `https://…` or `s3://…`. Reference paths start beside a file on disk.
+        job: a job, or the address of its file: a path, `https://…` or `s3://…`. Reference paths are relative to a local
+            file.
 
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
@@ -171,7 +173,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
 
     settings = options.resolve_settings()
     registry = read_registry(settings.registry)
-    check(job, registry)  # what is wrong is said before anything is fetched
+    check(job, registry)  # report problems before anything is fetched
     provider, why = settings.provider_choice()
     origin = _name_origin(settings, provider)
     references = await _load_references(job, Path(options.folder))
@@ -187,7 +189,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
             inspect_prior_runs, url, origin, folder, planned, open_folder=folders, fresh=options.fresh
         )
 
-    if cut_outs and not options.fresh:  # what was made before characters were cut out is paid for, and stays
+    if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = plan(job, registry, digests=digests, buffer=buffer, today=today)
         planned = planned.keeping(before, made=(await look(before)).delivered)
     if references:
@@ -204,9 +206,10 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
 
 
 async def check_local_references(job: Job, folder: Path) -> None:
-    """Look at the job's pictures that are files or `data:` addresses; nothing is fetched.
+    """Check the job's images that are files or `data:` URLs. Nothing is fetched.
 
-    Raises `ValidationError` with each that is missing, broken or no picture.
+    Raises:
+        ValidationError: names each image that is missing, broken or no image.
     """
     from videogen.scene import is_url
 
@@ -238,7 +241,7 @@ async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[st
 
 
 def _find_reference_places(job: Job) -> Iterator[tuple[str, str]]:
-    """Where in the job each reference is named, and its address."""
+    """Yield the place of each reference in the job, and its address."""
     for index, scene in enumerate(job.scenes):
         if scene.scene_reference_url:
             yield f"scenes.{index}.scene_reference_url", scene.scene_reference_url
@@ -273,17 +276,16 @@ class JobRunner:
         )
 
     def make_slot(self) -> "Slot":
-        """The right to one of the plan's `concurrency` predictions at a time."""
+        """Return a slot for one of the `concurrency` predictions that may run at a time."""
         from videogen.run import Slot
 
         return Slot(self._slots)
 
     async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
-        """What came of every request of the plan, in its order, those that take longest begun first; `attempted` as in
-        `clip`.
+        """Make all clips of the plan, those that take longest first, and return them in the plan's order.
 
-        When the run is cancelled, or one of them raises, nothing is created any more, and all are cancelled and waited
-        for: each cancels its prediction.
+        `run_attempts` is passed to `make_clip`. When the run is cancelled, or one clip raises, nothing is created any
+        more. All clips are then cancelled, which cancels their predictions, and waited for.
         """
         started = {
             request.scene.id: asyncio.create_task(self.make_clip(request, run_attempts))
@@ -295,15 +297,15 @@ class JobRunner:
         except BaseException:
             self.run.gate.stop_creates()
             for task in tasks:
-                if not task.cancelling():  # once: a second time would end the cancelling of its prediction
+                if not task.cancelling():  # a second cancel would interrupt the cancelling of its prediction
                     task.cancel()
             await asyncio.wait(tasks)
             raise
 
     async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
-        """The clip of a request, or of its first fallback that brings one; else why there is none.
+        """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
 
-        `attempted` makes all attempts at one request and returns the clip or the last error; by default they follow
+        `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
         each other without a pause.
         """
         from videogen.generation import should_fall_back
@@ -320,13 +322,13 @@ class JobRunner:
         raise AssertionError("the last alternative has no fallback")
 
     async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
-        """One attempt at a clip, see `videogen.generation.generate`."""
+        """Make one attempt at a clip, see `videogen.generation.attempt_clip`."""
         from videogen.generation import attempt_clip
 
         return await attempt_clip(request, self.run, slot)
 
     async def flush(self) -> None:
-        """Returns when every event so far is in the journal and told."""
+        """Wait until every event so far is recorded and reported."""
         await self._events.flush()
 
     def _keep_clip(self, clip: Clip, request: ClipRequest) -> Clip:
@@ -337,17 +339,17 @@ class JobRunner:
         return clip
 
     async def _finish_failed(self, request: ClipRequest, error: BaseException) -> Clip:
-        """The clip that there is not, and what its attempts took."""
+        """Return the failed clip with the cost of its attempts, and report it unless an attempt did."""
         from videogen.delivery import sum_attempts
 
         attempts = await self.run.journal.find_attempts(self.run.id, request.scene.id)
         clip = Clip.failed(request, error, **sum_attempts(attempts))
-        if clip.scene_id not in self._events.done:  # an error that no attempt has told
+        if clip.scene_id not in self._events.done:  # no attempt has reported this error
             self._events.emit(ClipFailed(clip=clip))
         return clip
 
     async def finish(self, clips: Sequence[Clip]) -> Batch:
-        """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
+        """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
         spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
@@ -376,7 +378,8 @@ class JobRunner:
         return batch
 
     async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
-        """Writes what a person looks at. Returns what could not be written and why: the verdict stands without it."""
+        """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the
+        verdict is valid without it."""
         from videogen import contact_sheet, rough_cut
 
         store = self.run.store
@@ -393,7 +396,7 @@ class JobRunner:
         for name, write in writers.items():
             try:
                 await self.run.run_in_decoder(write)
-            except Exception as exc:  # whatever it is, what was paid for is delivered
+            except Exception as exc:  # whatever it is, the clips are paid for and delivered
                 warnings.append(f"{name} was not written: {exc}")
             else:
                 files.append(name)
@@ -415,12 +418,12 @@ async def _run_attempts_in_process(request: ClipRequest, session: JobRunner, slo
 
 @asynccontextmanager
 async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator[JobRunner]:
-    """A session on the prepared job, alone in its folder; the account is checked when it will be used.
+    """Open a run of the prepared job, with its folder locked. Check the account if it will be used.
 
-    Its events are told to the `listeners`, and to those that were handed over.
+    Events go to the `listeners`, and to those that were handed over.
 
     Raises:
-        JobLockedError: another run of this job is going on.
+        JobLockedError: another run of this job is in progress.
         AuthenticationError: the token is refused.
         StorageError: the folder cannot be written.
         SettingsError: the limit that all runs share does not exist.
@@ -441,7 +444,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         is_locked = stack.enter_context(lock_folder(prepared.work_folder))
         provider = await stack.enter_async_context(_open_provider(prepared))
         handed = _handover.get()
-        if prepared.plan.to_create and not handed:  # who hands over has checked it
+        if prepared.plan.to_create and not handed:  # the command line has checked the account already
             await gate.call_with_retries(provider.check_account, tries=4)
         sync_journal = await asyncio.to_thread(Journal, prepared.settings.effective_journal_url())
         journal = AsyncJournal(sync_journal)
@@ -453,7 +456,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         made = await asyncio.to_thread(sync_journal.find_fresh_keys, prepared.origin, prepared.folder)
         await _start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
         stack.push_async_callback(_release_lease, journal, run_id)
-        if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
+        if is_remote(prepared.folder):  # a folder that cannot be written fails before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
         heard_by = (*listeners, *(handed.listeners if handed else ()))
@@ -489,9 +492,10 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
 
 
 async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, exclusive: bool) -> None:
-    """Starts the run in the journal; `alone`: that is what keeps others out, of a remote folder or one without locks.
+    """Start the run in the journal. With `exclusive`, the journal is what keeps other runs out of the folder, because
+    the folder is remote or has no locks.
 
-    A run there that may be dead is waited for until its lease has ended; one that lives is not.
+    If a run there may be dead, wait until its lease has expired. Do not wait for a live one.
     """
     folder = prepared.folder
     seen = await journal.get_holder_last_seen(folder) if exclusive else None
@@ -518,9 +522,9 @@ async def _release_lease(journal: "AsyncJournal", run_id: str) -> None:
 
 
 async def _send_heartbeats(run: "RunContext") -> None:
-    """Says that the run is alive; a journal that is busy for long is no reason to end it.
+    """Renew the run's lease regularly. A journal that is busy for long does not end the run.
 
-    A run that was taken over meanwhile, since it was not heard of for too long, creates nothing any more.
+    If another run took over meanwhile, because the lease had expired, this run creates nothing any more.
     """
     while True:
         await asyncio.sleep(HEARTBEAT_S)
@@ -533,10 +537,10 @@ async def _send_heartbeats(run: "RunContext") -> None:
 
 
 class _EventRecorder:
-    """`videogen.ports.EventSink`: numbers and keeps each event in the journal, then tells the listeners.
+    """`videogen.ports.EventSink`: numbers and records each event in the journal, then reports it to the listeners.
 
-    Nobody waits for the journal: events are recorded one after the other in the background. One that cannot be recorded
-    is told to the listeners all the same.
+    Recording runs in the background, one event after the other, so that no clip waits for the journal. An event that
+    cannot be recorded is reported all the same.
     """
 
     def __init__(self, journal: "AsyncJournal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
@@ -545,7 +549,7 @@ class _EventRecorder:
         self._emitted: asyncio.Queue[tuple[ClipEvent, dict[str, Any]]] = asyncio.Queue()
         self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
-        """Ids of the scenes whose clip is delivered or failed; one that fails and comes all the same counts once."""
+        """Ids of the scenes whose clip is delivered or failed. A clip that fails and is delivered later counts once."""
         self._failed: set[str] = set()
 
     def emit(self, event: ClipEvent) -> None:
@@ -557,11 +561,11 @@ class _EventRecorder:
         self._emitted.put_nowait((event, {**event.payload(), **counts}))
 
     async def flush(self) -> None:
-        """Returns when every event is recorded and told."""
+        """Wait until every event is recorded and reported."""
         await self._emitted.join()
 
     async def aclose(self) -> None:
-        """Records what was emitted, within reason, and ends."""
+        """Record the remaining events, for `FLUSH_S` at most, and stop."""
         with anyio.move_on_after(FLUSH_S, shield=True):
             await self.flush()
         self._recording.cancel()
@@ -592,7 +596,7 @@ async def _open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
         finally:
             await provider.aclose()
         return
-    if not prepared.plan.to_create:  # everything is on disk: nobody will be called
+    if not prepared.plan.to_create:  # everything is delivered: the provider is not called
         yield ReplicateProvider(
             "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
         )
@@ -607,7 +611,8 @@ async def _open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def _start_emulator() -> AsyncIterator[str]:
-    """The address of an emulator of our own, which ends with us, however we end: it watches its standard input."""
+    """Start an emulator and yield its URL. It ends with this process, however that ends, because it watches its
+    standard input."""
     command = ["-m", "videogen", "emulator", "--port", "0", "--exit-with-parent", "--latency", EMULATOR_LATENCY]
     process = await asyncio.create_subprocess_exec(
         sys.executable,

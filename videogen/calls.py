@@ -1,4 +1,4 @@
-"""How the calls of all clips of a process reach the provider: repeated over what passes, slowed down together."""
+"""The gate for all calls to the provider. It retries transient faults and obeys rate limits for all clips at once."""
 
 import asyncio
 import random
@@ -22,31 +22,35 @@ from videogen.errors import (
 T = TypeVar("T")
 
 DEFAULT_TRIES = 8
-"""With full jitter over 0.5, 1, 2 … 20 s: half a minute on average."""
+"""With full jitter over 0.5, 1, 2 … 20 s, this takes half a minute on average."""
 
 
 class ProviderGate:
-    """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
-    for good once nothing more may be created."""
+    """A gate for the calls of all clips. It closes while the provider limits the rate, and stops creates for good
+    once nothing more may be created."""
 
     def __init__(self, *, backoff_s: float = 0.5) -> None:
-        """`backoff_s`: the longest first pause after a fault; the next ones may be twice as long each, up to 20 s."""
+        """Create an open gate.
+
+        Args:
+            backoff_s: the longest first pause after a fault. Each next one may be twice as long, up to 20 s.
+        """
         self._backoff_s = backoff_s
         self._opens_at = 0.0
         self._refusal: VideogenError | None = None
 
     def stop_creates(self, reason: VideogenError | None = None) -> None:
-        """Lets no create through from now on: `admit_create` raises the first reason that was given. None means that
-        the run was interrupted."""
+        """Let no create through from now on: `wait_for_create` raises the first reason given. None means that the
+        run was interrupted."""
         reason = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
         self._refusal = self._refusal or reason
 
     async def wait_for_create(self) -> None:
-        """Returns when a prediction may be created.
+        """Wait until a prediction may be created.
 
         Raises:
-            VideogenError: nothing may be created any more, and why: the account was refused, the disk is full, the run
-                was interrupted.
+            VideogenError: the reason why nothing may be created any more: the account was refused, the disk is full, or
+                the run was interrupted.
         """
         await self._wait_until_open()
         if self._refusal:
@@ -60,16 +64,16 @@ class ProviderGate:
         timer: asyncio.Timeout | None = None,
         also: tuple[type[CallError], ...] = (),
     ) -> T:
-        """What `call` returns, repeated with full jitter over faults that pass.
+        """Return the result of `call`, retried with full jitter after transient faults.
 
         Args:
-            tries: None repeats until the caller's deadline.
-            timer: a deadline that is moved by the time a rate limit takes; a 429 uses no try.
-            also: errors that are taken for passing ones here, though they need not be.
+            tries: None retries until the caller's deadline.
+            timer: a deadline that is moved by the time that a rate limit takes. A 429 uses up no try.
+            also: errors that are retried here although they need not be transient.
 
         Raises:
-            CallError: the last one, after `tries`, or one that a repetition cannot mend.
-            AccountError: at once; no prediction is created after it.
+            CallError: the last one, after `tries`, or one that a retry cannot mend.
+            AccountError: at once. No prediction is created after it.
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError, *also)),
@@ -92,7 +96,7 @@ class ProviderGate:
                 raise
 
     async def _wait_until_open(self, timer: asyncio.Timeout | None = None) -> None:
-        """Returns when the door is open; waiters come through a little apart from each other."""
+        """Wait until the rate limit has passed, with jitter."""
         while (wait_s := self._opens_at - time.monotonic()) > 0:
             if timer and (when := timer.when()):  # moved before the wait, which may be longer than what is left
                 timer.reschedule(when + 1.1 * wait_s)

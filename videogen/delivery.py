@@ -1,4 +1,4 @@
-"""The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
+"""The local half of a clip: download, verify, measure, conform to the request, and put into its place."""
 
 import asyncio
 import glob
@@ -35,20 +35,20 @@ from videogen.run import RunContext
 
 DOWNLOAD_TRIES = 3
 MAX_SILENT_SHORTFALL_S = 0.1
-"""How much shorter than its target a clip may be without a word."""
+"""A clip that is shorter than its target by more than this gets a warning."""
 
 
 async def download_and_verify(
     run: RunContext, prediction: Prediction, timer: asyncio.Timeout
 ) -> tuple[Path, media.Measured]:
-    """The succeeded prediction's video on disk, whole, and its measures; fetched once more when what came is no video.
+    """Download the succeeded prediction's video and measure it. Download once more if the first result is no video.
 
-    The timer is the caller's; while the video waits to be checked, behind others, it stands still.
+    The timer belongs to the caller. It stands still while the video waits for a free decoder.
 
     Raises:
-        OutputExpiredError: the provider no longer has it.
-        BadOutputError: it is no whole video, twice; the raw bytes are kept.
-        UnreachableError: it could not be downloaded now; it is paid for, and the next run tries again.
+        OutputExpiredError: the provider no longer has the output.
+        BadOutputError: the output was no whole video, twice. The raw bytes are kept.
+        UnreachableError: the output could not be downloaded now. It is paid for, and the next run tries again.
     """
     try:
         return await _download_and_verify_once(run, prediction, timer)
@@ -72,10 +72,9 @@ async def _download_and_verify_once(
 
 
 async def _download(run: RunContext, prediction: Prediction, part: Path) -> None:
-    """Downloads the prediction's output to `part`.
+    """Download the prediction's output to `part`.
 
-    An address that is refused, or an output that is not told yet, is asked for again with growing pauses, at an address
-    that the provider names anew each time.
+    If its URL is refused, or the answer has no output yet, ask the provider for a new URL, with growing pauses.
     """
     pauses, waited_s = run.patience.pauses(), 0.0
     while True:
@@ -102,11 +101,11 @@ async def _download_once(run: RunContext, prediction: Prediction, part: Path) ->
 
 
 async def _refresh_prediction(run: RunContext, prediction: Prediction) -> Prediction:
-    """The prediction with a fresh address. Raises `OutputExpiredError` once the provider says that it has removed the
-    output."""
+    """Return the prediction with a new output URL. Raise `OutputExpiredError` if the provider says that it has
+    removed the output."""
     try:
         fresh = await run.gate.call_with_retries(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
-    except GoneError:  # a hop's word: the provider's own would be `data_removed`
+    except GoneError:  # a gateway says so: the provider itself would say `data_removed`
         return prediction
     except CallError as exc:
         raise UnreachableError(f"prediction {prediction.id} cannot be looked up: {exc}") from exc
@@ -116,7 +115,7 @@ async def _refresh_prediction(run: RunContext, prediction: Prediction) -> Predic
 
 
 def _make_missing_output_error(run: RunContext, prediction: Prediction, gone: GoneError) -> ClipError:
-    """What it means that an output did not come in all the time that it was asked for."""
+    """Return the error for an output that did not come in all the time in which it was asked for."""
     ended_at = prediction.completed_at or prediction.created_at or run.provider.now()
     if run.has_outlived_outputs(ended_at) and not prediction.holds_no_video:
         return OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {gone}")
@@ -137,7 +136,12 @@ def _inspect(video: Path, poster: Path, stop: Event) -> media.Measured:
 async def deliver(
     request: ClipRequest, run: RunContext, active: ActivePrediction, part: Path, measured: media.Measured
 ) -> Clip:
-    """The clip, under its final name and in the journal. Raises `DurationError`, `QualityError`, `StorageError`."""
+    """Put the clip under its final name and record it in the journal.
+
+    Raises:
+        DurationError, SoundError, QualityError: the clip is not as requested.
+        StorageError: a file cannot be written.
+    """
     if problem := _find_duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {active.prediction.id}: {problem}")
@@ -165,8 +169,8 @@ async def deliver(
 
 
 def _conform(request: ClipRequest, part: Path, measured: media.Measured, stop: Event) -> tuple[Path, media.Measured]:
-    """The video in the ratio asked for, in the frame rate and size that its model could not be told, and without sound
-    where none is wanted."""
+    """Return the video in the requested ratio, in the frame rate and size that its model takes no input for, and
+    without sound unless it is wanted."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
@@ -212,7 +216,7 @@ def _make_clip(request: ClipRequest, measured: media.Measured, attempts: list[At
 
 
 def sum_attempts(attempts: list[Attempt]) -> dict[str, Any]:
-    """The fields of a `Clip` that say what its attempts took, in USD and seconds."""
+    """Return the fields of a `Clip` that sum up its attempts, in USD and seconds."""
     began = min((attempt.intended_at for attempt in attempts), default=None)
     return {
         "cost": sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
@@ -224,9 +228,10 @@ def sum_attempts(attempts: list[Attempt]) -> dict[str, Any]:
 
 
 async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
-    """The clip that was delivered before under this key, now in this job's folder and under this scene's name.
+    """Return the clip that was delivered before under this key, copied into this job's folder under this scene's name.
 
-    None where there is none, or where its file is no longer what it was. Raises `StorageError`.
+    Return None if there is none, or if its file has changed. Raise `StorageError` if the files cannot be read or
+    copied.
     """
     delivery = await run.journal.find_delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.force_keys:
@@ -248,17 +253,17 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
 
 
 def mark_reused(clip: Clip) -> Clip:
-    """The clip as a run tells it that had nothing to do for it."""
+    """Return the clip as a run reports it that had nothing to do for it."""
     return clip.model_copy(update={"reused": True, **sum_attempts([])})
 
 
 def _poster_path(part: Path) -> Path:
-    """Where the check of a download leaves its poster."""
+    """Return the path at which the inspection of a download writes its poster."""
     return part.with_suffix(".jpg")
 
 
 def discard_scratch_files(run: RunContext, prediction: Prediction) -> None:
-    """Removes what is unfinished of this prediction's clip, but not what is kept for a person to look at."""
+    """Remove the unfinished files of this prediction's clip, but not those that are kept for inspection."""
     part = run.store.scratch(f"{prediction.id}.part")
     for path in part.parent.glob(f"{glob.escape(part.stem)}.*"):
         if ".rejected" not in path.suffixes:
@@ -266,5 +271,5 @@ def discard_scratch_files(run: RunContext, prediction: Prediction) -> None:
 
 
 def _keep_rejected(part: Path) -> Path:
-    """What was paid for and cannot be used is kept for a person to look at."""
+    """Keep a paid output that cannot be used, for inspection by a person. Return its new path."""
     return part.replace(part.with_suffix(".rejected"))

@@ -1,7 +1,7 @@
-"""What earlier runs of a job left: clips that are reused, predictions that are paid for, results that are kept.
+"""Find out what earlier runs of a job left: clips to reuse, predictions that are paid for, and results to keep.
 
-The journal knows. What it does not know (it was deleted or damaged, it is an old backup, the folder was moved), the
-job's folder tells: its manifest says which clips were delivered, and their bytes say whether that still holds.
+The journal knows this. If it does not (it was deleted or damaged, it is an old backup, or the folder was moved), the
+job's folder tells: its manifest lists the delivered clips, and their bytes show whether they are unchanged.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from videogen.journal import DeliveryRecord, Journal
 
 CONCURRENT_LOOKUPS = 8
-"""A look at a clip elsewhere is a call; thousands of them are not made one by one."""
+"""A lookup in an object store is a call, and there may be thousands."""
 ROUGH_CLIP_BYTES = 20_000_000
 OUTPUTS_KEPT = timedelta(minutes=50)
-"""How old a prediction may be whose output is counted on: Replicate keeps it for an hour, and clocks differ."""
+"""Greatest age of a prediction whose output is counted on. Replicate keeps outputs for an hour, and clocks differ."""
 FREE_ORIGIN = "local"
-"""Of the emulator that a run starts for itself: what it makes again costs nothing."""
+"""The origin of the emulator that a run starts for itself. Predictions there cost nothing."""
 
 
 @dataclass(frozen=True)
 class PriorWork:
-    """What the plan of a job can make use of."""
+    """The results of earlier runs that the plan of a job can use."""
 
     delivered: frozenset[str] = frozenset()
-    """Keys of clips that are where they were delivered, whole."""
+    """Keys of clips that are intact where they were delivered."""
     in_flight: frozenset[str] = frozenset()
-    """Keys of clips with a prediction that was begun and not ended."""
+    """Keys of clips with a prediction that was begun and has not ended."""
     history_lost: bool = False
-    """The folder was used before, but the journal does not know how: there may be predictions that nobody remembers."""
+    """The folder was used before, but the journal does not know how: there may be predictions that it does not list."""
     spent: Decimal = Decimal(0)
-    """USD that earlier runs of the job have cost, with what is reserved for their predictions."""
+    """USD that earlier runs of the job have cost, including the reservations for their predictions."""
     warnings: tuple[str, ...] = ()
 
 
 def inspect_prior_runs(
     journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
 ) -> PriorWork:
-    """What is there for this plan. Where nothing is, no journal is made.
+    """Return the prior work that this plan can use. If there is none, no journal is created.
 
     Args:
-        fresh: every clip is made anew, but for those that a fresh run of this folder made before it was killed.
+        fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
 
     Raises:
         JournalError: the database cannot be used.
@@ -76,7 +76,7 @@ def inspect_prior_runs(
 
 
 class _Inspection:
-    """One look at what the journal and the folders have for a plan."""
+    """Inspects the journal and the folders for the clips of one plan."""
 
     def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, open_folder: OpenFolder) -> None:
         self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
@@ -105,7 +105,7 @@ class _Inspection:
         return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
 
     def inspect_for_fresh_run(self) -> PriorWork:
-        """Of a killed `--fresh` run, what it made: that is as fresh as what is asked for, and paid for."""
+        """Return the clips that a killed `--fresh` run made: they are as fresh as requested, and paid for."""
         made = self._journal.find_fresh_keys(self._origin, self._folder.address)
         deliveries = {
             key: delivery
@@ -120,7 +120,7 @@ class _Inspection:
         return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
 
     def _explain_lost_history(self, manifest: Batch | None) -> str:
-        """Why the journal may not remember everything that was paid for; empty where it does."""
+        """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
         address = self._folder.address
         if not self._journal.has_complete_history(address):
             return f"the journal knows of no run in {address}, which was used before"
@@ -129,7 +129,7 @@ class _Inspection:
         return ""
 
     def _import_from_manifest(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
-        """Enters into the journal those of the clips that the manifest says are in the job's folder. Returns them."""
+        """Import into the journal those of the clips that the manifest lists in the job's folder. Return them."""
         if manifest is None or manifest.provider != self._origin:
             return {}
         wanted = {self._requests[key].video_path: key for key in keys}
@@ -142,12 +142,13 @@ class _Inspection:
         return clips
 
     def _warn_of_missing(self, missing: Collection[str]) -> list[str]:
-        """What becomes of clips that are not where they were delivered.
+        """Return warnings about clips that are missing where they were delivered.
 
-        One that a person has deleted is fetched again, or made again. But a folder that has nothing of what was
-        delivered to it is rather one that is not mounted: nothing is paid again for that.
+        A clip that a person deleted is downloaded or made again. But a folder without any of its delivered clips is
+        more likely not mounted, and nothing is paid again for that.
 
-        Raises `StorageError` where clips of such a folder would have to be paid for again.
+        Raises:
+            StorageError: clips of such a folder would have to be paid for again.
         """
         if not missing:
             return []
@@ -173,7 +174,7 @@ class _Inspection:
 
 
 def _has_any_clip(folder: Folder, known: "list[DeliveryRecord]") -> bool:
-    """Return whether the folder has any of the clips. Where it was a single one, its poster tells as well."""
+    """Return whether the folder has any of the clips. For a single clip, its poster counts as well."""
     if any(folder.sha256(str(delivery.clip.video_path)) for delivery in known):
         return True
     return len(known) == 1 and folder.sha256(str(known[0].clip.poster_path)) is not None
@@ -190,14 +191,15 @@ def _warn_of_disk_space(folder: Folder, clips: int) -> tuple[str, ...]:
 
 
 def is_intact(delivery: "DeliveryRecord", open_folder: OpenFolder) -> bool:
-    """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
+    """Return whether the video is still there, byte for byte. Raise `StorageError` if it cannot be read."""
     return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
 
 def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
-    """The clips of the last run that were delivered and are still whole, by scene id.
+    """Return the clips that the last run delivered and that are still intact, by scene id.
 
-    Raises `InvalidError` when there was no run, or one with another provider.
+    Raises:
+        InvalidError: there was no run, or it used another provider.
     """
     batch = _read_manifest(folder)
     if batch is None:
@@ -212,7 +214,7 @@ def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
 
 
 def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
-    """Those of the clips of a manifest that were delivered and are still what they were."""
+    """Return those clips of a manifest that were delivered and are unchanged."""
     from videogen.journal import DeliveryRecord
 
     delivered = [clip for clip in clips if clip.status == "success"]
@@ -222,13 +224,13 @@ def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
 
 
 def _find_intact_keys(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> set[str]:
-    """The keys of those deliveries that are still there."""
+    """Return the keys of the deliveries whose video is unchanged."""
     digests = _compute_digests(deliveries, open_folder)
     return {key for key, delivery in deliveries.items() if digests[key] == delivery.clip.sha256}
 
 
 def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> dict[str, str | None]:
-    """What is where these clips were delivered, as SHA-256 (hex); None where there is no such file."""
+    """Return the SHA-256 (hex) of each delivered video, or None if the file is missing."""
 
     def look(delivery: "DeliveryRecord") -> str | None:
         return open_folder(delivery.folder).sha256(str(delivery.clip.video_path))
@@ -238,7 +240,7 @@ def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: Op
 
 
 def _read_manifest(folder: Folder) -> Batch | None:
-    """None where there is none that can be read."""
+    """Return the manifest of the folder's last run, or None if there is none that can be read."""
     try:
         text = folder.text("manifest.json")
         return None if text is None else Batch.from_manifest(text)

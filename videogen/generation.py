@@ -1,8 +1,8 @@
-"""The life of one clip: found again or created, waited for, downloaded, checked, delivered.
+"""Make one clip: reuse it, or find or create its prediction, wait, download, verify and deliver.
 
-Every step is in the journal before the next one begins, so that a run killed anywhere is continued by the next one
-without paying twice. One call of `generate` is one attempt, and an attempt is one prediction. Calling it again, after
-an error that `errors.is_retryable` allows, is the caller's affair.
+Every step is in the journal before the next one begins, so that the next run can continue a run that was killed at any
+point, without paying twice. One call of `attempt_clip` is one attempt, and an attempt is one prediction. The caller
+decides whether to call it again after an error that `errors.is_retryable` accepts.
 """
 
 import asyncio
@@ -38,24 +38,25 @@ from videogen.run import RunContext, Slot
 
 CLAIM_POLL_S = 0.5
 OUTPUT_MAY_REMAIN = (UnreachableError, StorageError, BadOutputError)
-"""After these the prediction's output may still be there: its attempt stays open, and the next run downloads it again
-before it creates anything. (What came instead of a video may have been a captive portal's page.)"""
+"""After these errors the provider may still have the prediction's output. The attempt stays open, and the next run
+downloads the output again before it creates anything. (An output that is no video may have been the page of a
+captive portal.)"""
 LATE_DOWNLOAD_S = 120.0
-"""What is paid for is fetched even when its clip's time is up, for this long."""
+"""A succeeded prediction is paid for, so its output is downloaded even after the clip's timeout, for this long."""
 
 
 async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
-    """One attempt at the clip; what was paid for before is reused or continued.
+    """Make one attempt at the clip. Reuse a delivered clip, or continue a prediction that was paid for before.
 
-    `slot` is taken before a prediction is created or continued, unless it is held already, and given back as soon as
+    `slot` is acquired before a prediction is created or continued, unless it is held already, and released as soon as
     the prediction has ended.
 
     Returns:
-        The delivered clip; `reused` and at no cost when its key was delivered before.
+        The delivered clip. Its `reused` is true and its cost is 0 when its key was delivered before.
 
     Raises:
-        ClipError: this attempt brought no clip; `is_retryable` says whether another one may.
-        AccountError: the account cannot be used, for any clip.
+        ClipError: this attempt made no clip. `is_retryable` tells whether another attempt may succeed.
+        AccountError: the account cannot be used for any clip.
     """
     async with run.key_locks[request.key]:
         try:
@@ -72,7 +73,7 @@ async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Cli
 
 
 async def _reuse_or_make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
-    """The clip, once no other job's run is making the same one: its clip is then reused."""
+    """Wait until no run of another job works on the same clip, then return the clip: reused, or made here."""
     while True:
         if not await run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
             with suppress(ClaimedError, DeliveredError):
@@ -92,7 +93,7 @@ async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
         return await deliver(request, run, active, part, measured)
     except ClipError as exc:
         if isinstance(exc, StorageError):
-            run.gate.stop_creates(exc)  # what cannot be stored must not be paid for
+            run.gate.stop_creates(exc)  # a clip that cannot be stored must not be paid for
             discard_scratch_files(run, active.prediction)
         if not isinstance(exc, OUTPUT_MAY_REMAIN):
             await record_end(run, active.attempt, exc)
@@ -102,7 +103,7 @@ async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
 async def _wait_and_download(
     request: ClipRequest, run: RunContext, slot: Slot, active: ActivePrediction
 ) -> tuple[ActivePrediction, Path, Measured]:
-    """The succeeded prediction and its whole video, both within the clip's timeout."""
+    """Return the succeeded prediction and its whole video. The clip's timeout covers both steps."""
     elapsed_s = time.monotonic() - active.monotonic_start
     try:
         async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
@@ -120,7 +121,7 @@ async def _wait_and_download(
 async def _cancel_or_salvage(
     request: ClipRequest, run: RunContext, active: ActivePrediction
 ) -> tuple[ActivePrediction, Path, Measured]:
-    """Cancels a clip whose time is up; one that succeeded all the same is paid for, and kept."""
+    """Cancel a clip whose time is up. If its prediction succeeded all the same, it is paid for, and is kept."""
     if not active.prediction.ended:
         active = await cancel_and_confirm(request, run, active)
     prediction = active.prediction
@@ -154,5 +155,5 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
 
 
 def should_fall_back(request: ClipRequest, error: BaseException) -> bool:
-    """Whether the request's first fallback is tried after this end of its last attempt."""
+    """Return whether the request's first fallback is tried after its last attempt ended with this error."""
     return bool(request.fallbacks) and may_fall_back(error)

@@ -1,4 +1,4 @@
-"""One limit over the runs of all processes and machines that share a journal."""
+"""A limit over the runs of all processes and machines that share a journal."""
 
 import asyncio
 import random
@@ -12,13 +12,14 @@ from videogen.journal import Journal, Limit
 
 DEFAULT_SLOTS = 5
 CLOSING_S = 2.0
-"""How long the journal may take to hear what was given back at the end."""
+"""Time that the journal has at the end to record the released slots."""
 POLL_RANGE_S = (0.05, 0.15)
-"""How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
+"""Range of the random delay between two polls for a free slot. It is random so that runs do not poll in step."""
 
 
 def require_limit(journal: Journal, name: str) -> Limit:
-    """The limit of this name. Raises `SettingsError` saying how to create it: a missing one never means unlimited."""
+    """Return the limit of this name. Raise `SettingsError` if it does not exist: a missing limit never means
+    unlimited."""
     if limit := journal.find_limit(name):
         return limit
     raise SettingsError(
@@ -27,10 +28,10 @@ def require_limit(journal: Journal, name: str) -> Limit:
 
 
 class SharedLimit:
-    """A run's part in a limit: slots that it waits for, holds and gives back.
+    """One run's part in a limit: the slots that it waits for, holds and releases.
 
     One task talks to the journal for all clips of the run, in a thread of its own, and only while a clip waits or
-    something has changed. A journal that cannot be reached is asked again; what is held is still held then.
+    something has changed. If the journal cannot be reached, the task tries again, and slots that are held stay held.
     """
 
     def __init__(self, journal: Journal, name: str, run_id: str) -> None:
@@ -40,20 +41,20 @@ class SharedLimit:
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._changed = asyncio.Event()
         self._is_unsynced = False
-        """Whether the journal does not know yet what has changed."""
+        """Whether the last change is not in the journal yet."""
         self._closing = False
 
     async def acquire(self) -> int:
-        """Waits for a slot, in turn with all other runs. Returns its ticket."""
+        """Wait for a slot, in turn with all other runs. Return its ticket."""
         granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(granted)
         self._changed.set()
         try:
             return await granted
         except asyncio.CancelledError:
-            if not granted.cancelled():  # it came in the moment of the cancelling
+            if not granted.cancelled():  # it was granted at the moment of the cancellation
                 self.release(granted.result())
-            self._changed.set()  # so that what was granted to it meanwhile is taken back
+            self._changed.set()  # so that a slot that was granted meanwhile is taken back
             raise
 
     def release(self, ticket: int) -> None:
@@ -61,12 +62,12 @@ class SharedLimit:
         self._changed.set()
 
     def close(self) -> None:
-        """Lets `keep` tell the journal what was given back, and return."""
+        """Let `run` record the released slots in the journal, and return."""
         self._closing = True
         self._changed.set()
 
     async def run(self) -> None:
-        """Hands out what the journal grants, until `close`."""
+        """Hand out the slots that the journal grants, until `close`."""
         with self._thread:
             while not self._closing or self._changed.is_set():
                 await self._wait_for_change()
@@ -101,7 +102,7 @@ class SharedLimit:
 
 @asynccontextmanager
 async def join_limit(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
-    """The run's part in this limit, for as long as the block lasts."""
+    """Take part in this limit while the block runs."""
     limit = SharedLimit(journal, name, run_id)
     keeping = asyncio.create_task(limit.run())
     try:

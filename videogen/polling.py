@@ -1,4 +1,4 @@
-"""Whether predictions have ended: one is asked for by its id, several are looked up in one list of the account's."""
+"""Detect the end of predictions: poll a single one by its id, and several at once with one list of the account."""
 
 import asyncio
 import time
@@ -12,49 +12,50 @@ from videogen.ports import Prediction, VideoProvider
 
 MIN_LIST_INTERVAL_S = 0.05
 SLOW_CALL_S = 2.0
-"""What counts of a call that took longer: it waited for a rate limit."""
+"""A list call counts with this duration at most. A longer one waited for a rate limit."""
 LIST_PAGE_SIZE = 100
-"""Predictions of a list: a page of Replicate's."""
+"""Predictions of a list that are read at most: a page of Replicate's."""
 LIST_INTERVAL_FACTOR = 1.3
-"""A list is called for so much more seldom than the predictions would be asked for together, one by one."""
-LISTED_POLL_FACTOR, LISTED_POLL_MAX_S = 10, 30.0
-"""So much more seldom, but at least every so many seconds, is one asked for by its id that was in the last list."""
+"""The list is called this many times less often than its predictions together would be polled by id."""
+LISTED_POLL_FACTOR = 10
+LISTED_POLL_MAX_S = 30.0
+"""A prediction that was in the last list is polled by id this many times less often, but at least this often."""
 CLOCK_SKEW = timedelta(seconds=2)
 
 
 class PendingPrediction:
-    """A prediction that is waited for."""
+    """A prediction whose end the run waits for."""
 
     def __init__(self, prediction: Prediction, schedule: PollSchedule, began: float, *, will_be_listed: bool) -> None:
         self.prediction = prediction
         self._schedule, self._began = schedule, began
         self.ended: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
-        """The prediction when a list has it as ended."""
+        """Resolves to the prediction once a list shows that it has ended."""
         self.was_listed = will_be_listed
 
     def next_delay_s(self) -> float:
-        """Seconds until it should be looked at."""
+        """Return the seconds until its state should be known again."""
         return self._schedule.next_delay_s(time.monotonic() - self._began)
 
     def poll_delay_s(self) -> float:
-        """Seconds until it should be asked for by its id: seldom when lists show it, so that nothing hangs on them."""
+        """Return the seconds until it should be polled by its id: longer while lists show it, but never infinite."""
         return (
             min(LISTED_POLL_FACTOR * self.next_delay_s(), LISTED_POLL_MAX_S) if self.was_listed else self.next_delay_s()
         )
 
     def observe(self, listed: Prediction | None) -> None:
-        """What the last list has of it."""
+        """Take the prediction from the last list; None means that it was not there."""
         self.was_listed = listed is not None
         if listed and listed.ended and not self.ended.done():
             self.ended.set_result(listed)
 
 
 class Poller:
-    """Looks for the ends of all predictions that a run waits for.
+    """Detects the ends of all predictions that a run waits for.
 
-    Once there are several, one list answers for all of them: each is looked at nearly as often as all together would
-    be asked for. The list is a shortcut, and nothing hangs on it: what it does not show, or when it fails, is asked for
-    by its id at the pace of its model.
+    Once there are several, one list answers for all of them, and is called nearly as often as all of them together
+    would be polled. The list is only a shortcut: a prediction that it does not show, or all of them when it fails, are
+    polled by id on the schedule of their model.
     """
 
     def __init__(self, provider: VideoProvider, calls: ProviderGate) -> None:
@@ -65,7 +66,8 @@ class Poller:
 
     @contextmanager
     def track(self, prediction: Prediction, schedule: PollSchedule, began: float) -> Iterator[PendingPrediction]:
-        """Has the lists looked through for this prediction; `began` is its creation on the monotonic clock."""
+        """Look for this prediction in the lists, too; `began` is the time of its creation on the monotonic clock, in
+        seconds."""
         others_are = any(each.was_listed for each in self._pending.values())
         pending = self._pending[prediction.id] = PendingPrediction(
             prediction, schedule, began, will_be_listed=others_are
@@ -88,7 +90,7 @@ class Poller:
             self._call_s = min(time.monotonic() - began, SLOW_CALL_S)
 
     def _pause_s(self) -> float:
-        """As long as the predictions ask for, but a list that is slow, or long, is not called for all the time."""
+        """Return the pause before the next list: as short as the predictions ask for, but longer after a slow call."""
         looks_per_s = sum(1 / pending.next_delay_s() for pending in self._pending.values())
         return max(MIN_LIST_INTERVAL_S, 4 * self._call_s, LIST_INTERVAL_FACTOR / looks_per_s)
 
@@ -98,7 +100,7 @@ class Poller:
         if not since:
             return
         found = dict[str, Prediction]()
-        with suppress(Exception):  # whatever it is: who asks by id will meet it, too
+        with suppress(Exception):  # polling by id will meet the same error, and report it
             found = await self._gate.call_with_retries(
                 lambda: self._find_listed(missing, min(since) - CLOCK_SKEW), tries=1
             )
@@ -106,7 +108,7 @@ class Poller:
             pending.observe(found.get(prediction_id))
 
     async def _find_listed(self, ids: Collection[str], since: datetime) -> dict[str, Prediction]:
-        """Those that are among the newest of the account, by id."""
+        """Return those of the predictions that are among the newest of the account, by id."""
         found, looked_through = dict[str, Prediction](), 0
         async for prediction in self._provider.list_since(since):
             looked_through += 1

@@ -1,4 +1,4 @@
-"""The remote half of a clip's life: a prediction is found again or created, waited for, and cancelled when given up."""
+"""The remote half of a clip: find or create its prediction, wait for its end, and cancel it at the timeout."""
 
 import asyncio
 import time
@@ -38,39 +38,41 @@ from videogen.run import RunContext
 
 PROGRESS_INTERVAL_S = 2.0
 INTENT_VALID_S = 1.0
-"""How long after its intent a create is sent without asking the journal whether the attempt is still this run's."""
+"""For this long after its intent was recorded, a create is sent without asking the journal again whether the attempt
+still belongs to this run."""
 MIN_CANCEL_AFTER_S = 5.0
-"""Replicate takes no shorter deadline: https://replicate.com/docs/topics/predictions/lifecycle"""
+"""Replicate accepts no shorter deadline: https://replicate.com/docs/topics/predictions/lifecycle"""
 CANCEL_AFTER_MARGIN_S = 30.0
-"""The provider's own deadline is this far behind the clip's timeout: it matters only when we are gone."""
+"""The provider's own deadline is this much later than the clip's timeout. It only matters when this process is gone."""
 CLEAN_UP_S = 8.0
-"""How long an interrupted clip may take to cancel its prediction."""
+"""Time that an interrupted clip has to cancel its prediction."""
 CLOCK_SKEW = timedelta(seconds=30)
-"""How far a time that we noted by the provider's clock may be off."""
+"""Possible error of a time that we recorded by the provider's clock."""
 MAX_CREATE_S = 60.0
-"""How long a create may be on its way before it is given up, at most."""
+"""Longest time that a create may be under way before it is given up."""
 MIN_RESUMED_S = 30.0
-"""How long a prediction that is found again has at least, whatever the wall clock says of its age."""
+"""Time that a resumed prediction has left at least, whatever its age is by the wall clock."""
 
 
 @dataclass(frozen=True)
 class ActivePrediction:
-    """An attempt and its prediction. `began` is when it was created, on the monotonic clock in seconds."""
+    """An attempt and its prediction. `monotonic_start` is the time of its creation on the monotonic clock, in
+    seconds."""
 
     attempt: Attempt
     prediction: Prediction
     monotonic_start: float
 
 
-# -- found again, or created ------------------------------------------------------------------------------------------
+# -- find or create ---------------------------------------------------------------------------------------------------
 
 
 async def start_or_resume(request: ClipRequest, run: RunContext) -> ActivePrediction:
-    """The attempt to go on with: one that is open, also from an earlier run, else a new one.
+    """Return the attempt to continue: one that is open, also from an earlier run, or else a new one.
 
     Raises:
-        ClipError: no prediction can be created for this request now; the attempt is ended or left open in the journal.
-        AccountError: none can be created for any.
+        ClipError: no prediction can be created for this request now. The attempt is ended, or left open in the journal.
+        AccountError: no prediction can be created for any request.
     """
     attempt = await run.journal.find_open_attempt(run.provider.origin, request.key)
     active = await _resume(request, run, attempt) if attempt else None
@@ -94,7 +96,7 @@ async def start_or_resume(request: ClipRequest, run: RunContext) -> ActivePredic
 
 
 async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> ActivePrediction | None:
-    """The prediction of an open attempt; None when there is none, and the attempt is over."""
+    """Return the prediction of an open attempt, or None if it has none. The attempt is ended then."""
     began_by = attempt.run_id
     attempt = await run.journal.take_over_attempt(attempt, run_id=run.id, scene_id=request.scene.id)
     found = await (
@@ -120,14 +122,15 @@ async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> Ac
 
 
 def _monotonic_start(request: ClipRequest, elapsed_s: float) -> float:
-    """When a prediction of this age was created, on the monotonic clock, so that it has some time left in any case."""
+    """Return the time on the monotonic clock at which a prediction of this age was created, adjusted to leave it
+    `MIN_RESUMED_S`."""
     return time.monotonic() - max(0.0, min(elapsed_s, request.timeout_s - MIN_RESUMED_S))
 
 
 async def _get_recorded_prediction(run: RunContext, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
-    """The prediction of an attempt; None once the provider can no longer have it.
+    """Return the prediction of an attempt, or None once the provider can no longer have it.
 
-    A 404 is believed only then: it may come from a hop on the way, or from a copy that does not know the id yet.
+    A 404 is final only then. It may come from a gateway on the way, or from a replica that does not know the id yet.
     """
     prediction_id = str(attempt.prediction_id)
     try:
@@ -154,7 +157,7 @@ def _make_lookup_error(prediction_id: str, exc: BaseException) -> UnreachableErr
 async def _find_unrecorded_prediction(
     request: ClipRequest, run: RunContext, attempt: Attempt
 ) -> tuple[Attempt, Prediction] | None:
-    """A run was killed between the intent and the id: if the prediction exists, it is in the account's list."""
+    """Search the account's list for the prediction of a run that was killed between recording its intent and its id."""
     return await _search_lost_create(request, run, await _resolve_inputs(request, run), attempt)
 
 
@@ -177,9 +180,10 @@ async def _create_new(request: ClipRequest, run: RunContext) -> ActivePrediction
 
 
 async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt, float]:
-    """A new attempt, its most possible cost reserved, and the seconds after which the provider must end it.
+    """Record a new attempt and reserve the most it can cost. Return it with the seconds after which the provider ends
+    it.
 
-    Where only reservations of clips in progress stand in the way of the budget, waits until one of them is settled.
+    If the budget is exhausted only by reservations of clips in progress, wait until one of them is settled.
     """
     while True:
         settled = run.settled
@@ -214,10 +218,10 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
 
 
 async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Decimal]:
-    """Seconds that a prediction may run, and the most that it can cost then.
+    """Return the seconds that a prediction may run, and the most that it can cost then, in USD.
 
-    A model that is billed by GPU time may run longer than expected. Under a budget its remote deadline is set so that
-    it cannot cost more than what is left of that, as long as what is left covers the expected cost.
+    A model that is billed by GPU time may run longer than expected. Under a budget, its remote deadline is set so that
+    it cannot cost more than the rest of the budget, provided that the rest covers the expected cost.
     """
     longest_s = request.timeout_s + CANCEL_AFTER_MARGIN_S
     rate = request.gpu_cost_per_s
@@ -232,7 +236,8 @@ async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Dec
 
 @dataclass
 class _Creation:
-    """The create of one attempt: sent again where it certainly was not accepted, searched for where that is unknown."""
+    """The create of one attempt. It is sent again if it certainly was not accepted; if that is unknown, the
+    prediction is searched for."""
 
     request: ClipRequest
     run: RunContext
@@ -240,16 +245,18 @@ class _Creation:
     attempt: Attempt
     cancel_after_s: float
     is_sent: bool = field(default=False, init=False)
-    """Whether a prediction may exist that the journal does not know."""
+    """Whether a prediction may exist that is not in the journal."""
     _confirmed_at: float = field(default_factory=time.time, init=False)
-    """When the journal last said that the attempt is ours, on the wall clock: it goes on while the machine sleeps."""
+    """Time at which the journal last confirmed that the attempt is ours. On the wall clock, because that goes on
+    while the machine sleeps."""
 
     async def create_with_retries(self) -> tuple[Attempt, Prediction]:
-        """The attempt with its prediction, whose id is in the journal.
+        """Return the attempt with its prediction, whose id is in the journal.
 
         Raises:
-            AccountError, InputRejectedError: the provider refused; the attempt is ended, and cost nothing.
-            UnreachableError: it may have been accepted, and cannot be found now; the attempt stays open.
+            AccountError, InputRejectedError: the provider refused. The attempt is ended and cost nothing.
+            UnreachableError: the create may have been accepted, and the prediction cannot be found now. The attempt
+                stays open.
         """
         try:
             return await self.run.gate.call_with_retries(self._create_once)
@@ -289,7 +296,7 @@ class _Creation:
         if claimed := await run.journal.record_prediction(self.attempt, prediction.id, prediction.created_at):
             reached("after-id")
             return claimed, prediction
-        # An identical clip lost its answer and took our prediction: what it lost is ours.
+        # An identical clip lost its answer and took our prediction. We take the one that it lost.
         if found := await _search_lost_create(request, run, self.inputs, self.attempt):
             return found
         raise OutcomeUnknownError(f"prediction {prediction.id} belongs to another clip")
@@ -298,7 +305,8 @@ class _Creation:
 async def _cancel_pending_create(
     request: ClipRequest, run: RunContext, creation: _Creation, creating: "asyncio.Future[tuple[Attempt, Prediction]]"
 ) -> None:
-    """Interrupted while creating: a create that is under way is waited for and cancelled, and none is sent any more."""
+    """Clean up after an interrupt during a create: wait for a create that is under way, cancel its prediction, and
+    send no other."""
     try:
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
             if not creation.is_sent:
@@ -317,25 +325,26 @@ async def _cancel_pending_create(
         creating.cancel()
 
 
-# -- searched for in the account's list -------------------------------------------------------------------------------
+# -- search the account's list ----------------------------------------------------------------------------------------
 
 
 async def _search_lost_create(
     request: ClipRequest, run: RunContext, inputs: Mapping[str, Any], attempt: Attempt
 ) -> tuple[Attempt, Prediction] | None:
-    """The prediction of a create whose answer was lost, made this attempt's; None when there certainly is none.
+    """Return the prediction of a create whose answer was lost, assigned to this attempt. Return None if there certainly
+    is none.
 
-    A list may lag behind, and a gateway may give up before the provider accepts. So the list is looked at again and
-    again, until `unknown_s` have passed and the list shows something newer, or `unknown_at_most_s` have. They count
-    from now where the create may have been on its way until now, and else from its intent.
+    The list may lag behind, and a gateway may give up before the provider accepts. Therefore the list is read
+    repeatedly until `unknown_s` have passed and it shows something newer, or until `unknown_at_most_s` have passed.
+    Both times count from now if the create may have been under way until now, and else from its intent.
 
     Raises:
-        UnreachableError: the list cannot be read, or a prediction may be this clip's or another one's. The attempt
-            stays open, and nothing is created for it.
+        UnreachableError: the list cannot be read, or a prediction may belong to this clip or to another one. The
+            attempt stays open, and nothing is created for it.
     """
     patience, pauses, began = run.patience, run.patience.pauses(), run.provider.now()
     created_after = attempt.intended_at - CLOCK_SKEW
-    if attempt.intended_at > began:  # the clock that noted it was ahead: when the create was sent is not known
+    if attempt.intended_at > began:  # the clock was ahead then, so the time of the create is not known
         created_after = began - run.provider.outputs_kept
     elif run.age_s(attempt.intended_at) > MAX_CREATE_S + patience.unknown_at_most_s:
         began = attempt.intended_at
@@ -355,7 +364,7 @@ async def _search_lost_create(
 async def _find_despite_lost_journal(
     request: ClipRequest, run: RunContext, inputs: Mapping[str, Any], attempt: Attempt
 ) -> ActivePrediction | None:
-    """What a run paid for whose journal is lost, as long as the provider still has its output."""
+    """Return a prediction that a run with a lost journal paid for, as long as the provider still has its output."""
 
     def is_worth_it(prediction: Prediction) -> bool:
         return prediction.status == "succeeded" and not prediction.data_removed if prediction.ended else True
@@ -380,10 +389,13 @@ async def _search_once(
     created_after: datetime,
     accept: Callable[[Prediction], bool] = lambda _: True,
 ) -> tuple[tuple[Attempt, Prediction] | None, datetime | None]:
-    """The account's prediction with these inputs that no attempt has, made this attempt's, and when the newest one that
-    the list shows was created.
+    """Assign to the attempt a prediction of the account that has these inputs and that no attempt has.
 
-    Raises `UnreachableError` where a prediction fits that may as well be another clip's.
+    Returns:
+        The attempt with its prediction, or None, and the creation time of the newest prediction in the list.
+
+    Raises:
+        UnreachableError: a prediction matches that may as well belong to another clip.
     """
 
     async def search() -> tuple[tuple[Attempt, Prediction] | None, datetime | None]:
@@ -418,7 +430,7 @@ def _make_ambiguous_error(prediction: Prediction, run: RunContext) -> Unreachabl
 
 
 async def _resolve_inputs(request: ClipRequest, run: RunContext) -> dict[str, Any]:
-    """The request's inputs with an address in place of each picture's name."""
+    """Return the request's inputs, with the name of each image replaced by its URL."""
     urls = {name: await run.images.url(image) for name, image in request.images.items()}
 
     def insert_urls(value: Any) -> Any:
@@ -429,13 +441,13 @@ async def _resolve_inputs(request: ClipRequest, run: RunContext) -> dict[str, An
     return {name: insert_urls(value) for name, value in request.inputs.items()}
 
 
-# -- waited for -------------------------------------------------------------------------------------------------------
+# -- wait -------------------------------------------------------------------------------------------------------------
 
 
 async def wait_until_succeeded(
     request: ClipRequest, run: RunContext, active: ActivePrediction, timer: asyncio.Timeout
 ) -> ActivePrediction:
-    """Polls until the prediction has succeeded. Raises the `ClipError` of any other end."""
+    """Poll until the prediction has succeeded. Raise the `ClipError` of any other end."""
     schedule, prediction = run.poll_schedules[request.replicate], active.prediction
     progress = _Progress(request, run, active, schedule)
     with run.poller.track(prediction, schedule, active.monotonic_start) as pending:
@@ -451,14 +463,14 @@ async def wait_until_succeeded(
 
 
 async def _poll(run: RunContext, prediction_id: str, timer: asyncio.Timeout) -> Prediction:
-    """The prediction as its own address tells it. No status code on the way ends it: only its deadline does."""
+    """Get the prediction by its id. No status code of a gateway ends the polling, only the deadline does."""
     return await run.gate.call_with_retries(
         lambda: run.provider.get(prediction_id), tries=None, timer=timer, also=(GoneError,)
     )
 
 
 class _Progress:
-    """Waits between polls, and tells every two seconds how far the clip is; what it tells never goes back."""
+    """Waits between polls, and emits the clip's progress every `PROGRESS_INTERVAL_S`. The fraction never decreases."""
 
     def __init__(self, request: ClipRequest, run: RunContext, active: ActivePrediction, schedule: PollSchedule) -> None:
         self._request, self._run, self._active, self._schedule = request, run, active, schedule
@@ -466,7 +478,7 @@ class _Progress:
         self._emit_at = time.monotonic() + PROGRESS_INTERVAL_S
 
     async def wait(self, ended: asyncio.Future[Prediction], seconds: float, status: str) -> None:
-        """Until the prediction is known to have ended, for at most so many seconds."""
+        """Wait until the prediction is known to have ended, but at most this many seconds."""
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until and not ended.done():
             if now >= self._emit_at:
@@ -493,7 +505,7 @@ class _Progress:
 
 
 def _make_failure(prediction: Prediction) -> ClipError:
-    """The error of a prediction that ended without output."""
+    """Return the error of a prediction that ended without output."""
     message = f"prediction {prediction.id} {prediction.status}: {prediction.error or 'no reason given'}"
     if prediction.status == "aborted":
         return PredictionAbortedError(message)
@@ -504,14 +516,16 @@ def _make_failure(prediction: Prediction) -> ClipError:
     return InputRejectedError(message) if prediction.failure == "input" else PredictionFailedError(message)
 
 
-# -- cancelled --------------------------------------------------------------------------------------------------------
+# -- cancel -----------------------------------------------------------------------------------------------------------
 
 
 async def cancel_and_confirm(request: ClipRequest, run: RunContext, active: ActivePrediction) -> ActivePrediction:
-    """The prediction after it was cancelled remotely: looked at again, since it may have succeeded in the meantime.
+    """Cancel the prediction remotely, and return it as it ended: it may have succeeded in the meantime.
 
-    Raises `UnreachableError` when its end cannot be confirmed; the attempt stays open then. A status that nobody knows
-    counts as canceled here, else no later run would come past it.
+    A prediction with an unknown status counts as canceled here, because otherwise no later run could get past it.
+
+    Raises:
+        UnreachableError: the end cannot be confirmed. The attempt stays open.
     """
     prediction_id = active.prediction.id
     prediction: Prediction | None = None
@@ -534,13 +548,13 @@ async def cancel_and_confirm(request: ClipRequest, run: RunContext, active: Acti
 
 
 async def _request_cancel(run: RunContext, prediction_id: str) -> None:
-    """A cancel that fails is not the last word: the prediction is looked at afterwards."""
+    """Send a cancel and ignore its failure: the caller looks at the prediction afterwards."""
     with suppress(CallError, ClipError):
         await run.gate.call_with_retries(lambda: run.provider.cancel(prediction_id))
 
 
 async def cancel_on_interrupt(request: ClipRequest, run: RunContext, active: ActivePrediction) -> None:
-    """Cancels remotely what an interrupted run leaves behind; what succeeded meanwhile is left for the next run."""
+    """Cancel the prediction of an interrupted run remotely. If it succeeded meanwhile, leave it to the next run."""
     if run.leaves_running:
         return
     with anyio.move_on_after(CLEAN_UP_S, shield=True):
@@ -549,11 +563,11 @@ async def cancel_on_interrupt(request: ClipRequest, run: RunContext, active: Act
             await run.journal.record_end(active.attempt, error="interrupted", message="the run was interrupted")
 
 
-# -- paid for, ended --------------------------------------------------------------------------------------------------
+# -- record costs and ends --------------------------------------------------------------------------------------------
 
 
 async def record_actual_cost(request: ClipRequest, run: RunContext, active: ActivePrediction) -> ActivePrediction:
-    """Records what a prediction that ended has cost, and how sure that is."""
+    """Record the cost of a prediction that ended, and how certain it is."""
     cost, basis = _compute_cost(request, active.prediction)
     succeeded = active.prediction.status == "succeeded"
     attempt = await run.journal.record_cost(active.attempt, cost, basis, succeeded=succeeded)
@@ -567,7 +581,7 @@ async def record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: C
 
 
 async def end_without_cost(run: RunContext, attempt: Attempt, reason: VideogenError) -> None:
-    """Ends an attempt of which certainly no prediction exists."""
+    """End an attempt that certainly has no prediction."""
     with suppress(VideogenError):
         await record_cost(run, attempt, Decimal(0), "known")
         await record_end(run, attempt, reason)
@@ -578,7 +592,7 @@ async def record_end(run: RunContext, attempt: Attempt, error: VideogenError, *,
 
 
 def _compute_cost(request: ClipRequest, prediction: Prediction) -> tuple[Decimal, CostBasis]:
-    """USD, and how sure that is. What is only estimated counts in a budget with all that was reserved for it."""
+    """Return the cost in USD and how certain it is. A budget counts an estimated cost with its whole reservation."""
     if not prediction.started:
         return Decimal(0), "known"
     if request.gpu_cost_per_s is not None:
