@@ -1,4 +1,4 @@
-"""The journal's database: transactions that are repeated through a server's outage, and never wait without end."""
+"""The journal's database. Transactions are repeated during a server's outage, and never wait indefinitely."""
 
 import logging
 import os
@@ -27,39 +27,42 @@ from videogen.errors import JournalError, SettingsError, UnreadableJournalError,
 T = TypeVar("T")
 
 EXCLUSIVE_LOCK_ID = 8_473_001
-"""The advisory lock of transactions that must not overlap in PostgreSQL."""
+"""The advisory lock of PostgreSQL for transactions that must not overlap."""
 OUTAGE_S = 60.0
-"""How long a transaction is repeated while a database server is away."""
+"""Time for which a transaction is repeated while a database server is unreachable."""
 LOCKED_S = 30.0
-"""How long a transaction is repeated while another program holds a SQLite file."""
+"""Time for which a transaction is repeated while another program holds a SQLite file."""
 BUSY_MS = 1000
-"""How long SQLite itself waits for a lock; in between, waiting can be ended."""
+"""Time that SQLite itself waits for a lock. Between two such waits, the waiting can be ended."""
 LONGEST_PAUSE_S = 2.0
 EXAMPLE = "such as postgresql+psycopg://user@host:5432/database"
 SHOWN_OPTIONS = ("host", "port", "dbname", "user")
-"""Of an address's query, in messages: what else stands there may be a secret."""
+"""The options of a URL's query that messages show. All others may be secret."""
 
 logger = logging.getLogger(__name__)
 
 
 class Database:
-    """A database at a SQLAlchemy URL, in transactions.
+    """A database at a SQLAlchemy URL, accessed in transactions.
 
-    Every transaction is a function that may be called again: after an outage nobody knows whether the last commit was
-    accepted, so it must find out itself whether its work is already done.
+    Every transaction is a function that may be called again. After an outage it is not known whether the last commit
+    was accepted, so the function must find out itself whether its work is already done.
 
     Raises:
-        SettingsError: the URL is none.
+        SettingsError: the URL is invalid.
     """
 
     def __init__(self, url: str, *, is_patient: bool = True) -> None:
-        """`is_patient`: a server that is away is waited for."""
+        """Create the engine; no connection is made yet. With `is_patient`, transactions wait for an unreachable
+        server."""
         self._given_up = Event()
         self._make_engine = _make_engine(url)
         self.is_sqlite = self._make_engine.dialect.name == "sqlite"
         self.display_url = _hide_secrets(self._make_engine.url)
-        """The database's address without secrets."""
-        self._patience_s = LOCKED_S if self.is_sqlite else OUTAGE_S if is_patient else 0.0
+        """The database's URL without secrets."""
+        self._patience_s = OUTAGE_S if is_patient else 0.0
+        if self.is_sqlite:
+            self._patience_s = LOCKED_S
         self._is_away = False
         if self.is_sqlite:
             sa.event.listen(self._make_engine, "connect", _set_up_sqlite)
@@ -71,7 +74,7 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """SQLite's file; None where there is none."""
+        """The SQLite file, or None if the database is not in a file."""
         name = self._make_engine.url.database or ""
         return Path(name) if self.is_sqlite and name not in ("", ":memory:") and not name.startswith("file:") else None
 
@@ -83,15 +86,16 @@ class Database:
         reads_only: bool = False,
         is_repeated: bool = True,
     ) -> T:
-        """Returns what `work` returns, committed.
+        """Run `work` in a transaction, commit, and return its result.
 
         Args:
-            alone: no other such transaction goes on meanwhile, of whichever process. In SQLite all are alone.
-            reads_only: it neither waits for one that writes, nor keeps one waiting.
-            is_repeated: while the database is away or locked. Otherwise it is tried once.
+            exclusive: no other such transaction runs meanwhile, in any process. In SQLite all transactions are
+                exclusive.
+            reads_only: the transaction neither waits for a writer nor blocks one.
+            is_repeated: repeat it while the database is unreachable or locked. Otherwise it is tried once.
 
         Raises:
-            JournalError: the database cannot be used, or was away for too long.
+            JournalError: the database cannot be used, or was unreachable for too long.
             UnreadableJournalError: its file is damaged.
         """
         patience_s = self._patience_s if is_repeated else 0.0
@@ -112,7 +116,7 @@ class Database:
         return result
 
     def give_up(self) -> None:
-        """From now on nothing is waited for: what waits fails soon, and what comes is tried once."""
+        """Stop waiting for the database: pending transactions fail soon, and later ones are tried once."""
         self._given_up.set()
 
     def close(self) -> None:
@@ -162,7 +166,7 @@ class Database:
         return JournalError(f"the journal at {self.display_url} cannot be used: {told}")
 
     def _is_wrong_address(self, reason: object, told: str) -> bool:
-        """Return whether the client says so, before it has asked any server."""
+        """Return whether the client rejects the URL before it has contacted any server."""
         is_of_client = not self.is_sqlite and getattr(reason, "sqlstate", None) is None
         return (
             is_of_client
@@ -170,7 +174,7 @@ class Database:
         )
 
     def _describe(self, error: object) -> str:
-        """The reason of an error in one line, without the secrets of the address."""
+        """Return the reason of an error in one line, without the secrets of the URL."""
         text = " ".join(str(_original_error(error)).split())
         for secret in sorted(_find_secrets(self._make_engine.url), key=len, reverse=True):
             text = text.replace(secret, "***")
@@ -178,9 +182,10 @@ class Database:
 
 
 def make_private(file: Path) -> None:
-    """Creates a SQLite file that only its owner can read, as are then the files that SQLite puts beside it.
+    """Create a SQLite file that only its owner can read. SQLite gives its companion files the same mode.
 
-    Raises `JournalError` where a link leads to nowhere, which somebody else may have put there.
+    Raises:
+        JournalError: the path is a dangling symbolic link, which another user may have put there.
     """
     if file.is_symlink() and not file.exists():
         raise JournalError(f"the journal at {file} is a symbolic link to a file that does not exist: remove the link")
@@ -190,8 +195,8 @@ def make_private(file: Path) -> None:
 
 
 def sanitize_json(value: Any) -> Any:
-    """The JSON value as every database takes it: without NUL and half characters in texts, and without NaN and
-    infinity, which are no JSON."""
+    """Return the JSON value as every database accepts it: without NUL and unpaired surrogates in texts, and with
+    None for NaN and infinity, which are not JSON."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float):
@@ -227,7 +232,7 @@ def _hide_secrets(url: sa.URL) -> str:
 
 
 def _find_secrets(url: sa.URL) -> set[str]:
-    """What stands in the address for nobody to see."""
+    """Return the parts of the URL that must not be shown."""
     found = [url.password or ""]
     for name, value in url.query.items():
         if re.search("password|secret|token|key|options", name):

@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server that never wait for it without end; imported only where there is one."""
+"""Connections to a PostgreSQL server that never wait for it indefinitely. Imported only if there is one."""
 
 import time
 from collections.abc import Generator
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 T = TypeVar("T")
 
 SILENCE_S = 20.0
-"""How long the server may take for one answer before the connection is given up."""
+"""Time that the server may take for one answer before the connection is given up."""
 WATCH_EVERY_S = 0.1
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
@@ -21,7 +21,7 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""For libpq. What the journal's URL says of them stands."""
+"""For libpq. Values in the journal's URL override them."""
 SESSION = {
     "lock_timeout": "10s",
     "statement_timeout": "15s",
@@ -43,7 +43,7 @@ TRANSIENT_STATES = frozenset(
 )
 """SQLSTATEs after which the same transaction may succeed. Source: PostgreSQL's manual, appendix A."""
 PERMANENT_REASONS = ("invalid", "authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
-"""What a refused connection says that no waiting mends: such errors have no SQLSTATE."""
+"""Texts of refused connections that waiting does not mend. Such errors have no SQLSTATE."""
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -55,7 +55,7 @@ class _Connection(psycopg.Connection[Any]):
         return super().wait(self._close_when_silent(gen), *args, **{"interval": WATCH_EVERY_S} | kwargs)
 
     def _close_when_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Hands on what psycopg tells `gen`, which it does every `interval` seconds, answer or not."""
+        """Forward to `gen` what psycopg sends, which it does every `interval` seconds with or without an answer."""
         deadline = time.monotonic() + SILENCE_S
         try:
             wanted = next(gen)
@@ -70,7 +70,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def guard_engine(engine: sa.Engine, given_up: Event) -> None:
-    """Has the engine make connections that wait for a limited time, for an answer as for a lock."""
+    """Make the engine's connections wait only for a limited time, for an answer as for a lock."""
 
     def connect(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*arguments, **CONNECT_ARGUMENTS | options)
@@ -85,7 +85,7 @@ def guard_engine(engine: sa.Engine, given_up: Event) -> None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the server, or the way to it, is away for a while only: the transaction may be repeated."""
+    """Return whether the server is only temporarily unreachable, so that the transaction may be repeated."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate:
