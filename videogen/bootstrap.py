@@ -165,9 +165,9 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     if handed and handed.prepared.options == options and job in (handed.prepared.job, handed.file):
         return handed.prepared
     if isinstance(job, str):
-        from videogen.adapters.jobs import job_at
+        from videogen.adapters.jobs import read_job_at
 
-        address, job = job, await asyncio.to_thread(job_at, job)
+        address, job = job, await asyncio.to_thread(read_job_at, job)
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
     from videogen.adapters.folders import open_folder
 
@@ -430,7 +430,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
     """
     from videogen.adapters.files import lock_folder
     from videogen.adapters.folders import open_folder, open_store
-    from videogen.adapters.images import ReferenceImages
+    from videogen.adapters.images import ReferenceSender
     from videogen.calls import ProviderGate
     from videogen.journal import AsyncJournal, Journal
     from videogen.limits import join_limit, require_limit
@@ -469,7 +469,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
             store=store,
             open_folder=cache(open_folder),
             journal=journal,
-            images=ReferenceImages(prepared.references, provider, store, gate),
+            images=ReferenceSender(prepared.references, provider, store, gate),
             events=events,
             gate=gate,
             job_id=prepared.job.id,

@@ -616,7 +616,7 @@ class Journal:
     # -- money --------------------------------------------------------------------------------------------------------
 
     def get_spending(self, run_id: str) -> tuple[Decimal, Decimal]:
-        """Return what a run has spent, and what is reserved for predictions that have not ended, in USD."""
+        """Return the costs of a run so far, and the reservations for its predictions that have not ended, in USD."""
         query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
         rows = self._read(lambda db: db.execute(query).all())
         spent = sum((Decimal(row.cost) for row in rows if row.cost is not None), Decimal(0))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from videogen.adapters.files import FileStore
-from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceImages
+from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceSender
 from videogen.calls import ProviderGate
 from videogen.clip import ImageInput
 from videogen.errors import (
@@ -98,8 +98,8 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path)
 
 
-def images(store: FileStore, provider: Uploads, *references: ReferenceImage) -> ReferenceImages:
-    return ReferenceImages({found.source: found for found in references}, provider, store, ProviderGate())
+def images(store: FileStore, provider: Uploads, *references: ReferenceImage) -> ReferenceSender:
+    return ReferenceSender({found.source: found for found in references}, provider, store, ProviderGate())
 
 
 def plain(found: ReferenceImage) -> ImageInput:
