@@ -24,7 +24,7 @@ TAG = "replicate"
 
 
 def ours(_clips: int, folder: Path) -> None:
-    """videogen's own `Session` on `job.json`, which Prefect's flow drives as well."""
+    """videogen's own `JobRunner` on `job.json`, which Prefect's flow drives as well."""
     asyncio.run(_session(folder, scene_order=False))
 
 

@@ -149,7 +149,7 @@ class Database:
         self._is_away = True
         reason = self._describe(state.outcome.exception() or "")
         logger.warning(
-            "the journal at %s does not answer: %s. It is asked for up to %g s", self.display_url, reason, OUTAGE_S
+            "the journal at %s does not answer: %s. Retrying for up to %g s", self.display_url, reason, OUTAGE_S
         )
 
     def _journal_error(self, error: Exception) -> JournalError | SettingsError:
@@ -159,7 +159,7 @@ class Database:
         if self._is_wrong_address(reason, told):
             return SettingsError(f"VIDEOGEN_JOURNAL_URL: {told}; {EXAMPLE}")
         if self._is_transient(error):
-            what = "another program holds it" if self.is_sqlite else "it was away for too long"
+            what = "another program holds it" if self.is_sqlite else "it was unreachable for too long"
             return JournalError(
                 f"the journal at {self.display_url} cannot be used: {told}; {what}. Run the job again later"
             )

@@ -89,7 +89,7 @@ class _Inspection:
         manifest = _read_manifest(self._folder) if used_before else None
         warnings = []
         if history_lost := self._explain_lost_history(manifest) if used_before else "":
-            warnings.append(f"{history_lost}: what is paid for already is looked for in the account")
+            warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
         digests = _compute_digests(self._deliveries, self._open_folder)
         intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
         restored = self._import_from_manifest(manifest, self._requests.keys() - intact)
@@ -159,7 +159,7 @@ class _Inspection:
         if self._origin != FREE_ORIGIN:
             self._refuse_unmounted(paid_again)
         where = ", ".join(sorted({self._deliveries[key].folder for key in missing}))
-        return [f"{len(missing)} clips that were delivered to {where} are not there any more: they are made again"]
+        return [f"{len(missing)} clips that were delivered to {where} are missing: they are made again"]
 
     def _refuse_unmounted(self, paid_again: list[ClipRequest]) -> None:
         for address in sorted({self._deliveries[request.key].folder for request in paid_again}):

@@ -751,8 +751,8 @@ class Journal:
         later = sa.select(_runs.c.id).where(_runs.c.folder == run.folder, _runs.c.started_at > run.started_at)
         if other := db.execute(later.limit(1)).scalar():
             raise LeaseLostError(
-                f"run {run.id} was not heard of for longer than {LEASE_S:g} s, and run {other} took over its folder "
-                f"{run.folder}: look at that one"
+                f"run {run.id} was not seen for more than {LEASE_S:g} s, and run {other} took over its folder "
+                f"{run.folder}: look at that run"
             )
         db.execute(_runs.update().where(_runs.c.id == run.id).values(seen_at=self._now_by_shared_clock(db)))
 
@@ -812,9 +812,13 @@ class Journal:
     def _make_tables(self, db: sa.Connection) -> None:
         version = read_version(db)
         if version is None and db.dialect.has_table(db, "attempts"):
-            raise UnreadableJournalError(f"the journal at {self._db.display_url} is of an older videogen")
+            raise UnreadableJournalError(
+                f"the journal at {self._db.display_url} was made by an older version of videogen"
+            )
         if version is not None and version not in VERSIONS:
-            raise UnreadableJournalError(f"the journal at {self._db.display_url} is of a newer videogen")
+            raise UnreadableJournalError(
+                f"the journal at {self._db.display_url} was made by a newer version of videogen"
+            )
         if version is None:
             create_schema(db, metadata)
         elif version != HEAD:

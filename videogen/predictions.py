@@ -106,7 +106,7 @@ async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> Ac
     )
     if found is None:
         await record_cost(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
-        gone = GoneError("the prediction of this attempt is not there any more, or never was")
+        gone = GoneError("the prediction of this attempt no longer exists, or never did")
         await record_end(run, attempt, gone, of_run=began_by)
         return None
     attempt, prediction = found
@@ -150,7 +150,7 @@ def _make_lookup_error(prediction_id: str, exc: BaseException) -> UnreachableErr
     reason = str(exc) or "no answer"
     return UnreachableError(
         f"prediction {prediction_id} of an earlier run cannot be looked up: {reason}. It may be paid for, so no other "
-        "one is created; run the job again later"
+        "one is created. Run the job again later"
     )
 
 
@@ -423,8 +423,8 @@ async def _search_once(
 def _make_ambiguous_error(prediction: Prediction, run: RunContext) -> UnreachableError:
     minutes = run.provider.outputs_kept.total_seconds() / 60
     return UnreachableError(
-        f"prediction {prediction.id} may be this clip's or that of a scene with the same prompt and another picture: "
-        "the provider does not show which. It is not used, and nothing is created; run the job again "
+        f"prediction {prediction.id} may belong to this clip, or to a scene with the same prompt and another image: "
+        "the provider does not show which. It is not used, and nothing is created. Run the job again "
         f"{minutes:.0f} minutes later, or give the scenes different prompts"
     )
 

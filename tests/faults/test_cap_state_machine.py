@@ -215,7 +215,7 @@ class CappedJobs(RuleBasedStateMachine):
 
 
 def open_session(prepared: PreparedJob, provider: FakeProvider, root: Path, run_id: str) -> JobRunner:
-    """A session as `bootstrap.opened` makes it, on this provider."""
+    """A runner as `bootstrap.open_run` makes it, on this provider."""
     with_journal(
         root,
         lambda journal: journal.start_run(

@@ -207,7 +207,7 @@ def test_a_newer_database_server_is_not_touched(postgresql: str) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as db:
         db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(UnreadableJournalError, match="newer videogen"):
+    with pytest.raises(UnreadableJournalError, match="newer version of videogen"):
         Journal(url)
     engine.dispose()
 

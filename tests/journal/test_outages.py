@@ -127,7 +127,7 @@ def test_a_database_that_stays_away_is_an_error(
     with closing(Journal(wired_url)) as journal:
         monkeypatch.setattr(journal._db, "_patience_s", 0.5)
         wire.is_down = True
-        with pytest.raises(JournalError, match="away for too long"):
+        with pytest.raises(JournalError, match="unreachable for too long"):
             journal.heartbeat("run1")
     assert "does not answer" in caplog.text
 

@@ -216,7 +216,7 @@ async def test_a_prediction_that_may_be_another_scenes_is_not_adopted(tmp_path: 
             provider.predictions["prediction0"] = replace(made, input=moved)
 
     provider.create = create_and_move  # type: ignore[method-assign]
-    with pytest.raises(UnreachableError, match="another picture"):
+    with pytest.raises(UnreachableError, match="another image"):
         await generate(first, run)
     assert len(provider.created) == 1
     assert await run.journal.find_open_attempt(provider.origin, first.key)
