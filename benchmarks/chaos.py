@@ -37,7 +37,7 @@ from benchmarks.kill_loop import IMPORTED_LATE, shorten_patience
 from tests.faults.hostile import COLOURS, TOKEN, Hostile, Profile, picture_of, serving
 from videogen import bootstrap, calls, crashpoints, generation, journal
 from videogen.adapters.replicate import Limits, ReplicateProvider
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.errors import VideogenError
 from videogen.scene import Job
 
@@ -48,7 +48,7 @@ FACTOR = 0.3
 """Times of the hostile server are so much shorter than its profile says."""
 PATIENCE = 0.1
 """What videogen waits for in seconds or minutes is so much shorter; three times less than the faults last."""
-LEASE_S, BEAT_S = 3.0, 0.5
+LEASE_S, HEARTBEAT_S = 3.0, 0.5
 MAX_ROUNDS = 3
 ROUND_S = 15.0
 """A run of a round is killed after this time, whatever it does."""
@@ -209,8 +209,8 @@ def _warm_up() -> None:
         importlib.import_module(name)
     scene = {"id": "s", "prompt": "p", "target_duration": 2}
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(out=folder, registry=REGISTRY, provider="replicate")
-        asyncio.run(prepare(Job.model_validate({"model": "quick", "scenes": [scene]}), options))
+        options = RunOptions(out=folder, registry=REGISTRY, provider="replicate")
+        asyncio.run(prepare_job(Job.model_validate({"model": "quick", "scenes": [scene]}), options))
 
 
 def play(seed: int, factor: float, keep: Path | None) -> Outcome:
@@ -423,8 +423,8 @@ def _exit_code(job: Job, out: Path) -> int:
         task = asyncio.current_task()
         assert task
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        async with opened(await prepare(job, Options(out=str(out)))) as session:
-            batch = await session.finish(await session.clips())
+        async with open_run(await prepare_job(job, RunOptions(out=str(out)))) as session:
+            batch = await session.finish(await session.make_clips())
             return COMPLETE if batch.verdict.status == "complete" else INCOMPLETE
 
     try:
@@ -445,9 +445,9 @@ def hurry() -> None:
 
     It is the one place that reaches into videogen: the process only lives for one run.
     """
-    journal.LEASE_S, bootstrap.BEAT_S = LEASE_S, BEAT_S
-    generation.CLAIM_LOOK_S = 0.2
-    _set_default(calls.Calls.__init__, backoff_s=0.05)
+    journal.LEASE_S, bootstrap.HEARTBEAT_S = LEASE_S, HEARTBEAT_S
+    generation.CLAIM_POLL_S = 0.2
+    _set_default(calls.ProviderGate.__init__, backoff_s=0.05)
     _set_default(ReplicateProvider.__init__, limits=Limits(stalled_s=1.5, call_s=3.0))
     shorten_patience(PATIENCE)
 

@@ -24,7 +24,7 @@ TAG = "replicate"
 
 
 def ours(_clips: int, folder: Path) -> None:
-    """videogen's own `Session` on `job.json`, which Prefect's flow drives as well."""
+    """videogen's own `JobRunner` on `job.json`, which Prefect's flow drives as well."""
     asyncio.run(_session(folder, scene_order=False))
 
 
@@ -34,13 +34,13 @@ def ours_in_scene_order(_clips: int, folder: Path) -> None:
 
 
 async def _session(folder: Path, *, scene_order: bool) -> None:
-    from videogen.bootstrap import Options, opened, prepare
+    from videogen.bootstrap import RunOptions, open_run, prepare_job
 
-    async with opened(await prepare(str(folder / "job.json"), Options(out=str(folder / "out")))) as session:
+    async with open_run(await prepare_job(str(folder / "job.json"), RunOptions(out=str(folder / "out")))) as session:
         if scene_order:
-            clips = list(await asyncio.gather(*(session.clip(request) for request in session.plan.requests)))
+            clips = list(await asyncio.gather(*(session.make_clip(request) for request in session.plan.requests)))
         else:
-            clips = await session.clips()
+            clips = await session.make_clips()
         await session.finish(clips)
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from videogen import crashpoints
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.patience import Patience
 from videogen.scene import Job
@@ -187,8 +187,8 @@ def _drive(job: Job, out: Path, crash_at: str | None) -> None:
         os.environ[crashpoints.VARIABLE] = crash_at
 
     async def drive() -> int:
-        async with opened(await prepare(job, Options(out=str(out)))) as session:
-            clips = await session.clips()
+        async with open_run(await prepare_job(job, RunOptions(out=str(out)))) as session:
+            clips = await session.make_clips()
             return 0 if (await session.finish(clips)).verdict.status == "complete" else 1
 
     os._exit(asyncio.run(drive()))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from videogen.bootstrap import Session
+from videogen.bootstrap import JobRunner
 from videogen.clip import Batch, Clip
 from videogen.contact_sheet import format_duration, get_clip_status, render_thumbnail
 from videogen.errors import printable
@@ -31,7 +31,7 @@ ADVICE_BY_CODE = {
 """Advice for each failure code."""
 
 
-async def publish_artifacts(batch: Batch, session: Session) -> None:
+async def publish_artifacts(batch: Batch, session: JobRunner) -> None:
     """Publish verdict and clips under keys of the job, so that its runs can be compared over time.
 
     If Prefect refuses an artifact, a warning is logged and the run goes on: its clips are delivered.

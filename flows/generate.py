@@ -23,7 +23,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows.artifacts import publish_artifacts
 from flows.interruption import run_unless_interrupted
 from flows.telling import report_progress
-from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
@@ -53,20 +53,22 @@ async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]
     retry_condition_fn=should_retry,
     cache_policy=NO_CACHE,
 )
-async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> Clip:
+async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip:
     """Make one attempt at a clip. A second attempt continues the paid work of the first one, by the journal."""
-    return await session.generate(request, slot)
+    return await session.attempt_clip(request, slot)
 
 
 @flow(flow_run_name=make_run_name, validate_parameters=True)
-async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
+async def generate(job: Job | str, options: RunOptions | None = None) -> State[Batch]:
     """Make the clips of a job.
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
     """
-    prepared = await prepare(job, options or Options())  # takes over the job that the command line has prepared, if any
+    prepared = await prepare_job(
+        job, options or RunOptions()
+    )  # takes over the job that the command line has prepared, if any
     try:
-        async with report_progress(prepared.job) as prefect, opened(prepared, prefect) as session:
+        async with report_progress(prepared.job) as prefect, open_run(prepared, prefect) as session:
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except RunInterruptedError as exc:
         return Cancelled(message=str(exc))
@@ -74,12 +76,12 @@ async def generate(job: Job | str, options: Options | None = None) -> State[Batc
     return make_final_state(batch)
 
 
-async def make_clips_and_judge(session: Session) -> Batch:
+async def make_clips_and_judge(session: JobRunner) -> Batch:
     """Make all clips of the session and return the batch with its verdict."""
-    return await session.finish(await session.clips(run_attempts))
+    return await session.finish(await session.make_clips(run_attempts))
 
 
-async def run_attempts(request: ClipRequest, session: Session, slot: Slot) -> Clip | BaseException:
+async def run_attempts(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip | BaseException:
     """Run all attempts at this request. Return the clip, or the error of the last attempt."""
     task_ = generate_clip.with_options(  # without tags, each of which costs a call to the server before the task begins
         retries=request.attempts - 1, timeout_seconds=request.timeout_s + TIMEOUT_MARGIN_S

@@ -9,7 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from videogen.bootstrap import Session, stop_requested
+from videogen.bootstrap import JobRunner, stop_requested
 from videogen.errors import RunInterruptedError
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ the clips are not cancelled twice: a second cancellation would interrupt the can
 CANCELLED_STATES = {StateType.CANCELLING, StateType.CANCELLED}
 
 
-async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: Session) -> T:
+async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunner) -> T:
     """Run the work on a session and return its result.
 
     Raises:
@@ -46,9 +46,9 @@ async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: Session)
             await _cancel_and_wait(working, session)
 
 
-async def _cancel_and_wait(working: "asyncio.Task[T]", session: Session) -> None:
+async def _cancel_and_wait(working: "asyncio.Task[T]", session: JobRunner) -> None:
     """Cancel the work and wait until it has ended. Each clip takes its time to cancel its prediction."""
-    session.run.calls.shut()
+    session.run.gate.stop_creates()
     if not working.cancelling():
         working.cancel()
     await asyncio.wait([working])

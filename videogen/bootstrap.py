@@ -1,4 +1,4 @@
-"""Composition root: from a job and the settings to a plan, and from the plan to a session that makes its clips."""
+"""Composition root: build a plan from a job and the settings, and a runner that makes its clips."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from videogen.clip import Batch, Clip, ClipRequest, judge_each
 from videogen.crashpoints import reached
-from videogen.earlier import Earlier, kept_clips, look_back
+from videogen.earlier import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.errors import (
     JournalError,
     LeaseLostError,
@@ -42,102 +42,103 @@ from videogen.settings import ProviderName, Settings, read_settings
 if TYPE_CHECKING:
     from videogen.journal import AsyncJournal
     from videogen.references import ReferenceImage
-    from videogen.run import Run, Slot, Slots
+    from videogen.run import RunContext, Slot, Slots
 
-BEAT_S = 5.0
+HEARTBEAT_S = 5.0
 FLUSH_S = 8.0
-"""How long the last events of a run may take to be recorded, once it was interrupted."""
-FORGETS = timedelta(0)
-"""The emulator of a run ends with it, and so does what it made."""
-HOLDER_LOOK_S = 0.5
+"""Time that an interrupted run has to record its last events."""
+NO_RETENTION = timedelta(0)
+"""The emulator of a run ends with it, and its predictions are gone then."""
+HOLDER_POLL_S = 0.5
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
-"""Seconds that a clip takes on the emulator that a run starts for itself."""
+"""Range of seconds that a clip takes on the emulator that a run starts for itself."""
 
 Listener = Callable[[ClipEvent, Mapping[str, Any]], None]
-"""Called with every event and its payload, after it is in the journal."""
+"""Called with each event and its payload, after the event was recorded in the journal."""
 
 
-class Options(BaseModel):
-    """How to run a job, as far as it is not the job's own affair. None means what the environment says."""
+class RunOptions(BaseModel):
+    """Options of a run that are not part of the job. None means the value from the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str | None = None
-    """Folder in which the job gets its own: a path, or an address such as `s3://bucket/prefix`."""
+    """Folder that contains the job's own folder: a path, or an address such as `s3://bucket/prefix`."""
     provider: ProviderName | None = None
     registry: Path | None = None
     """A `models.toml` that extends the shipped one."""
     fresh: bool = False
-    """Make every clip anew, also those that were delivered before."""
+    """Make every clip again, including those already delivered."""
     retry_failed: bool = False
-    """Keep every clip of the last run, whatever the job says now, and make those it has not."""
+    """Keep every clip of the last run, even if the job has changed, and make the missing ones."""
     rough_cut: bool = False
     """Also write `rough_cut.mp4`."""
     music: Path | None = None
-    """Sound that is put under `rough_cut.mp4`."""
+    """Audio file for the soundtrack of `rough_cut.mp4`."""
     on_interrupt: Literal["cancel", "leave"] = "cancel"
-    """What becomes of the predictions that are running when the run is interrupted or cancelled: `cancel` cancels them,
-    which is billed for the time they ran; `leave` lets them run for the next run, which continues them."""
+    """What happens to running predictions when the run is interrupted or cancelled: `cancel` cancels them, which is
+    billed for the time they ran; `leave` lets them run, and the next run continues them."""
     folder: str = "."
-    """Where the job's relative reference paths start."""
+    """Base folder of the job's relative reference paths."""
 
-    def settings(self) -> Settings:
-        """The environment's settings with these options over them. Raises `SettingsError`."""
+    def resolve_settings(self) -> Settings:
+        """Return the environment's settings, overridden by these options. Raise `SettingsError` if they are invalid."""
         given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A job that can be run: planned, its references at hand, nothing spent yet."""
+class PreparedJob:
+    """A job that is ready to run: it is planned, its references are loaded, and nothing is spent yet."""
 
     job: Job
     plan: Plan
     settings: Settings
-    options: Options
+    options: RunOptions
     provider: ProviderName
-    why: str
-    """Why this provider."""
+    provider_reason: str
+    """Why this provider was chosen."""
     origin: str
     references: Mapping[str, "ReferenceImage"]
     kept: Mapping[str, Clip]
-    """By scene id: clips of the last run that stay as they are."""
+    """By scene id: clips of the last run that stay unchanged."""
     recovering: bool
-    """What earlier runs paid for is not in the journal."""
+    """Whether predictions that earlier runs paid for are missing in the journal."""
 
     @property
     def folder(self) -> str:
-        """The address of the job's own folder."""
+        """The path or URL of the job's own folder."""
         return self.settings.job_folder(self.job.id)
 
     @property
     def work_folder(self) -> Path:
-        """Where its files are made on this disk."""
+        """The local folder in which its files are made."""
         return self.settings.work_folder(self.job.id)
 
 
 @dataclass(frozen=True)
-class Handover:
-    """What a command line gives to the flow it calls, past Prefect's parameters: those are for what can be stored."""
+class CliHandover:
+    """Values that the command line passes to the flow besides Prefect's parameters, which must be serializable."""
 
-    prepared: Prepared
+    prepared: PreparedJob
     listeners: tuple[Listener, ...]
     file: str | None
-    """The job's file, which stands for a job that is too large for a parameter."""
+    """The job's file. It stands for a job that is too large for a parameter."""
     stop: asyncio.Event
     """Set when the command line is interrupted while clips are being made."""
 
 
-_handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
+_handover: ContextVar[CliHandover | None] = ContextVar("handover", default=None)
 
 
 @contextmanager
-def handing_over(
-    prepared: Prepared, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
+def hand_over(
+    prepared: PreparedJob, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
 ) -> Iterator[None]:
-    """Inside, the same job is not prepared again, sessions tell these listeners, and `stop` ends their work."""
-    token = _handover.set(Handover(prepared, listeners, file, stop or asyncio.Event()))
+    """Hand the prepared job to the flow that runs inside the block. Runs report to these listeners, and `stop` ends
+    their work."""
+    token = _handover.set(CliHandover(prepared, listeners, file, stop or asyncio.Event()))
     try:
         yield
     finally:
@@ -150,11 +151,12 @@ def stop_requested() -> asyncio.Event:
     return handed.stop if handed else asyncio.Event()
 
 
-async def prepare(job: Job | str, options: Options) -> Prepared:
-    """Fetches the job's references, looks up what was delivered before, and plans.
+async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
+    """Load the job's references, find the results of earlier runs, and plan.
 
     Args:
-        job: or the address of its file: a path, `https://…` or `s3://…`. Reference paths start beside a file on disk.
+        job: a job, or the address of its file: a path, `https://…` or `s3://…`. Reference paths are relative to a local
+            file.
 
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
@@ -163,18 +165,18 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
     if handed and handed.prepared.options == options and job in (handed.prepared.job, handed.file):
         return handed.prepared
     if isinstance(job, str):
-        from videogen.adapters.jobs import job_at
+        from videogen.adapters.jobs import read_job_at
 
-        address, job = job, await asyncio.to_thread(job_at, job)
+        address, job = job, await asyncio.to_thread(read_job_at, job)
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
     from videogen.adapters.folders import open_folder
 
-    settings = options.settings()
+    settings = options.resolve_settings()
     registry = read_registry(settings.registry)
-    check(job, registry)  # what is wrong is said before anything is fetched
+    check(job, registry)  # report problems before anything is fetched
     provider, why = settings.provider_choice()
-    origin = _origin(settings, provider)
-    references = await _references(job, Path(options.folder))
+    origin = _name_origin(settings, provider)
+    references = await _load_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
@@ -182,10 +184,12 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
     folders, url = cache(open_folder), settings.effective_journal_url()
     folder = folders(settings.job_folder(job.id))
 
-    async def look(planned: Plan) -> Earlier:
-        return await asyncio.to_thread(look_back, url, origin, folder, planned, folders=folders, fresh=options.fresh)
+    async def look(planned: Plan) -> PriorWork:
+        return await asyncio.to_thread(
+            inspect_prior_runs, url, origin, folder, planned, open_folder=folders, fresh=options.fresh
+        )
 
-    if cut_outs and not options.fresh:  # what was made before characters were cut out is paid for, and stays
+    if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = plan(job, registry, digests=digests, buffer=buffer, today=today)
         planned = planned.keeping(before, made=(await look(before)).delivered)
     if references:
@@ -193,30 +197,31 @@ async def prepare(job: Job | str, options: Options) -> Prepared:
 
         planned = planned.warned(*warn_about_cards(planned.requests, references))
     can_keep = options.retry_failed and not options.fresh
-    kept = await asyncio.to_thread(kept_clips, folder, origin) if can_keep else {}
+    kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
     earlier = await look(planned)
-    planned = planned.reusing(earlier.delivered, paid=earlier.paid, kept=kept).warned(*earlier.warnings)
+    planned = planned.reusing(earlier.delivered, paid=earlier.in_flight, kept=kept).warned(*earlier.warnings)
     planned = planned.having_spent(earlier.spent)
     check_cost(planned)
-    return Prepared(job, planned, settings, options, provider, why, origin, references, kept, earlier.lost)
+    return PreparedJob(job, planned, settings, options, provider, why, origin, references, kept, earlier.history_lost)
 
 
 async def check_local_references(job: Job, folder: Path) -> None:
-    """Look at the job's pictures that are files or `data:` addresses; nothing is fetched.
+    """Check the job's images that are files or `data:` URLs. Nothing is fetched.
 
-    Raises `ValidationError` with each that is missing, broken or no picture.
+    Raises:
+        ValidationError: names each image that is missing, broken or no image.
     """
     from videogen.scene import is_url
 
     sources = {source for scene in job.scenes for source in scene.reference_urls}
-    await _load(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
+    await _load_sources(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
 
 
-async def _references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
-    return await _load(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
+async def _load_references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
+    return await _load_sources(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
 
 
-async def _load(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
+async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
     if not sources:
         return {}
     from videogen.references import load_references
@@ -229,14 +234,14 @@ async def _load(job: Job, sources: set[str], folder: Path) -> Mapping[str, "Refe
         raise ValidationError(
             [
                 Problem(f"{name_of(source)}: {problems[name_of(source)]}", where=where)
-                for where, source in _reference_places(job)
+                for where, source in _find_reference_places(job)
                 if name_of(source) in problems
             ]
         ) from None
 
 
-def _reference_places(job: Job) -> Iterator[tuple[str, str]]:
-    """Where in the job each reference is named, and its address."""
+def _find_reference_places(job: Job) -> Iterator[tuple[str, str]]:
+    """Yield the place of each reference in the job, and its address."""
     for index, scene in enumerate(job.scenes):
         if scene.scene_reference_url:
             yield f"scenes.{index}.scene_reference_url", scene.scene_reference_url
@@ -244,14 +249,14 @@ def _reference_places(job: Job) -> Iterator[tuple[str, str]]:
             yield f"scenes.{index}.character_reference_urls.{number}", source
 
 
-def _origin(settings: Settings, provider: ProviderName) -> str:
+def _name_origin(settings: Settings, provider: ProviderName) -> str:
     return "local" if provider == "local" else settings.replicate_base_url.split("://")[-1].strip("/")
 
 
-class Session:
+class JobRunner:
     """A run in progress: makes clips one by one, then judges them."""
 
-    def __init__(self, prepared: Prepared, run: "Run", slots: "Slots", events: "_Recorder") -> None:
+    def __init__(self, prepared: PreparedJob, run: "RunContext", slots: "Slots", events: "_EventRecorder") -> None:
         self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
         self._prepared, self._events = prepared, events
         self._slots = slots
@@ -270,84 +275,84 @@ class Session:
             )
         )
 
-    def slot(self) -> "Slot":
-        """The right to one of the plan's `concurrency` predictions at a time."""
+    def make_slot(self) -> "Slot":
+        """Return a slot for one of the `concurrency` predictions that may run at a time."""
         from videogen.run import Slot
 
         return Slot(self._slots)
 
-    async def clips(self, attempted: "Attempted | None" = None) -> list[Clip]:
-        """What came of every request of the plan, in its order, those that take longest begun first; `attempted` as in
-        `clip`.
+    async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
+        """Make all clips of the plan, those that take longest first, and return them in the plan's order.
 
-        When the run is cancelled, or one of them raises, nothing is created any more, and all are cancelled and waited
-        for: each cancels its prediction.
+        `run_attempts` is passed to `make_clip`. When the run is cancelled, or one clip raises, nothing is created any
+        more. All clips are then cancelled, which cancels their predictions, and waited for.
         """
         started = {
-            request.scene.id: asyncio.create_task(self.clip(request, attempted)) for request in self.plan.start_order
+            request.scene.id: asyncio.create_task(self.make_clip(request, run_attempts))
+            for request in self.plan.start_order
         }
         tasks = [started[request.scene.id] for request in self.plan.requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
-            self.run.calls.shut()
+            self.run.gate.stop_creates()
             for task in tasks:
-                if not task.cancelling():  # once: a second time would end the cancelling of its prediction
+                if not task.cancelling():  # a second cancel would interrupt the cancelling of its prediction
                     task.cancel()
             await asyncio.wait(tasks)
             raise
 
-    async def clip(self, request: ClipRequest, attempted: "Attempted | None" = None) -> Clip:
-        """The clip of a request, or of its first fallback that brings one; else why there is none.
+    async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
+        """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
 
-        `attempted` makes all attempts at one request and returns the clip or the last error; by default they follow
+        `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
         each other without a pause.
         """
-        from videogen.generation import falls_back
+        from videogen.generation import should_fall_back
 
         if kept := self._prepared.kept.get(request.scene.id):
-            return self._keep(kept, request)
-        async with self.slot() as slot:
+            return self._keep_clip(kept, request)
+        async with self.make_slot() as slot:
             for each in request.alternatives:
-                result = await (attempted or _attempted)(each, self, slot)
+                result = await (run_attempts or _run_attempts_in_process)(each, self, slot)
                 if isinstance(result, Clip):
                     return result
-                if not falls_back(each, result):
-                    return await self._failed(each, result)
+                if not should_fall_back(each, result):
+                    return await self._finish_failed(each, result)
         raise AssertionError("the last alternative has no fallback")
 
-    async def generate(self, request: ClipRequest, slot: "Slot") -> Clip:
-        """One attempt at a clip, see `videogen.generation.generate`."""
-        from videogen.generation import generate
+    async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
+        """Make one attempt at a clip, see `videogen.generation.attempt_clip`."""
+        from videogen.generation import attempt_clip
 
-        return await generate(request, self.run, slot)
+        return await attempt_clip(request, self.run, slot)
 
     async def flush(self) -> None:
-        """Returns when every event so far is in the journal and told."""
+        """Wait until every event so far is recorded and reported."""
         await self._events.flush()
 
-    def _keep(self, clip: Clip, request: ClipRequest) -> Clip:
-        from videogen.delivery import as_reused
+    def _keep_clip(self, clip: Clip, request: ClipRequest) -> Clip:
+        from videogen.delivery import mark_reused
 
-        clip = as_reused(clip).model_copy(update={"clip_index": request.clip_index})
+        clip = mark_reused(clip).model_copy(update={"clip_index": request.clip_index})
         self._events.emit(ClipCompleted(clip=clip))
         return clip
 
-    async def _failed(self, request: ClipRequest, error: BaseException) -> Clip:
-        """The clip that there is not, and what its attempts took."""
-        from videogen.delivery import spent
+    async def _finish_failed(self, request: ClipRequest, error: BaseException) -> Clip:
+        """Return the failed clip with the cost of its attempts, and report it unless an attempt did."""
+        from videogen.delivery import sum_attempts
 
-        attempts = await self.run.journal.attempts(self.run.id, request.scene.id)
-        clip = Clip.failed(request, error, **spent(attempts))
-        if clip.scene_id not in self._events.done:  # an error that no attempt has told
+        attempts = await self.run.journal.find_attempts(self.run.id, request.scene.id)
+        clip = Clip.failed(request, error, **sum_attempts(attempts))
+        if clip.scene_id not in self._events.done:  # no attempt has reported this error
             self._events.emit(ClipFailed(clip=clip))
         return clip
 
     async def finish(self, clips: Sequence[Clip]) -> Batch:
-        """Judges the clips, writes the pictures of it and `manifest.json` last, and closes the run in the journal."""
+        """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
-        spent, reserved = await self.run.journal.job_spending(job.id, self._prepared.origin)
+        spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
         verdict, verdicts = judge_each(
             tuple(clips), models=job.asked_models, min_clips=plan.min_clips, required=required
         )
@@ -373,7 +378,8 @@ class Session:
         return batch
 
     async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
-        """Writes what a person looks at. Returns what could not be written and why: the verdict stands without it."""
+        """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the
+        verdict is valid without it."""
         from videogen import contact_sheet, rough_cut
 
         store = self.run.store
@@ -389,21 +395,21 @@ class Session:
         writers[contact_sheet.PAGE_NAME] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
         for name, write in writers.items():
             try:
-                await self.run.decode(write)
-            except Exception as exc:  # whatever it is, what was paid for is delivered
+                await self.run.run_in_decoder(write)
+            except Exception as exc:  # whatever it is, the clips are paid for and delivered
                 warnings.append(f"{name} was not written: {exc}")
             else:
                 files.append(name)
         return tuple(warnings)
 
 
-Attempted = Callable[[ClipRequest, Session, "Slot"], Awaitable[Clip | BaseException]]
+AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | BaseException]]
 
 
-async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Clip | BaseException:
+async def _run_attempts_in_process(request: ClipRequest, session: JobRunner, slot: "Slot") -> Clip | BaseException:
     for attempt in range(1, request.attempts + 1):
         try:
-            return await session.generate(request, slot)
+            return await session.attempt_clip(request, slot)
         except Exception as exc:
             if attempt == request.attempts or not is_retryable(exc):
                 return exc
@@ -411,96 +417,97 @@ async def _attempted(request: ClipRequest, session: Session, slot: "Slot") -> Cl
 
 
 @asynccontextmanager
-async def opened(prepared: Prepared, *listeners: Listener) -> AsyncIterator[Session]:
-    """A session on the prepared job, alone in its folder; the account is checked when it will be used.
+async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator[JobRunner]:
+    """Open a run of the prepared job, with its folder locked. Check the account if it will be used.
 
-    Its events are told to the `listeners`, and to those that were handed over.
+    Events go to the `listeners`, and to those that were handed over.
 
     Raises:
-        JobLockedError: another run of this job is going on.
+        JobLockedError: another run of this job is in progress.
         AuthenticationError: the token is refused.
         StorageError: the folder cannot be written.
         SettingsError: the limit that all runs share does not exist.
     """
     from videogen.adapters.files import lock_folder
     from videogen.adapters.folders import open_folder, open_store
-    from videogen.adapters.images import ReferenceImages
-    from videogen.calls import Calls
+    from videogen.adapters.images import ReferenceSender
+    from videogen.calls import ProviderGate
     from videogen.journal import AsyncJournal, Journal
-    from videogen.limits import check_limit, sharing
+    from videogen.limits import join_limit, require_limit
     from videogen.matching import find_lookalikes
     from videogen.patience import NO_PATIENCE, Patience
-    from videogen.run import Run, Slots
+    from videogen.run import RunContext, Slots
 
     async with AsyncExitStack() as stack:
-        store, calls = open_store(prepared.folder, prepared.work_folder), Calls()
+        store, gate = open_store(prepared.folder, prepared.work_folder), ProviderGate()
         await asyncio.to_thread(store.check_writable)
         is_locked = stack.enter_context(lock_folder(prepared.work_folder))
-        provider = await stack.enter_async_context(_provider(prepared))
+        provider = await stack.enter_async_context(_open_provider(prepared))
         handed = _handover.get()
-        if prepared.plan.to_create and not handed:  # who hands over has checked it
-            await calls.repeat(provider.check_account, tries=4)
+        if prepared.plan.to_create and not handed:  # the command line has checked the account already
+            await gate.call_with_retries(provider.check_account, tries=4)
         sync_journal = await asyncio.to_thread(Journal, prepared.settings.effective_journal_url())
         journal = AsyncJournal(sync_journal)
         stack.push_async_callback(journal.aclose)
         run_id, limit = uuid.uuid4().hex[:12], prepared.settings.effective_limit()
         if limit:
-            await asyncio.to_thread(check_limit, sync_journal, limit)
+            await asyncio.to_thread(require_limit, sync_journal, limit)
         keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
-        made = await asyncio.to_thread(sync_journal.made_afresh, prepared.origin, prepared.folder)
-        await _start(journal, run_id, prepared, alone=is_remote(prepared.folder) or not is_locked)
-        stack.push_async_callback(_leave, journal, run_id)
-        if is_remote(prepared.folder):  # whether it can be written shows before anything is paid for
+        made = await asyncio.to_thread(sync_journal.find_fresh_keys, prepared.origin, prepared.folder)
+        await _start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
+        stack.push_async_callback(_release_lease, journal, run_id)
+        if is_remote(prepared.folder):  # a folder that cannot be written fails before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
         heard_by = (*listeners, *(handed.listeners if handed else ()))
-        events = _Recorder(journal, run_id, len(prepared.plan.requests), heard_by)
+        events = _EventRecorder(journal, run_id, len(prepared.plan.requests), heard_by)
         stack.push_async_callback(events.aclose)
-        run = Run(
+        run = RunContext(
             id=run_id,
             folder=prepared.folder,
             provider=provider,
             store=store,
-            folders=cache(open_folder),
+            open_folder=cache(open_folder),
             journal=journal,
-            images=ReferenceImages(prepared.references, provider, store, calls),
+            images=ReferenceSender(prepared.references, provider, store, gate),
             events=events,
-            calls=calls,
+            gate=gate,
             job_id=prepared.job.id,
             max_cost=prepared.plan.max_cost,
             patience=NO_PATIENCE if prepared.provider == "local" else Patience(),
             lookalikes=find_lookalikes(prepared.plan.requests),
-            anew=keys - made if prepared.options.fresh else set(),
+            force_keys=keys - made if prepared.options.fresh else set(),
             recovering=prepared.recovering,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
-        beating = asyncio.create_task(_beat(run))
+        beating = asyncio.create_task(_send_heartbeats(run))
         stack.callback(beating.cancel)
-        shared = await stack.enter_async_context(sharing(sync_journal, limit, run_id)) if limit else None
+        shared = await stack.enter_async_context(join_limit(sync_journal, limit, run_id)) if limit else None
         try:
-            yield Session(prepared, run, Slots(prepared.plan.concurrency, shared), events)
+            yield JobRunner(prepared, run, Slots(prepared.plan.concurrency, shared), events)
         except BaseException as exc:
             if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
                 await _end_interrupted(journal, run_id)
             raise
 
 
-async def _start(journal: "AsyncJournal", run_id: str, prepared: Prepared, *, alone: bool) -> None:
-    """Starts the run in the journal; `alone`: that is what keeps others out, of a remote folder or one without locks.
+async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, exclusive: bool) -> None:
+    """Start the run in the journal. With `exclusive`, the journal is what keeps other runs out of the folder, because
+    the folder is remote or has no locks.
 
-    A run there that may be dead is waited for until its lease has ended; one that lives is not.
+    If a run there may be dead, wait until its lease has expired. Do not wait for a live one.
     """
     folder = prepared.folder
-    seen = await journal.holder_seen(folder) if alone else None
-    while seen and await journal.holder_seen(folder) == seen:
-        await asyncio.sleep(HOLDER_LOOK_S)
+    seen = await journal.get_holder_last_seen(folder) if exclusive else None
+    while seen and await journal.get_holder_last_seen(folder) == seen:
+        await asyncio.sleep(HOLDER_POLL_S)
     await journal.start_run(
         run_id,
         job_id=prepared.job.id,
         origin=prepared.origin,
         folder=folder,
         recovering=prepared.recovering,
-        alone=alone,
+        exclusive=exclusive,
     )
 
 
@@ -509,31 +516,31 @@ async def _end_interrupted(journal: "AsyncJournal", run_id: str) -> None:
         await journal.end_run(run_id, verdict="interrupted")
 
 
-async def _leave(journal: "AsyncJournal", run_id: str) -> None:
+async def _release_lease(journal: "AsyncJournal", run_id: str) -> None:
     with suppress(JournalError):
-        await journal.left(run_id)
+        await journal.release_lease(run_id)
 
 
-async def _beat(run: "Run") -> None:
-    """Says that the run is alive; a journal that is busy for long is no reason to end it.
+async def _send_heartbeats(run: "RunContext") -> None:
+    """Renew the run's lease regularly. A journal that is busy for long does not end the run.
 
-    A run that was taken over meanwhile, since it was not heard of for too long, creates nothing any more.
+    If another run took over meanwhile, because the lease had expired, this run creates nothing any more.
     """
     while True:
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
         try:
-            await run.journal.beat(run.id)
+            await run.journal.heartbeat(run.id)
         except LeaseLostError as exc:
-            run.calls.shut(exc)
+            run.gate.stop_creates(exc)
         except JournalError:
             pass
 
 
-class _Recorder:
-    """`videogen.ports.EventSink`: numbers and keeps each event in the journal, then tells the listeners.
+class _EventRecorder:
+    """`videogen.ports.EventSink`: numbers and records each event in the journal, then reports it to the listeners.
 
-    Nobody waits for the journal: events are recorded one after the other in the background. One that cannot be recorded
-    is told to the listeners all the same.
+    Recording runs in the background, one event after the other, so that no clip waits for the journal. An event that
+    cannot be recorded is reported all the same.
     """
 
     def __init__(self, journal: "AsyncJournal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
@@ -542,7 +549,7 @@ class _Recorder:
         self._emitted: asyncio.Queue[tuple[ClipEvent, dict[str, Any]]] = asyncio.Queue()
         self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
-        """Ids of the scenes whose clip is delivered or failed; one that fails and comes all the same counts once."""
+        """Ids of the scenes whose clip is delivered or failed. A clip that fails and is delivered later counts once."""
         self._failed: set[str] = set()
 
     def emit(self, event: ClipEvent) -> None:
@@ -554,11 +561,11 @@ class _Recorder:
         self._emitted.put_nowait((event, {**event.payload(), **counts}))
 
     async def flush(self) -> None:
-        """Returns when every event is recorded and told."""
+        """Wait until every event is recorded and reported."""
         await self._emitted.join()
 
     async def aclose(self) -> None:
-        """Records what was emitted, within reason, and ends."""
+        """Record the remaining events, for `FLUSH_S` at most, and stop."""
         with anyio.move_on_after(FLUSH_S, shield=True):
             await self.flush()
         self._recording.cancel()
@@ -574,7 +581,7 @@ class _Recorder:
 
 
 @asynccontextmanager
-async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
+async def _open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
     from videogen.adapters.replicate import ReplicateProvider
 
     if prepared.provider == "replicate":
@@ -589,11 +596,13 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
         finally:
             await provider.aclose()
         return
-    if not prepared.plan.to_create:  # everything is on disk: nobody will be called
-        yield ReplicateProvider("local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=FORGETS)
+    if not prepared.plan.to_create:  # everything is delivered: the provider is not called
+        yield ReplicateProvider(
+            "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
+        )
         return
-    async with _emulator() as url:
-        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=FORGETS)
+    async with _start_emulator() as url:
+        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=NO_RETENTION)
         try:
             yield provider
         finally:
@@ -601,8 +610,9 @@ async def _provider(prepared: Prepared) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _emulator() -> AsyncIterator[str]:
-    """The address of an emulator of our own, which ends with us, however we end: it watches its standard input."""
+async def _start_emulator() -> AsyncIterator[str]:
+    """Start an emulator and yield its URL. It ends with this process, however that ends, because it watches its
+    standard input."""
     command = ["-m", "videogen", "emulator", "--port", "0", "--exit-with-parent", "--latency", EMULATOR_LATENCY]
     process = await asyncio.create_subprocess_exec(
         sys.executable,

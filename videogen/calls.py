@@ -1,4 +1,4 @@
-"""How the calls of all clips of a process reach the provider: repeated over what passes, slowed down together."""
+"""The gate for all calls to the provider. It retries transient faults and obeys rate limits for all clips at once."""
 
 import asyncio
 import random
@@ -22,37 +22,41 @@ from videogen.errors import (
 T = TypeVar("T")
 
 DEFAULT_TRIES = 8
-"""With full jitter over 0.5, 1, 2 … 20 s: half a minute on average."""
+"""With full jitter over 0.5, 1, 2 … 20 s, this takes half a minute on average."""
 
 
-class Calls:
-    """One door for the calls of all clips: closed for as long as the provider wants them slower, and shut for creates
-    for good once nothing more may be created."""
+class ProviderGate:
+    """A gate for the calls of all clips. It closes while the provider limits the rate, and stops creates for good
+    once nothing more may be created."""
 
     def __init__(self, *, backoff_s: float = 0.5) -> None:
-        """`backoff_s`: the longest first pause after a fault; the next ones may be twice as long each, up to 20 s."""
+        """Create an open gate.
+
+        Args:
+            backoff_s: the longest first pause after a fault. Each next one may be twice as long, up to 20 s.
+        """
         self._backoff_s = backoff_s
         self._opens_at = 0.0
         self._refusal: VideogenError | None = None
 
-    def shut(self, reason: VideogenError | None = None) -> None:
-        """Lets no create through from now on: `admit_create` raises the first reason that was given. None means that
-        the run was interrupted."""
+    def stop_creates(self, reason: VideogenError | None = None) -> None:
+        """Let no create through from now on: `wait_for_create` raises the first reason given. None means that the
+        run was interrupted."""
         reason = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
         self._refusal = self._refusal or reason
 
-    async def admit_create(self) -> None:
-        """Returns when a prediction may be created.
+    async def wait_for_create(self) -> None:
+        """Wait until a prediction may be created.
 
         Raises:
-            VideogenError: nothing may be created any more, and why: the account was refused, the disk is full, the run
-                was interrupted.
+            VideogenError: the reason why nothing may be created any more: the account was refused, the disk is full, or
+                the run was interrupted.
         """
-        await self._passed()
+        await self._wait_until_open()
         if self._refusal:
             raise self._refusal
 
-    async def repeat(
+    async def call_with_retries(
         self,
         call: Callable[[], Awaitable[T]],
         *,
@@ -60,16 +64,16 @@ class Calls:
         timer: asyncio.Timeout | None = None,
         also: tuple[type[CallError], ...] = (),
     ) -> T:
-        """What `call` returns, repeated with full jitter over faults that pass.
+        """Return the result of `call`, retried with full jitter after transient faults.
 
         Args:
-            tries: None repeats until the caller's deadline.
-            timer: a deadline that is moved by the time a rate limit takes; a 429 uses no try.
-            also: errors that are taken for passing ones here, though they need not be.
+            tries: None retries until the caller's deadline.
+            timer: a deadline that is moved by the time that a rate limit takes. A 429 uses up no try.
+            also: errors that are retried here although they need not be transient.
 
         Raises:
-            CallError: the last one, after `tries`, or one that a repetition cannot mend.
-            AccountError: at once; no prediction is created after it.
+            CallError: the last one, after `tries`, or one that a retry cannot mend.
+            AccountError: at once. No prediction is created after it.
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError, *also)),
@@ -77,22 +81,22 @@ class Calls:
             stop=stop_after_attempt(tries) if tries else stop_never,
             reraise=True,
         )
-        result: T = await retrying(self._through_the_door, call, timer)
+        result: T = await retrying(self._call_when_open, call, timer)
         return result
 
-    async def _through_the_door(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
+    async def _call_when_open(self, call: Callable[[], Awaitable[T]], timer: asyncio.Timeout | None) -> T:
         while True:
-            await self._passed(timer)
+            await self._wait_until_open(timer)
             try:
                 return await call()
             except RateLimitedError as exc:
                 self._opens_at = max(self._opens_at, time.monotonic() + exc.retry_after_s)
             except AccountError as exc:
-                self.shut(exc)
+                self.stop_creates(exc)
                 raise
 
-    async def _passed(self, timer: asyncio.Timeout | None = None) -> None:
-        """Returns when the door is open; waiters come through a little apart from each other."""
+    async def _wait_until_open(self, timer: asyncio.Timeout | None = None) -> None:
+        """Wait until the rate limit has passed, with jitter."""
         while (wait_s := self._opens_at - time.monotonic()) > 0:
             if timer and (when := timer.when()):  # moved before the wait, which may be longer than what is left
                 timer.reschedule(when + 1.1 * wait_s)

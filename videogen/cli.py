@@ -22,7 +22,7 @@ from videogen.errors import (
 )
 
 if TYPE_CHECKING:
-    from videogen.bootstrap import Options
+    from videogen.bootstrap import RunOptions
     from videogen.scene import Job
 
 
@@ -146,12 +146,12 @@ class JobFlags:
             given["models"] = ()
         return given
 
-    def options(self, job: Path, **more: Any) -> "Options":
-        from videogen.bootstrap import Options
+    def options(self, job: Path, **more: Any) -> "RunOptions":
+        from videogen.bootstrap import RunOptions
 
         if self.fresh and self.retry_failed:
             raise InvalidError("--fresh and --retry-failed cannot be combined: use one of them")
-        return Options(
+        return RunOptions(
             out=self.out,
             provider=self.provider,
             registry=self.registry,
@@ -401,7 +401,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
         Leave it out to show the limit.
     """
     from videogen.journal import Journal
-    from videogen.limits import check_limit
+    from videogen.limits import require_limit
     from videogen.settings import MAX_LIMIT_NAME, read_settings
 
     if not 1 <= len(name.strip()) <= MAX_LIMIT_NAME:
@@ -412,7 +412,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
     try:
         if slots is not None:
             journal.set_limit(name, slots)
-        found = check_limit(journal, name)
+        found = require_limit(journal, name)
     finally:
         journal.close()
     print(f"{name}: {found.slots} slots, {sum(use.held for use in found.used_by)} held")

@@ -78,7 +78,7 @@ async def check_models(
 async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
     """What Replicate says of each model, by `owner/name`, with the versions that are used; None: it is not there."""
     from videogen.adapters.replicate import ReplicateProvider
-    from videogen.calls import Calls
+    from videogen.calls import ProviderGate
 
     token = settings.replicate_api_token
     if token is None:
@@ -86,12 +86,12 @@ async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[
     versions: dict[str, set[str]] = {}
     for spec in specs:
         versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
-    provider, calls = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url), Calls()
+    provider, calls = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url), ProviderGate()
     endpoints: dict[str, Endpoint | None] = {}
     try:
         for name, wanted in versions.items():
             try:
-                endpoints[name] = await calls.repeat(partial(provider.describe, name, wanted), tries=4)
+                endpoints[name] = await calls.call_with_retries(partial(provider.describe, name, wanted), tries=4)
             except GoneError:
                 endpoints[name] = None
     finally:

@@ -1,4 +1,4 @@
-"""The local half of a clip's life: downloaded, checked whole, measured, made true to the request, put in its place."""
+"""The local half of a clip: download, verify, measure, conform to the request, and put into its place."""
 
 import asyncio
 import glob
@@ -30,36 +30,40 @@ from videogen.errors import (
 )
 from videogen.journal import Attempt
 from videogen.ports import Prediction
-from videogen.predictions import Running
-from videogen.run import Run
+from videogen.predictions import ActivePrediction
+from videogen.run import RunContext
 
 DOWNLOAD_TRIES = 3
-SHORT_S = 0.1
-"""How much shorter than its target a clip may be without a word."""
+MAX_SILENT_SHORTFALL_S = 0.1
+"""A clip that is shorter than its target by more than this gets a warning."""
 
 
-async def fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.VideoInfo]:
-    """The succeeded prediction's video on disk, whole, and its measures; fetched once more when what came is no video.
+async def download_and_verify(
+    run: RunContext, prediction: Prediction, timer: asyncio.Timeout
+) -> tuple[Path, media.VideoInfo]:
+    """Download the succeeded prediction's video and measure it. Download once more if the first result is no video.
 
-    The timer is the caller's; while the video waits to be checked, behind others, it stands still.
+    The timer belongs to the caller. It stands still while the video waits for a free decoder.
 
     Raises:
-        OutputExpiredError: the provider no longer has it.
-        BadOutputError: it is no whole video, twice; the raw bytes are kept.
-        UnreachableError: it could not be downloaded now; it is paid for, and the next run tries again.
+        OutputExpiredError: the provider no longer has the output.
+        BadOutputError: the output was no whole video, twice. The raw bytes are kept.
+        UnreachableError: the output could not be downloaded now. It is paid for, and the next run tries again.
     """
     try:
-        return await _fetched(run, prediction, timer)
+        return await _download_and_verify_once(run, prediction, timer)
     except BadOutputError:
         await asyncio.sleep(run.patience.first_pause_s)
-        return await _fetched(run, prediction, timer)
+        return await _download_and_verify_once(run, prediction, timer)
 
 
-async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> tuple[Path, media.VideoInfo]:
+async def _download_and_verify_once(
+    run: RunContext, prediction: Prediction, timer: asyncio.Timeout
+) -> tuple[Path, media.VideoInfo]:
     part = run.store.scratch(f"{prediction.id}.part")
     await _download(run, prediction, part)
     try:
-        return part, await run.decode(partial(_check, part, _picture(part)), timer=timer)
+        return part, await run.run_in_decoder(partial(_inspect, part, _poster_path(part)), timer=timer)
     except BadOutputError as exc:
         kept, what = _keep_rejected(part), str(exc).removeprefix(f"{part}: ")
         raise BadOutputError(
@@ -67,11 +71,10 @@ async def _fetched(run: Run, prediction: Prediction, timer: asyncio.Timeout) -> 
         ) from exc
 
 
-async def _download(run: Run, prediction: Prediction, part: Path) -> None:
-    """Downloads the prediction's output to `part`.
+async def _download(run: RunContext, prediction: Prediction, part: Path) -> None:
+    """Download the prediction's output to `part`.
 
-    An address that is refused, or an output that is not told yet, is asked for again with growing pauses, at an address
-    that the provider names anew each time.
+    If its URL is refused, or the answer has no output yet, ask the provider for a new URL, with growing pauses.
     """
     pauses, waited_s = run.patience.pauses(), 0.0
     while True:
@@ -80,29 +83,29 @@ async def _download(run: Run, prediction: Prediction, part: Path) -> None:
         except GoneError as exc:
             gone = exc
         if waited_s >= run.patience.output_s or prediction.holds_no_video:
-            raise _missing_output(run, prediction, gone) from gone
+            raise _make_missing_output_error(run, prediction, gone) from gone
         pause_s = pauses.next_s()
         await asyncio.sleep(pause_s)
         waited_s += pause_s
-        prediction = await _look_again(run, prediction)
+        prediction = await _refresh_prediction(run, prediction)
 
 
-async def _download_once(run: Run, prediction: Prediction, part: Path) -> None:
+async def _download_once(run: RunContext, prediction: Prediction, part: Path) -> None:
     if prediction.output_url is None:
         raise GoneError(f"prediction {prediction.id} succeeded without an output that could be a video")
     url = prediction.output_url
     try:
-        await run.calls.repeat(lambda: run.provider.download(url, part), tries=DOWNLOAD_TRIES)
+        await run.gate.call_with_retries(lambda: run.provider.download(url, part), tries=DOWNLOAD_TRIES)
     except (TransientError, NotSentError) as exc:
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded: {exc}") from exc
 
 
-async def _look_again(run: Run, prediction: Prediction) -> Prediction:
-    """The prediction with a fresh address. Raises `OutputExpiredError` once the provider says that it has removed the
-    output."""
+async def _refresh_prediction(run: RunContext, prediction: Prediction) -> Prediction:
+    """Return the prediction with a new output URL. Raise `OutputExpiredError` if the provider says that it has
+    removed the output."""
     try:
-        fresh = await run.calls.repeat(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
-    except GoneError:  # a hop's word: the provider's own would be `data_removed`
+        fresh = await run.gate.call_with_retries(lambda: run.provider.get(prediction.id), tries=DOWNLOAD_TRIES)
+    except GoneError:  # a gateway says so: the provider itself would say `data_removed`
         return prediction
     except CallError as exc:
         raise UnreachableError(f"prediction {prediction.id} cannot be looked up: {exc}") from exc
@@ -111,8 +114,8 @@ async def _look_again(run: Run, prediction: Prediction) -> Prediction:
     return fresh
 
 
-def _missing_output(run: Run, prediction: Prediction, gone: GoneError) -> ClipError:
-    """What it means that an output did not come in all the time that it was asked for."""
+def _make_missing_output_error(run: RunContext, prediction: Prediction, gone: GoneError) -> ClipError:
+    """Return the error for an output that did not come in all the time in which it was asked for."""
     ended_at = prediction.completed_at or prediction.created_at or run.provider.now()
     if run.has_outlived_outputs(ended_at) and not prediction.holds_no_video:
         return OutputExpiredError(f"the output of prediction {prediction.id} is not there any more: {gone}")
@@ -126,55 +129,60 @@ def _missing_output(run: Run, prediction: Prediction, gone: GoneError) -> ClipEr
     )
 
 
-def _check(video: Path, poster: Path, stop: Event) -> media.VideoInfo:
+def _inspect(video: Path, poster: Path, stop: Event) -> media.VideoInfo:
     return media.inspect_video(video, poster=poster, stop=stop)
 
 
-async def delivered(request: ClipRequest, run: Run, running: Running, part: Path, measured: media.VideoInfo) -> Clip:
-    """The clip, under its final name and in the journal. Raises `DurationError`, `QualityError`, `StorageError`."""
-    if problem := _duration_problem(request, measured.duration):
+async def deliver(
+    request: ClipRequest, run: RunContext, active: ActivePrediction, part: Path, measured: media.VideoInfo
+) -> Clip:
+    """Put the clip under its final name and record it in the journal.
+
+    Raises:
+        DurationError, SoundError, QualityError: the clip is not as requested.
+        StorageError: a file cannot be written.
+    """
+    if problem := _find_duration_problem(request, measured.duration):
         _keep_rejected(part)
-        raise DurationError(f"prediction {running.prediction.id}: {problem}")
+        raise DurationError(f"prediction {active.prediction.id}: {problem}")
     if request.audio and measured.sound == "damaged":
         kept = _keep_rejected(part)
         raise SoundError(
-            f"prediction {running.prediction.id}: the picture is whole, but its sound is damaged; it is kept as"
+            f"prediction {active.prediction.id}: the picture is whole, but its sound is damaged; it is kept as"
             f" .scratch/{kept.name}; without `audio = true` the picture alone is delivered"
         )
     if request.strict_quality and measured.warnings:
         _keep_rejected(part)
         flaws = " and ".join(measured.warnings)
-        raise QualityError(f"prediction {running.prediction.id}: the clip is {flaws} from start to end")
-    picture = _picture(part)
-    part, measured = await run.decode(partial(_conformed, request, part, measured))
+        raise QualityError(f"prediction {active.prediction.id}: the clip is {flaws} from start to end")
+    picture = _poster_path(part)
+    part, measured = await run.run_in_decoder(partial(_conform, request, part, measured))
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     reached("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
     reached("after-rename")
-    clip = _clip(request, measured, await run.journal.attempts(run.id, request.scene.id))
-    run.anew.discard(request.key)
-    await run.journal.delivered(running.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
-    run.store.scratch(f"{running.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
+    clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
+    run.force_keys.discard(request.key)
+    await run.journal.record_delivery(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    run.store.scratch(f"{active.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
 
 
-def _conformed(
-    request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event
-) -> tuple[Path, media.VideoInfo]:
-    """The video in the ratio asked for, in the frame rate and size that its model could not be told, and without sound
-    where none is wanted."""
+def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event) -> tuple[Path, media.VideoInfo]:
+    """Return the video in the requested ratio, in the frame rate and size that its model takes no input for, and
+    without sound unless it is wanted."""
     width, height = (int(number) for number in request.aspect_ratio.split(":"))
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
     done = media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=request.audio, stop=stop)
     if done is None:
         return part, measured
-    measured = _check(out, _picture(part), stop)
+    measured = _inspect(out, _poster_path(part), stop)
     part.unlink()
     return out, replace(measured, notes=tuple(dict.fromkeys((*done.notes, *measured.notes))))
 
 
-def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
+def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     tolerance_s, target_s = request.tolerance_s, request.scene.target_duration
     if not durations.within(request.requested_duration, actual_s, tolerance_s):
         return f"{actual_s:.2f} s came for the {request.requested_duration:g} s asked for (±{tolerance_s:g} s)"
@@ -183,7 +191,7 @@ def _duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     return None
 
 
-def _clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt]) -> Clip:
+def _make_clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt]) -> Clip:
     short_s = durations.shortfall(request.scene.target_duration, measured.duration)
     return Clip(
         **planned(request),
@@ -200,15 +208,15 @@ def _clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attemp
         codec=measured.codec,
         has_audio=measured.has_audio,
         size_bytes=measured.size_bytes,
-        warnings=(*measured.warnings, *measured.notes, *(("short",) if short_s > SHORT_S else ())),
+        warnings=(*measured.warnings, *measured.notes, *(("short",) if short_s > MAX_SILENT_SHORTFALL_S else ())),
         created_at=max((attempt.created_at for attempt in attempts if attempt.created_at), default=None),
         delivered_at=datetime.now(UTC),
-        **spent(attempts),
+        **sum_attempts(attempts),
     )
 
 
-def spent(attempts: list[Attempt]) -> dict[str, Any]:
-    """The fields of a `Clip` that say what its attempts took, in USD and seconds."""
+def sum_attempts(attempts: list[Attempt]) -> dict[str, Any]:
+    """Return the fields of a `Clip` that sum up its attempts, in USD and seconds."""
     began = min((attempt.intended_at for attempt in attempts), default=None)
     return {
         "cost": sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
@@ -219,42 +227,43 @@ def spent(attempts: list[Attempt]) -> dict[str, Any]:
     }
 
 
-async def reused(request: ClipRequest, run: Run) -> Clip | None:
-    """The clip that was delivered before under this key, now in this job's folder and under this scene's name.
+async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
+    """Return the clip that was delivered before under this key, copied into this job's folder under this scene's name.
 
-    None where there is none, or where its file is no longer what it was. Raises `StorageError`.
+    Return None if there is none, or if its file has changed. Raise `StorageError` if the files cannot be read or
+    copied.
     """
-    delivery = await run.journal.delivery(run.provider.origin, request.key)
-    if delivery is None or request.key in run.anew:
+    delivery = await run.journal.find_delivery(run.provider.origin, request.key)
+    if delivery is None or request.key in run.force_keys:
         return None
     if not request.takes(delivery.clip):
-        run.anew.add(request.key)
+        run.force_keys.add(request.key)
         return None
-    if not await asyncio.to_thread(is_intact, delivery, run.folders):
+    if not await asyncio.to_thread(is_intact, delivery, run.open_folder):
         made_since = run.provider.now() - run.provider.outputs_kept
         await run.journal.forget_delivery(run.provider.origin, request.key, made_since=made_since)
         return None
-    source = run.folders(delivery.folder)
+    source = run.open_folder(delivery.folder)
     names = {delivery.clip.video_path: request.video_path, delivery.clip.poster_path: request.poster_path}
     for name, new_name in names.items():
         await asyncio.to_thread(run.store.take_over, source, str(name), new_name)
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
     paths = {"video_path": request.video_path, "poster_path": request.poster_path}
-    return as_reused(delivery.clip).model_copy(update=planned(request) | paths | {"duration_diff": diff})
+    return mark_reused(delivery.clip).model_copy(update=planned(request) | paths | {"duration_diff": diff})
 
 
-def as_reused(clip: Clip) -> Clip:
-    """The clip as a run tells it that had nothing to do for it."""
-    return clip.model_copy(update={"reused": True, **spent([])})
+def mark_reused(clip: Clip) -> Clip:
+    """Return the clip as a run reports it that had nothing to do for it."""
+    return clip.model_copy(update={"reused": True, **sum_attempts([])})
 
 
-def _picture(part: Path) -> Path:
-    """Where the check of a download leaves its poster."""
+def _poster_path(part: Path) -> Path:
+    """Return the path at which the inspection of a download writes its poster."""
     return part.with_suffix(".jpg")
 
 
-def discard(run: Run, prediction: Prediction) -> None:
-    """Removes what is unfinished of this prediction's clip, but not what is kept for a person to look at."""
+def discard_scratch_files(run: RunContext, prediction: Prediction) -> None:
+    """Remove the unfinished files of this prediction's clip, but not those that are kept for inspection."""
     part = run.store.scratch(f"{prediction.id}.part")
     for path in part.parent.glob(f"{glob.escape(part.stem)}.*"):
         if ".rejected" not in path.suffixes:
@@ -262,5 +271,5 @@ def discard(run: Run, prediction: Prediction) -> None:
 
 
 def _keep_rejected(part: Path) -> Path:
-    """What was paid for and cannot be used is kept for a person to look at."""
+    """Keep a paid output that cannot be used, for inspection by a person. Return its new path."""
     return part.replace(part.with_suffix(".rejected"))

@@ -1,7 +1,7 @@
-"""What earlier runs of a job left: clips that are reused, predictions that are paid for, results that are kept.
+"""Find out what earlier runs of a job left: clips to reuse, predictions that are paid for, and results to keep.
 
-The journal knows. What it does not know (it was deleted or damaged, it is an old backup, the folder was moved), the
-job's folder tells: its manifest says which clips were delivered, and their bytes say whether that still holds.
+The journal knows this. If it does not (it was deleted or damaged, it is an old backup, or the folder was moved), the
+job's folder tells: its manifest lists the delivered clips, and their bytes show whether they are unchanged.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,39 +18,39 @@ from videogen.planning import Plan
 from videogen.ports import Folder, OpenFolder
 
 if TYPE_CHECKING:
-    from videogen.journal import Delivery, Journal
+    from videogen.journal import DeliveryRecord, Journal
 
-LOOKS_AT_ONCE = 8
-"""A look at a clip elsewhere is a call; thousands of them are not made one by one."""
+CONCURRENT_LOOKUPS = 8
+"""A lookup in an object store is a call, and there may be thousands."""
 ROUGH_CLIP_BYTES = 20_000_000
 OUTPUTS_KEPT = timedelta(minutes=50)
-"""How old a prediction may be whose output is counted on: Replicate keeps it for an hour, and clocks differ."""
+"""Greatest age of a prediction whose output is counted on. Replicate keeps outputs for an hour, and clocks differ."""
 FREE_ORIGIN = "local"
-"""Of the emulator that a run starts for itself: what it makes again costs nothing."""
+"""The origin of the emulator that a run starts for itself. Predictions there cost nothing."""
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What the plan of a job can make use of."""
+class PriorWork:
+    """The results of earlier runs that the plan of a job can use."""
 
     delivered: frozenset[str] = frozenset()
-    """Keys of clips that are where they were delivered, whole."""
-    paid: frozenset[str] = frozenset()
-    """Keys of clips with a prediction that was begun and not ended."""
-    lost: bool = False
-    """The folder was used before, but the journal does not know how: there may be predictions that nobody remembers."""
+    """Keys of clips that are intact where they were delivered."""
+    in_flight: frozenset[str] = frozenset()
+    """Keys of clips with a prediction that was begun and has not ended."""
+    history_lost: bool = False
+    """The folder was used before, but the journal does not know how: there may be predictions that it does not list."""
     spent: Decimal = Decimal(0)
-    """USD that earlier runs of the job have cost, with what is reserved for their predictions."""
+    """USD that earlier runs of the job have cost, including the reservations for their predictions."""
     warnings: tuple[str, ...] = ()
 
 
-def look_back(
-    journal_url: str, origin: str, folder: Folder, planned: Plan, *, folders: OpenFolder, fresh: bool = False
-) -> Earlier:
-    """What is there for this plan. Where nothing is, no journal is made.
+def inspect_prior_runs(
+    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
+) -> PriorWork:
+    """Return the prior work that this plan can use. If there is none, no journal is created.
 
     Args:
-        fresh: every clip is made anew, but for those that a fresh run of this folder made before it was killed.
+        fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
 
     Raises:
         JournalError: the database cannot be used.
@@ -60,110 +60,111 @@ def look_back(
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
     if is_new and (not used_before or fresh):
-        return Earlier(warnings=_room_warnings(folder, len(planned.requests)))
+        return PriorWork(warnings=_warn_of_disk_space(folder, len(planned.requests)))
     from videogen.journal import Journal
 
     journal = Journal(journal_url)
     try:
-        looking = _Look(journal, origin, folder, planned, folders)
-        earlier = looking.for_a_fresh_run() if fresh else looking.for_a_run(used_before=used_before)
-        spent = sum(journal.job_spending(planned.job_id, origin), Decimal(0))
+        looking = _Inspection(journal, origin, folder, planned, open_folder)
+        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(used_before=used_before)
+        spent = sum(journal.get_job_spending(planned.job_id, origin), Decimal(0))
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
-    warnings = (*([journal.set_aside] if journal.set_aside else []), *earlier.warnings)
-    return replace(earlier, spent=spent, warnings=(*warnings, *_room_warnings(folder, missing)))
+    warnings = (*([journal.quarantined] if journal.quarantined else []), *earlier.warnings)
+    return replace(earlier, spent=spent, warnings=(*warnings, *_warn_of_disk_space(folder, missing)))
 
 
-class _Look:
-    """One look at what the journal and the folders have for a plan."""
+class _Inspection:
+    """Inspects the journal and the folders for the clips of one plan."""
 
-    def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, folders: OpenFolder) -> None:
-        self._journal, self._origin, self._folder, self._folders = journal, origin, folder, folders
+    def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, open_folder: OpenFolder) -> None:
+        self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
         self._planned = planned
-        self._asked = {each.key: each for request in planned.requests for each in request.alternatives}
-        self._deliveries = journal.deliveries(origin, list(self._asked))
-        self._paid = frozenset(journal.begun(origin, list(self._asked)))
+        self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
+        self._deliveries = journal.find_deliveries(origin, list(self._requests))
+        self._in_flight = frozenset(journal.find_keys_in_flight(origin, list(self._requests)))
 
-    def for_a_run(self, *, used_before: bool) -> Earlier:
-        manifest = _manifest(self._folder) if used_before else None
+    def inspect(self, *, used_before: bool) -> PriorWork:
+        manifest = _read_manifest(self._folder) if used_before else None
         warnings = []
-        if lost := self._lost(manifest) if used_before else "":
-            warnings.append(f"{lost}: what is paid for already is looked for in the account")
-        digests = _digests(self._deliveries, self._folders)
+        if history_lost := self._explain_lost_history(manifest) if used_before else "":
+            warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
+        digests = _compute_digests(self._deliveries, self._open_folder)
         intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
-        restored = self._restore(manifest, self._asked.keys() - intact)
+        restored = self._import_from_manifest(manifest, self._requests.keys() - intact)
         if restored:
             warnings.append(
                 f"the journal does not know {len(restored)} clips in {self._folder.address}; its manifest does: they "
                 "are reused"
             )
         missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
-        warnings += self._tell_missing(missing)
+        warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
-        delivered = frozenset(key for key, clip in clips.items() if self._asked[key].takes(clip))
-        return Earlier(delivered, self._paid, bool(lost), warnings=tuple(warnings))
+        delivered = frozenset(key for key, clip in clips.items() if self._requests[key].takes(clip))
+        return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
 
-    def for_a_fresh_run(self) -> Earlier:
-        """Of a killed `--fresh` run, what it made: that is as fresh as what is asked for, and paid for."""
-        made = self._journal.made_afresh(self._origin, self._folder.address)
+    def inspect_for_fresh_run(self) -> PriorWork:
+        """Return the clips that a killed `--fresh` run made: they are as fresh as requested, and paid for."""
+        made = self._journal.find_fresh_keys(self._origin, self._folder.address)
         deliveries = {
             key: delivery
             for key, delivery in self._deliveries.items()
-            if key in made and self._asked[key].takes(delivery.clip)
+            if key in made and self._requests[key].takes(delivery.clip)
         }
-        kept = frozenset(_intact_keys(deliveries, self._folders))
+        kept = frozenset(_find_intact_keys(deliveries, self._open_folder))
         warning = (
             f"{len(kept)} clips that the last --fresh run made before it was stopped are kept; once a run has come to "
             "its end, --fresh makes them again, too"
         )
-        return Earlier(kept, self._paid, warnings=(warning,) if kept else ())
+        return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
 
-    def _lost(self, manifest: Batch | None) -> str:
-        """Why the journal may not remember everything that was paid for; empty where it does."""
+    def _explain_lost_history(self, manifest: Batch | None) -> str:
+        """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
         address = self._folder.address
-        if not self._journal.knows(address):
+        if not self._journal.has_complete_history(address):
             return f"the journal knows of no run in {address}, which was used before"
         if manifest and self._journal.find_run(manifest.run_id) is None:
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 
-    def _restore(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
-        """Enters into the journal those of the clips that the manifest says are in the job's folder. Returns them."""
+    def _import_from_manifest(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
+        """Import into the journal those of the clips that the manifest lists in the job's folder. Return them."""
         if manifest is None or manifest.provider != self._origin:
             return {}
-        wanted = {self._asked[key].video_path: key for key in keys}
+        wanted = {self._requests[key].video_path: key for key in keys}
         clips = {
             wanted[str(clip.video_path)]: clip
-            for clip in _whole([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
+            for clip in _find_intact_clips([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
         }
         for key, clip in clips.items():
-            self._journal.restore(key, origin=self._origin, folder=self._folder.address, clip=clip)
+            self._journal.import_delivery(key, origin=self._origin, folder=self._folder.address, clip=clip)
         return clips
 
-    def _tell_missing(self, missing: Collection[str]) -> list[str]:
-        """What becomes of clips that are not where they were delivered.
+    def _warn_of_missing(self, missing: Collection[str]) -> list[str]:
+        """Return warnings about clips that are missing where they were delivered.
 
-        One that a person has deleted is fetched again, or made again. But a folder that has nothing of what was
-        delivered to it is rather one that is not mounted: nothing is paid again for that.
+        A clip that a person deleted is downloaded or made again. But a folder without any of its delivered clips is
+        more likely not mounted, and nothing is paid again for that.
 
-        Raises `StorageError` where clips of such a folder would have to be paid for again.
+        Raises:
+            StorageError: clips of such a folder would have to be paid for again.
         """
         if not missing:
             return []
-        last = self._journal.last_predictions(self._origin, list(missing))
+        last = self._journal.find_last_attempts(self._origin, list(missing))
         there_since = datetime.now(UTC) - OUTPUTS_KEPT
         fetched = {key for key, attempt in last.items() if (attempt.created_at or attempt.intended_at) > there_since}
-        paid_again = [self._asked[key] for key in missing if key not in fetched and key not in self._paid]
+        paid_again = [self._requests[key] for key in missing if key not in fetched and key not in self._in_flight]
         if self._origin != FREE_ORIGIN:
             self._refuse_unmounted(paid_again)
         where = ", ".join(sorted({self._deliveries[key].folder for key in missing}))
-        return [f"{len(missing)} clips that were delivered to {where} are not there any more: they are made again"]
+        return [f"{len(missing)} clips that were delivered to {where} are missing: they are made again"]
 
     def _refuse_unmounted(self, paid_again: list[ClipRequest]) -> None:
         for address in sorted({self._deliveries[request.key].folder for request in paid_again}):
-            known = self._journal.delivered_to(self._origin, address)
-            if _has_any(self._folders(address), known):
+            known = self._journal.find_deliveries_in(self._origin, address)
+            if _has_any_clip(self._open_folder(address), known):
                 continue
             raise StorageError(
                 f"none of the {len(known)} clips that were delivered to {address} is there, and nothing was paid. Is "
@@ -172,14 +173,14 @@ class _Look:
             )
 
 
-def _has_any(folder: Folder, known: "list[Delivery]") -> bool:
-    """Return whether the folder has any of the clips. Where it was a single one, its poster tells as well."""
+def _has_any_clip(folder: Folder, known: "list[DeliveryRecord]") -> bool:
+    """Return whether the folder has any of the clips. For a single clip, its poster counts as well."""
     if any(folder.sha256(str(delivery.clip.video_path)) for delivery in known):
         return True
     return len(known) == 1 and folder.sha256(str(known[0].clip.poster_path)) is not None
 
 
-def _room_warnings(folder: Folder, clips: int) -> tuple[str, ...]:
+def _warn_of_disk_space(folder: Folder, clips: int) -> tuple[str, ...]:
     free, needed = folder.free_bytes(), clips * ROUGH_CLIP_BYTES
     if free is None or free >= needed:
         return ()
@@ -189,17 +190,18 @@ def _room_warnings(folder: Folder, clips: int) -> tuple[str, ...]:
     )
 
 
-def is_intact(delivery: "Delivery", folders: OpenFolder) -> bool:
-    """Whether the video is still there, byte for byte. Raises `StorageError` when that cannot be told."""
-    return folders(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
+def is_intact(delivery: "DeliveryRecord", open_folder: OpenFolder) -> bool:
+    """Return whether the video is still there, byte for byte. Raise `StorageError` if it cannot be read."""
+    return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
 
-def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
-    """The clips of the last run that were delivered and are still whole, by scene id.
+def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
+    """Return the clips that the last run delivered and that are still intact, by scene id.
 
-    Raises `InvalidError` when there was no run, or one with another provider.
+    Raises:
+        InvalidError: there was no run, or it used another provider.
     """
-    batch = _manifest(folder)
+    batch = _read_manifest(folder)
     if batch is None:
         raise InvalidError(
             f"--retry-failed: no manifest.json of an earlier run in {folder.address}; run the job without it"
@@ -208,37 +210,37 @@ def kept_clips(folder: Folder, origin: str) -> dict[str, Clip]:
         raise InvalidError(
             f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}"
         )
-    return {clip.scene_id: clip for clip in _whole(batch.clips, folder)}
+    return {clip.scene_id: clip for clip in _find_intact_clips(batch.clips, folder)}
 
 
-def _whole(clips: Collection[Clip], folder: Folder) -> list[Clip]:
-    """Those of the clips of a manifest that were delivered and are still what they were."""
-    from videogen.journal import Delivery
+def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
+    """Return those clips of a manifest that were delivered and are unchanged."""
+    from videogen.journal import DeliveryRecord
 
     delivered = [clip for clip in clips if clip.status == "success"]
-    deliveries = {clip.scene_id: Delivery(folder.address, clip) for clip in delivered}
-    whole = _intact_keys(deliveries, lambda _: folder)
+    deliveries = {clip.scene_id: DeliveryRecord(folder.address, clip) for clip in delivered}
+    whole = _find_intact_keys(deliveries, lambda _: folder)
     return [clip for clip in delivered if clip.scene_id in whole]
 
 
-def _intact_keys(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> set[str]:
-    """The keys of those deliveries that are still there."""
-    digests = _digests(deliveries, folders)
+def _find_intact_keys(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> set[str]:
+    """Return the keys of the deliveries whose video is unchanged."""
+    digests = _compute_digests(deliveries, open_folder)
     return {key for key, delivery in deliveries.items() if digests[key] == delivery.clip.sha256}
 
 
-def _digests(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> dict[str, str | None]:
-    """What is where these clips were delivered, as SHA-256 (hex); None where there is no such file."""
+def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> dict[str, str | None]:
+    """Return the SHA-256 (hex) of each delivered video, or None if the file is missing."""
 
-    def look(delivery: "Delivery") -> str | None:
-        return folders(delivery.folder).sha256(str(delivery.clip.video_path))
+    def look(delivery: "DeliveryRecord") -> str | None:
+        return open_folder(delivery.folder).sha256(str(delivery.clip.video_path))
 
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_LOOKUPS) as pool:
         return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
 
 
-def _manifest(folder: Folder) -> Batch | None:
-    """None where there is none that can be read."""
+def _read_manifest(folder: Folder) -> Batch | None:
+    """Return the manifest of the folder's last run, or None if there is none that can be read."""
     try:
         text = folder.text("manifest.json")
         return None if text is None else Batch.from_manifest(text)

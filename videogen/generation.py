@@ -1,8 +1,8 @@
-"""The life of one clip: found again or created, waited for, downloaded, checked, delivered.
+"""Make one clip: reuse it, or find or create its prediction, wait, download, verify and deliver.
 
-Every step is in the journal before the next one begins, so that a run killed anywhere is continued by the next one
-without paying twice. One call of `generate` is one attempt, and an attempt is one prediction. Calling it again, after
-an error that `errors.is_retryable` allows, is the caller's affair.
+Every step is in the journal before the next one begins, so that the next run can continue a run that was killed at any
+point, without paying twice. One call of `attempt_clip` is one attempt, and an attempt is one prediction. The caller
+decides whether to call it again after an error that `errors.is_retryable` accepts.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from videogen.clip import Clip, ClipFailure, ClipRequest
-from videogen.delivery import delivered, discard, fetched, reused, spent
+from videogen.delivery import deliver, discard_scratch_files, download_and_verify, reuse_delivered, sum_attempts
 from videogen.errors import (
     BadOutputError,
     ClaimedError,
@@ -26,112 +26,122 @@ from videogen.errors import (
 )
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.media import VideoInfo
-from videogen.predictions import Running, cancel_interrupted, cancelled, end, finished, started
-from videogen.run import Run, Slot
+from videogen.predictions import (
+    ActivePrediction,
+    cancel_and_confirm,
+    cancel_on_interrupt,
+    record_end,
+    start_or_resume,
+    wait_until_succeeded,
+)
+from videogen.run import RunContext, Slot
 
-CLAIM_LOOK_S = 0.5
-LEAVES_OUTPUT = (UnreachableError, StorageError, BadOutputError)
-"""After these the prediction's output may still be there: its attempt stays open, and the next run downloads it again
-before it creates anything. (What came instead of a video may have been a captive portal's page.)"""
-LATE_FETCH_S = 120.0
-"""What is paid for is fetched even when its clip's time is up, for this long."""
+CLAIM_POLL_S = 0.5
+OUTPUT_MAY_REMAIN = (UnreachableError, StorageError, BadOutputError)
+"""After these errors the provider may still have the prediction's output. The attempt stays open, and the next run
+downloads the output again before it creates anything. (An output that is no video may have been the page of a
+captive portal.)"""
+LATE_DOWNLOAD_S = 120.0
+"""A succeeded prediction is paid for, so its output is downloaded even after the clip's timeout, for this long."""
 
 
-async def generate(request: ClipRequest, run: Run, slot: Slot) -> Clip:
-    """One attempt at the clip; what was paid for before is reused or continued.
+async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    """Make one attempt at the clip. Reuse a delivered clip, or continue a prediction that was paid for before.
 
-    `slot` is taken before a prediction is created or continued, unless it is held already, and given back as soon as
+    `slot` is acquired before a prediction is created or continued, unless it is held already, and released as soon as
     the prediction has ended.
 
     Returns:
-        The delivered clip; `reused` and at no cost when its key was delivered before.
+        The delivered clip. Its `reused` is true and its cost is 0 when its key was delivered before.
 
     Raises:
-        ClipError: this attempt brought no clip; `is_retryable` says whether another one may.
-        AccountError: the account cannot be used, for any clip.
+        ClipError: this attempt made no clip. `is_retryable` tells whether another attempt may succeed.
+        AccountError: the account cannot be used for any clip.
     """
-    async with run.keys[request.key]:
+    async with run.key_locks[request.key]:
         try:
-            clip = await _reused_or_made(request, run, slot)
+            clip = await _reuse_or_make(request, run, slot)
         except VideogenError as exc:
-            await _tell_failure(request, run, exc)
+            await _emit_failure(request, run, exc)
             raise
         finally:
-            slot.give_back()
+            slot.release()
             run.in_progress.discard(request.key)
-            run.tell_settled()
+            run.notify_settled()
     run.events.emit(ClipCompleted(clip=clip))
     return clip
 
 
-async def _reused_or_made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
-    """The clip, once no other job's run is making the same one: its clip is then reused."""
+async def _reuse_or_make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    """Wait until no run of another job works on the same clip, then return the clip: reused, or made here."""
     while True:
         if not await run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
             with suppress(ClaimedError, DeliveredError):
-                return await reused(request, run) or await _made(request, run, slot)
-            slot.give_back()
-        await asyncio.sleep(CLAIM_LOOK_S)
+                return await reuse_delivered(request, run) or await _make(request, run, slot)
+            slot.release()
+        await asyncio.sleep(CLAIM_POLL_S)
 
 
-async def _made(request: ClipRequest, run: Run, slot: Slot) -> Clip:
-    await slot.take()
-    if clip := await reused(request, run):  # another job delivered it while this one waited
+async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    await slot.acquire()
+    if clip := await reuse_delivered(request, run):  # another job delivered it while this one waited
         return clip
-    running = await started(request, run)
+    active = await start_or_resume(request, run)
     slot.leave_queue()
     try:
-        running, part, measured = await _finished_and_fetched(request, run, slot, running)
-        return await delivered(request, run, running, part, measured)
+        active, part, measured = await _wait_and_download(request, run, slot, active)
+        return await deliver(request, run, active, part, measured)
     except ClipError as exc:
         if isinstance(exc, StorageError):
-            run.calls.shut(exc)  # what cannot be stored must not be paid for
-            discard(run, running.prediction)
-        if not isinstance(exc, LEAVES_OUTPUT):
-            await end(run, running.attempt, exc)
+            run.gate.stop_creates(exc)  # a clip that cannot be stored must not be paid for
+            discard_scratch_files(run, active.prediction)
+        if not isinstance(exc, OUTPUT_MAY_REMAIN):
+            await record_end(run, active.attempt, exc)
         raise
 
 
-async def _finished_and_fetched(
-    request: ClipRequest, run: Run, slot: Slot, running: Running
-) -> tuple[Running, Path, VideoInfo]:
-    """The succeeded prediction and its whole video, both within the clip's timeout."""
-    elapsed_s = time.monotonic() - running.began
+async def _wait_and_download(
+    request: ClipRequest, run: RunContext, slot: Slot, active: ActivePrediction
+) -> tuple[ActivePrediction, Path, VideoInfo]:
+    """Return the succeeded prediction and its whole video. The clip's timeout covers both steps."""
+    elapsed_s = time.monotonic() - active.monotonic_start
     try:
         async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
-            running = await finished(request, run, running, timer)
-            slot.give_back()
-            return running, *await fetched(run, running.prediction, timer)
+            active = await wait_until_succeeded(request, run, active, timer)
+            slot.release()
+            return active, *await download_and_verify(run, active.prediction, timer)
     except TimeoutError:
-        return await _given_up(request, run, running)
+        return await _cancel_or_salvage(request, run, active)
     except asyncio.CancelledError:
-        if not running.prediction.ended:
-            await cancel_interrupted(request, run, running)
+        if not active.prediction.ended:
+            await cancel_on_interrupt(request, run, active)
         raise
 
 
-async def _given_up(request: ClipRequest, run: Run, running: Running) -> tuple[Running, Path, VideoInfo]:
-    """Cancels a clip whose time is up; one that succeeded all the same is paid for, and kept."""
-    if not running.prediction.ended:
-        running = await cancelled(request, run, running)
-    prediction = running.prediction
+async def _cancel_or_salvage(
+    request: ClipRequest, run: RunContext, active: ActivePrediction
+) -> tuple[ActivePrediction, Path, VideoInfo]:
+    """Cancel a clip whose time is up. If its prediction succeeded all the same, it is paid for, and is kept."""
+    if not active.prediction.ended:
+        active = await cancel_and_confirm(request, run, active)
+    prediction = active.prediction
     if prediction.status != "succeeded":
         raise ClipTimeoutError(
             f"timed out after {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
         ) from None
     try:
-        async with asyncio.timeout(LATE_FETCH_S) as timer:
-            return running, *await fetched(run, prediction, timer)
+        async with asyncio.timeout(LATE_DOWNLOAD_S) as timer:
+            return active, *await download_and_verify(run, prediction, timer)
     except TimeoutError:
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
 
 
-async def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> None:
-    attempts = await run.journal.attempts(run.id, request.scene.id)
+async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenError) -> None:
+    attempts = await run.journal.find_attempts(run.id, request.scene.id)
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
-    if not retried and not falls_back(request, exc):
-        run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **spent(attempts))))
+    if not retried and not should_fall_back(request, exc):
+        run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **sum_attempts(attempts))))
         return
     run.events.emit(
         ClipRetrying(
@@ -144,6 +154,6 @@ async def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> N
     )
 
 
-def falls_back(request: ClipRequest, error: BaseException) -> bool:
-    """Whether the request's first fallback is tried after this end of its last attempt."""
+def should_fall_back(request: ClipRequest, error: BaseException) -> bool:
+    """Return whether the request's first fallback is tried after its last attempt ended with this error."""
     return bool(request.fallbacks) and may_fall_back(error)

@@ -1,4 +1,4 @@
-"""One limit over the runs of all processes and machines that share a journal."""
+"""A limit over the runs of all processes and machines that share a journal."""
 
 import asyncio
 import random
@@ -12,14 +12,15 @@ from videogen.journal import Journal, Limit
 
 DEFAULT_SLOTS = 5
 CLOSING_S = 2.0
-"""How long the journal may take to hear what was given back at the end."""
-LOOK_AGAIN_S = (0.05, 0.15)
-"""How long who waits for a slot does nothing between two looks: some time in this range, so that runs do not meet."""
+"""Time that the journal has at the end to record the released slots."""
+POLL_RANGE_S = (0.05, 0.15)
+"""Range of the random delay between two polls for a free slot. It is random so that runs do not poll in step."""
 
 
-def check_limit(journal: Journal, name: str) -> Limit:
-    """The limit of this name. Raises `SettingsError` saying how to create it: a missing one never means unlimited."""
-    if limit := journal.limit(name):
+def require_limit(journal: Journal, name: str) -> Limit:
+    """Return the limit of this name. Raise `SettingsError` if it does not exist: a missing limit never means
+    unlimited."""
+    if limit := journal.find_limit(name):
         return limit
     raise SettingsError(
         f"VIDEOGEN_LIMIT: the journal has no limit {name!r} yet; create it: videogen limit {name} {DEFAULT_SLOTS}"
@@ -27,10 +28,10 @@ def check_limit(journal: Journal, name: str) -> Limit:
 
 
 class SharedLimit:
-    """A run's part in a limit: slots that it waits for, holds and gives back.
+    """One run's part in a limit: the slots that it waits for, holds and releases.
 
     One task talks to the journal for all clips of the run, in a thread of its own, and only while a clip waits or
-    something has changed. A journal that cannot be reached is asked again; what is held is still held then.
+    something has changed. If the journal cannot be reached, the task tries again, and slots that are held stay held.
     """
 
     def __init__(self, journal: Journal, name: str, run_id: str) -> None:
@@ -39,57 +40,57 @@ class SharedLimit:
         self._held: set[int] = set()
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._changed = asyncio.Event()
-        self._behind = False
-        """Whether the journal does not know yet what has changed."""
+        self._is_unsynced = False
+        """Whether the last change is not in the journal yet."""
         self._closing = False
 
-    async def take(self) -> int:
-        """Waits for a slot, in turn with all other runs. Returns its ticket."""
+    async def acquire(self) -> int:
+        """Wait for a slot, in turn with all other runs. Return its ticket."""
         granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(granted)
         self._changed.set()
         try:
             return await granted
         except asyncio.CancelledError:
-            if not granted.cancelled():  # it came in the moment of the cancelling
-                self.give_back(granted.result())
-            self._changed.set()  # so that what was granted to it meanwhile is taken back
+            if not granted.cancelled():  # it was granted at the moment of the cancellation
+                self.release(granted.result())
+            self._changed.set()  # so that a slot that was granted meanwhile is taken back
             raise
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         self._held.discard(ticket)
         self._changed.set()
 
     def close(self) -> None:
-        """Lets `keep` tell the journal what was given back, and return."""
+        """Let `run` record the released slots in the journal, and return."""
         self._closing = True
         self._changed.set()
 
-    async def keep(self) -> None:
-        """Hands out what the journal grants, until `close`."""
+    async def run(self) -> None:
+        """Hand out the slots that the journal grants, until `close`."""
         with self._thread:
             while not self._closing or self._changed.is_set():
-                await self._something_to_tell()
+                await self._wait_for_change()
                 self._changed.clear()
-                await self._look()
+                await self._sync()
 
-    async def _something_to_tell(self) -> None:
-        pause_s = random.uniform(*LOOK_AGAIN_S) if self._waiting or self._behind else None
+    async def _wait_for_change(self) -> None:
+        pause_s = random.uniform(*POLL_RANGE_S) if self._waiting or self._is_unsynced else None
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._changed.wait()
 
-    async def _look(self) -> None:
+    async def _sync(self) -> None:
         self._drop_cancelled()
         held, waiting = frozenset(self._held), len(self._waiting)
         try:
             granted = await asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: self._journal.share(self._name, self._run_id, held=held, waiting=waiting)
+                self._thread, lambda: self._journal.sync_tickets(self._name, self._run_id, held=held, waiting=waiting)
             )
         except JournalError:
-            self._behind = True
+            self._is_unsynced = True
             return
-        self._behind = False
+        self._is_unsynced = False
         self._drop_cancelled()
         for ticket in granted[: len(self._waiting)]:
             self._held.add(ticket)
@@ -100,10 +101,10 @@ class SharedLimit:
 
 
 @asynccontextmanager
-async def sharing(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
-    """The run's part in this limit, for as long as the block lasts."""
+async def join_limit(journal: Journal, name: str, run_id: str) -> AsyncIterator[SharedLimit]:
+    """Take part in this limit while the block runs."""
     limit = SharedLimit(journal, name, run_id)
-    keeping = asyncio.create_task(limit.keep())
+    keeping = asyncio.create_task(limit.run())
     try:
         yield limit
     finally:

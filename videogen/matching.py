@@ -1,4 +1,5 @@
-"""Whether a prediction of the account's list is the one that a create with these inputs has made."""
+"""Compare a request with a prediction of the account's list, to find the prediction of a create whose answer was
+lost."""
 
 import base64
 import binascii
@@ -11,14 +12,14 @@ from videogen.clip import ClipRequest, digest
 from videogen.ports import Prediction
 
 Match = Literal["yes", "no", "unclear"]
-"""`unclear`: all that can be compared is the same, but a picture is shown under an address that we do not know."""
+"""`unclear` means: everything that can be compared is equal, but an image is shown under a URL that we do not know."""
 
 NameAt = Callable[[str], str | None]
-"""The name of the picture that was sent under an address, as far as we know."""
+"""Returns the name of the image that was sent under a URL, or None if it is unknown."""
 
 
 def find_lookalikes(requests: Iterable[ClipRequest]) -> frozenset[str]:
-    """Return the keys of the clips that differ from another clip in nothing but their pictures."""
+    """Return the keys of the clips that differ from another clip only in their images."""
     alike = defaultdict[str, list[ClipRequest]](list)
     for request in (each for one in requests for each in one.alternatives):
         plain = {name: value for name, value in request.inputs.items() if not _has_picture(value, request.images)}
@@ -37,8 +38,8 @@ def match_inputs(
     """Compare a prediction with a request.
 
     Args:
-        inputs: the request's inputs as they are sent, with an address in place of each picture's name.
-        prediction: as the list shows it; inputs that it does not show are not compared.
+        inputs: the request's inputs as they are sent, with a URL in place of each image's name.
+        prediction: as the list shows it. Inputs that it does not show are not compared.
     """
     if request.version not in (None, prediction.version) or prediction.model not in ("", request.replicate):
         return "no"
@@ -49,19 +50,19 @@ def match_inputs(
                 found.append("unclear")
             continue
         shown, sent = prediction.input[name], inputs[name]
-        found.append(("yes" if shown == sent else "no") if planned == sent else _match(planned, sent, shown, name_at))
-    if "no" in found or "yes" not in found:
-        return "no"
-    return "unclear" if "unclear" in found else "yes"
+        found.append(
+            ("yes" if shown == sent else "no") if planned == sent else _match_images(planned, sent, shown, name_at)
+        )
+    return _combine(found) if "yes" in found else "no"
 
 
-def _match(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
-    """Compare an input in which there are pictures."""
+def _match_images(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
+    """Compare an input that contains images."""
     if isinstance(planned, list):
         if not isinstance(shown, list) or len(shown) != len(planned):
             return "no"
-        each = [_match(*values, name_at) for values in zip(planned, sent, shown, strict=True)]
-        return "no" if "no" in each else "unclear" if "unclear" in each else "yes"
+        each = [_match_images(*values, name_at) for values in zip(planned, sent, shown, strict=True)]
+        return _combine(each)
     if shown == sent:
         return "yes"
     if not isinstance(shown, str) or planned == sent:
@@ -69,12 +70,19 @@ def _match(planned: Any, sent: Any, shown: Any, name_at: NameAt) -> Match:
     if known := name_at(shown):
         return "yes" if known == planned else "no"
     if shown.startswith("data:"):  # a provider may give a picture an address of its own, but not the reverse
-        return "yes" if sent.startswith("data:") and _bytes_of(shown) == _bytes_of(sent) else "no"
+        return "yes" if sent.startswith("data:") and _digest_data_url(shown) == _digest_data_url(sent) else "no"
     return "unclear"
 
 
-def _bytes_of(data_url: str) -> str:
-    """Digest of what is in a `data:` URL: its media type may be spelled differently."""
+def _combine(matches: list[Match]) -> Match:
+    if "no" in matches:
+        return "no"
+    return "unclear" if "unclear" in matches else "yes"
+
+
+def _digest_data_url(data_url: str) -> str:
+    """Return the digest of the content of a `data:` URL. Its media type is left out, because it may be spelled
+    differently."""
     _, _, content = data_url.partition(",")
     try:
         return hashlib.sha256(base64.b64decode(content, validate=True)).hexdigest()

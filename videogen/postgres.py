@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server that never wait for it without end; imported only where there is one."""
+"""Connections to a PostgreSQL server that never wait for it indefinitely. Imported only if there is one."""
 
 import time
 from collections.abc import Generator
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 T = TypeVar("T")
 
 SILENCE_S = 20.0
-"""How long the server may take for one answer before the connection is given up."""
+"""Time that the server may take for one answer before the connection is given up."""
 WATCH_EVERY_S = 0.1
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
@@ -21,13 +21,13 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""For libpq. What the journal's URL says of them stands."""
+"""For libpq. Values in the journal's URL override them."""
 SESSION = {
     "lock_timeout": "10s",
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "20s",  # so that a run that is cut off holds no lock for long
 }
-PASSING_STATES = frozenset(
+TRANSIENT_STATES = frozenset(
     {
         "25P03",  # idle in a transaction for too long
         "40001",  # serialization failure
@@ -42,8 +42,8 @@ PASSING_STATES = frozenset(
     }
 )
 """SQLSTATEs after which the same transaction may succeed. Source: PostgreSQL's manual, appendix A."""
-LASTING_REASONS = ("invalid", "authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
-"""What a refused connection says that no waiting mends: such errors have no SQLSTATE."""
+PERMANENT_REASONS = ("invalid", "authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
+"""Texts of refused connections that waiting does not mend. Such errors have no SQLSTATE."""
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -52,10 +52,10 @@ class _Connection(psycopg.Connection[Any]):
     given_up: Event | None = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().wait(self._watched(gen), *args, **{"interval": WATCH_EVERY_S} | kwargs)
+        return super().wait(self._close_when_silent(gen), *args, **{"interval": WATCH_EVERY_S} | kwargs)
 
-    def _watched(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Hands on what psycopg tells `gen`, which it does every `interval` seconds, answer or not."""
+    def _close_when_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Forward to `gen` what psycopg sends, which it does every `interval` seconds with or without an answer."""
         deadline = time.monotonic() + SILENCE_S
         try:
             wanted = next(gen)
@@ -69,8 +69,8 @@ class _Connection(psycopg.Connection[Any]):
             return done.value  # type: ignore[no-any-return]
 
 
-def guard(engine: sa.Engine, given_up: Event) -> None:
-    """Has the engine make connections that wait for a limited time, for an answer as for a lock."""
+def guard_engine(engine: sa.Engine, given_up: Event) -> None:
+    """Make the engine's connections wait only for a limited time, for an answer as for a lock."""
 
     def connect(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*arguments, **CONNECT_ARGUMENTS | options)
@@ -84,11 +84,11 @@ def guard(engine: sa.Engine, given_up: Event) -> None:
     sa.event.listen(engine, "do_connect", connect)
 
 
-def is_passing(error: BaseException) -> bool:
-    """Return whether the server, or the way to it, is away for a while only: the transaction may be repeated."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether the server is only temporarily unreachable, so that the transaction may be repeated."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate:
-        return error.sqlstate in PASSING_STATES or error.sqlstate.startswith("08")
+        return error.sqlstate in TRANSIENT_STATES or error.sqlstate.startswith("08")
     is_connection_lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return is_connection_lost and not any(reason in str(error) for reason in LASTING_REASONS)
+    return is_connection_lost and not any(reason in str(error) for reason in PERMANENT_REASONS)

@@ -1,4 +1,4 @@
-"""What all clips of one run share."""
+"""State and services that all clips of one run share."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Self, TypeVar
 
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.journal import AsyncJournal
 from videogen.limits import SharedLimit
-from videogen.pace import Pace
+from videogen.pace import PollSchedule
 from videogen.patience import Patience
 from videogen.polling import Poller
 from videogen.ports import EventSink, ImageSender, OpenFolder, Store, VideoProvider
@@ -25,41 +25,43 @@ T = TypeVar("T")
 
 
 class Slots:
-    """How many predictions may run at once, and as many places in a queue for the clips that come next.
+    """The number of predictions that may run at once, and a queue with as many places for the clips that come next.
 
-    With `shared` each of them also needs a slot of a limit over all runs; without, there is only this run's number.
+    With `shared`, each prediction also needs a slot of a limit over all runs. Without it, only this run's number
+    counts.
     """
 
     def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
         self.queue = asyncio.Semaphore(number)
         self.predictions = asyncio.Semaphore(number)
         self.open_clips = asyncio.Semaphore(4 * number + 16)
-        """How far predictions may run ahead of the decoders: else thousands of quick clips would wait for them."""
+        """Bounds how far predictions may run ahead of the decoders. Otherwise thousands of quick clips would wait
+        for them."""
         self._shared = shared
 
-    async def take(self) -> int:
-        """Waits for a slot. Returns its ticket, to be given back with it."""
+    async def acquire(self) -> int:
+        """Wait for a slot. Return its ticket, which `release` needs."""
         await self.predictions.acquire()
         if self._shared is None:
             return 0
         try:
-            return await self._shared.take()
+            return await self._shared.acquire()
         except BaseException:
             self.predictions.release()
             raise
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         self.predictions.release()
         if self._shared:
-            self._shared.give_back(ticket)
+            self._shared.release(ticket)
 
 
 class Slot:
     """The right of one clip to a prediction, among a limited number.
 
-    It is held from before the create until the prediction has ended. Downloading and checking need none, so that the
-    next clip can begin meanwhile. Used as a context manager it is queued for on entry: a few clips are made ready
-    while the slots are still taken, so that a slot that becomes free is used at once.
+    It is held from before the create until the prediction has ended. Downloading and verifying need none, so that the
+    next clip can begin meanwhile. As a context manager it queues on entry: a few clips are prepared while all slots are
+    taken, so that a free slot is used at once.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -67,21 +69,21 @@ class Slot:
         self._queued = False
         self._ticket: int | None = None
 
-    async def take(self) -> None:
-        """Waits for a free slot, unless this one is held already."""
+    async def acquire(self) -> None:
+        """Wait for a free slot, unless this one is held already."""
         if self._ticket is None:
-            self._ticket = await self._slots.take()
+            self._ticket = await self._slots.acquire()
 
     def leave_queue(self) -> None:
-        """The next clip may be made ready."""
+        """Let the next clip be prepared."""
         if self._queued:
             self._queued = False
             self._slots.queue.release()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self.leave_queue()
         if self._ticket is not None:
-            self._slots.give_back(self._ticket)
+            self._slots.release(self._ticket)
             self._ticket = None
 
     async def __aenter__(self) -> Self:
@@ -95,78 +97,79 @@ class Slot:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.give_back()
+        self.release()
         self._slots.open_clips.release()
 
 
-def _decoders() -> Executor:
-    """Decoding may wait, the calls that keep the slots busy may not."""
+def _make_decoders() -> Executor:
+    """Return a pool of threads with low priority: decoding may wait, but not the calls that keep the slots busy."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=lower_thread_priority)
 
 
 @dataclass
-class Run:
-    """The outside of all clips of one run, and what they learn from each other."""
+class RunContext:
+    """State and services of one run, shared by its clips."""
 
     id: str
     folder: str
-    """The address of the job's folder, as the journal keeps it."""
+    """The URL or path of the job's folder, as the journal stores it."""
     provider: VideoProvider
     store: Store
-    folders: OpenFolder
-    """Also of other jobs, whose clips are reused."""
+    open_folder: OpenFolder
+    """Opens job folders, also those of other jobs whose clips are reused."""
     journal: AsyncJournal
     images: ImageSender
     events: EventSink
-    calls: Calls
+    gate: ProviderGate
     job_id: str = ""
     max_cost: Decimal | None = None
-    """USD that may be spent on the job, by all its runs together; None means no cap."""
+    """USD that all runs of the job together may spend; None means no cap."""
     patience: Patience = field(default_factory=Patience)
     lookalikes: frozenset[str] = frozenset()
-    """Keys of clips that differ from another clip of the job in nothing but their pictures."""
+    """Keys of clips that differ from another clip of the job only in their images."""
     in_progress: set[str] = field(default_factory=set)
     """Keys of clips with a reservation that this process will settle."""
-    anew: set[str] = field(default_factory=set)
-    """Keys of clips that are to be made although they were delivered before."""
+    force_keys: set[str] = field(default_factory=set)
+    """Keys of clips that are made again although they were delivered before."""
     leaves_running: bool = False
-    """When it is interrupted its predictions go on, for the next run to continue them."""
+    """Whether an interrupted run leaves its predictions running for the next run to continue."""
     recovering: bool = False
-    """The journal of earlier runs is lost: what they paid for is looked for in the account before it is paid again."""
-    paces: defaultdict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
-    """By model: how long its predictions take."""
-    decoders: Executor = field(default_factory=_decoders)
-    """Where clips are decoded: as many at once as there are cores, more would only slow each other."""
+    """Whether the journal of earlier runs is lost. Predictions that they paid for are then searched for in the
+    account before a new one is created."""
+    poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
+    """By model. Each learns how long the model's predictions take."""
+    decoders: Executor = field(default_factory=_make_decoders)
+    """Threads that decode clips, one per core: more would only slow each other down."""
     free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
-    keys: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    """By clip key: the same clip twice in one job is made once."""
+    key_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """By clip key. A clip that a job asks for twice is made once."""
 
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the next reservation of this run is settled: there may be room in the budget then."""
+    """Set when the next reservation of this run is settled: the budget may have room then."""
 
-    def tell_settled(self) -> None:
+    def notify_settled(self) -> None:
         self.settled.set()
         self.settled = asyncio.Event()
 
     def age_s(self, at: datetime) -> float:
-        """Seconds since a time of the provider's clock."""
+        """Return the seconds since a time of the provider's clock."""
         return (self.provider.now() - at).total_seconds()
 
     def has_outlived_outputs(self, at: datetime) -> bool:
-        """Whether what the provider made at this time would no longer be there."""
+        """Return whether the provider would no longer have an output that it made at this time."""
         return self.provider.now() - at >= self.provider.outputs_kept
 
     @cached_property
     def poller(self) -> Poller:
-        """Looks for the ends of all its predictions."""
-        return Poller(self.provider, self.calls)
+        """The one poller for all predictions of the run."""
+        return Poller(self.provider, self.gate)
 
-    async def decode(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
-        """What `work` returns, done by a decoder. Waiting until one is free does not count for the timer.
+    async def run_in_decoder(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
+        """Run `work` in a decoder thread and return its result. Waiting for a free thread does not count for the timer.
 
-        `work` is given an event that is set when nobody waits for its result any more: it has to end then.
+        `work` receives an event that is set when its result is no longer needed. It must end then.
         """
-        await self._free_decoder(timer)
+        await self._acquire_decoder(timer)
         stop = threading.Event()
         working = asyncio.get_running_loop().run_in_executor(self.decoders, work, stop)
         working.add_done_callback(lambda _: self.free_decoders.release())
@@ -174,10 +177,10 @@ class Run:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             stop.set()
-            working.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to hear it
+            working.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio reports it
             raise
 
-    async def _free_decoder(self, timer: asyncio.Timeout | None) -> None:
+    async def _acquire_decoder(self, timer: asyncio.Timeout | None) -> None:
         loop, when = asyncio.get_running_loop(), timer and timer.when()
         if timer is None or when is None:
             await self.free_decoders.acquire()

@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from videogen.bootstrap import Listener, Options, Prepared, check_local_references, handing_over, prepare
+from videogen.bootstrap import Listener, PreparedJob, RunOptions, check_local_references, hand_over, prepare_job
 from videogen.checking import plan_unseen, read_checked
 from videogen.clip import Batch
 from videogen.endpoints import Snapshots
@@ -47,15 +47,15 @@ ACCOUNT_CODES = {"authentication", "billing"}
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None = None) -> int:
+def show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None = None) -> int:
     """Print the plan of a job, and write its start frames to `frames` unless that is None. Return the exit code."""
     asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
     return 0
 
 
-async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path | None) -> None:
+async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None) -> None:
     """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
-    prepared = await prepare(job, options)
+    prepared = await prepare_job(job, options)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
     if as_json:
@@ -73,7 +73,7 @@ async def _show_plan(job: Job, options: Options, *, as_json: bool, frames: Path 
         _print_line(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
 
 
-def _write_frames(prepared: Prepared, folder: Path) -> list[Path]:
+def _write_frames(prepared: PreparedJob, folder: Path) -> list[Path]:
     from videogen.adapters.images import write_frames
 
     return write_frames(prepared.plan.requests, prepared.references, folder)
@@ -118,9 +118,9 @@ def _print_totals(console: Console, plan: Plan) -> None:
     )
 
 
-def _describe_provider(prepared: Prepared) -> str:
+def _describe_provider(prepared: PreparedJob) -> str:
     place = "" if prepared.provider == "local" else f" at {prepared.origin}"
-    return f"provider: {prepared.provider}{place} ({prepared.why})"
+    return f"provider: {prepared.provider}{place} ({prepared.provider_reason})"
 
 
 # -- check ------------------------------------------------------------------------------------------------------------
@@ -163,10 +163,10 @@ OutputFormat = Literal["text", "json", "jsonl"]
 two, the lines for people go to standard error."""
 
 
-def run_job(job: Job, options: Options, *, file: Path, output: OutputFormat = "text", serve: bool = False) -> int:
+def run_job(job: Job, options: RunOptions, *, file: Path, output: OutputFormat = "text", serve: bool = False) -> int:
     """Run the job of a file, print its result, and return the exit code. With `serve`, browsers can watch the run."""
     interruption = Interruption(leaves_running=options.on_interrupt == "leave")
-    with _serve_gateway(options.settings()) if serve else nullcontext() as address:
+    with _serve_gateway(options.resolve_settings()) if serve else nullcontext() as address:
         try:
             code = asyncio.run(_run(job, options, file, output, address, interruption))
         except (asyncio.CancelledError, RunInterruptedError):
@@ -193,10 +193,10 @@ def _serve_gateway(settings: Settings) -> Iterator[str]:
 
 
 async def _run(
-    job: Job, options: Options, file: Path, output: OutputFormat, address: str | None, interruption: "Interruption"
+    job: Job, options: RunOptions, file: Path, output: OutputFormat, address: str | None, interruption: "Interruption"
 ) -> int:
     console = _make_console(stderr=output != "text")
-    prepared = await prepare(job, options)
+    prepared = await prepare_job(job, options)
     await _check_account(prepared)
     _print_line(console, _describe_provider(prepared))
     _print_totals(console, prepared.plan)
@@ -224,22 +224,22 @@ async def _run(
     return _get_exit_code(batch)
 
 
-async def _check_account(prepared: Prepared) -> None:
+async def _check_account(prepared: PreparedJob) -> None:
     """Raise `AccountError` if the token is refused, before Prefect is started."""
     token = prepared.settings.replicate_api_token
     if prepared.provider == "replicate" and prepared.plan.to_create and token:
         from videogen.adapters.replicate import ReplicateProvider
-        from videogen.calls import Calls
+        from videogen.calls import ProviderGate
 
         provider = ReplicateProvider(token.get_secret_value(), base_url=prepared.settings.replicate_base_url)
         try:
-            await Calls().repeat(provider.check_account, tries=4)
+            await ProviderGate().call_with_retries(provider.check_account, tries=4)
         finally:
             await provider.aclose()
 
 
 async def _call_flow(
-    prepared: Prepared,
+    prepared: PreparedJob,
     file: str,
     lines: ProgressLines,
     interruption: "Interruption",
@@ -268,7 +268,7 @@ async def _call_flow(
 
     try:
         await wait_until_server_ready()
-        with handing_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
+        with hand_over(prepared, on_event, *listeners, file=file, stop=interruption.stop):
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             flow = generate(prepared.job if fits else file, prepared.options, return_state=True)
             state = await _wait_for_flow(asyncio.ensure_future(flow), verdict, interruption)
@@ -379,7 +379,7 @@ def _set_up_prefect(out: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
+def _print_result(console: Console, batch: Batch, prepared: PreparedJob) -> None:
     table = _make_table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
@@ -470,12 +470,12 @@ class Interruption:
         progress = self._lines.progress if self._lines else None
         with suppress(JournalError):
             if progress and progress.run_id:
-                journal = Journal(self._journal_url, for_watching=True)
-                for attempt in journal.open_attempts(progress.run_id):
+                journal = Journal(self._journal_url, read_only=True)
+                for attempt in journal.find_running_attempts(progress.run_id):
                     what = attempt.prediction_id or "whose id was never received; the next run looks for it"
                     print(f"may still be running: prediction {what}", file=sys.stderr)
-                spent, _ = journal.spending(progress.run_id)
-                cancelled = journal.interrupted_cost(progress.run_id)
+                spent, _ = journal.get_spending(progress.run_id)
+                cancelled = journal.get_interrupted_cost(progress.run_id)
                 journal.close()
                 done = f"{progress.completed - progress.failed} of {progress.total} delivered"
                 print(

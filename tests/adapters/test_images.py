@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from videogen.adapters.files import FileStore
-from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceImages
-from videogen.calls import Calls
+from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceSender
+from videogen.calls import ProviderGate
 from videogen.clip import ImageInput
 from videogen.errors import (
     AuthenticationError,
@@ -98,8 +98,8 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path)
 
 
-def images(store: FileStore, provider: Uploads, *references: ReferenceImage) -> ReferenceImages:
-    return ReferenceImages({found.source: found for found in references}, provider, store, Calls())
+def images(store: FileStore, provider: Uploads, *references: ReferenceImage) -> ReferenceSender:
+    return ReferenceSender({found.source: found for found in references}, provider, store, ProviderGate())
 
 
 def plain(found: ReferenceImage) -> ImageInput:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.adapters.loopback import Loopback, answer
 from tests.s3 import Bucket
-from videogen.adapters.jobs import MAX_BYTES, job_at
-from videogen.bootstrap import Options, prepare
+from videogen.adapters.jobs import MAX_BYTES, read_job_at
+from videogen.bootstrap import RunOptions, prepare_job
 from videogen.errors import ValidationError
 
 JOB = '[[scenes]]\nid = "a"\nprompt = "A lighthouse"\ntarget_duration = 5\n'
@@ -24,7 +24,7 @@ async def test_a_job_is_read_from_a_path_a_server_or_a_bucket(tmp_path: Path, bu
             f"{server.url}/jobs/film.toml?v=2",
             f"{bucket.address}/jobs/film.toml",
         )
-        jobs = [await asyncio.to_thread(job_at, address) for address in addresses]
+        jobs = [await asyncio.to_thread(read_job_at, address) for address in addresses]
     assert jobs[0] == jobs[1] == jobs[2]
     assert (jobs[0].id, jobs[0].scenes[0].prompt) == ("film", "A lighthouse")
 
@@ -42,28 +42,28 @@ async def test_a_job_that_is_not_there_is_said_to_be_missing_with_its_address(tm
             (f"{bucket.address}/none.toml", "no such object"),
         ):
             with pytest.raises(ValidationError, match=reason):
-                await asyncio.to_thread(job_at, address)
+                await asyncio.to_thread(read_job_at, address)
 
 
 @pytest.mark.parametrize("path", ["", "jobs/..", "jobs/.", "jobs/", "x" * 300 + ".toml", "a\\b.toml", "?v=2"])
 async def test_an_address_that_names_no_file_is_said(path: str) -> None:
     """Before it is asked for."""
     with pytest.raises(ValidationError, match=r"does not end in the name of a job file, such as film\.toml"):
-        await asyncio.to_thread(job_at, f"s3://bucket/{path}" if path else "s3://")
+        await asyncio.to_thread(read_job_at, f"s3://bucket/{path}" if path else "s3://")
 
 
 async def test_a_wrong_job_file_is_answered_with_its_lines(tmp_path: Path) -> None:
     async with Loopback(answer(200, JOB.replace("5", "-5").encode())) as server:
         with pytest.raises(ValidationError, match=r"film\.toml:4:"):
-            await asyncio.to_thread(job_at, f"{server.url}/film.toml")
+            await asyncio.to_thread(read_job_at, f"{server.url}/film.toml")
 
 
 async def test_pictures_of_a_job_file_are_looked_for_beside_it(tmp_path: Path) -> None:
     """Wherever the worker's own folder is."""
     (tmp_path / "film.toml").write_text(JOB + 'scene_reference_url = "missing.png"\n')
     with pytest.raises(ValidationError, match=r"missing\.png"):
-        await prepare(str(tmp_path / "film.toml"), Options(out=str(tmp_path), provider="local"))
+        await prepare_job(str(tmp_path / "film.toml"), RunOptions(out=str(tmp_path), provider="local"))
     source = Path("examples/references/lighthouse.jpg")
     (tmp_path / "missing.png").write_bytes(source.read_bytes())
-    prepared = await prepare(str(tmp_path / "film.toml"), Options(out=str(tmp_path), provider="local"))
+    prepared = await prepare_job(str(tmp_path / "film.toml"), RunOptions(out=str(tmp_path), provider="local"))
     assert set(prepared.references) == {"missing.png"}

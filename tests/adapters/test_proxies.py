@@ -76,8 +76,8 @@ def only_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pr
     with https_server(folder, CLIP) as (url, authority):
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         tls = load_certificates()
-        monkeypatch.setattr(replicate, "tls", lambda: tls)
-        monkeypatch.setattr(downloads, "tls", lambda: tls)
+        monkeypatch.setattr(replicate, "get_tls_context", lambda: tls)
+        monkeypatch.setattr(downloads, "get_tls_context", lambda: tls)
         with proxying(("localhost", httpx.URL(url).port or 0)) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
             yield proxy

@@ -81,9 +81,9 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(tab.locator(".verdict")).to_have_text("partial5 of 6 clips delivered, 2 were enough", timeout=60_000)
         assert run.wait(30) == 0
         assert tab.get_by_role("heading", level=2).all_inner_texts() == list(FILM)
-        (record,) = journal.runs(limit=1)
+        (record,) = journal.list_runs(limit=1)
         assert tab.evaluate("filled") == [
-            told["scene_id"] for _, type_, told in journal.events(record.id) if type_ == "clip.completed"
+            told["scene_id"] for _, type_, told in journal.read_events(record.id) if type_ == "clip.completed"
         ]
         expect(delivered).to_have_count(5)
         expect(cards.nth(0).locator(".attempts")).to_have_text("2")

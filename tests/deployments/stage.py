@@ -72,7 +72,7 @@ class Stage:
     def limit(self) -> int:
         """How many slots all runs share."""
         with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"])) as journal:
-            limit = journal.limit("replicate")
+            limit = journal.find_limit("replicate")
         assert limit
         return limit.slots
 
@@ -176,7 +176,7 @@ class Stage:
     def verdict(self, flow_run: str) -> str | None:
         """Of its run in the journal, by the label that it has."""
         run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.run"]
-        with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"], for_watching=True)) as journal:
+        with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"], read_only=True)) as journal:
             run = journal.find_run(run_id)
         assert run
         return run.verdict

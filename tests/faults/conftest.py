@@ -15,8 +15,8 @@ import pytest
 from tests.flows.conftest import CommandLine
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits, ReplicateProvider
-from videogen.bootstrap import Options, Session, opened, prepare
-from videogen.calls import Calls
+from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
+from videogen.calls import ProviderGate
 from videogen.clip import Batch, Clip, ClipRequest
 from videogen.emulator import Emulator, EmulatorSettings, running
 from videogen.patience import Patience
@@ -79,12 +79,12 @@ class Stage:
     ) -> Batch:
         """Runs a job of one scene for each prompt, in an own take each, and judges it."""
         given = self.options.model_copy(update=options or {})
-        async with opened(await prepare(job_of(*prompts, **fields), given)) as session:
+        async with open_run(await prepare_job(job_of(*prompts, **fields), given)) as session:
             return await shot(session, apart_s)
 
     @property
-    def options(self) -> Options:
-        return Options(out=str(self.folder / "out"))
+    def options(self) -> RunOptions:
+        return RunOptions(out=str(self.folder / "out"))
 
     def books(self, *, creates: int, billed: int, cancels: int = 0) -> dict[str, Any]:
         """The emulator's ledger, which must have these numbers, `billed` in clips, and nothing that still runs."""
@@ -103,12 +103,12 @@ def job_of(*prompts: str, **fields: Any) -> Job:
     return Job.model_validate({"model": "quick", "scenes": scenes, **fields})
 
 
-async def shot(session: Session, apart_s: float = 0.0) -> Batch:
+async def shot(session: JobRunner, apart_s: float = 0.0) -> Batch:
     """All clips of a session, with as many attempts each as the flow gives them."""
 
     async def later(number: int, request: ClipRequest) -> Clip:
         await asyncio.sleep(number * apart_s)
-        return await session.clip(request)
+        return await session.make_clip(request)
 
     requests = session.plan.requests
     clips = await asyncio.gather(*(later(number, request) for number, request in enumerate(requests)))
@@ -165,7 +165,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, defaults: Change) -> None:
     """A token, the quick model, and hundredths of a second where a user waits seconds."""
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("VIDEOGEN_REGISTRY", str(REGISTRY))
-    defaults(Calls.__init__, backoff_s=0.01)
+    defaults(ProviderGate.__init__, backoff_s=0.01)
     defaults(
         Patience.__init__,
         unknown_s=0.2,

@@ -11,8 +11,8 @@ import pytest
 from tests.faults.conftest import PROMPT, Change, Stage, code, job_of, only, shot
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import ReplicateProvider
-from videogen.bootstrap import opened, prepare
-from videogen.calls import Calls
+from videogen.bootstrap import open_run, prepare_job
+from videogen.calls import ProviderGate
 from videogen.cli import main
 from videogen.errors import AuthenticationError, NotSentError
 from videogen.terminal import ACCOUNT_CODES
@@ -20,9 +20,9 @@ from videogen.terminal import ACCOUNT_CODES
 
 async def test_01_a_create_that_was_refused_a_connection_is_sent_again(stage: Stage, defaults: Change) -> None:
     """Nothing was sent: nothing is looked for, and no attempt is used."""
-    defaults(Calls.__init__, backoff_s=0.1)
+    defaults(ProviderGate.__init__, backoff_s=0.1)
     port = int(stage.emulate().url.rpartition(":")[2])
-    async with opened(await prepare(job_of(), stage.options)) as session:
+    async with open_run(await prepare_job(job_of(), stage.options)) as session:
         await asyncio.to_thread(stage.stop)
         making = asyncio.create_task(shot(session))
         await asyncio.sleep(0.2)

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 
 FLAGGED = "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
 PASSING = [
@@ -109,7 +109,7 @@ async def test_12_where_the_end_is_uncertain_nothing_is_created(stage: Stage, mo
 
 async def test_13_polls_that_fail_in_a_row_are_outlived(stage: Stage, defaults: Change) -> None:
     """More of them than any call but a poll is repeated, of every kind: one create, no attempt, no cancel."""
-    defaults(Calls.__init__, backoff_s=0.003)
+    defaults(ProviderGate.__init__, backoff_s=0.003)
     stage.emulate(
         'on = "poll"\ndo = "status"\nstatus = 503\ntimes = 2',
         'on = "poll"\ndo = "refuse"\ntimes = 2',

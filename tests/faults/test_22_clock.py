@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 
 HOURS = [pytest.param(timedelta(hours=-1), id="past"), pytest.param(timedelta(hours=1), id="future")]
 
@@ -18,12 +18,12 @@ async def left_open(stage: Stage, jump: timedelta, *, known: bool = True) -> Non
 
     Its prediction runs; whether its id is `known` is whether the run lived long enough to write it down.
     """
-    async with opened(await prepare(job_of(timeout_seconds=1), stage.options)) as session:
+    async with open_run(await prepare_job(job_of(timeout_seconds=1), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
-        attempt = await run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
+        attempt = await run.journal.record_intent(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
         prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
         if known:
-            assert await run.journal.created(attempt, prediction.id, prediction.created_at)
+            assert await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     then = datetime.now(UTC) + jump
     with sqlite3.connect(stage.folder / "out" / "journal.db") as db:
         db.execute("UPDATE attempts SET intended_at = ?", (then.strftime("%Y-%m-%d %H:%M:%S.%f"),))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PROMPT, Stage, job_of, only, shot
-from videogen.bootstrap import handing_over, opened, prepare
+from videogen.bootstrap import hand_over, open_run, prepare_job
 from videogen.clip import Batch
 from videogen.errors import JournalError, StorageError
 from videogen.events import ClipCompleted, ClipEvent, ClipStarted
@@ -74,15 +74,15 @@ def journal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
 
 async def shoot_and(then: Callable[[], None], on: type[ClipEvent], stage: Stage, *prompts: str) -> Batch:
     """A job, and what happens when it tells the first event of a kind."""
-    prepared = await prepare(job_of(*prompts), stage.options)
+    prepared = await prepare_job(job_of(*prompts), stage.options)
     waiting = [then]
 
     def listen(event: ClipEvent, _payload: object) -> None:
         if isinstance(event, on) and waiting:
             waiting.pop()()
 
-    with handing_over(prepared, listen):
-        async with opened(prepared) as session:
+    with hand_over(prepared, listen):
+        async with open_run(prepared) as session:
             return await shot(session)
 
 

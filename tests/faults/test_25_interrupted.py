@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import Stage, job_of
 from tests.faults.test_26_two_runs import wait_for_creates
 from tests.flows.conftest import CommandLine
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
@@ -116,8 +116,8 @@ EIGHT = tuple(f"scene {number}" for number in range(8))
 
 async def interrupted(stage: Stage) -> None:
     """A run of eight clips that is cancelled when five predictions are running."""
-    async with opened(await prepare(job_of(*EIGHT), stage.options)) as session:
-        clips = asyncio.create_task(session.clips())
+    async with open_run(await prepare_job(job_of(*EIGHT), stage.options)) as session:
+        clips = asyncio.create_task(session.make_clips())
         while stage.emulator.ledger()["running"] < 5:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)

@@ -12,7 +12,7 @@ import pytest
 from tests.adapters.test_files import make_broken, make_loop
 from tests.faults.conftest import Stage, job_of, only, shot
 from tests.s3 import Bucket
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.clip import Batch
 from videogen.errors import StorageError
 
@@ -93,7 +93,7 @@ async def test_25_a_clip_that_a_person_deleted_is_made_again(stage: Stage) -> No
     await stage.shoot(*PROMPTS)
     make_old(stage)
     next(stage.job_folder.glob("clips/scene-2-*")).unlink()
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     assert [warning for warning in prepared.plan.warnings if "1 clips that were delivered to" in warning]
     assert [clip.reused for clip in (await stage.shoot(*PROMPTS)).clips] == [True, False, True, True]
 
@@ -173,13 +173,13 @@ async def test_25_with_an_older_journal_the_account_is_looked_through(stage: Sta
     stage.emulate()
     await stage.shoot("A boat")
     backup = journal_of(stage).read_bytes()
-    assert not (await prepare(job_of("A boat"), stage.options)).recovering
+    assert not (await prepare_job(job_of("A boat"), stage.options)).recovering
     await stage.shoot("A boat", "A pier")
     for ending in ("-wal", "-shm"):
         Path(f"{journal_of(stage)}{ending}").unlink(missing_ok=True)
     journal_of(stage).write_bytes(backup)
     next(stage.job_folder.glob("clips/scene-2-*")).unlink()
-    prepared = await prepare(job_of("A boat", "A pier"), stage.options)
+    prepared = await prepare_job(job_of("A boat", "A pier"), stage.options)
     assert prepared.recovering
     assert [warning for warning in prepared.plan.warnings if "does not know the last run" in warning]
     assert [clip.status for clip in (await stage.shoot("A boat", "A pier")).clips] == ["success"] * 2
@@ -192,9 +192,9 @@ async def test_25_with_an_older_journal_the_account_is_looked_through(stage: Sta
 async def make_some_afresh(stage: Stage, number: int) -> None:
     """A `--fresh` run that comes no further."""
     fresh = stage.options.model_copy(update={"fresh": True})
-    async with opened(await prepare(job_of(*PROMPTS), fresh)) as session:
+    async with open_run(await prepare_job(job_of(*PROMPTS), fresh)) as session:
         for request in session.plan.requests[:number]:
-            await session.clip(request)
+            await session.make_clip(request)
 
 
 async def test_25_what_a_killed_fresh_run_made_is_not_made_again(stage: Stage) -> None:
@@ -205,7 +205,7 @@ async def test_25_what_a_killed_fresh_run_made_is_not_made_again(stage: Stage) -
     await make_some_afresh(stage, 3)
     stage.books(creates=7, billed=7)
     fresh = stage.options.model_copy(update={"fresh": True})
-    plan = (await prepare(job_of(*PROMPTS), fresh)).plan
+    plan = (await prepare_job(job_of(*PROMPTS), fresh)).plan
     assert len(plan.to_create) == 1
     assert [warning for warning in plan.warnings if "3 clips that the last --fresh run made" in warning]
     batch = await stage.shoot(*PROMPTS, options={"fresh": True})
@@ -228,10 +228,10 @@ async def test_25_after_a_run_that_was_judged_fresh_means_all(stage: Stage) -> N
 async def test_25_a_fresh_run_that_is_opened_again_goes_on(stage: Stage) -> None:
     """As Prefect does that retries a flow: with what was prepared the first time."""
     stage.emulate()
-    prepared = await prepare(job_of(*PROMPTS), stage.options.model_copy(update={"fresh": True}))
-    async with opened(prepared) as session:
-        await session.clip(session.plan.requests[0])
-    async with opened(prepared) as session:
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options.model_copy(update={"fresh": True}))
+    async with open_run(prepared) as session:
+        await session.make_clip(session.plan.requests[0])
+    async with open_run(prepared) as session:
         assert [clip.reused for clip in (await shot(session)).clips] == [True, False, False, False]
     stage.books(creates=4, billed=4)
 
@@ -240,8 +240,8 @@ async def test_25_a_run_without_fresh_in_between_belongs_to_it(stage: Stage) -> 
     """It was killed as well, and went on with what the fresh one had left."""
     stage.emulate()
     await make_some_afresh(stage, 2)
-    async with opened(await prepare(job_of(*PROMPTS), stage.options)) as session:
-        await session.clip(session.plan.requests[2])
+    async with open_run(await prepare_job(job_of(*PROMPTS), stage.options)) as session:
+        await session.make_clip(session.plan.requests[2])
     batch = await stage.shoot(*PROMPTS, options={"fresh": True})
     assert [clip.reused for clip in batch.clips] == [True, True, True, False]
     stage.books(creates=4, billed=4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.journal import Journal
 
 PROMPTS = ("A boat", "A pier", "A gull")
@@ -55,7 +55,7 @@ async def test_27_a_journal_that_cannot_be_read_is_set_aside_and_clips_are_found
     await stage.shoot(*PROMPTS)
     harm(journal_of(stage))
     before = journal_of(stage).read_bytes()
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     (kept,) = stage.folder.glob("out/journal.db.set-aside-*[0-9]")
     assert kept.read_bytes() == before
     assert str(kept) in prepared.plan.warnings[0]
@@ -113,8 +113,8 @@ async def test_27_a_recovery_that_is_interrupted_goes_on_recovering(stage: Stage
     await stage.shoot(*PROMPTS)
     journal_of(stage).unlink()
     shutil.rmtree(stage.job_folder / "clips")
-    async with opened(await prepare(job_of(*PROMPTS), stage.options)) as session:
-        await session.clip(session.plan.requests[0])
+    async with open_run(await prepare_job(job_of(*PROMPTS), stage.options)) as session:
+        await session.make_clip(session.plan.requests[0])
     await stage.shoot(*PROMPTS)
     stage.books(creates=3, billed=3)
 
@@ -145,5 +145,5 @@ def test_27_a_journal_that_is_only_busy_is_not_set_aside(tmp_path: Path) -> None
         threading.Timer(0.3, other.execute, ("COMMIT",)).start()
         journal = Journal(f"sqlite:///{path}")
         journal.close()
-    assert journal.set_aside is None
+    assert journal.quarantined is None
     assert [file.name for file in tmp_path.glob("*aside*")] == []

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tests.faults.conftest import Stage, job_of, shot
 from videogen.adapters.files import FileStore
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.cli import main
 from videogen.scene import Job
 
@@ -98,7 +98,7 @@ async def test_32_the_oddest_names_that_are_allowed_are_delivered(stage: Stage, 
     stage.emulate()
     job = job_of()
     job = Job.model_validate(job.model_dump() | {"id": id_, "scenes": [scene(id_)]})
-    async with opened(await prepare(job, stage.options)) as session:
+    async with open_run(await prepare_job(job, stage.options)) as session:
         assert (await shot(session)).successful_clips == 1
     outside = {path.name for path in stage.folder.rglob("*") if not path.is_relative_to(stage.folder / "out" / id_)}
     assert outside == {"plan.toml", "out", "journal.db"}

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.canary import Canary, canary_with
 from tests.faults.conftest import Change, Stage
 from tests.unit.test_references import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
-from videogen.bootstrap import Prepared, prepare
+from videogen.bootstrap import PreparedJob, prepare_job
 from videogen.errors import ValidationError
 from videogen.references import load_references
 from videogen.scene import Job
@@ -34,14 +34,14 @@ def canary() -> Iterator[Canary]:
         yield canary
 
 
-async def prepared(stage: Stage, *sources: str) -> Prepared:
+async def prepared(stage: Stage, *sources: str) -> PreparedJob:
     """A job of one scene for each reference, the odd ones with it as a character."""
     scenes = [
         {"id": f"s{n}", "prompt": "p", "target_duration": 2}
         | ({"character_reference_urls": [source]} if n % 2 else {"scene_reference_url": source})
         for n, source in enumerate(sources)
     ]
-    return await prepare(Job.model_validate({"model": "quick", "scenes": scenes}), stage.options)
+    return await prepare_job(Job.model_validate({"model": "quick", "scenes": scenes}), stage.options)
 
 
 async def test_33_the_canary_would_notice(stage: Stage, canary: Canary, defaults: Change) -> None:
@@ -103,4 +103,4 @@ async def test_33_a_path_cannot_leave_by_a_link(stage: Stage, tmp_path: Path) ->
         {"model": "quick", "scenes": [{"id": "a", "prompt": "p", "target_duration": 2, "scene_reference_url": "a.png"}]}
     )
     with pytest.raises(ValidationError, match="symbolic link that leads out"):
-        await prepare(job, stage.options.model_copy(update={"folder": str(tmp_path / "job")}))
+        await prepare_job(job, stage.options.model_copy(update={"folder": str(tmp_path / "job")}))

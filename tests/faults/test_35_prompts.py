@@ -15,7 +15,7 @@ from flows.artifacts import render_verdict
 from tests.adapters.loopback import Loopback, answer
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.cli import main
 from videogen.emulator.captions import MAX_CHARACTERS, clean
 
@@ -105,7 +105,7 @@ async def test_35_a_name_in_the_registry_breaks_no_table(stage: Stage, tmp_path:
     hostile.write_text(text.replace("[models.quick]", f"[models.{json.dumps(f'{HTML} {MARKDOWN}')}]"))
     stage.setenv("VIDEOGEN_REGISTRY", str(hostile))
     job = job_of().model_copy(update={"model": f"{HTML} {MARKDOWN}"})
-    async with opened(await prepare(job, stage.options)) as session:
+    async with open_run(await prepare_job(job, stage.options)) as session:
         batch = await shot(session)
     blocks = MarkdownIt("gfm-like", {"linkify": False}).parse(render_verdict(batch, session.plan))
     tokens = [token for block in blocks for token in flat(block)]

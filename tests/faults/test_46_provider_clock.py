@@ -143,7 +143,7 @@ def test_46_an_http_date_is_a_time_or_none(text: str, read: datetime | None) -> 
 def test_46_seconds_go_on_by_themselves() -> None:
     """By the real counter: what is read later is later."""
     clock = ProviderClock()
-    clock.hear({"date": http_date(TRUE)})
+    clock.observe({"date": http_date(TRUE)})
     first, second = clock.now(), clock.now()
     assert TRUE <= first <= second
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.adapters.test_files import make_broken, make_file, make_loop
 from tests.faults.conftest import Stage, job_of
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.errors import JobLockedError, StorageError
 
 PROMPTS = ("A boat", "A pier")
@@ -44,10 +44,10 @@ async def test_50_a_disk_that_stores_nothing_is_found_before_anything_is_paid(
         raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
 
     stage.emulate()
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(StorageError, match=rf"{stage.job_folder}: files cannot be written .*--out"):
-        async with opened(prepared):
+        async with open_run(prepared):
             pass
     stage.books(creates=0, billed=0)
 
@@ -99,7 +99,7 @@ async def test_50_links_at_the_names_of_clips_are_replaced(stage: Stage) -> None
     """A clip's name is known before it is made."""
     stage.emulate()
     (target := stage.folder / "letters.txt").write_text("precious")
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     for request in prepared.plan.requests:
         for name in (request.video_path, request.poster_path):
             (path := stage.job_folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,13 +117,13 @@ async def test_50_on_a_disk_without_locks_the_journal_keeps_a_second_run_out(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("videogen.bootstrap.BEAT_S", 0.2)
+    monkeypatch.setattr("videogen.bootstrap.HEARTBEAT_S", 0.2)
     stage.emulate()
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     monkeypatch.setattr("fcntl.flock", refuse)
-    async with opened(prepared) as session:
+    async with open_run(prepared) as session:
         with pytest.raises(JobLockedError, match=f"another run holds {stage.job_folder}: run {session.run.id}"):
-            async with opened(prepared):
+            async with open_run(prepared):
                 pass
     assert (await stage.shoot(*PROMPTS)).successful_clips == 2
 
@@ -134,9 +134,9 @@ async def test_50_a_disk_with_little_room_is_told_before_the_start(
     """Once for what is still to be made, and not for what is there."""
     stage.emulate()
     monkeypatch.setattr("videogen.earlier.ROUGH_CLIP_BYTES", 2**60)
-    prepared = await prepare(job_of(*PROMPTS), stage.options)
+    prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     assert [
         warning for warning in prepared.plan.warnings if "2 clips may take" in warning and "has room for" in warning
     ]
     await stage.shoot(*PROMPTS)
-    assert not [w for w in (await prepare(job_of(*PROMPTS), stage.options)).plan.warnings if "may take" in w]
+    assert not [w for w in (await prepare_job(job_of(*PROMPTS), stage.options)).plan.warnings if "may take" in w]

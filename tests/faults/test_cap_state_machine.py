@@ -20,11 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.unit.fakes import LOST, FakeProvider, Heard, Script, run_of, small_clip
 from videogen.adapters.files import FileStore
-from videogen.bootstrap import Options, Prepared, Session, prepare
+from videogen.bootstrap import JobRunner, PreparedJob, RunOptions, prepare_job
 from videogen.errors import VideogenError
 from videogen.journal import Journal
 from videogen.ports import Prediction, Status
-from videogen.run import Run, Slots
+from videogen.run import RunContext, Slots
 from videogen.scene import Job
 
 REGISTRY = Path(__file__).with_name("chaos.toml")
@@ -193,14 +193,14 @@ class CappedJobs(RuleBasedStateMachine):
             assert error is None or isinstance(error, VideogenError), error
         else:
             CRASHED.append((loop, task))
-        with_journal(self.root, lambda journal: journal.left(f"run{self.runs}"))
+        with_journal(self.root, lambda journal: journal.release_lease(f"run{self.runs}"))
 
     async def _make_clips(self, job_id: str, provider: BillingProvider, *, fresh: bool) -> None:
         job = Job.model_validate({"id": job_id, **self.fields})
-        options = Options(out=str(self.root), registry=REGISTRY, provider="replicate", fresh=fresh)
-        prepared = await prepare(job, options)
+        options = RunOptions(out=str(self.root), registry=REGISTRY, provider="replicate", fresh=fresh)
+        prepared = await prepare_job(job, options)
         session = open_session(prepared, provider, self.root, f"run{self.runs}")
-        await session.clips()
+        await session.make_clips()
         with_journal(self.root, lambda journal: journal.end_run(session.run.id, verdict="complete"))
 
     @invariant()
@@ -214,26 +214,26 @@ class CappedJobs(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-def open_session(prepared: Prepared, provider: FakeProvider, root: Path, run_id: str) -> Session:
-    """A session as `bootstrap.opened` makes it, on this provider."""
+def open_session(prepared: PreparedJob, provider: FakeProvider, root: Path, run_id: str) -> JobRunner:
+    """A runner as `bootstrap.open_run` makes it, on this provider."""
     with_journal(
         root,
         lambda journal: journal.start_run(
             run_id, job_id=prepared.job.id, origin=prepared.origin, folder=prepared.folder
         ),
     )
-    run: Run = replace(
+    run: RunContext = replace(
         run_of(root, provider, run_id=run_id),
         folder=prepared.folder,
         store=FileStore(Path(prepared.folder)),
         max_cost=prepared.plan.max_cost,
-        anew={each.key for request in prepared.plan.requests for each in request.alternatives}
+        force_keys={each.key for request in prepared.plan.requests for each in request.alternatives}
         if prepared.options.fresh
         else set(),
         decoders=DECODERS,
     )
     events: Any = _Events()
-    return Session(prepared, run, Slots(prepared.plan.concurrency), events)
+    return JobRunner(prepared, run, Slots(prepared.plan.concurrency), events)
 
 
 class _Events(Heard):

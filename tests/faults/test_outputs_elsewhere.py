@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
 from tests.s3 import Bucket
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.clip import Batch
 from videogen.errors import JobLockedError, StorageError
 from videogen.journal import Journal
@@ -134,9 +134,9 @@ async def test_an_upload_that_is_cut_costs_no_second_prediction(stage: Stage, ma
     assert clip.error
     assert not clip.error.retryable
     assert not [key for key in bucket.names() if key.endswith(".mp4")]
-    prepared, journal = await prepare(job_of("A boat"), machine.options), Journal(machine.journal_url)
+    prepared, journal = await prepare_job(job_of("A boat"), machine.options), Journal(machine.journal_url)
     origin, key = prepared.origin, prepared.plan.requests[0].key
-    attempt, delivery = journal.open_attempt(origin, key), journal.delivery(origin, key)
+    attempt, delivery = journal.find_open_attempt(origin, key), journal.find_delivery(origin, key)
     journal.close()
     assert delivery is None
     assert attempt
@@ -180,9 +180,9 @@ async def test_a_second_machine_is_kept_out_while_the_first_is_at_it(
     machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And let in when the first has left."""
-    monkeypatch.setattr("videogen.bootstrap.BEAT_S", 0.2)
+    monkeypatch.setattr("videogen.bootstrap.HEARTBEAT_S", 0.2)
     stage.emulate()
-    async with opened(await prepare(job_of("A boat"), machine.options)) as first:
+    async with open_run(await prepare_job(job_of("A boat"), machine.options)) as first:
         machine.another("second")
         with pytest.raises(JobLockedError, match=f"another run holds s3://.*/films/job: run {first.run.id}"):
             await machine.shoot("A boat")
@@ -195,7 +195,7 @@ async def test_a_machine_that_died_keeps_the_folder_for_a_lease(
     """It cannot be told from one that lives until it has not been seen for so long; then the run begins by itself."""
     monkeypatch.setattr("videogen.journal.LEASE_S", 1.5)
     stage.emulate()
-    async with opened(await prepare(job_of("A boat"), machine.options)):  # its first beat would come after 5 s
+    async with open_run(await prepare_job(job_of("A boat"), machine.options)):  # its first beat would come after 5 s
         machine.another("second")
         waiting = asyncio.create_task(machine.shoot("A boat"))
         await asyncio.sleep(0.8)

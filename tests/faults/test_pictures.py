@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Stage, job_of
-from videogen.bootstrap import Listener, handing_over, opened, prepare
+from videogen.bootstrap import Listener, hand_over, open_run, prepare_job
 from videogen.clip import Batch
 from videogen.events import RunCompleted
 from videogen.media import inspect_video
@@ -17,10 +17,10 @@ async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[Batch, RunCompleted]:
     """A run of two scenes, and the event that ends it."""
     events: list[RunCompleted] = []
     listener: Listener = lambda event, _: events.append(event) if isinstance(event, RunCompleted) else None  # noqa: E731
-    prepared = await prepare(job_of("a", "b"), stage.options.model_copy(update={"rough_cut": rough_cut}))
-    with handing_over(prepared, listener):
-        async with opened(prepared) as session:
-            batch = await session.finish([await session.clip(request) for request in session.plan.requests])
+    prepared = await prepare_job(job_of("a", "b"), stage.options.model_copy(update={"rough_cut": rough_cut}))
+    with hand_over(prepared, listener):
+        async with open_run(prepared) as session:
+            batch = await session.finish([await session.make_clip(request) for request in session.plan.requests])
     (end,) = events
     return batch, end
 

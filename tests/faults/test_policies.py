@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
-from videogen.bootstrap import prepare
+from videogen.bootstrap import prepare_job
 from videogen.errors import InvalidError, ValidationError
 
 FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'
@@ -69,7 +69,7 @@ async def test_a_scene_that_a_fallback_made_stays_with_it(stage: Stage) -> None:
 async def test_fallbacks_are_planned_and_priced_beforehand(stage: Stage) -> None:
     """The total is the price if all goes well, the worst case has every attempt of every model."""
     stage.emulate()
-    plan = (await prepare(job_of("A boat", fallback_models=["twin"]), stage.options)).plan
+    plan = (await prepare_job(job_of("A boat", fallback_models=["twin"]), stage.options)).plan
     assert (plan.total_cost, plan.worst_case_cost) == (PRICE, 2 * 3 * PRICE)
     assert plan.summary()["scenes"][0]["fallbacks"] == [{"model": "twin", "requested_duration": 2.0, "cost": "0.060"}]
 
@@ -78,7 +78,7 @@ async def test_a_fallback_that_cannot_make_the_scenes_is_refused_at_once(stage: 
     """Each problem names its place in the list."""
     fallbacks = ["nobody", "quick", "tall", "twin", "twin"]
     with pytest.raises(ValidationError) as caught:
-        await prepare(job_of("A boat", aspect_ratio="16:9", fallback_models=fallbacks), stage.options)
+        await prepare_job(job_of("A boat", aspect_ratio="16:9", fallback_models=fallbacks), stage.options)
     assert {problem.where for problem in caught.value.problems} == {
         "fallback_models.0",
         "fallback_models.1",

@@ -8,7 +8,7 @@ import av
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
-from videogen.bootstrap import prepare
+from videogen.bootstrap import prepare_job
 
 
 def of_picture(path: Path) -> list[bytes]:
@@ -21,7 +21,7 @@ def of_picture(path: Path) -> list[bytes]:
 async def test_sound_is_asked_and_paid_for_only_where_it_is_wanted(stage: Stage, audio: bool, usd: str) -> None:
     """The plan, the clip and the provider's books tell the same price."""
     stage.emulate()
-    prepared = await prepare(job_of("A boat", model="heard", audio=audio), stage.options)
+    prepared = await prepare_job(job_of("A boat", model="heard", audio=audio), stage.options)
     clip = only(await stage.shoot("A boat", model="heard", audio=audio))
     ledger = stage.emulator.ledger()
     assert ledger["predictions"][0]["effective_input"]["generate_audio"] is audio
@@ -41,7 +41,7 @@ async def test_sound_that_comes_unasked_is_dropped_and_the_picture_copied(stage:
 async def test_sound_that_comes_unasked_is_kept_where_it_is_wanted(stage: Stage) -> None:
     """Although the plan warned that the model cannot be asked for it."""
     stage.emulate()
-    prepared = await prepare(job_of("A ship", model="talkative", audio=True), stage.options)
+    prepared = await prepare_job(job_of("A ship", model="talkative", audio=True), stage.options)
     assert "talkative: sound is wanted, but the model cannot be asked for it (scene-1)" in prepared.plan.warnings
     assert only(await stage.shoot("A ship", model="talkative", audio=True)).has_audio
 
@@ -89,7 +89,7 @@ async def test_a_strict_job_does_not_reuse_what_a_lenient_one_took(stage: Stage)
     stage.emulate('do = "wrong_picture"\npicture = "frozen"\ntimes = 2')
     assert only(await stage.shoot()).warnings == ("frozen",)
     assert only(await stage.shoot()).reused
-    strict = await prepare(job_of(strict_quality=True), stage.options)
+    strict = await prepare_job(job_of(strict_quality=True), stage.options)
     assert strict.plan.total_cost == PRICE
     assert code(only(await stage.shoot(strict_quality=True, attempts=1))) == "quality"
     assert only(await stage.shoot()).reused

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import PRICE, Stage, job_of, only
 from tests.unit.fakes import request_of
-from videogen.bootstrap import opened, prepare
+from videogen.bootstrap import open_run, prepare_job
 from videogen.errors import BudgetError
 from videogen.journal import Journal
 
@@ -33,11 +33,11 @@ async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, m
     """Once it has not been heard of for the length of a lease: its prediction is waited for, not made again."""
     monkeypatch.setattr("videogen.journal.LEASE_S", 1.0)
     stage.emulate()
-    async with opened(await prepare(job_of("A boat", id="one"), stage.options)) as session:
+    async with open_run(await prepare_job(job_of("A boat", id="one"), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
-        attempt = await run.journal.intend(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
+        attempt = await run.journal.record_intent(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
         prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
-        assert await run.journal.created(attempt, prediction.id, prediction.created_at)
+        assert await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     with closing(sqlite3.connect(stage.folder / "out" / "journal.db", isolation_level=None)) as db:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         db.execute("UPDATE runs SET ended_at = NULL, seen_at = ?", (now,))  # as kill -9 leaves it
@@ -59,7 +59,9 @@ def test_creates_of_two_processes_stay_within_the_budget(tmp_path: Path) -> None
 
     def intend(number: int) -> bool:
         try:
-            journals[number % 2].intend(requests[number], run_id="run", origin="here", folder="folder", max_cost=cap)
+            journals[number % 2].record_intent(
+                requests[number], run_id="run", origin="here", folder="folder", max_cost=cap
+            )
         except BudgetError:
             return False
         return True

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.clip import Batch
 from videogen.emulator import EmulatorSettings
 from videogen.emulator import running as emulating
@@ -157,8 +157,8 @@ def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> Batch:
 
 
 async def _shot(job: Job, out: Path) -> Batch:
-    async with opened(await prepare(job, Options(out=str(out)))) as session:
-        return await session.finish(await asyncio.gather(*map(session.clip, session.plan.requests)))
+    async with open_run(await prepare_job(job, RunOptions(out=str(out)))) as session:
+        return await session.finish(await asyncio.gather(*map(session.make_clip, session.plan.requests)))
 
 
 @contextmanager

@@ -111,7 +111,7 @@ async def test_two_hundred_who_come_and_go_get_every_event_once_in_order_and_soo
         )
         said, _ = await writer.communicate()
         await asyncio.gather(*following)
-        numbers = [number for number, _, _ in journal.events("r1")]
+        numbers = [number for number, _, _ in journal.read_events("r1")]
         assert complaints(process) == ""
     committed = {int(number): float(at) for number, at in map(str.split, said.decode().splitlines())}
     assert list(committed) == numbers
@@ -179,7 +179,7 @@ async def test_who_reads_nothing_or_dies_costs_neither_the_run_nor_the_gateway_n
             ended = time.monotonic()
             await following
             late_s, grown_mb = time.monotonic() - ended, resident_mb(process) - before_mb
-        numbers = [number for number, _, _ in journal.events("r1")]
+        numbers = [number for number, _, _ in journal.read_events("r1")]
         said = complaints(process)
     alone_ms, watched_ms = (1000 * statistics.median(times) for times in (alone_s, watched_s))
     print(f"a commit: {alone_ms:.2f} ms alone, {watched_ms:.2f} ms watched; the last event {late_s:.2f} s late")

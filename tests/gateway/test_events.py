@@ -69,7 +69,7 @@ def test_what_was_missed_comes_after_a_reconnect(finished: Shown, played: Played
     """By the header or by the address; together with what was told before, every event once."""
     run_id = played.batch.run_id
     everything = [event.id for event in finished.events(run_id, after=0) if event.id]
-    assert everything == [number for number, _, _ in finished.journal.events(run_id)]
+    assert everything == [number for number, _, _ in finished.journal.read_events(run_id)]
     middle = everything[len(everything) // 2]
     later = [number for number in everything if number > middle]
     assert [event.id for event in finished.events(run_id, after=middle) if event.id] == later
@@ -136,9 +136,9 @@ class CountingJournal(Journal):
 
     reads = 0
 
-    def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+    def read_events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         self.reads += 1
-        return super().events(run_id, after=after, limit=limit)
+        return super().read_events(run_id, after=after, limit=limit)
 
 
 @pytest.fixture

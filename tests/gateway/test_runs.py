@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conftest import PROMPTS, Played, Shown, emulated
-from videogen.bootstrap import Options, Session, opened, prepare
+from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
 from videogen.clip import ClipRequest
 from videogen.registry import read_registry
 from videogen.run import Slot
@@ -106,7 +106,7 @@ def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pyt
         live.tell("r1", "clip.progress", clip_index=1, scene_id="b", fraction=number / 100, completed=1)
     states = [(clip["state"], clip.get("fraction")) for clip in live.get("/runs/r1")["clips"]]
     assert states == [("failed", None), ("running", 0.29)]
-    assert len(live.journal.telling_events("r1")) == 12
+    assert len(live.journal.snapshot_events("r1")) == 12
 
 
 def test_a_run_that_is_writing_holds_up_nobody(live: Shown) -> None:
@@ -121,16 +121,16 @@ def test_a_run_that_is_writing_holds_up_nobody(live: Shown) -> None:
 async def test_an_end_that_no_attempt_has_told_is_told(tmp_path: Path) -> None:
     """What breaks outside of an attempt ends its clip for who watches; it counts once, also if it comes after all."""
 
-    async def broken(request: ClipRequest, session: Session, slot: Slot) -> BaseException:
+    async def broken(request: ClipRequest, session: JobRunner, slot: Slot) -> BaseException:
         return RuntimeError("not foreseen")
 
     with emulated(tmp_path, ""):
         job = Job.model_validate({"model": "quick", "scenes": [{"id": "a", "prompt": "A", "target_duration": 2}]})
-        async with opened(await prepare(job, Options(out=str(tmp_path / "out")))) as session:
+        async with open_run(await prepare_job(job, RunOptions(out=str(tmp_path / "out")))) as session:
             (request,) = session.plan.requests
-            await session.clip(request, broken)
-            await session.clip(request)
+            await session.make_clip(request, broken)
+            await session.make_clip(request)
             await session.flush()
-            told = await session.run.journal.events(session.run.id)
+            told = await session.run.journal.read_events(session.run.id)
     ends = [(type_, payload["completed"]) for _, type_, payload in told if type_ in ("clip.failed", "clip.completed")]
     assert ends == [("clip.failed", 1), ("clip.completed", 1)]

@@ -55,13 +55,13 @@ def other(journal_url: str, clock: Clock, journal: Journal) -> Iterator[Journal]
 
 
 def start(
-    journal: Journal, run_id: str, *, job_id: str = "job", folder: str | None = None, alone: bool = False
+    journal: Journal, run_id: str, *, job_id: str = "job", folder: str | None = None, exclusive: bool = False
 ) -> None:
-    journal.start_run(run_id, job_id=job_id, origin="fake", folder=folder or run_id, alone=alone)
+    journal.start_run(run_id, job_id=job_id, origin="fake", folder=folder or run_id, exclusive=exclusive)
 
 
 def intend(journal: Journal, request: ClipRequest, run_id: str, **given: object) -> Attempt:
-    return journal.intend(request, run_id=run_id, origin="fake", folder=run_id, **given)  # type: ignore[arg-type]
+    return journal.record_intent(request, run_id=run_id, origin="fake", folder=run_id, **given)  # type: ignore[arg-type]
 
 
 @dataclass

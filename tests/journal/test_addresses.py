@@ -11,7 +11,7 @@ import pytest
 from tests.journal.conftest import intend, start
 from tests.unit.fakes import request_of
 from videogen.clip import Clip
-from videogen.database import clean
+from videogen.database import sanitize_json
 from videogen.errors import JournalError, SettingsError, UnreadableJournalError, install_hint
 from videogen.journal import Journal
 
@@ -54,7 +54,7 @@ def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
 )
 def test_a_password_is_never_shown(url: str) -> None:
     with pytest.raises(JournalError, match=r"127\.0\.0\.1") as refused:
-        Journal(url.format(SECRET), for_watching=True)
+        Journal(url.format(SECRET), read_only=True)
     assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
@@ -62,7 +62,7 @@ def test_a_password_that_the_server_quotes_is_not_shown(direct_url: str) -> None
     """What it says of the address's options is told without them."""
     url = f"{direct_url}&options=-c%20lock_timeout%3D{SECRET}"
     with pytest.raises(JournalError) as refused:
-        Journal(url, for_watching=True)
+        Journal(url, read_only=True)
     assert SECRET not in "".join(traceback.format_exception(refused.value))
     assert "lock_timeout" in str(refused.value)
 
@@ -98,7 +98,7 @@ def test_only_its_owner_reads_a_journal_that_is_set_aside(tmp_path: Path) -> Non
     file.write_bytes(b"no database at all" * 500)
     file.chmod(0o644)
     with closing(Journal(f"sqlite:///{file}")) as journal:
-        assert journal.set_aside
+        assert journal.quarantined
     assert modes(tmp_path) == {"journal.db": "0o600", "journal.db.set-aside": "0o600"}
 
 
@@ -121,25 +121,25 @@ def test_no_text_wedges_the_journal(journal: Journal) -> None:
     request = request_of()
     attempt = intend(journal, request, "run1")
     prediction_id = "\0\ud83d" + "p" * 5000
-    created = journal.created(attempt, prediction_id, None)
+    created = journal.record_prediction(attempt, prediction_id, None)
     assert created
     assert journal.has_prediction(prediction_id)
-    assert journal.created(attempt, prediction_id, None) == created
-    journal.ended(created, error=ODD, message=ODD)
-    journal.ended(created, error=ODD, message=ODD)
+    assert journal.record_prediction(attempt, prediction_id, None) == created
+    journal.record_end(created, error=ODD, message=ODD)
+    journal.record_end(created, error=ODD, message=ODD)
     payload = {"scene_id": "a", ODD: [ODD, float("inf"), float("nan"), {"x": (ODD, 1, None, True)}]}
     journal.add_event("run1", "clip.progress", payload)
-    ((_, _, told),) = journal.events("run1")
-    assert told == clean(payload)
+    ((_, _, told),) = journal.read_events("run1")
+    assert told == sanitize_json(payload)
     assert told["scene_id"] == "a"
     clip = Clip.failed(request, ValueError(ODD), warnings=(ODD,), codec=ODD)
     second = intend(journal, request, "run1")
-    second = journal.created(second, "p2", None) or second
-    second = journal.billed(second, request.cost, "known", succeeded=True)
-    journal.delivered(second, request, origin="fake", folder="run1", clip=clip)
-    assert journal.delivery("fake", request.key)
+    second = journal.record_prediction(second, "p2", None) or second
+    second = journal.record_cost(second, request.cost, "known", succeeded=True)
+    journal.record_delivery(second, request, origin="fake", folder="run1", clip=clip)
+    assert journal.find_delivery("fake", request.key)
     journal.add_event("run1", "clip.completed", {**clip.model_dump(mode="json"), "run_id": "run1"})
-    assert journal.delivered_clip("run1", "a")
+    assert journal.find_delivered_clip("run1", "a")
     assert journal.find_run("run1")
 
 
@@ -158,12 +158,12 @@ def test_no_text_wedges_the_journal(journal: Journal) -> None:
     ],
 )
 def test_what_is_stored_of_a_value(value: object, stored: object) -> None:
-    assert clean(value) == stored
+    assert sanitize_json(value) == stored
 
 
 def test_a_damaged_file_is_not_touched_by_who_watches(tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     file.write_bytes(b"no database at all" * 500)
     with pytest.raises(UnreadableJournalError):
-        Journal(f"sqlite:///{file}", for_watching=True)
+        Journal(f"sqlite:///{file}", read_only=True)
     assert [each.name for each in tmp_path.iterdir()] == ["journal.db"]

@@ -48,7 +48,9 @@ async def tick() -> None:
 
 async def test_the_loop_goes_on_while_the_database_is_locked(journal: AsyncJournal, file: Path) -> None:
     with locked(file):
-        intending = asyncio.create_task(journal.intend(request_of(), run_id="run1", origin="fake", folder="here"))
+        intending = asyncio.create_task(
+            journal.record_intent(request_of(), run_id="run1", origin="fake", folder="here")
+        )
         await tick()
         assert not intending.done()
     assert (await intending).state == "intended"
@@ -60,7 +62,7 @@ async def test_calls_are_made_in_the_order_in_which_they_are_begun(journal: Asyn
         await tick()
     numbers = [await call for call in calls]
     assert numbers == sorted(numbers)
-    assert [payload["n"] for _, _, payload in await journal.events("run1")] == list(range(20))
+    assert [payload["n"] for _, _, payload in await journal.read_events("run1")] == list(range(20))
 
 
 async def test_a_cancelled_call_is_made_once_all_the_same(journal: AsyncJournal, file: Path) -> None:
@@ -70,11 +72,11 @@ async def test_a_cancelled_call_is_made_once_all_the_same(journal: AsyncJournal,
     async def attempt(take: int) -> None:
         request = request_of(take=take)
         try:
-            await journal.intend(request, run_id="run1", origin="fake", folder="here")
+            await journal.record_intent(request, run_id="run1", origin="fake", folder="here")
         except asyncio.CancelledError:
-            opened = await journal.open_attempt("fake", request.key)
+            opened = await journal.find_open_attempt("fake", request.key)
             assert opened
-            await journal.ended(opened, error="interrupted", message="the run was interrupted")
+            await journal.record_end(opened, error="interrupted", message="the run was interrupted")
             cleaned.append(take)
             raise
 
@@ -88,7 +90,7 @@ async def test_a_cancelled_call_is_made_once_all_the_same(journal: AsyncJournal,
         with pytest.raises(asyncio.CancelledError):
             await task
     assert cleaned == [1, 2]
-    assert [each.state for each in await journal.attempts("run1", "a")] == ["ended", "ended"]
+    assert [each.state for each in await journal.find_attempts("run1", "a")] == ["ended", "ended"]
 
 
 async def test_errors_come_to_who_awaits_and_to_nobody_else(journal: AsyncJournal, file: Path) -> None:
@@ -97,14 +99,14 @@ async def test_errors_come_to_who_awaits_and_to_nobody_else(journal: AsyncJourna
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     call: dict[str, Any] = {"run_id": "run1", "origin": "fake", "folder": "here", "max_cost": request_of().cost / 2}
     with pytest.raises(BudgetError):
-        await journal.intend(request_of(), **call)
+        await journal.record_intent(request_of(), **call)
     with locked(file):
-        refused = asyncio.create_task(journal.intend(request_of(), **call))
+        refused = asyncio.create_task(journal.record_intent(request_of(), **call))
         await tick()
         refused.cancel()
     with pytest.raises(asyncio.CancelledError):
         await refused
-    await journal.events("run1")
+    await journal.read_events("run1")
     assert reported == []
 
 
@@ -123,7 +125,7 @@ async def test_a_silent_database_holds_up_neither_the_loop_nor_the_end(
     monkeypatch.setattr(postgres, "SILENCE_S", 10_000.0)
     journal = AsyncJournal(Journal(wired_url))
     wire.plan = lambda _: "silent"
-    beating = asyncio.create_task(journal.beat("run1"))
+    beating = asyncio.create_task(journal.heartbeat("run1"))
     await tick()
     assert not beating.done()
     await journal.aclose(within_s=0.05)

@@ -16,10 +16,10 @@ from alembic.migration import MigrationContext
 from tests.unit.fakes import FakeProvider, request_of, run_of
 from videogen.clip import Clip, ClipRequest, planned
 from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
-from videogen.generation import generate
-from videogen.journal import AsyncJournal, Attempt, Delivery, Journal, metadata
-from videogen.migrations import HEAD, create, stored_version, upgrade
-from videogen.run import Run, Slot, Slots
+from videogen.generation import attempt_clip
+from videogen.journal import AsyncJournal, Attempt, DeliveryRecord, Journal, metadata
+from videogen.migrations import HEAD, create_schema, read_version, upgrade_schema
+from videogen.run import RunContext, Slot, Slots
 
 HERE = {"origin": "fake", "folder": "here"}
 
@@ -32,14 +32,14 @@ def journal(journal_url: str) -> Iterator[Journal]:
 
 
 def intend(journal: Journal, request: ClipRequest, run_id: str = "run1", **given: object) -> Attempt:
-    return journal.intend(request, run_id=run_id, **(HERE | given))  # type: ignore[arg-type]
+    return journal.record_intent(request, run_id=run_id, **(HERE | given))  # type: ignore[arg-type]
 
 
 def test_the_tables_are_those_of_the_migrations(journal_url: str) -> None:
     """A column added to the tables needs a migration."""
     engine = sa.create_engine(journal_url)
     with engine.begin() as db:
-        upgrade(db)
+        upgrade_schema(db)
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
     engine.dispose()
     Journal(journal_url).close()
@@ -48,10 +48,10 @@ def test_the_tables_are_those_of_the_migrations(journal_url: str) -> None:
 def test_a_new_journal_is_as_one_that_came_through_all_migrations() -> None:
     """To the letter of what SQLite has of it, but for blanks."""
     made = []
-    for make in (upgrade, partial(create, tables=metadata)):
+    for make in (upgrade_schema, partial(create_schema, tables=metadata)):
         with sa.create_engine("sqlite://").begin() as db:
             make(db)
-            assert stored_version(db) == HEAD
+            assert read_version(db) == HEAD
             rows = db.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'").all()
             made.append(
                 {name: re.sub(r"\s*([(),\s])\s*", r"\1", str(sql)) for name, sql in rows if "autoindex" not in name}
@@ -64,17 +64,17 @@ def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:
     """The intent, the id, the bill: each is there for the next run."""
     request = request_of()
     attempt = intend(journal, request)
-    assert journal.open_attempt("fake", request.key) == attempt
-    created = journal.created(attempt, "p1", None)
+    assert journal.find_open_attempt("fake", request.key) == attempt
+    created = journal.record_prediction(attempt, "p1", None)
     assert created
     assert (created.state, created.prediction_id) == ("created", "p1")
-    journal.billed(created, Decimal("0.35"), "known", succeeded=True)
-    found = journal.open_attempt("fake", request.key)
+    journal.record_cost(created, Decimal("0.35"), "known", succeeded=True)
+    found = journal.find_open_attempt("fake", request.key)
     assert found
     assert (found.state, found.cost) == ("succeeded", Decimal("0.35"))
-    journal.ended(found, error="expired", message="gone")
-    assert journal.open_attempt("fake", request.key) is None
-    assert [each.state for each in journal.attempts("run1", "a")] == ["ended"]
+    journal.record_end(found, error="expired", message="gone")
+    assert journal.find_open_attempt("fake", request.key) is None
+    assert [each.state for each in journal.find_attempts("run1", "a")] == ["ended"]
 
 
 def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
@@ -83,20 +83,23 @@ def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
     keys = [request.key for request in requests]
     clip = Clip(status="success", video_path="clips/a.mp4", **planned(requests[0]))
     for key in (keys[0], keys[999]):
-        journal.restore(key, origin="fake", folder="here", clip=clip)
-    journal.restore(keys[1], origin="another", folder="here", clip=clip)
+        journal.import_delivery(key, origin="fake", folder="here", clip=clip)
+    journal.import_delivery(keys[1], origin="another", folder="here", clip=clip)
     attempt = intend(journal, requests[500])
-    journal.ended(intend(journal, requests[501]), error="input", message="no")
-    assert journal.deliveries("fake", keys) == {keys[0]: Delivery("here", clip), keys[999]: Delivery("here", clip)}
-    assert journal.begun("fake", keys) == {attempt.clip_key}
-    assert (journal.deliveries("fake", []), journal.begun("fake", [])) == ({}, set())
+    journal.record_end(intend(journal, requests[501]), error="input", message="no")
+    assert journal.find_deliveries("fake", keys) == {
+        keys[0]: DeliveryRecord("here", clip),
+        keys[999]: DeliveryRecord("here", clip),
+    }
+    assert journal.find_keys_in_flight("fake", keys) == {attempt.clip_key}
+    assert (journal.find_deliveries("fake", []), journal.find_keys_in_flight("fake", [])) == ({}, set())
 
 
 def test_a_prediction_belongs_to_one_attempt(journal: Journal) -> None:
     first, second = intend(journal, request_of()), intend(journal, request_of(id="b", take=2))
-    assert journal.created(first, "p1", None)
-    assert journal.created(second, "p1", None) is None
-    assert journal.created(second, "p2", None)
+    assert journal.record_prediction(first, "p1", None)
+    assert journal.record_prediction(second, "p1", None) is None
+    assert journal.record_prediction(second, "p2", None)
 
 
 @pytest.mark.parametrize("workers", [8])
@@ -125,7 +128,7 @@ def test_of_runs_that_start_at_once_one_has_the_folder(journal: Journal, journal
 
     def is_let_in(number: int) -> bool:
         try:
-            journals[number % 2].start_run(f"run{number}", job_id="job", origin="fake", folder="here", alone=True)
+            journals[number % 2].start_run(f"run{number}", job_id="job", origin="fake", folder="here", exclusive=True)
         except JobLockedError:
             return False
         return True
@@ -133,10 +136,10 @@ def test_of_runs_that_start_at_once_one_has_the_folder(journal: Journal, journal
     with ThreadPoolExecutor(8) as pool:
         let_in = list(pool.map(is_let_in, range(8)))
     assert let_in.count(True) == 1
-    assert journal.holder_seen("here")
-    assert not journal.holder_seen("elsewhere")
-    journal.left(f"run{let_in.index(True)}")
-    assert not journal.holder_seen("here")
+    assert journal.get_holder_last_seen("here")
+    assert not journal.get_holder_last_seen("elsewhere")
+    journal.release_lease(f"run{let_in.index(True)}")
+    assert not journal.get_holder_last_seen("here")
     assert is_let_in(8)
     journal.end_run("run8", verdict="complete")
     assert is_let_in(9)
@@ -170,16 +173,16 @@ def test_a_clip_is_claimed_by_one_live_run(journal: Journal, journal_url: str, m
 def test_events_are_numbered_in_order(journal: Journal) -> None:
     numbers = [journal.add_event("run1", "clip.progress", {"n": n, "text": "é€😀"}) for n in range(3)]
     assert numbers == sorted(numbers)
-    assert [payload["n"] for _, _, payload in journal.events("run1", after=numbers[0])] == [1, 2]
-    assert journal.events("run1")[0][2]["text"] == "é€😀"
+    assert [payload["n"] for _, _, payload in journal.read_events("run1", after=numbers[0])] == [1, 2]
+    assert journal.read_events("run1")[0][2]["text"] == "é€😀"
 
 
 def test_a_run_without_memory_is_known_once_it_has_ended(journal: Journal) -> None:
-    assert not journal.knows("here")
+    assert not journal.has_complete_history("here")
     journal.start_run("run1", job_id="job", origin="fake", folder="here", recovering=True)
-    assert not journal.knows("here")
+    assert not journal.has_complete_history("here")
     journal.end_run("run1", verdict="complete")
-    assert journal.knows("here")
+    assert journal.has_complete_history("here")
 
 
 async def test_a_clip_is_made_once_and_then_reused(journal_url: str, tmp_path: Path) -> None:
@@ -187,8 +190,8 @@ async def test_a_clip_is_made_once_and_then_reused(journal_url: str, tmp_path: P
     provider = FakeProvider()
 
     async def one_run(run_id: str) -> tuple[bool, Decimal]:
-        run: Run = replace(run_of(tmp_path, provider, run_id=run_id), journal=AsyncJournal(Journal(journal_url)))
-        clip = await generate(request_of(), run, Slot(Slots(1)))
+        run: RunContext = replace(run_of(tmp_path, provider, run_id=run_id), journal=AsyncJournal(Journal(journal_url)))
+        clip = await attempt_clip(request_of(), run, Slot(Slots(1)))
         await run.journal.aclose()
         return clip.reused, clip.cost
 
@@ -204,7 +207,7 @@ def test_a_newer_database_server_is_not_touched(postgresql: str) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as db:
         db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(UnreadableJournalError, match="newer videogen"):
+    with pytest.raises(UnreadableJournalError, match="newer version of videogen"):
         Journal(url)
     engine.dispose()
 
@@ -221,11 +224,11 @@ def test_who_watches_sees_runs_newest_first_and_how_far_they_are(journal: Journa
         journal.start_run(f"r{number}", job_id="film", origin="local", folder="here")
     journal.add_event("r1", "run.started", {"model": "kling", "completed": 0, "total": 2})
     last = journal.add_event("r1", "run.completed", {"completed": 2, "total": 2})
-    newest, middle = journal.runs(limit=2)
+    newest, middle = journal.list_runs(limit=2)
     assert (newest.id, newest.model, newest.last_event, newest.is_over) == ("r2", None, 0, False)
     assert (middle.model, middle.completed, middle.total, middle.last_event) == ("kling", 2, 2, last)
     assert middle.is_over
-    assert [run.id for run in journal.runs(limit=2, before="r1")] == ["r0"]
+    assert [run.id for run in journal.list_runs(limit=2, before="r1")] == ["r0"]
     assert journal.find_run("r1") == middle
 
 
@@ -233,10 +236,10 @@ def test_who_watches_sees_what_is_spent_and_what_is_reserved(journal: Journal) -
     """What an attempt costs in the end is spent, what an open one will cost at most is reserved."""
     ended, open_ = request_of(), request_of(take=2)
     attempt = intend(journal, ended)
-    journal.billed(attempt, Decimal("0.10"), "known", succeeded=False)
-    journal.ended(attempt, error="model-error", message="no")
+    journal.record_cost(attempt, Decimal("0.10"), "known", succeeded=False)
+    journal.record_end(attempt, error="model-error", message="no")
     intend(journal, open_)
-    assert journal.spending("run1") == (Decimal("0.10"), open_.cost)
+    assert journal.get_spending("run1") == (Decimal("0.10"), open_.cost)
 
 
 def test_who_watches_finds_the_clip_that_a_run_delivered(journal: Journal) -> None:
@@ -244,6 +247,6 @@ def test_who_watches_finds_the_clip_that_a_run_delivered(journal: Journal) -> No
     clip = Clip(status="success", video_path="clips/a.mp4", **planned(request_of()))
     journal.start_run("r1", job_id="film", origin="local", folder="here")
     journal.add_event("r1", "clip.completed", {**clip.model_dump(mode="json"), "run_id": "r1", "completed": 1})
-    assert journal.delivered_clip("r1", "a") == Delivery(folder="here", clip=clip)
-    assert journal.delivered_clip("r1", "b") is None
-    assert journal.delivered_clip("r2", "a") is None
+    assert journal.find_delivered_clip("r1", "a") == DeliveryRecord(folder="here", clip=clip)
+    assert journal.find_delivered_clip("r1", "b") is None
+    assert journal.find_delivered_clip("r2", "a") is None

@@ -14,10 +14,10 @@ from threading import Event
 import pytest
 
 from videogen import bootstrap, cli
-from videogen.bootstrap import Options, opened, prepare
+from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.errors import SettingsError
 from videogen.journal import Journal
-from videogen.limits import SharedLimit, sharing
+from videogen.limits import SharedLimit, join_limit
 from videogen.run import Slot, Slots
 from videogen.scene import Job
 
@@ -49,22 +49,22 @@ def drive(url: str, run_id: str, clips: int, clip_s: float, log: Path) -> None:
 
     async def clip(slots: Slots) -> None:
         slot = Slot(slots)
-        await slot.take()
+        await slot.acquire()
         note(log, run_id, 1)
         await asyncio.sleep(clip_s)
         note(log, run_id, -1)
-        slot.give_back()
+        slot.release()
 
     async def beat(journal: Journal) -> None:
         while True:
             await asyncio.sleep(0.5)
-            journal.beat(run_id)
+            journal.heartbeat(run_id)
 
     async def drive() -> None:
         with closing(Journal(url)) as journal:
             journal.start_run(run_id, job_id=run_id, origin="fake", folder=run_id)
             beating = asyncio.create_task(beat(journal))
-            async with sharing(journal, NAME, run_id) as shared:
+            async with join_limit(journal, NAME, run_id) as shared:
                 slots = Slots(5, shared)
                 await asyncio.gather(*(clip(slots) for _ in range(clips)))
             beating.cancel()
@@ -124,7 +124,7 @@ def test_processes_together_stay_within_the_limit_and_use_it(
     took_s = noted(log)[-1][0] - noted(log)[0][0]
     assert took_s < 1.7 * 24 / 4 * 0.5
     assert time.monotonic() - began > 24 / 4 * 0.5
-    assert journal.limit(NAME).used_by == ()  # type: ignore[union-attr]
+    assert journal.find_limit(NAME).used_by == ()  # type: ignore[union-attr]
 
 
 def test_of_many_that_ask_in_the_same_moment_as_many_are_granted_as_there_are_slots(
@@ -137,11 +137,11 @@ def test_of_many_that_ask_in_the_same_moment_as_many_are_granted_as_there_are_sl
     with closing(Journal(journal_url)) as other, ThreadPoolExecutor(8) as pool:
 
         def ask(number: int) -> list[int]:
-            return (journal, other)[number % 2].share(NAME, runs[number], held=(), waiting=2)
+            return (journal, other)[number % 2].sync_tickets(NAME, runs[number], held=(), waiting=2)
 
         for _ in range(20):
             assert sum(map(len, pool.map(ask, range(8)))) <= 5
-            list(pool.map(lambda run: journal.share(NAME, run, held=(), waiting=0), runs))
+            list(pool.map(lambda run: journal.sync_tickets(NAME, run, held=(), waiting=0), runs))
 
 
 def test_a_run_that_comes_later_is_not_starved(journal: Journal, journal_url: str, tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_tickets_are_served_in_the_order_they_were_drawn(journal: Journal) -> No
     """Over all runs; who is not first gets nothing although it asks first."""
     journal.set_limit(NAME, 1)
     start_runs(journal, "a", "b")
-    (held,) = journal.share(NAME, "a", held=(), waiting=1)
-    assert journal.share(NAME, "b", held=(), waiting=1) == []
-    assert journal.share(NAME, "a", held=(held,), waiting=1) == []
-    assert journal.share(NAME, "a", held=(), waiting=1) == []  # given back, but b drew its ticket earlier
-    (of_b,) = journal.share(NAME, "b", held=(), waiting=1)
-    assert journal.share(NAME, "b", held=(), waiting=0) == []
-    (of_a,) = journal.share(NAME, "a", held=(), waiting=1)
+    (held,) = journal.sync_tickets(NAME, "a", held=(), waiting=1)
+    assert journal.sync_tickets(NAME, "b", held=(), waiting=1) == []
+    assert journal.sync_tickets(NAME, "a", held=(held,), waiting=1) == []
+    assert journal.sync_tickets(NAME, "a", held=(), waiting=1) == []  # given back, but b drew its ticket earlier
+    (of_b,) = journal.sync_tickets(NAME, "b", held=(), waiting=1)
+    assert journal.sync_tickets(NAME, "b", held=(), waiting=0) == []
+    (of_a,) = journal.sync_tickets(NAME, "a", held=(), waiting=1)
     assert held < of_b < of_a
 
 
@@ -193,12 +193,12 @@ def test_a_run_that_was_cut_off_holds_its_slots_when_it_is_back(
     """Its lease ended and its slot was taken; seen again, it counts again."""
     journal.set_limit(NAME, 1)
     start_runs(journal, "cut-off", "other")
-    (held,) = journal.share(NAME, "cut-off", held=(), waiting=1)
-    journal.left("cut-off")
-    (of_other,) = journal.share(NAME, "other", held=(), waiting=1)
-    journal.beat("cut-off")
-    assert journal.share(NAME, "other", held=(), waiting=1) == []
-    assert journal.share(NAME, "cut-off", held=(), waiting=1) == []  # it draws a new ticket, behind
+    (held,) = journal.sync_tickets(NAME, "cut-off", held=(), waiting=1)
+    journal.release_lease("cut-off")
+    (of_other,) = journal.sync_tickets(NAME, "other", held=(), waiting=1)
+    journal.heartbeat("cut-off")
+    assert journal.sync_tickets(NAME, "other", held=(), waiting=1) == []
+    assert journal.sync_tickets(NAME, "cut-off", held=(), waiting=1) == []  # it draws a new ticket, behind
     assert of_other > held
 
 
@@ -220,19 +220,19 @@ async def test_a_slot_granted_to_a_cancelled_clip_is_given_back(journal: Journal
     """Also when nobody else of its run waits."""
     journal.set_limit(NAME, 1)
     start_runs(journal, "a", "b")
-    async with sharing(journal, NAME, "a") as a, sharing(journal, NAME, "b") as b:
-        ticket = await a.take()
-        waiting = [asyncio.create_task(b.take()) for _ in range(2)]
+    async with join_limit(journal, NAME, "a") as a, join_limit(journal, NAME, "b") as b:
+        ticket = await a.acquire()
+        waiting = [asyncio.create_task(b.acquire()) for _ in range(2)]
         await asyncio.sleep(0.3)
         waiting[0].cancel()
-        a.give_back(ticket)
-        b.give_back(await asyncio.wait_for(waiting[1], 5))
-        last = await asyncio.wait_for(a.take(), 5)
+        a.release(ticket)
+        b.release(await asyncio.wait_for(waiting[1], 5))
+        last = await asyncio.wait_for(a.acquire(), 5)
         waiting[0].cancel()
-        a.give_back(last)
+        a.release(last)
     with suppress(asyncio.CancelledError):
         await waiting[0]
-    assert journal.limit(NAME).used_by == ()  # type: ignore[union-attr]
+    assert journal.find_limit(NAME).used_by == ()  # type: ignore[union-attr]
 
 
 async def test_a_slot_that_comes_for_a_clip_cancelled_meanwhile_is_free(journal: Journal) -> None:
@@ -240,13 +240,13 @@ async def test_a_slot_that_comes_for_a_clip_cancelled_meanwhile_is_free(journal:
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
     slow = _Slow(journal)
-    async with sharing(slow, NAME, "a") as limit:  # type: ignore[arg-type]
-        waiting = asyncio.create_task(limit.take())
+    async with join_limit(slow, NAME, "a") as limit:  # type: ignore[arg-type]
+        waiting = asyncio.create_task(limit.acquire())
         await asyncio.to_thread(slow.granting.wait, 5)
         waiting.cancel()
         slow.go_on.set()
         await asyncio.sleep(0.5)
-        assert journal.limit(NAME).used_by == ()  # type: ignore[union-attr]
+        assert journal.find_limit(NAME).used_by == ()  # type: ignore[union-attr]
 
 
 class _Slow:
@@ -256,8 +256,8 @@ class _Slow:
         self._journal = journal
         self.granting, self.go_on = Event(), Event()
 
-    def share(self, *arguments: str, held: frozenset[int], waiting: int) -> list[int]:
-        granted = self._journal.share(*arguments, held=held, waiting=waiting)
+    def sync_tickets(self, *arguments: str, held: frozenset[int], waiting: int) -> list[int]:
+        granted = self._journal.sync_tickets(*arguments, held=held, waiting=waiting)
         self.granting.set()
         self.go_on.wait(5)
         return granted
@@ -267,9 +267,9 @@ async def test_a_grant_whose_answer_was_lost_is_free_again(journal: Journal, mon
     """What the run does not know that it holds, it does not hold."""
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
-    journal.share(NAME, "a", held=(), waiting=1)
-    async with sharing(journal, NAME, "a") as limit:
-        assert await asyncio.wait_for(limit.take(), 5)
+    journal.sync_tickets(NAME, "a", held=(), waiting=1)
+    async with join_limit(journal, NAME, "a") as limit:
+        assert await asyncio.wait_for(limit.acquire(), 5)
 
 
 async def test_a_journal_that_fails_for_a_while_loses_no_slot(journal: Journal) -> None:
@@ -277,9 +277,9 @@ async def test_a_journal_that_fails_for_a_while_loses_no_slot(journal: Journal) 
     journal.set_limit(NAME, 1)
     start_runs(journal, "a")
     limit = SharedLimit(_Failing(journal, 6), NAME, "a")  # type: ignore[arg-type]
-    keeping = asyncio.create_task(limit.keep())
+    keeping = asyncio.create_task(limit.run())
     for _ in range(3):
-        limit.give_back(await asyncio.wait_for(limit.take(), 10))
+        limit.release(await asyncio.wait_for(limit.acquire(), 10))
     limit.close()
     await keeping
 
@@ -290,11 +290,11 @@ class _Failing:
     def __init__(self, journal: Journal, failures: int) -> None:
         self._journal, self._failures, self._calls = journal, failures, 0
 
-    def share(self, *arguments: str, held: frozenset[int], waiting: int) -> list[int]:
+    def sync_tickets(self, *arguments: str, held: frozenset[int], waiting: int) -> list[int]:
         from videogen.errors import JournalError
 
         self._calls += 1
-        granted = self._journal.share(*arguments, held=held, waiting=waiting)
+        granted = self._journal.sync_tickets(*arguments, held=held, waiting=waiting)
         if self._calls <= self._failures or self._calls % 2:
             raise JournalError("the connection was lost")  # after the commit: the worse case
         return granted
@@ -306,18 +306,18 @@ async def test_a_run_without_its_limit_does_not_start(
     """With PostgreSQL it is `replicate`, unless another one is asked for; the error says how to create it."""
     monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", journal_url)
     job = Job.model_validate({"scenes": [{"id": "a", "prompt": "p", "target_duration": 5}]})
-    options = Options(out=str(tmp_path), provider="local")
+    options = RunOptions(out=str(tmp_path), provider="local")
     if journal_url.startswith("postgresql"):
         with pytest.raises(SettingsError, match="create it: videogen limit replicate 5"):
-            async with opened(await prepare(job, options)):
+            async with open_run(await prepare_job(job, options)):
                 pass
     monkeypatch.setenv("VIDEOGEN_LIMIT", "ours")
     with pytest.raises(SettingsError, match="create it: videogen limit ours 5"):
-        async with opened(await prepare(job, options)):
+        async with open_run(await prepare_job(job, options)):
             pass
     assert videogen("limit", "ours", "7") == 0
-    async with opened(await prepare(job, options)) as session:
-        assert bootstrap.Session is type(session)
+    async with open_run(await prepare_job(job, options)) as session:
+        assert bootstrap.JobRunner is type(session)
 
 
 def test_the_command_creates_changes_and_shows_a_limit(
@@ -329,7 +329,7 @@ def test_the_command_creates_changes_and_shows_a_limit(
     assert "create it: videogen limit replicate 5" in capsys.readouterr().err
     assert [videogen("limit", NAME, slots) for slots in ("5", "5", "3")] == [0, 0, 0]
     start_runs(journal, "a")
-    assert len(journal.share(NAME, "a", held=(), waiting=4)) == 3
+    assert len(journal.sync_tickets(NAME, "a", held=(), waiting=4)) == 3
     capsys.readouterr()
     assert videogen("limit", NAME) == 0
     assert capsys.readouterr().out == "replicate: 3 slots, 3 held\n  run a of job-a: 3 held, 1 waiting\n"

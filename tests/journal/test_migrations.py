@@ -16,7 +16,7 @@ from tests.unit.fakes import request_of
 from videogen import migrations
 from videogen.errors import BudgetError
 from videogen.journal import Journal
-from videogen.migrations import HEAD, stored_version
+from videogen.migrations import HEAD, read_version
 
 PRICE = request_of().cost
 AT = "2026-01-01 12:00:00.000000"
@@ -83,18 +83,18 @@ def upgraded(journal_url: str) -> Iterator[Journal]:
 def test_a_journal_in_use_is_upgraded_where_it_is(upgraded: Journal, journal_url: str) -> None:
     engine = sa.create_engine(journal_url)
     with engine.begin() as db:
-        assert stored_version(db) == HEAD
+        assert read_version(db) == HEAD
     engine.dispose()
-    assert upgraded.set_aside is None
-    assert [payload for _, _, payload in upgraded.events("old1")] == [{"model": "kling"}]
+    assert upgraded.quarantined is None
+    assert [payload for _, _, payload in upgraded.read_events("old1")] == [{"model": "kling"}]
     number = upgraded.add_event("old1", "clip.progress", {})
-    assert [each for each, _, _ in upgraded.events("old1")][-1] == number
+    assert [each for each, _, _ in upgraded.read_events("old1")][-1] == number
 
 
 def test_what_was_spent_before_counts_for_the_cap_of_its_job(upgraded: Journal) -> None:
     """One clip, one failure that may have been billed, one whose cost nobody knows, and one that is running."""
-    assert upgraded.job_spending("job", "fake") == (PRICE, 3 * PRICE)
-    assert upgraded.job_spending("another", "fake") == (Decimal(0), PRICE)
+    assert upgraded.get_job_spending("job", "fake") == (PRICE, 3 * PRICE)
+    assert upgraded.get_job_spending("another", "fake") == (Decimal(0), PRICE)
     start(upgraded, "new", job_id="job")
     with pytest.raises(BudgetError, match=r"\$1.40 of \$1.50"):
         intend(upgraded, request_of(take=6), "new", max_cost=Decimal("1.50"))
@@ -104,12 +104,12 @@ def test_what_was_spent_before_counts_for_the_cap_of_its_job(upgraded: Journal) 
 def test_an_attempt_of_before_goes_on(upgraded: Journal) -> None:
     """It is adopted, counts for the job that began it, and is ended."""
     start(upgraded, "new", job_id="third")
-    attempt = upgraded.open_attempt("fake", request_of(take=5).key)
+    attempt = upgraded.find_open_attempt("fake", request_of(take=5).key)
     assert attempt
-    adopted = upgraded.adopt(attempt, run_id="new", scene_id="a")
-    assert upgraded.job_spending("another", "fake") == (Decimal(0), PRICE)
-    assert upgraded.job_spending("third", "fake") == (Decimal(0), Decimal(0))
-    assert upgraded.ended(adopted, error="timeout", message="too late").state == "ended"
+    adopted = upgraded.take_over_attempt(attempt, run_id="new", scene_id="a")
+    assert upgraded.get_job_spending("another", "fake") == (Decimal(0), PRICE)
+    assert upgraded.get_job_spending("third", "fake") == (Decimal(0), Decimal(0))
+    assert upgraded.record_end(adopted, error="timeout", message="too late").state == "ended"
 
 
 def test_a_run_of_an_older_version_may_still_write_to_it(tmp_path: Path) -> None:
@@ -122,4 +122,4 @@ def test_a_run_of_an_older_version_may_still_write_to_it(tmp_path: Path) -> None
             old.execute(
                 f"INSERT INTO attempts ({columns}) VALUES ('old1', 'fake', 'k', 'a', '', 'intended', ?, '0.10')", (AT,)
             )
-        assert journal.job_spending("job", "fake") == (PRICE, 3 * PRICE + Decimal("0.10"))
+        assert journal.get_job_spending("job", "fake") == (PRICE, 3 * PRICE + Decimal("0.10"))

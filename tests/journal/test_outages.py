@@ -34,17 +34,17 @@ def play(journal: Journal, requests: list[ClipRequest], before: Callable[[], Non
         before()
         attempt = journal.confirm_intent(attempt)
         before()
-        created = journal.created(attempt, f"p{number}", None)
+        created = journal.record_prediction(attempt, f"p{number}", None)
         assert created
         before()
         journal.add_event("run1", "clip.progress", {"n": number})
         before()
-        billed = journal.billed(created, request.cost, "known", succeeded=True)
+        billed = journal.record_cost(created, request.cost, "known", succeeded=True)
         before()
         clip = Clip(status="success", video_path="clips/a.mp4", **planned(request))
-        journal.delivered(billed, request, origin="fake", folder="run1", clip=clip)
+        journal.record_delivery(billed, request, origin="fake", folder="run1", clip=clip)
         before()
-        journal.beat("run1")
+        journal.heartbeat("run1")
     before()
     journal.end_run("run1", verdict="complete")
 
@@ -52,13 +52,13 @@ def play(journal: Journal, requests: list[ClipRequest], before: Callable[[], Non
 def check(url: str, requests: list[ClipRequest]) -> None:
     """Nothing is lost, nothing is doubled."""
     with closing(Journal(url)) as journal:
-        attempts = [attempt for request in requests for attempt in journal.attempts("run1", request.scene.id)]
+        attempts = [attempt for request in requests for attempt in journal.find_attempts("run1", request.scene.id)]
         assert [attempt.state for attempt in attempts] == ["delivered"] * len(requests)
         assert [attempt.prediction_id for attempt in attempts] == [f"p{number}" for number in range(len(requests))]
-        assert [payload["n"] for _, _, payload in journal.events("run1")] == list(range(len(requests)))
-        assert len(journal.deliveries("fake", [request.key for request in requests])) == len(requests)
-        assert journal.job_spending("job", "fake")[0] == sum((each.cost for each in requests), Decimal(0))
-        (run,) = journal.runs(limit=9)
+        assert [payload["n"] for _, _, payload in journal.read_events("run1")] == list(range(len(requests)))
+        assert len(journal.find_deliveries("fake", [request.key for request in requests])) == len(requests)
+        assert journal.get_job_spending("job", "fake")[0] == sum((each.cost for each in requests), Decimal(0))
+        (run,) = journal.list_runs(limit=9)
         assert run.verdict == "complete"
 
 
@@ -127,19 +127,19 @@ def test_a_database_that_stays_away_is_an_error(
     with closing(Journal(wired_url)) as journal:
         monkeypatch.setattr(journal._db, "_patience_s", 0.5)
         wire.is_down = True
-        with pytest.raises(JournalError, match="away for too long"):
-            journal.beat("run1")
+        with pytest.raises(JournalError, match="unreachable for too long"):
+            journal.heartbeat("run1")
     assert "does not answer" in caplog.text
 
 
 def test_who_only_watches_does_not_wait(wired_url: str, wire: Wire) -> None:
     """A page says so; it is asked again by who looks at it."""
-    with closing(Journal(wired_url, for_watching=True)) as journal:
+    with closing(Journal(wired_url, read_only=True)) as journal:
         wire.is_down = True
         with pytest.raises(JournalError):
-            journal.runs(limit=1)
+            journal.list_runs(limit=1)
         wire.is_down = False
-        assert journal.runs(limit=1) == []
+        assert journal.list_runs(limit=1) == []
 
 
 def test_a_database_that_says_nothing_is_left_for_a_new_connection(
@@ -160,13 +160,13 @@ def test_a_lock_is_waited_for_in_pieces(direct_url: str, monkeypatch: pytest.Mon
     with closing(Journal(direct_url)) as journal:
         start(journal, "run1")
         waited = threading.Semaphore(0)
-        say_away = journal._db._say_away
+        say_away = journal._db._log_outage
 
         def note_away(state: Any) -> None:
             say_away(state)
             waited.release()
 
-        monkeypatch.setattr(journal._db, "_say_away", note_away)
+        monkeypatch.setattr(journal._db, "_log_outage", note_away)
         with engine.begin() as db:
             db.exec_driver_sql("LOCK TABLE attempts")
             intending = threading.Thread(target=intend, args=(journal, request_of(), "run1"))
@@ -174,7 +174,7 @@ def test_a_lock_is_waited_for_in_pieces(direct_url: str, monkeypatch: pytest.Mon
             for _ in range(3):
                 assert waited.acquire(timeout=30)
         intending.join(30)
-        assert len(journal.attempts("run1", "a")) == 1
+        assert len(journal.find_attempts("run1", "a")) == 1
     engine.dispose()
 
 
@@ -202,13 +202,13 @@ def test_a_run_goes_on_through_restarts_of_the_server(tmp_path_factory: pytest.T
         url = database(address, "postgresql+psycopg")
         server = Server(folder, str(sa.make_url(address).query["host"]), mode)
         with closing(Journal(url)) as journal:
-            say_away, was_refused = journal._db._say_away, threading.Event()
+            say_away, was_refused = journal._db._log_outage, threading.Event()
 
             def note(state: object) -> None:
                 say_away(state)  # type: ignore[arg-type]
                 was_refused.set()
 
-            journal._db._say_away = note  # type: ignore[method-assign]
+            journal._db._log_outage = note  # type: ignore[method-assign]
             with server.starting_when(was_refused):
                 play(journal, requests, before=server.stop)
         assert server.stops == len(LIFE)
@@ -271,6 +271,6 @@ def test_a_locked_file_is_waited_for_and_then_an_error(tmp_path: Path, monkeypat
             db.exec_driver_sql("BEGIN IMMEDIATE")
             with pytest.raises(JournalError, match="another program holds it"):
                 intend(journal, request_of(), "run1")
-            assert journal.attempts("run1", "a") == []
+            assert journal.find_attempts("run1", "a") == []
         assert intend(journal, request_of(), "run1")
         holder.dispose()

@@ -121,7 +121,7 @@ class Machine(RuleBasedStateMachine):
         self.started += 1
         run_id, folder = f"run{self.started}", FOLDERS[number]
         try:
-            process.journal.start_run(run_id, job_id=process.job_id, origin="fake", folder=folder, alone=True)
+            process.journal.start_run(run_id, job_id=process.job_id, origin="fake", folder=folder, exclusive=True)
         except JobLockedError:
             return
         process.run_id = run_id
@@ -131,7 +131,7 @@ class Machine(RuleBasedStateMachine):
     def die(self, number: int, lets_go: bool) -> None:
         process = self.all[number]
         if process.run_id and lets_go:
-            process.journal.left(process.run_id)
+            process.journal.release_lease(process.run_id)
         process.run_id = None
         process.attempts.clear()
 
@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(pieces):
             self.clock.pass_s(LEASE_S / 4)
             for number in sorted(awake):
-                self._try(self.all[number], self.all[number].journal.beat)
+                self._try(self.all[number], self.all[number].journal.heartbeat)
 
     # -- clips --------------------------------------------------------------------------------------------------------
 
@@ -174,11 +174,11 @@ class Machine(RuleBasedStateMachine):
 
     def begin(self, process: Process, run_id: str, take: int, begins: str) -> None:
         """What is open is adopted, else a new attempt is intended; what was seen open may have ended meanwhile."""
-        found = process.journal.open_attempt("fake", request(take).key) if begins == "looks" else None
+        found = process.journal.find_open_attempt("fake", request(take).key) if begins == "looks" else None
         if begins == "adopts late":
             found = next((each.attempts[take] for each in self.all if take in each.attempts), None)
         if found:
-            process.attempts[take] = process.journal.adopt(found, run_id=run_id, scene_id="a")
+            process.attempts[take] = process.journal.take_over_attempt(found, run_id=run_id, scene_id="a")
         else:
             process.attempts[take] = self._intend(process, run_id, take)
 
@@ -192,21 +192,21 @@ class Machine(RuleBasedStateMachine):
             most, made = MOST[take % 2], f"p{len(self.ledger)}"
             self.ledger[made] = Made(attempt.id, self._of(attempt, "job_id"), most, share * most)
             if step == "create":
-                attempt = journal.created(attempt, made, None) or attempt
+                attempt = journal.record_prediction(attempt, made, None) or attempt
         elif step == "end":
-            attempt = journal.ended(attempt, error="timeout", message="too late")
+            attempt = journal.record_end(attempt, error="timeout", message="too late")
         elif step == "deliver":
             clip = Clip(status="success", video_path="clips/a.mp4", **planned(request(take)))
-            journal.delivered(attempt, request(take), origin="fake", folder=FOLDERS[process.number], clip=clip)
+            journal.record_delivery(attempt, request(take), origin="fake", folder=FOLDERS[process.number], clip=clip)
         elif made is None:
             return
         elif step == "find again":  # in the provider's list
-            attempt = journal.created(attempt, made, None) or attempt
+            attempt = journal.record_prediction(attempt, made, None) or attempt
         elif step == "bill too little":
-            attempt = journal.billed(attempt, Decimal(0), "estimated", succeeded=False)
+            attempt = journal.record_cost(attempt, Decimal(0), "estimated", succeeded=False)
             self.ledger[made].is_billed = False
         else:
-            attempt = journal.billed(attempt, self.ledger[made].billed, "known", succeeded=step == "succeed")
+            attempt = journal.record_cost(attempt, self.ledger[made].billed, "known", succeeded=step == "succeed")
             self.ledger[made].is_billed = True
         assert owner == process.run_id  # else this should have been refused
         process.attempts[take] = attempt
@@ -236,7 +236,7 @@ class Machine(RuleBasedStateMachine):
         for job_id in ("film", "other"):
             made = [each for each in self.ledger.values() if each.job_id == job_id]
             assert sum(each.billed if each.is_billed else each.at_most for each in made) <= CAP
-            spent, reserved = self.all[0].journal.job_spending(job_id, "fake")
+            spent, reserved = self.all[0].journal.get_job_spending(job_id, "fake")
             assert sum(each.billed for each in made) <= spent + reserved <= CAP
 
     @precondition(lambda self: hasattr(self, "engine"))
@@ -253,8 +253,8 @@ class Machine(RuleBasedStateMachine):
                 act(process.run_id)
 
     def _intend(self, process: Process, run_id: str, take: int) -> Attempt:
-        was_delivered = process.journal.delivery("fake", request(take).key) is not None
-        attempt = process.journal.intend(
+        was_delivered = process.journal.find_delivery("fake", request(take).key) is not None
+        attempt = process.journal.record_intent(
             request(take),
             run_id=run_id,
             origin="fake",
@@ -299,7 +299,7 @@ def test_the_machine_gets_as_far_as_a_delivery_and_a_take_over() -> None:
     machine.play(2, 1, "looks", ("find again", "succeed", "deliver"), Decimal(1))
     machine.play(0, 1, "", ("find again", "end"), Decimal(1))
     assert first.attempts[1].state == "intended"
-    assert third.journal.delivery("fake", request(1).key)
+    assert third.journal.find_delivery("fake", request(1).key)
     machine.play(2, 1, "intends", ("create",), Decimal(1))
     machine.no_clip_is_begun_twice()
     machine.what_has_ended_does_not_change()

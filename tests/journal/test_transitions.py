@@ -31,20 +31,20 @@ def clip_of(request: ClipRequest) -> Clip:
 
 STEPS: dict[str, Callable[[Journal, Attempt], object]] = {
     "confirm_intent": lambda journal, attempt: journal.confirm_intent(attempt),
-    "created": lambda journal, attempt: journal.created(attempt, "p1", None),
-    "billed": lambda journal, attempt: journal.billed(attempt, PRICE, "known", succeeded=False),
-    "succeeded": lambda journal, attempt: journal.billed(attempt, PRICE, "known", succeeded=True),
-    "delivered": lambda journal, attempt: journal.delivered(
+    "record_prediction": lambda journal, attempt: journal.record_prediction(attempt, "p1", None),
+    "record_cost": lambda journal, attempt: journal.record_cost(attempt, PRICE, "known", succeeded=False),
+    "succeeded": lambda journal, attempt: journal.record_cost(attempt, PRICE, "known", succeeded=True),
+    "record_delivery": lambda journal, attempt: journal.record_delivery(
         attempt, request_of(), origin="fake", folder="here", clip=clip_of(request_of())
     ),
-    "ended": lambda journal, attempt: journal.ended(attempt, error="timeout", message="too late"),
+    "record_end": lambda journal, attempt: journal.record_end(attempt, error="timeout", message="too late"),
 }
 WAYS: dict[AttemptState, tuple[str, ...]] = {
     "intended": (),
-    "created": ("created",),
-    "succeeded": ("created", "succeeded"),
-    "delivered": ("created", "succeeded", "delivered"),
-    "ended": ("created", "ended"),
+    "created": ("record_prediction",),
+    "succeeded": ("record_prediction", "succeeded"),
+    "delivered": ("record_prediction", "succeeded", "record_delivery"),
+    "ended": ("record_prediction", "record_end"),
 }
 
 
@@ -57,7 +57,7 @@ def reach(journal: Journal, state: AttemptState, run_id: str = "run1") -> Attemp
 
 
 def only_attempt(journal: Journal, run_id: str = "run1") -> Attempt:
-    (attempt,) = journal.attempts(run_id, "a")
+    (attempt,) = journal.find_attempts(run_id, "a")
     return attempt
 
 
@@ -68,7 +68,7 @@ def test_a_transition_that_the_table_does_not_have_is_refused(journal: Journal, 
     start(journal, "run1")
     attempt = reach(journal, state)
     before = only_attempt(journal)
-    method, to = ("billed", "succeeded") if step == "succeeded" else (step, None)
+    method, to = ("record_cost", "succeeded") if step == "succeeded" else (step, None)
     allowed = any(method in methods for to_, methods in TRANSITIONS[state].items() if to is None or to_ == to)
     if allowed:
         STEPS[step](journal, attempt)
@@ -92,8 +92,8 @@ def test_a_run_that_slept_changes_nothing_that_another_one_goes_on_with(
     attempt = reach(journal, state)
     for _ in range(4):
         clock.pass_s(6)
-        other.beat("run2")
-    adopted = other.adopt(attempt, run_id="run2", scene_id="a")
+        other.heartbeat("run2")
+    adopted = other.take_over_attempt(attempt, run_id="run2", scene_id="a")
     with pytest.raises(LeaseLostError):
         STEPS[step](journal, attempt)
     assert only_attempt(other, "run2") == adopted
@@ -104,8 +104,8 @@ def test_an_end_that_goes_back_to_the_run_that_began_it_may_be_repeated(journal:
     start(journal, "run1", folder="here")
     attempt = reach(journal, "created")
     start(journal, "run2", folder="here")
-    adopted = journal.adopt(attempt, run_id="run2", scene_id="a")
-    ended = [journal.ended(adopted, error="canceled", message="", of_run="run1") for _ in range(2)]
+    adopted = journal.take_over_attempt(attempt, run_id="run2", scene_id="a")
+    ended = [journal.record_end(adopted, error="canceled", message="", of_run="run1") for _ in range(2)]
     assert ended[0] == ended[1] == only_attempt(journal, "run1")
 
 
@@ -113,22 +113,22 @@ def test_another_end_is_not_the_same_end(journal: Journal) -> None:
     start(journal, "run1")
     attempt = reach(journal, "ended")
     with pytest.raises(LeaseLostError):
-        journal.ended(attempt, error="canceled", message="by somebody")
+        journal.record_end(attempt, error="canceled", message="by somebody")
     second = intend(journal, request_of(), "run1")
-    journal.created(second, "p2", None)
+    journal.record_prediction(second, "p2", None)
     with pytest.raises(LeaseLostError):
-        journal.created(second, "p3", None)
+        journal.record_prediction(second, "p3", None)
 
 
 def test_every_method_of_the_table_is_one_of_the_journal() -> None:
     assert {method for following in TRANSITIONS.values() for names in following.values() for method in names} == {
-        "adopt",
+        "take_over_attempt",
         "forget_delivery",
-        "billed",
+        "record_cost",
         "confirm_intent",
-        "created",
-        "delivered",
-        "ended",
+        "record_prediction",
+        "record_delivery",
+        "record_end",
     }
     assert OPEN_STATES == ("intended", "created", "succeeded")
 
@@ -140,7 +140,7 @@ def test_an_intent_is_confirmed_with_its_lease_and_its_time(journal: Journal, cl
     clock.pass_s(LEASE_S + 5)
     at = datetime(2026, 2, 3, tzinfo=UTC)
     assert journal.confirm_intent(attempt, at=at) == replace(attempt, intended_at=at)
-    assert journal.holder_seen("run1") == clock.now
+    assert journal.get_holder_last_seen("run1") == clock.now
 
 
 # -- leases -----------------------------------------------------------------------------------------------------------
@@ -148,29 +148,29 @@ def test_an_intent_is_confirmed_with_its_lease_and_its_time(journal: Journal, cl
 
 def test_a_run_whose_folder_was_taken_over_does_nothing_more(journal: Journal, other: Journal, clock: Clock) -> None:
     """It hears of it with its next heartbeat, its next intent, and before a create is sent."""
-    start(journal, "run1", folder="here", alone=True)
+    start(journal, "run1", folder="here", exclusive=True)
     attempt = intend(journal, request_of(), "run1")
     with pytest.raises(JobLockedError):
-        start(other, "run2", folder="here", alone=True)
+        start(other, "run2", folder="here", exclusive=True)
     for _ in range(4):
         clock.pass_s(6)
-        other.holder_seen("here")
-    start(other, "run2", folder="here", alone=True)
+        other.get_holder_last_seen("here")
+    start(other, "run2", folder="here", exclusive=True)
     for act in (
-        lambda: journal.beat("run1"),
+        lambda: journal.heartbeat("run1"),
         lambda: journal.confirm_intent(attempt),
         lambda: intend(journal, request_of(take=2), "run1"),
-        lambda: journal.adopt(attempt, run_id="run1", scene_id="a"),
+        lambda: journal.take_over_attempt(attempt, run_id="run1", scene_id="a"),
     ):
         with pytest.raises(LeaseLostError, match="run2 took over its folder here"):
             act()
-    other.beat("run2")
+    other.heartbeat("run2")
 
 
 def test_a_run_that_has_ended_creates_nothing(journal: Journal) -> None:
     start(journal, "run1")
     journal.end_run("run1", verdict="interrupted")
-    journal.beat("run1")
+    journal.heartbeat("run1")
     with pytest.raises(LeaseLostError, match="has ended"):
         intend(journal, request_of(), "run1")
 
@@ -185,23 +185,23 @@ def test_an_intent_says_that_the_run_is_alive(journal: Journal, other: Journal, 
 
 def test_nobody_is_dead_because_the_database_was_away(journal: Journal, other: Journal, clock: Clock) -> None:
     """All leases have run out during an outage. Who comes back first does not take over the others' work."""
-    start(journal, "run1", folder="here", alone=True)
+    start(journal, "run1", folder="here", exclusive=True)
     start(other, "run2")
     attempt = intend(journal, request_of(), "run1")
     clock.pass_s(50)
-    other.beat("run2")
+    other.heartbeat("run2")
     assert other.is_claimed(attempt.clip_key, origin="fake", folder="run2")
-    assert other.holder_seen("here")
+    assert other.get_holder_last_seen("here")
     with pytest.raises(ClaimedError):
-        other.adopt(attempt, run_id="run2", scene_id="a")
+        other.take_over_attempt(attempt, run_id="run2", scene_id="a")
     with pytest.raises(JobLockedError):
-        start(other, "run3", folder="here", alone=True)
+        start(other, "run3", folder="here", exclusive=True)
     clock.pass_s(4)
-    journal.beat("run1")
+    journal.heartbeat("run1")
     for _ in range(4):
         clock.pass_s(6)
         assert other.is_claimed(attempt.clip_key, origin="fake", folder="run2") == (_ < 3)
-    assert other.adopt(attempt, run_id="run2", scene_id="a").run_id == "run2"
+    assert other.take_over_attempt(attempt, run_id="run2", scene_id="a").run_id == "run2"
 
 
 def test_who_comes_new_waits_for_a_lease_that_may_have_run_out_in_an_outage(
@@ -211,10 +211,10 @@ def test_who_comes_new_waits_for_a_lease_that_may_have_run_out_in_an_outage(
     start(journal, "run1", folder="here")
     clock.pass_s(60)
     with closing(Journal(journal_url, clock=clock)) as new:
-        assert new.holder_seen("here")
+        assert new.get_holder_last_seen("here")
     clock.pass_s(25)
     with closing(Journal(journal_url, clock=clock)) as new:
-        assert new.holder_seen("here") is None
+        assert new.get_holder_last_seen("here") is None
 
 
 def test_an_earlier_run_of_the_same_folder_is_adopted_from_at_once(journal: Journal, clock: Clock) -> None:
@@ -223,14 +223,14 @@ def test_an_earlier_run_of_the_same_folder_is_adopted_from_at_once(journal: Jour
     attempt = intend(journal, request_of(), "run1")
     clock.pass_s(1)
     start(journal, "run2", folder="here")
-    assert journal.adopt(attempt, run_id="run2", scene_id="b").run_id == "run2"
-    assert journal.adopt(attempt, run_id="run2", scene_id="b").run_id == "run2"
+    assert journal.take_over_attempt(attempt, run_id="run2", scene_id="b").run_id == "run2"
+    assert journal.take_over_attempt(attempt, run_id="run2", scene_id="b").run_id == "run2"
 
 
 def test_of_two_that_adopt_at_once_one_is_first(journal: Journal, other: Journal) -> None:
     start(journal, "dead")
     attempt = intend(journal, request_of(), "dead")
-    journal.left("dead")
+    journal.release_lease("dead")
     start(journal, "run1")
     start(other, "run2")
     both = Barrier(2)
@@ -238,7 +238,7 @@ def test_of_two_that_adopt_at_once_one_is_first(journal: Journal, other: Journal
     def is_first(asked: tuple[Journal, str]) -> bool:
         both.wait()
         try:
-            asked[0].adopt(attempt, run_id=asked[1], scene_id="a")
+            asked[0].take_over_attempt(attempt, run_id=asked[1], scene_id="a")
         except ClaimedError:
             return False
         return True
@@ -257,7 +257,7 @@ def test_what_is_delivered_is_not_intended(journal: Journal) -> None:
     reach(journal, "delivered")
     with pytest.raises(DeliveredError):
         intend(journal, request, "run1")
-    assert journal.intend(request, run_id="run1", origin="elsewhere", folder="run1")
+    assert journal.record_intent(request, run_id="run1", origin="elsewhere", folder="run1")
     assert intend(journal, request, "run1", replaces_delivery=True)
 
 
@@ -265,12 +265,12 @@ def test_what_is_open_is_not_intended_again(journal: Journal, other: Journal) ->
     """Not even what a dead run has left open: a prediction of it may be running."""
     start(journal, "run1")
     attempt = intend(journal, request_of(), "run1")
-    journal.left("run1")
+    journal.release_lease("run1")
     start(other, "run2")
     with pytest.raises(ClaimedError):
         intend(other, request_of(), "run2", replaces_delivery=True)
-    adopted = other.adopt(attempt, run_id="run2", scene_id="a")
-    other.ended(adopted, error="gone", message="never was")
+    adopted = other.take_over_attempt(attempt, run_id="run2", scene_id="a")
+    other.record_end(adopted, error="gone", message="never was")
     assert intend(other, request_of(), "run2")
 
 
@@ -288,15 +288,15 @@ def test_three_runs_of_one_job_pay_for_each_clip_once(journal_url: str, journal:
             return sum(deliver(own, name, request) for request in requests)
 
     def deliver(own: Journal, name: str, request: ClipRequest) -> bool:
-        while own.delivery("fake", request.key) is None:
+        while own.find_delivery("fake", request.key) is None:
             try:
                 attempt = intend(own, request, name, max_cost=8 * PRICE)
             except (ClaimedError, DeliveredError):
                 continue
             created.append(request.key)
-            own.created(attempt, f"p-{name}-{request.scene.id}", None)
-            own.billed(attempt, PRICE, "known", succeeded=True)
-            own.delivered(attempt, request, origin="fake", folder=name, clip=clip_of(request))
+            own.record_prediction(attempt, f"p-{name}-{request.scene.id}", None)
+            own.record_cost(attempt, PRICE, "known", succeeded=True)
+            own.record_delivery(attempt, request, origin="fake", folder=name, clip=clip_of(request))
             return True
         return False
 
@@ -317,10 +317,10 @@ def is_taken(journal: Journal, take: int, run_id: str, cap: Decimal, **given: ob
 
 
 def end_all(journal: Journal, run_id: str, cost: Decimal | None = None, basis: str = "known") -> None:
-    for attempt in journal.open_attempts(run_id):
+    for attempt in journal.find_running_attempts(run_id):
         if cost is not None:
-            journal.billed(attempt, cost, basis, succeeded=False)  # type: ignore[arg-type]
-        journal.ended(attempt, error="model-error", message="no")
+            journal.record_cost(attempt, cost, basis, succeeded=False)  # type: ignore[arg-type]
+        journal.record_end(attempt, error="model-error", message="no")
 
 
 def test_the_cap_holds_over_all_runs_of_a_job(journal: Journal) -> None:
@@ -336,18 +336,18 @@ def test_the_cap_holds_over_all_runs_of_a_job(journal: Journal) -> None:
     assert not is_taken(journal, 4, "run3", cap)
     start(journal, "other", job_id="another")
     assert is_taken(journal, 5, "other", cap)
-    assert journal.intend(request_of(take=6), run_id="run3", origin="elsewhere", folder="run3", max_cost=cap)
-    assert journal.job_spending("job", "fake") == (PRICE, 2 * PRICE)
+    assert journal.record_intent(request_of(take=6), run_id="run3", origin="elsewhere", folder="run3", max_cost=cap)
+    assert journal.get_job_spending("job", "fake") == (PRICE, 2 * PRICE)
 
 
 def test_what_a_run_adopts_still_counts_for_the_job_that_began_it(journal: Journal) -> None:
     start(journal, "run1", job_id="one")
     attempt = intend(journal, request_of(), "run1")
-    journal.left("run1")
+    journal.release_lease("run1")
     start(journal, "run2", job_id="two")
-    journal.adopt(attempt, run_id="run2", scene_id="a")
-    assert journal.job_spending("one", "fake") == (Decimal(0), PRICE)
-    assert journal.job_spending("two", "fake") == (Decimal(0), Decimal(0))
+    journal.take_over_attempt(attempt, run_id="run2", scene_id="a")
+    assert journal.get_job_spending("one", "fake") == (Decimal(0), PRICE)
+    assert journal.get_job_spending("two", "fake") == (Decimal(0), Decimal(0))
     assert not is_taken(journal, 2, "run2", PRICE / 2)
     start(journal, "run3", job_id="one")
     assert not is_taken(journal, 3, "run3", PRICE)
@@ -373,7 +373,7 @@ def test_a_bill_that_is_not_certain_counts_as_what_was_reserved(
     start(journal, "run1")
     assert is_taken(journal, 1, "run1", Decimal(2), reserve=Decimal(2))
     end_all(journal, "run1", cost, basis)
-    spent, reserved = journal.job_spending("job", "fake")
+    spent, reserved = journal.get_job_spending("job", "fake")
     assert (spent, spent + reserved) == (cost or Decimal(0), Decimal(counted))
     start(journal, "run2")
     assert not is_taken(journal, 2, "run2", Decimal(counted) + Decimal("0.99"), reserve=Decimal(1))
@@ -397,7 +397,7 @@ def test_a_refusal_says_what_is_taken_and_whether_it_may_become_free(journal: Jo
     with pytest.raises(BudgetError) as refused:
         intend(journal, request_of(take=2), "run2", reserve=Decimal(2), max_cost=Decimal(5))
     assert not refused.value.may_free
-    journal.billed(first, Decimal(1), "known", succeeded=False)
+    journal.record_cost(first, Decimal(1), "known", succeeded=False)
     assert intend(journal, request_of(take=2), "run2", reserve=Decimal(2), max_cost=Decimal(5))
 
 

@@ -22,12 +22,12 @@ def start(journal: Journal, run_id: str, *, fresh: bool | None = None, folder: s
 
 
 def deliver(journal: Journal, request: ClipRequest, run_id: str, *, folder: str = "here") -> Clip:
-    attempt = journal.intend(request, run_id=run_id, origin="fake", folder=folder, replaces_delivery=True)
-    created = journal.created(attempt, f"p-{run_id}-{request.key}", None)
+    attempt = journal.record_intent(request, run_id=run_id, origin="fake", folder=folder, replaces_delivery=True)
+    created = journal.record_prediction(attempt, f"p-{run_id}-{request.key}", None)
     assert created
-    billed = journal.billed(created, request.cost, "known", succeeded=True)
+    billed = journal.record_cost(created, request.cost, "known", succeeded=True)
     clip = Clip(status="success", video_path=request.video_path, **planned(request))
-    journal.delivered(billed, request, origin="fake", folder=folder, clip=clip)
+    journal.record_delivery(billed, request, origin="fake", folder=folder, clip=clip)
     return clip
 
 
@@ -37,14 +37,14 @@ def test_the_prediction_that_brought_a_clip_is_known_after_its_delivery_is_forgo
     for run_id in ("r1", "r2"):
         start(journal, run_id)
         deliver(journal, request, run_id)
-    attempt = journal.intend(failed, run_id="r2", origin="fake", folder="here")
-    journal.ended(attempt, error="moderation", message="no")
-    journal.intend(request, run_id="r2", origin="fake", folder="here", replaces_delivery=True)
+    attempt = journal.record_intent(failed, run_id="r2", origin="fake", folder="here")
+    journal.record_end(attempt, error="moderation", message="no")
+    journal.record_intent(request, run_id="r2", origin="fake", folder="here", replaces_delivery=True)
     journal.forget_delivery("fake", request.key)
-    last = journal.last_predictions("fake", [request.key])[request.key]
+    last = journal.find_last_attempts("fake", [request.key])[request.key]
     assert (last.state, last.prediction_id) == ("delivered", f"p-r2-{request.key}")
-    assert journal.last_predictions("fake", [request.key, failed.key, unborn.key]) == {request.key: last}
-    assert journal.last_predictions("another", [request.key]) == {}
+    assert journal.find_last_attempts("fake", [request.key, failed.key, unborn.key]) == {request.key: last}
+    assert journal.find_last_attempts("another", [request.key]) == {}
 
 
 def test_all_that_a_folder_has_is_known(journal: Journal) -> None:
@@ -52,10 +52,10 @@ def test_all_that_a_folder_has_is_known(journal: Journal) -> None:
     start(journal, "r1")
     clips = [deliver(journal, request_of(take=take), "r1") for take in (1, 2)]
     deliver(journal, request_of(take=3), "r1", folder="there")
-    assert sorted(each.clip.video_path or "" for each in journal.delivered_to("fake", "here")) == sorted(
+    assert sorted(each.clip.video_path or "" for each in journal.find_deliveries_in("fake", "here")) == sorted(
         clip.video_path or "" for clip in clips
     )
-    assert journal.delivered_to("another", "here") == []
+    assert journal.find_deliveries_in("another", "here") == []
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_what_a_fresh_run_made_counts_until_a_run_is_judged(
             journal.end_run(run_id, verdict=verdict)
     start(journal, "other", fresh=True, folder="there")
     deliver(journal, request_of(take=99), "other", folder="there")
-    assert journal.made_afresh("fake", "here") == {each.key for each in requests if each.scene.take in kept}
+    assert journal.find_fresh_keys("fake", "here") == {each.key for each in requests if each.scene.take in kept}

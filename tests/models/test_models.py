@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.adapters.loopback import Loopback, answer
 from tests.tokens import TOKEN
-from videogen.bootstrap import Options, Prepared, opened, prepare
+from videogen.bootstrap import PreparedJob, RunOptions, open_run, prepare_job
 from videogen.clip import Batch, Clip
 from videogen.emulator import Emulator, EmulatorSettings, render, running
 from videogen.errors import ValidationError
@@ -67,12 +67,12 @@ def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
 
 async def run(job: Job, folder: Path) -> Batch:
     """The job without Prefect."""
-    return await run_prepared(await prepare(job, Options(out=str(folder))))
+    return await run_prepared(await prepare_job(job, RunOptions(out=str(folder))))
 
 
-async def run_prepared(prepared: Prepared) -> Batch:
-    async with opened(prepared) as session:
-        return await session.finish(await session.clips())
+async def run_prepared(prepared: PreparedJob) -> Batch:
+    async with open_run(prepared) as session:
+        return await session.finish(await session.make_clips())
 
 
 def pictures(inputs: Mapping[str, Any]) -> dict[str, list[Image.Image]]:
@@ -220,7 +220,7 @@ async def test_a_large_public_reference_is_passed_through_untouched(
     tmp_path: Path, emulator: Emulator, large_picture: Path
 ) -> None:
     """The model fetches it where the job says; only https is public, so this server is called so."""
-    prepared = await prepare(three_scenes_before(large_picture), Options(out=str(tmp_path)))
+    prepared = await prepare_job(three_scenes_before(large_picture), RunOptions(out=str(tmp_path)))
     async with Loopback(*[answer(body=large_picture.read_bytes())] * 3) as server:
         url = f"{server.url}/large.png"
         references = {source: replace(found, url=url) for source, found in prepared.references.items()}

@@ -13,7 +13,7 @@ import av
 from PIL import Image
 
 from videogen.adapters.files import FileStore, LocalFolder
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import ClipEvent
@@ -22,7 +22,7 @@ from videogen.patience import Patience
 from videogen.planning import plan
 from videogen.ports import Failure, Prediction, Status
 from videogen.registry import read_registry
-from videogen.run import Run
+from videogen.run import RunContext
 from videogen.scene import Job
 
 
@@ -196,18 +196,18 @@ QUICK = Patience(unknown_s=0.02, unknown_at_most_s=0.1, output_s=0.05, id_s=0.05
 """Hundredths of a second where a user waits seconds."""
 
 
-def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard: Heard | None = None) -> Run:
+def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard: Heard | None = None) -> RunContext:
     """A run whose files and journal are in `folder`; another one on the same folder is a later run of the job."""
-    return Run(
+    return RunContext(
         id=run_id,
         folder=str(folder),
         provider=provider,
         store=FileStore(folder),
-        folders=LocalFolder,
+        open_folder=LocalFolder,
         journal=AsyncJournal(Journal(f"sqlite:///{folder / 'journal.db'}")),
         images=NoImages(),
         events=heard or Heard(),
-        calls=Calls(backoff_s=0.01),
+        gate=ProviderGate(backoff_s=0.01),
         job_id="job",
         patience=QUICK,
     )

@@ -10,7 +10,7 @@ from tests.unit.test_media import damage_sound, film, unknown_sound
 from tests.unit.test_media_as_shown import VARIANTS, Variant, hdr, store
 from videogen.clip import Clip
 from videogen.errors import SoundError, is_retryable, may_fall_back
-from videogen.generation import generate
+from videogen.generation import attempt_clip
 from videogen.media import inspect_video
 from videogen.run import Slot, Slots
 
@@ -23,7 +23,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def deliver(folder: Path, output: bytes, **job: Any) -> Clip:
     """The clip of a scene of one second in 16:9 whose prediction gave this output."""
     asked = request_of(job_duration_tolerance=30, target_duration=0.5, **job)
-    return await generate(asked, run_of(folder, FakeProvider([Script(output=output)])), Slot(Slots(1)))
+    return await attempt_clip(asked, run_of(folder, FakeProvider([Script(output=output)])), Slot(Slots(1)))
 
 
 @pytest.mark.parametrize("damage", [damage_sound, unknown_sound], ids=["damaged", "without-a-decoder"])

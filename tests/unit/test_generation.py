@@ -32,16 +32,16 @@ from videogen.errors import (
     UnreachableError,
     is_retryable,
 )
-from videogen.generation import generate as generate_in_slot
-from videogen.run import Run, Slot, Slots
+from videogen.generation import attempt_clip as generate_in_slot
+from videogen.run import RunContext, Slot, Slots
 
 
-async def generate(request: ClipRequest, run: Run, slots: int = 5) -> Clip:
+async def generate(request: ClipRequest, run: RunContext, slots: int = 5) -> Clip:
     """One attempt, in a slot of its own."""
     return await generate_in_slot(request, run, Slot(Slots(slots)))
 
 
-async def attempted(request: ClipRequest, run: Run) -> Clip:
+async def attempted(request: ClipRequest, run: RunContext) -> Clip:
     """What Prefect does: attempts as long as they may help and there are some left."""
     for attempt in range(1, request.attempts + 1):
         try:
@@ -76,7 +76,7 @@ async def test_waiting_behind_other_clips_to_be_checked_takes_none_of_a_clips_ti
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of thousands of quick clips most wait longer than one of them may take; they are on the disk by then."""
-    monkeypatch.setattr(generation, "LATE_FETCH_S", 0.3)
+    monkeypatch.setattr(generation, "LATE_DOWNLOAD_S", 0.3)
     run = run_of(tmp_path, FakeProvider())
     decoders = os.cpu_count() or 1
     for _ in range(decoders):
@@ -137,9 +137,9 @@ async def test_a_run_that_was_killed_is_continued(tmp_path: Path) -> None:
     """The prediction in the journal is gone on with; nothing is created."""
     provider = FakeProvider([Script(polls=3)])
     run, request = run_of(tmp_path, provider), request_of()
-    attempt = await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
-    await run.journal.created(attempt, prediction.id, prediction.created_at)
+    await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
     assert clip.cost == Decimal("0.350")
@@ -149,7 +149,7 @@ async def test_a_create_that_only_the_provider_knows_of_is_found(tmp_path: Path)
     """Killed between the create and its id: the account's list is asked before anything is created."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
@@ -159,7 +159,7 @@ async def test_an_intent_that_came_to_nothing_is_followed_by_a_create(tmp_path: 
     """Killed before the create: the list knows nothing, so nothing was paid."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.cost, len(provider.created)) == (Decimal("0.350"), 1)
 
@@ -258,7 +258,7 @@ async def test_a_refused_input_is_final_after_one_call(tmp_path: Path) -> None:
     run = run_of(tmp_path, provider, heard=heard)
     with pytest.raises(InputRejectedError, match=r"input\.duration"):
         await attempted(request_of(), run)
-    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
     assert heard.types == ["clip.failed"]
 
 
@@ -312,7 +312,7 @@ async def test_an_interrupted_clip_is_cancelled_remotely(tmp_path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (provider.cancelled, provider.running()) == (["prediction0"], [])
-    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
 
 
 @pytest.mark.parametrize("moment", range(1, 8))
@@ -336,7 +336,7 @@ async def test_an_interrupted_clip_leaves_nothing_running_at_any_moment(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (provider.running(), next(calls) > moment) == ([], True)
-    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
 
 
 async def test_a_download_is_repeated_without_a_new_prediction(tmp_path: Path) -> None:
@@ -486,13 +486,13 @@ async def test_a_prediction_taken_by_an_identical_clip_is_exchanged_for_its_own(
     provider = FakeProvider([Script(polls=3)] * 2)
     run = run_of(tmp_path, provider)
     first, second = request_of(), request_of(id="b", take=2)
-    lost = await run.journal.intend(first, run_id=run.id, origin=provider.origin, folder=run.folder)
+    lost = await run.journal.record_intent(first, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(first.replicate, None, first.inputs, cancel_after_s=60)
 
     class Overtaken(FakeProvider):
         async def create(self, *args: Any, **kwargs: Any) -> Any:
             made = await provider.create(*args, **kwargs)
-            await run.journal.created(lost, made.id, made.created_at)
+            await run.journal.record_prediction(lost, made.id, made.created_at)
             return made
 
     taken = Overtaken(provider.scripts, predictions=provider.predictions, created=provider.created)

@@ -19,12 +19,12 @@ from videogen.errors import (
     UnreachableError,
     VideogenError,
 )
-from videogen.generation import generate as generate_in_slot
+from videogen.generation import attempt_clip as generate_in_slot
 from videogen.patience import Patience
-from videogen.run import Run, Slot, Slots
+from videogen.run import RunContext, Slot, Slots
 
 
-async def generate(request: ClipRequest, run: Run) -> Clip:
+async def generate(request: ClipRequest, run: RunContext) -> Clip:
     return await generate_in_slot(request, run, Slot(Slots(5)))
 
 
@@ -59,9 +59,9 @@ async def test_no_status_code_of_a_hop_loses_the_prediction_of_a_killed_run(
     """The next run asks again, too, or leaves it for the run after it: nothing is created."""
     provider = FakeProvider([Script(polls=2)])
     run, request = run_of(tmp_path, provider), request_of()
-    attempt = await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
     prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
-    await run.journal.created(attempt, prediction.id, prediction.created_at)
+    await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     provider.faults["get"] = list(faults)
     for number in range(2, 5):
         try:
@@ -76,8 +76,8 @@ async def test_an_id_that_stays_unknown_is_given_up_once_its_output_cannot_be_th
     """Before, it may be paid for: nothing is created for its clip."""
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
-    attempt = await run.journal.intend(request, run_id=run.id, origin=provider.origin, folder=run.folder)
-    await run.journal.created(attempt, "unknown", provider.now())
+    attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.record_prediction(attempt, "unknown", provider.now())
     with pytest.raises(UnreachableError, match="unknown of an earlier run cannot be looked up"):
         await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert provider.created == []
@@ -216,18 +216,18 @@ async def test_a_prediction_that_may_be_another_scenes_is_not_adopted(tmp_path: 
             provider.predictions["prediction0"] = replace(made, input=moved)
 
     provider.create = create_and_move  # type: ignore[method-assign]
-    with pytest.raises(UnreachableError, match="another picture"):
+    with pytest.raises(UnreachableError, match="another image"):
         await generate(first, run)
     assert len(provider.created) == 1
-    assert await run.journal.open_attempt(provider.origin, first.key)
+    assert await run.journal.find_open_attempt(provider.origin, first.key)
 
 
 async def test_nothing_is_created_after_an_interruption(tmp_path: Path) -> None:
     """A create that waits at the gate is not sent, and its attempt is over."""
     provider = FakeProvider()
     run = run_of(tmp_path, provider)
-    run.calls.shut(RunInterruptedError("the run was interrupted"))
+    run.gate.stop_creates(RunInterruptedError("the run was interrupted"))
     with pytest.raises(RunInterruptedError):
         await generate(request_of(), run)
     assert provider.created == []
-    assert await run.journal.open_attempt(provider.origin, request_of().key) is None
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None

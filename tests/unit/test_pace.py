@@ -1,27 +1,27 @@
 import pytest
 
-from videogen.pace import LONGEST_S, SHORTEST_S, Pace
+from videogen.pace import MAX_DELAY_S, MIN_DELAY_S, PollSchedule
 
 
-def looks(pace: Pace, run_s: float) -> list[float]:
+def looks(schedule: PollSchedule, run_s: float) -> list[float]:
     """When a prediction that takes `run_s` is looked at, up to the look that finds it finished."""
     at = [0.0]
     while at[-1] < run_s:
-        at.append(at[-1] + pace.next_s(at[-1]))
+        at.append(at[-1] + schedule.next_delay_s(at[-1]))
     return at[1:]
 
 
-def experienced(*run_s: float) -> Pace:
-    pace = Pace()
+def experienced(*run_s: float) -> PollSchedule:
+    schedule = PollSchedule()
     for seconds in run_s:
-        pace.learn(seconds)
-    return pace
+        schedule.observe_run(seconds)
+    return schedule
 
 
 def test_without_experience_a_clip_is_noticed_within_an_eighth_of_its_time() -> None:
     """At any length, and never later than eight seconds."""
     for run_s in (1, 2, 10, 60, 300):
-        assert looks(Pace(), run_s)[-1] - run_s <= min(max(run_s / 8, SHORTEST_S), LONGEST_S)
+        assert looks(PollSchedule(), run_s)[-1] - run_s <= min(max(run_s / 8, MIN_DELAY_S), MAX_DELAY_S)
 
 
 def test_with_experience_nothing_is_asked_while_it_cannot_be_finished() -> None:
@@ -50,5 +50,5 @@ def test_with_experience_few_looks_notice_early() -> None:
 
 def test_what_is_expected_is_what_was_seen() -> None:
     """The median; before the first clip, what the registry calls typical."""
-    assert Pace().expected_s(150) == 150
-    assert experienced(1, 2, 9).expected_s(150) == 2
+    assert PollSchedule().estimate_duration_s(150) == 150
+    assert experienced(1, 2, 9).estimate_duration_s(150) == 2

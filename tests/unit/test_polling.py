@@ -10,10 +10,10 @@ import pytest
 from tests.unit.fakes import FakeProvider, Script
 from tests.unit.test_pace import experienced as with_experience
 from tests.unit.test_pace import looks
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.errors import TransientError
-from videogen.pace import Pace
-from videogen.polling import MOST_LOOKED_THROUGH, SELDOM, Awaited, Poller
+from videogen.pace import PollSchedule
+from videogen.polling import LIST_PAGE_SIZE, LISTED_POLL_FACTOR, PendingPrediction, Poller
 from videogen.ports import Prediction
 
 
@@ -36,26 +36,26 @@ class Provider(FakeProvider):
         self._end(name, "succeeded")
 
 
-def experienced() -> Pace:
+def experienced() -> PollSchedule:
     return with_experience(0.2, 1.0, 2.0)
 
 
-def awaiting(poller: Poller, provider: Provider, name: str = "prediction0") -> AbstractContextManager[Awaited]:
-    return poller.awaiting(provider.predictions[name], experienced(), time.monotonic())
+def track(poller: Poller, provider: Provider, name: str = "prediction0") -> AbstractContextManager[PendingPrediction]:
+    return poller.track(provider.predictions[name], experienced(), time.monotonic())
 
 
-async def listed(awaited: Awaited) -> None:
+async def listed(pending: PendingPrediction) -> None:
     async with asyncio.timeout(3):
-        while not awaited.was_listed:
+        while not pending.was_listed:
             await asyncio.sleep(0.01)
 
 
 async def test_one_alone_is_not_looked_up_in_lists() -> None:
     provider = Provider(1)
-    poller = Poller(provider, Calls())
-    with awaiting(poller, provider) as awaited:
+    poller = Poller(provider, ProviderGate())
+    with track(poller, provider) as pending:
         await asyncio.sleep(0.5)
-        assert awaited.asked_in_s() == pytest.approx(awaited.next_s(), rel=0.1)
+        assert pending.poll_delay_s() == pytest.approx(pending.next_delay_s(), rel=0.1)
     assert provider.lists == 0
 
 
@@ -64,16 +64,16 @@ async def test_one_list_answers_for_all() -> None:
     run_s = [0.6, 0.8, 1.0, 1.2, 1.4]
     one_by_one = sum(len(looks(experienced(), each)) for each in [*run_s, run_s[-1]])
     provider, loop = Provider(6), asyncio.get_running_loop()
-    poller = Poller(provider, Calls())
+    poller = Poller(provider, ProviderGate())
 
     async def lag_s(number: int) -> float:
         name, ends_at = f"prediction{number}", loop.time() + run_s[number]
         loop.call_at(ends_at, provider.end, name)
-        with awaiting(poller, provider, name) as awaited:
-            assert (await asyncio.wait_for(awaited.ended, 3)).id == name
+        with track(poller, provider, name) as pending:
+            assert (await asyncio.wait_for(pending.ended, 3)).id == name
         return loop.time() - ends_at
 
-    with awaiting(poller, provider, "prediction5"):  # it takes longer
+    with track(poller, provider, "prediction5"):  # it takes longer
         lags = await asyncio.gather(*map(lag_s, range(5)))
     assert statistics.mean(lags) < 0.08
     assert provider.lists < one_by_one
@@ -81,18 +81,18 @@ async def test_one_list_answers_for_all() -> None:
 
 async def test_what_lists_show_is_seldom_asked_for_by_its_id() -> None:
     provider = Provider(2)
-    poller = Poller(provider, Calls())
-    with awaiting(poller, provider) as awaited, awaiting(poller, provider, "prediction1"):
-        await listed(awaited)
-        assert awaited.asked_in_s() == pytest.approx(SELDOM * awaited.next_s(), rel=0.1)
+    poller = Poller(provider, ProviderGate())
+    with track(poller, provider) as pending, track(poller, provider, "prediction1"):
+        await listed(pending)
+        assert pending.poll_delay_s() == pytest.approx(LISTED_POLL_FACTOR * pending.next_delay_s(), rel=0.1)
 
 
 @pytest.mark.parametrize("why", ["hidden", "failing", "broken"])
 async def test_what_lists_do_not_show_is_asked_for_at_its_own_pace(why: str) -> None:
     provider = Provider(2)
-    poller = Poller(provider, Calls())
-    with awaiting(poller, provider) as awaited, awaiting(poller, provider, "prediction1") as other:
-        await listed(awaited)
+    poller = Poller(provider, ProviderGate())
+    with track(poller, provider) as pending, track(poller, provider, "prediction1") as other:
+        await listed(pending)
         if why == "hidden":
             provider.hidden = {"prediction0"}
         else:
@@ -100,26 +100,26 @@ async def test_what_lists_do_not_show_is_asked_for_at_its_own_pace(why: str) -> 
         before = provider.lists
         while provider.lists < before + 2:
             await asyncio.sleep(0.02)
-        assert not awaited.was_listed
+        assert not pending.was_listed
         assert other.was_listed == (why == "hidden")
-        assert awaited.asked_in_s() == pytest.approx(awaited.next_s(), rel=0.1)
+        assert pending.poll_delay_s() == pytest.approx(pending.next_delay_s(), rel=0.1)
 
 
 async def test_only_the_newest_of_an_account_are_looked_through() -> None:
     """An account may have thousands that others made since."""
-    provider = Provider(MOST_LOOKED_THROUGH + 2)  # the list begins with the newest
-    poller = Poller(provider, Calls())
-    newest = f"prediction{MOST_LOOKED_THROUGH + 1}"
-    with awaiting(poller, provider) as oldest, awaiting(poller, provider, newest) as awaited:
-        await listed(awaited)
+    provider = Provider(LIST_PAGE_SIZE + 2)  # the list begins with the newest
+    poller = Poller(provider, ProviderGate())
+    newest = f"prediction{LIST_PAGE_SIZE + 1}"
+    with track(poller, provider) as oldest, track(poller, provider, newest) as pending:
+        await listed(pending)
         assert not oldest.was_listed
 
 
 async def test_nothing_is_listed_when_nobody_waits_any_more() -> None:
     provider = Provider(2)
-    poller = Poller(provider, Calls())
-    with awaiting(poller, provider) as awaited, awaiting(poller, provider, "prediction1"):
-        await listed(awaited)
+    poller = Poller(provider, ProviderGate())
+    with track(poller, provider) as pending, track(poller, provider, "prediction1"):
+        await listed(pending)
     lists = provider.lists
     await asyncio.sleep(0.6)
     assert provider.lists == lists

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from videogen.bootstrap import Options, prepare
+from videogen.bootstrap import RunOptions, prepare_job
 from videogen.cli import main
 from videogen.clip import Clip, ImageInput, planned
 from videogen.journal import Journal
@@ -56,7 +56,7 @@ def job_of(model: str = "kling-v2.5-turbo", **scene: Any) -> Job:
 
 async def frame_of(folder: Path, job: Job) -> tuple[ImageInput, tuple[str, ...]]:
     """The only start frame of a job, and what its plan warns of."""
-    prepared = await prepare(job, Options(folder=str(folder), provider="local"))
+    prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
     (image,) = prepared.plan.requests[0].images.values()
     return image, prepared.plan.warnings
 
@@ -165,7 +165,7 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     job = job_of(character_reference_urls=["wall.jpg"])
     with monkeypatch.context() as before:
         before.setattr("videogen.references.has_plain_border", lambda _: False)
-        prepared = await prepare(job, Options(folder=str(folder), provider="local"))
+        prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
     (old,) = prepared.plan.requests
     home = Path(prepared.folder)
     (home / "clips").mkdir(parents=True)
@@ -174,8 +174,8 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     clip = Clip(status="success", video_path=old.video_path, sha256=sha256, **planned(old))
     with closing(Journal(prepared.settings.effective_journal_url())) as journal:
         journal.start_run("r1", job_id="film", origin="local", folder=prepared.folder)
-        journal.restore(old.key, origin="local", folder=prepared.folder, clip=clip)
+        journal.import_delivery(old.key, origin="local", folder=prepared.folder, clip=clip)
         journal.end_run("r1", verdict="complete")
-    now = await prepare(job, Options(folder=str(folder), provider="local", fresh=fresh))
+    now = await prepare_job(job, RunOptions(folder=str(folder), provider="local", fresh=fresh))
     (request,) = now.plan.requests
     assert (request.key == old.key, bool(now.plan.to_create)) == (not cut_out, cut_out)

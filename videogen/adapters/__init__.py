@@ -1,1 +1,1 @@
-"""The real things behind `videogen.ports`, one file per outside thing."""
+"""Implementations of the protocols in `videogen.ports`, one module per external system."""

@@ -1,7 +1,8 @@
-"""Outputs on their way to the disk: whole, continued where they broke off, and from public addresses only.
+"""Download outputs: completely, resumed after an interruption, and only from public addresses.
 
-A provider's answer says where its output is, and whoever writes that answer could name a service inside our own
-network. So every address of every host on the way is checked, and the connection goes to the address that was checked.
+The provider's answer contains the output's URL, and an attacker who controls that answer could name a service inside
+our own network. Therefore every address of every host on the way is checked, and the connection goes to the address
+that was checked.
 """
 
 import asyncio
@@ -34,19 +35,19 @@ Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @cache
-def tls() -> ssl.SSLContext:
+def get_tls_context() -> ssl.SSLContext:
     """Return one context for all connections: reading the certificates takes 20 ms."""
     return load_certificates()
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host as the system knows them."""
+    """Return the addresses of a host from the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Downloads:
-    """Fetches outputs, without the token, for a provider whose API is at `home`."""
+    """Downloads outputs, without the token, for a provider whose API is at `home`."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Downloads:
         resolve: Resolver = resolve,
         network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        """`resolve` and `network` stand in for DNS and the sockets in tests."""
+        """Create the client. `resolve` and `network` replace DNS and the sockets in tests."""
         self._most_bytes = most_bytes
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(stalled_s, connect=10.0),
@@ -72,12 +73,12 @@ class Downloads:
         await self._client.aclose()
 
     async def fetch(self, url: str, part: Path) -> None:
-        """Writes what is at an `https:` or `data:` address to `part`, continuing what is there.
+        """Download an `https:` or `data:` URL to `part`, and resume a partial file.
 
         Raises:
-            GoneError: the address is refused or not known (any more).
+            GoneError: the URL is refused, or not known (any more).
             NotSentError, TransientError: the same call may work in a moment.
-            BadOutputError: there is no address, one that is not fetched from, or more than `most_bytes`.
+            BadOutputError: the URL is invalid or not allowed, or the content has more than `most_bytes`.
             StorageError: `part` cannot be written.
         """
         try:
@@ -86,11 +87,11 @@ class Downloads:
             else:
                 await self._fetch(url, part)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
-            raise NotSentError(f"cannot connect: {_reason(exc)}") from exc
+            raise NotSentError(f"cannot connect: {_describe(exc)}") from exc
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as exc:
-            raise BadOutputError(f"the output is at no address: {_reason(exc)}") from exc
+            raise BadOutputError(f"the output is at no address: {_describe(exc)}") from exc
         except httpx.HTTPError as exc:
-            raise TransientError(f"the download broke off: {_reason(exc)}") from exc
+            raise TransientError(f"the download broke off: {_describe(exc)}") from exc
         except OSError as exc:
             with suppress(OSError):
                 part.unlink()
@@ -100,7 +101,7 @@ class Downloads:
         had_bytes = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={had_bytes}-"} if had_bytes else {}
         async with self._client.stream("GET", url, headers=headers) as answer:
-            if answer.status_code == 416 or (answer.status_code == 206 and not _continues(answer, had_bytes)):
+            if answer.status_code == 416 or (answer.status_code == 206 and not _is_continuation(answer, had_bytes)):
                 part.unlink(missing_ok=True)
                 raise TransientError("what is already here does not fit what is there: from the start again")
             _raise_for_status(answer, self._most_bytes)
@@ -108,14 +109,14 @@ class Downloads:
 
 
 class _Transport(httpx.AsyncHTTPTransport):
-    """Sends requests to public addresses only, those that a redirect leads to as well.
+    """Sends requests only to public addresses, including those of redirects.
 
-    The provider's own host is fetched from in any case, as its API is asked there. Where that is on loopback (an
-    emulator, a tunnel) there is nothing to protect, and every address is.
+    The provider's own host is always allowed, because its API is called there, too. If it is on loopback (an emulator,
+    a tunnel), there is nothing to protect, and every address is allowed.
     """
 
     def __init__(self, home: httpx.URL, resolve: Resolver, network: httpcore.AsyncNetworkBackend) -> None:
-        super().__init__(verify=tls())
+        super().__init__(verify=get_tls_context())
         self._may_be_plain = home.scheme == "http"
         self._is_at_home = is_loopback(home.host)
         self._by_proxy: dict[httpx.URL, httpx.AsyncHTTPTransport] = {}
@@ -123,7 +124,7 @@ class _Transport(httpx.AsyncHTTPTransport):
             trusted = home.host, home.port or (80 if self._may_be_plain else 443)
             network = _CheckedNetwork(network, resolve, trusted)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls(),
+            ssl_context=get_tls_context(),
             max_connections=100,
             network_backend=network,
         )
@@ -140,7 +141,7 @@ class _Transport(httpx.AsyncHTTPTransport):
             return await super().handle_async_request(request)
         _admit_by_proxy(url.host)
         if proxy not in self._by_proxy:
-            self._by_proxy[proxy] = make_transport(proxy, verify=tls())
+            self._by_proxy[proxy] = make_transport(proxy, verify=get_tls_context())
         return await self._by_proxy[proxy].handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -150,7 +151,8 @@ class _Transport(httpx.AsyncHTTPTransport):
 
 
 def _admit_by_proxy(host: str) -> None:
-    """A proxy looks up names itself, so that only an address that stands there as a number can be checked."""
+    """Refuse a host that is a private address. A proxy resolves names itself, so only literal addresses can be
+    checked."""
     is_number = host.replace(".", "").isdigit() or ":" in host
     if is_loopback(host) or (is_number and not is_public(host)):
         raise BadOutputError(
@@ -159,8 +161,8 @@ def _admit_by_proxy(host: str) -> None:
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to an address only after it was checked. Each name is asked for once a connection, so that it cannot
-    change its mind in between."""
+    """Connects to an address only after a check. Each name is resolved once for each connection, so that its address
+    cannot change between check and connection."""
 
     def __init__(self, network: httpcore.AsyncNetworkBackend, resolve: Resolver, trusted: tuple[str, int]) -> None:
         self._network, self._resolve, self._trusted = network, resolve, trusted
@@ -199,12 +201,12 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         await self._network.sleep(seconds)
 
 
-def _reason(exc: Exception) -> str:
+def _describe(exc: Exception) -> str:
     return make_text_safe(str(exc) or type(exc).__name__, most=MOST_IN_MESSAGES)
 
 
-def _continues(answer: httpx.Response, had_bytes: int) -> bool:
-    """Return whether a partial answer begins where the file ends; one that does not say where is believed."""
+def _is_continuation(answer: httpx.Response, had_bytes: int) -> bool:
+    """Return whether a partial answer begins where the file ends. An answer that does not say where is trusted."""
     begins = re.match(r"bytes (\d{1,18})-", answer.headers.get("content-range", ""))
     return begins is None or int(begins[1]) == had_bytes
 
@@ -215,7 +217,7 @@ def _raise_for_status(answer: httpx.Response, most_bytes: int) -> None:
     if not answer.is_success:
         raise TransientError(f"the output's address answers {answer.status_code}")
     if (read_number(answer.headers.get("content-length"), most=float("inf")) or 0) > most_bytes:
-        raise _too_large(most_bytes)
+        raise _make_too_large_error(most_bytes)
 
 
 async def _write(answer: httpx.Response, part: Path, most_bytes: int, *, keep: bool) -> None:
@@ -225,17 +227,17 @@ async def _write(answer: httpx.Response, part: Path, most_bytes: int, *, keep: b
             reached("mid-download")
             if file.tell() > most_bytes:
                 part.unlink()  # else a next try would go on from here
-                raise _too_large(most_bytes)
+                raise _make_too_large_error(most_bytes)
 
 
 def _write_data(url: str, part: Path, most_bytes: int) -> None:
-    """Writes what a `data:` address holds; what it says of its type does not matter, the bytes decide."""
+    """Write the content of a `data:` URL. Its media type does not matter, because the bytes are checked later."""
     head, comma, body = url.partition(",")
     if not comma:
         raise BadOutputError("the output is a data: address without a comma")
     is_base64 = head.lower().endswith(";base64")
     if len(body) * (3 / 4 if is_base64 else 1 / 3) > most_bytes:
-        raise _too_large(most_bytes)
+        raise _make_too_large_error(most_bytes)
     data = unquote_to_bytes(body)
     if is_base64:
         try:
@@ -243,9 +245,9 @@ def _write_data(url: str, part: Path, most_bytes: int) -> None:
         except binascii.Error as exc:
             raise BadOutputError("the output is a data: address that is not base64") from exc
     if len(data) > most_bytes:
-        raise _too_large(most_bytes)
+        raise _make_too_large_error(most_bytes)
     part.write_bytes(data)
 
 
-def _too_large(most_bytes: int) -> BadOutputError:
+def _make_too_large_error(most_bytes: int) -> BadOutputError:
     return BadOutputError(f"the output is larger than {most_bytes:,} bytes")

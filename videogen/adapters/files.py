@@ -20,21 +20,22 @@ from videogen.ports import Folder
 from videogen.posix import SAFE_OPEN_FLAGS
 
 PLACES = ("clips", "posters")
-"""Where finished files go, below the job's folder."""
+"""Folders of finished files, below the job's folder."""
 PROBE_BYTES = 4096
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
-"""What file systems answer that know no locks."""
+"""Error codes of file systems that do not support locks."""
 _PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
-"""One file on every file system. Upper case is not: some take `A` and `a` for the same."""
+"""A file name that is valid on every file system. Upper case is not, because some do not distinguish `A` and `a`."""
 _ENDING = re.compile(r"[a-z0-9]{1,12}")
 _DEVICES = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 )
-"""Of Windows, whatever their ending."""
+"""Device names of Windows, which no file may have with any extension."""
 
 
 class LocalFolder:
-    """`videogen.ports.Folder` on the local disk. What cannot be read is not taken for what is not there."""
+    """`videogen.ports.Folder` on the local disk. A file that cannot be read is an error, and never counts as
+    missing."""
 
     def __init__(self, address: str | Path) -> None:
         self._folder = Path(address)
@@ -50,19 +51,19 @@ class LocalFolder:
             _refuse_broken_link(self._folder)
             return False
         except OSError as exc:
-            raise _unreadable(self._folder, exc) from exc
+            raise _make_read_error(self._folder, exc) from exc
         return True
 
     def sha256(self, name: str) -> str | None:
-        with _reading(self._at(name)) as file:
+        with _open_for_reading(self._at(name)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() if file else None
 
     def text(self, name: str) -> str | None:
-        with _reading(self._at(name)) as file:
+        with _open_for_reading(self._at(name)) as file:
             return file.read().decode() if file else None
 
     def fetch(self, name: str, to: Path) -> bool:
-        with _reading(self._at(name)) as file:
+        with _open_for_reading(self._at(name)) as file:
             if file is None:
                 return False
             try:
@@ -83,24 +84,24 @@ class LocalFolder:
 
 
 class FileStore(LocalFolder):
-    """`videogen.ports.Store` in a folder, which is made when missing.
+    """`videogen.ports.Store` in a folder, which is created if missing.
 
-    Unfinished files are in its `.scratch`, which belongs to this user alone: others who may write into the job's folder
-    cannot leave links there that would have other files overwritten.
+    Unfinished files are in its `.scratch` folder, which belongs to this user alone. Other users who may write into the
+    job's folder cannot place links there that would make us overwrite other files.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._scratch = _private_folder(folder)
+            self._scratch = _make_private_folder(folder)
             for path in self._scratch.iterdir():
                 _remove_unless_own(path)
         except OSError as exc:
             raise StorageError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
 
     def scratch(self, name: str) -> Path:
-        path = self._scratch / _file_name(name)
+        path = self._scratch / _make_file_name(name)
         try:
             _remove_unless_own(path)
         except OSError as exc:
@@ -139,10 +140,10 @@ class FileStore(LocalFolder):
             raise StorageError(f"cannot write {name}: {exc.strerror}") from exc
 
     def put_text(self, text: str, name: str) -> None:
-        self.put(self.written(text, name), name)
+        self.put(self.write_scratch(text, name), name)
 
-    def written(self, text: str, name: str) -> Path:
-        """A scratch file with this text, for `put` to give it the name."""
+    def write_scratch(self, text: str, name: str) -> Path:
+        """Write the text to a scratch file, which `put` then moves to the name."""
         scratch = self.scratch(f"{Path(name).name}.part")
         try:
             scratch.write_text(text, encoding="utf-8")
@@ -163,8 +164,8 @@ class FileStore(LocalFolder):
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BufferedReader | None]:
-    """The file, open for reading; None where there is none. Raises `StorageError` where that cannot be told."""
+def _open_for_reading(path: Path) -> Iterator[BufferedReader | None]:
+    """Open the file for reading; yield None if it does not exist. Raise `StorageError` if that cannot be determined."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
@@ -172,7 +173,7 @@ def _reading(path: Path) -> Iterator[BufferedReader | None]:
         yield None
         return
     except OSError as exc:
-        raise _unreadable(path, exc) from exc
+        raise _make_read_error(path, exc) from exc
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would be waited for, a device read for ever
         os.close(descriptor)
         raise StorageError(f"{path} is in the way of a file: move it elsewhere and run the job again")
@@ -180,11 +181,11 @@ def _reading(path: Path) -> Iterator[BufferedReader | None]:
         try:
             yield file
         except OSError as exc:
-            raise _unreadable(path, exc) from exc
+            raise _make_read_error(path, exc) from exc
 
 
 def _refuse_broken_link(path: Path) -> None:
-    """Raise `StorageError` where the path leads over a symbolic link to what is not there: perhaps not mounted."""
+    """Raise `StorageError` if the path leads over a dangling symbolic link, whose target is perhaps not mounted."""
     for each in (path, *path.parents):
         try:
             is_link = stat.S_ISLNK(each.lstat().st_mode)
@@ -198,7 +199,7 @@ def _refuse_broken_link(path: Path) -> None:
         return
 
 
-def _unreadable(path: Path, exc: OSError) -> StorageError:
+def _make_read_error(path: Path, exc: OSError) -> StorageError:
     return StorageError(
         f"cannot read {path}: {exc.strerror or exc}. What cannot be read is not made, and paid, again: make it "
         "readable (is its disk mounted, may you read it?) and run the job again"
@@ -208,9 +209,10 @@ def _unreadable(path: Path, exc: OSError) -> StorageError:
 # -- unfinished -------------------------------------------------------------------------------------------------------
 
 
-def _private_folder(folder: Path) -> Path:
-    """`.scratch` in a job's folder, or one by this user's number where that is somebody else's or a link."""
-    for name in (".scratch", f".scratch-{_user()}"):
+def _make_private_folder(folder: Path) -> Path:
+    """Return the job folder's `.scratch`. If that is a link, or another user's, return one with this user's number
+    in its name."""
+    for name in (".scratch", f".scratch-{_get_user_id()}"):
         path = folder / name
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -227,19 +229,19 @@ def _private_folder(folder: Path) -> Path:
 
 
 def _is_own(found: os.stat_result, folder: Path) -> bool:
-    """Return whether what was found in a folder was made by this user."""
+    """Return whether a file in the folder was created by this user."""
     if not hasattr(os, "geteuid") or found.st_uid == os.geteuid():
         return True
     with TemporaryDirectory(dir=folder, prefix=".probe-") as made:  # a share may say that all files are somebody else's
         return found.st_uid == Path(made).lstat().st_uid
 
 
-def _user() -> int:
+def _get_user_id() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def _remove_unless_own(path: Path) -> None:
-    """Remove what is not a plain file with this one name: who writes to a link overwrites its target."""
+    """Remove a path unless it is a plain file without other names: writing to a link would overwrite its target."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -249,10 +251,10 @@ def _remove_unless_own(path: Path) -> None:
         path.unlink()
 
 
-def _file_name(name: str) -> str:
-    """The name itself where it is one plain file everywhere; else one that is, and that no other name gets.
+def _make_file_name(name: str) -> str:
+    """Return the name if it is valid on every file system, else a valid one that no other name maps to.
 
-    An ending stays what it is, so that files beside it can be named by it.
+    The extension is kept, so that companion files can be named by it.
     """
     stem, dot, ending = name.rpartition(".")
     if not _ENDING.fullmatch(ending):
@@ -269,12 +271,13 @@ def _file_name(name: str) -> str:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Hold the folder for this process; a dead holder's lock is free.
+    """Lock the folder for this process. The lock of a process that died is free.
 
-    Yields whether it is held: False where the file system knows no locks. Something else has to keep others out then.
+    Yields whether the folder is locked. False means that the file system does not support locks, so that other runs
+    must be kept out by other means.
 
     Raises:
-        JobLockedError: another run holds it; names that one's process and host.
+        JobLockedError: another run holds the lock. The message names its process and host.
         StorageError: the lock file cannot be used.
     """
     from filelock import lock_descriptor
@@ -299,7 +302,7 @@ def lock_folder(folder: Path) -> Iterator[bool]:
 
 
 def _open_lock(path: Path) -> int:
-    """Return a descriptor of the lock file, which is made when missing. A link is not followed."""
+    """Return a descriptor of the lock file, which is created if missing. A link is not followed."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, 0o600)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Job folders by address: a path is one on this disk, `s3://…` and the like are in an object store."""
+"""Open job folders by address: a path is on the local disk, `s3://…` and the like are in an object store."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ def open_folder(address: str) -> Folder:
     try:
         from videogen.adapters.objects import ObjectFolder
     except ModuleNotFoundError as exc:
-        raise _missing(address, exc) from exc
+        raise _make_missing_error(address, exc) from exc
     return ObjectFolder(address)
 
 
 def open_store(address: str, work_folder: Path) -> Store:
-    """The store of the job folder at `address`, whose files are made in `work_folder`. Raises `SettingsError`."""
+    """Open the store of the job folder at `address`. Its files are made in `work_folder`. Raise `SettingsError`."""
     if not is_remote(address):
         return FileStore(work_folder)
     try:
         from videogen.adapters.objects import ObjectStore
     except ModuleNotFoundError as exc:
-        raise _missing(address, exc) from exc
+        raise _make_missing_error(address, exc) from exc
     return ObjectStore(address, work_folder)
 
 
-def _missing(address: str, exc: ModuleNotFoundError) -> SettingsError:
+def _make_missing_error(address: str, exc: ModuleNotFoundError) -> SettingsError:
     return SettingsError(f"{address}: {exc}; for object stores: {install_hint('s3')}")

@@ -1,7 +1,7 @@
-"""Pictures on their way to the provider: composed, kept for a person to look at, sent in the request or uploaded.
+"""Send images to the provider: compose them, keep a copy for inspection, and send them inline or upload them.
 
-A small picture is in the request itself: what the model sees is then what the clip's key was made from. A large one at
-a public address, if it goes as it is, is named by that; any other is uploaded once in a run.
+A small image is sent inline, so that the model sees exactly the bytes that the clip's key was made from. A large image
+that is used unchanged is sent by its public URL. Any other is uploaded once in a run.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from videogen.calls import Calls
+from videogen.calls import ProviderGate
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import CallError, InputRejectedError, StorageError, UnreachableError, UnusableReferenceError
 from videogen.ports import Store, VideoProvider
@@ -22,11 +22,12 @@ MAX_DATA_URL_BYTES = 256_000
 
 
 UPLOADS = "uploads.json"
-"""In the scratch folder: which picture was uploaded to which address. By that a later run tells predictions apart."""
+"""File in the scratch folder with the name of the image at each upload URL. A later run uses it to tell predictions
+apart."""
 
 
-def composed(image: ImageInput, references: Mapping[str, ReferenceImage]) -> bytes:
-    """The start frame that an input is made of, as JPEG; the references are by the digest of their bytes."""
+def compose(image: ImageInput, references: Mapping[str, ReferenceImage]) -> bytes:
+    """Return the start frame of an input as JPEG. The references are keyed by the digest of their bytes."""
     assert image.size is not None
     return compose_frame(
         size=image.pixels or image.size,
@@ -37,7 +38,7 @@ def composed(image: ImageInput, references: Mapping[str, ReferenceImage]) -> byt
 
 
 def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage], folder: Path) -> list[Path]:
-    """Writes the start frame of each request that has one to `folder`, named by its scene, as a run would send it.
+    """Write the start frame of each request that has one to `folder`, named by its scene, as a run would send it.
 
     Returns:
         The paths of the files, in the order of the requests.
@@ -54,39 +55,39 @@ def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, Refer
             path = folder / f"{request.scene.id}.jpg"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(composed(image, by_digest))
+                path.write_bytes(compose(image, by_digest))
             except OSError as exc:
                 raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
             paths.append(path)
     return paths
 
 
-class ReferenceImages:
-    """`videogen.ports.ImageSender` over the references of a job, by the digest of their bytes."""
+class ReferenceSender:
+    """`videogen.ports.ImageSender` for the references of a job, keyed by the digest of their bytes."""
 
     def __init__(
-        self, references: Mapping[str, ReferenceImage], provider: VideoProvider, store: Store, calls: Calls
+        self, references: Mapping[str, ReferenceImage], provider: VideoProvider, store: Store, calls: ProviderGate
     ) -> None:
         self._references = {reference.digest: reference for reference in references.values()}
-        self._provider, self._store, self._calls = provider, store, calls
+        self._provider, self._store, self._gate = provider, store, calls
         self._urls: dict[str, str] = {}
         self._uploads = _read_uploads(store)
-        """Names of pictures by the address that an upload gave them, also of earlier runs of the job."""
-        self._keeping = asyncio.Lock()
+        """Names of images by their upload URL, including those of earlier runs of the job."""
+        self._saving = asyncio.Lock()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def url(self, image: ImageInput) -> str:
         async with self._locks[image.name]:
             if image.name not in self._urls:
-                self._urls[image.name] = await self._sent(image)
+                self._urls[image.name] = await self._send(image)
             return self._urls[image.name]
 
     def name_at(self, address: str) -> str | None:
         known = next((name for name, url in self._urls.items() if url == address), None)
         return known or self._uploads.get(address)
 
-    async def _sent(self, image: ImageInput) -> str:
-        data, media_type = await asyncio.to_thread(self._picture, image)
+    async def _send(self, image: ImageInput) -> str:
+        data, media_type = await asyncio.to_thread(self._read_picture, image)
         url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
         if len(url) <= MAX_DATA_URL_BYTES:
             return url
@@ -94,32 +95,34 @@ class ReferenceImages:
             return public
         name = f"{image.name.replace(':', '-')}.{media_type.removeprefix('image/')}"
         try:
-            url = await self._calls.repeat(lambda: self._provider.upload(data, name=name, media_type=media_type))
+            url = await self._gate.call_with_retries(
+                lambda: self._provider.upload(data, name=name, media_type=media_type)
+            )
         except InputRejectedError as exc:
             raise UnusableReferenceError(f"the provider does not take the picture: {exc}") from exc
         except CallError as exc:
             raise UnreachableError(f"the picture could not be uploaded: {exc}") from exc
-        async with self._keeping:
+        async with self._saving:
             self._uploads[url] = image.name
-            await asyncio.to_thread(self._keep_uploads)  # before it is used in a create, whose answer may be lost
+            await asyncio.to_thread(self._save_uploads)  # before it is used in a create, whose answer may be lost
         return url
 
-    def _keep_uploads(self) -> None:
+    def _save_uploads(self) -> None:
         try:
             self._store.scratch(UPLOADS).write_text(json.dumps(self._uploads), encoding="utf-8")
         except OSError as exc:
             raise StorageError(f"cannot write {UPLOADS}: {exc.strerror}") from exc
 
-    def _picture(self, image: ImageInput) -> tuple[bytes, str]:
-        """The picture's bytes and media type; a composed one is kept under `frames/`."""
+    def _read_picture(self, image: ImageInput) -> tuple[bytes, str]:
+        """Return the image's bytes and media type. A composed image is also stored under `frames/`."""
         if image.size is None:
             plain = self._references[str(image.background)]
             return plain.data, plain.media_type
-        data = composed(image, self._references)
-        self._keep(data, f"frames/{image.name.removeprefix('frame:')[:16]}.jpg")
+        data = compose(image, self._references)
+        self._store_frame(data, f"frames/{image.name.removeprefix('frame:')[:16]}.jpg")
         return data, "image/jpeg"
 
-    def _keep(self, data: bytes, name: str) -> None:
+    def _store_frame(self, data: bytes, name: str) -> None:
         scratch = self._store.scratch(name.replace("/", "-"))
         try:
             scratch.write_bytes(data)
@@ -129,7 +132,7 @@ class ReferenceImages:
 
 
 def _read_uploads(store: Store) -> dict[str, str]:
-    """What earlier runs have uploaded; empty where that cannot be read."""
+    """Return the uploads of earlier runs; empty if the file cannot be read."""
     try:
         uploads = json.loads(store.scratch(UPLOADS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -16,17 +16,17 @@ MAX_NAME_BYTES = 200
 TIMEOUT_S = 30.0
 
 
-def job_at(address: str) -> Job:
-    """The job in the TOML or JSON file at this address.
+def read_job_at(address: str) -> Job:
+    """Return the job in the TOML or JSON file at this address.
 
     Raises:
-        ValidationError: it is not there, or every problem of the file, each with its line and column.
+        ValidationError: the file does not exist, or lists every problem of the file with its line and column.
     """
     try:
         if not is_remote(address):
             return read_job(Path(address))[0]
-        name = _name(address)
-        text = _downloaded(address) if address.startswith(("http://", "https://")) else _stored(address)
+        name = _read_name(address)
+        text = _download(address) if address.startswith(("http://", "https://")) else _read_object(address)
     except (httpx.HTTPError, httpx.InvalidURL, StorageError, ValueError) as exc:
         raise ValidationError([Problem(f"{address}: no job can be read there: {exc or type(exc).__name__}")]) from exc
     with TemporaryDirectory() as folder:
@@ -35,8 +35,8 @@ def job_at(address: str) -> Job:
         return read_job(file)[0]
 
 
-def _name(address: str) -> str:
-    """The file's name, from which the job has its own where it says none."""
+def _read_name(address: str) -> str:
+    """Return the file's name, which a job without a name of its own gets its name from."""
     name = address.partition("?")[0].rpartition("/")[2]
     is_name = name not in {"", ".", ".."} and not re.search(r"[\x00-\x1f\\:]", name)
     if not is_name or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
@@ -44,7 +44,7 @@ def _name(address: str) -> str:
     return name
 
 
-def _downloaded(url: str) -> str:
+def _download(url: str) -> str:
     read = bytearray()
     with httpx.stream("GET", url, timeout=TIMEOUT_S) as response:
         if not response.is_success:
@@ -56,7 +56,7 @@ def _downloaded(url: str) -> str:
     return read.decode()
 
 
-def _stored(address: str) -> str:
+def _read_object(address: str) -> str:
     folder, _, name = address.rpartition("/")
     text = open_folder(folder).text(name)
     if text is None:

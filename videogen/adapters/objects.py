@@ -38,20 +38,21 @@ CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=10),
     "timeout": timedelta(seconds=120),
 }
-"""A part has two minutes: enough for four at once at 300 kB/s."""
+"""Two minutes for each part are enough for four at once at 300 kB/s."""
 RETRY: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
-"""Of one call, after a dropped connection or a 5xx answer; exponential, with jitter."""
+"""For each call, after a dropped connection or a 5xx answer. The delay is exponential, with jitter."""
 
 
 class ObjectFolder:
     """`videogen.ports.Folder` at an address such as `s3://bucket/prefix/job`.
 
-    Every object has the SHA-256 of its bytes in its metadata, so that they need not be read to know that they are
-    there: a store replaces objects whole, or not at all.
+    Every object has the SHA-256 of its bytes in its metadata. It need not be read to verify it, because a store
+    replaces objects whole or not at all.
     """
 
     def __init__(self, address: str) -> None:
-        """Raises `SettingsError` where the address, or the store's own settings in the environment, are wrong."""
+        """Open the folder. Raise `SettingsError` if the address, or the store's own settings in the environment, are
+        wrong."""
         self.address = address
         scheme, _, path = address.partition("://")
         bucket, *folders = path.split("/")
@@ -62,34 +63,34 @@ class ObjectFolder:
         try:
             self._objects = from_url(self._bucket, client_options=CLIENT, retry_config=RETRY)
         except (BaseError, ValueError) as exc:
-            raise SettingsError(f"{address}: {_reason(exc)}") from exc
+            raise SettingsError(f"{address}: {_describe(exc)}") from exc
 
     def exists(self) -> bool:
-        with self._reading():
+        with self._translate_errors():
             return any(obstore.list(self._objects, self._prefix, chunk_size=1))
 
     def sha256(self, name: str) -> str | None:
-        with self._reading(name):
-            found = self._found(name, head=True)
+        with self._translate_errors(name):
+            found = self._get_object(name, head=True)
             if found is None:
                 return None
             if kept := found.attributes.get("sha256"):
                 return kept
-            whole = self._found(name)  # a tool that lost the metadata has copied it
-            return _digest(whole) if whole else None
+            whole = self._get_object(name)  # a tool that lost the metadata has copied it
+            return _compute_digest(whole) if whole else None
 
     def text(self, name: str) -> str | None:
-        with self._reading(name):
-            found = self._found(name)
+        with self._translate_errors(name):
+            found = self._get_object(name)
             return bytes(found.bytes()).decode() if found else None
 
     def fetch(self, name: str, to: Path) -> bool:
-        with self._reading(name):
-            found = self._found(name)
+        with self._translate_errors(name):
+            found = self._get_object(name)
             if found is None:
                 return False
-            with _writing(to) as write:
-                came = _digest(found, write)
+            with _open_for_writing(to) as write:
+                came = _compute_digest(found, write)
             if came != found.attributes.get("sha256", came):
                 raise StorageError(f"{self.address}: {name} came damaged")
             return True
@@ -98,58 +99,59 @@ class ObjectFolder:
         return None
 
     def copy_within(self, source: "ObjectFolder", name: str, new_name: str) -> bool:
-        """Copies an object of a folder in the same bucket without fetching it. False where it cannot be done so."""
+        """Copy an object of a folder in the same bucket without downloading it. Return False if that is not
+        possible."""
         if source._bucket != self._bucket:
             return False
-        with self._reading(name):
-            obstore.copy(self._objects, source._key(name), self._key(new_name))
+        with self._translate_errors(name):
+            obstore.copy(self._objects, source._make_key(name), self._make_key(new_name))
         return True
 
     def upload(self, file: Path, name: str) -> None:
-        """Makes a local file an object, whole or not at all. Raises `StorageError`."""
+        """Upload a local file as an object, whole or not at all. Raise `StorageError`."""
         try:
             with file.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
             obstore.put(
                 self._objects,
-                self._key(name),
+                self._make_key(name),
                 file,
                 attributes={"Content-Type": media_type, "sha256": digest},
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
             )
-            size_bytes = obstore.head(self._objects, self._key(name))["size"]
+            size_bytes = obstore.head(self._objects, self._make_key(name))["size"]
         except (BaseError, OSError) as exc:
-            raise StorageError(f"cannot write {name} to {self.address}: {_reason(exc)}") from exc
+            raise StorageError(f"cannot write {name} to {self.address}: {_describe(exc)}") from exc
         if size_bytes != file.stat().st_size:
             raise StorageError(f"cannot write {name} to {self.address}: {size_bytes} bytes are there")
 
-    def _key(self, name: str) -> str:
+    def _make_key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
 
-    def _found(self, name: str, *, head: bool = False) -> "GetResult | None":
+    def _get_object(self, name: str, *, head: bool = False) -> "GetResult | None":
         try:
-            return obstore.get(self._objects, self._key(name), options={"head": head})
+            return obstore.get(self._objects, self._make_key(name), options={"head": head})
         except FileNotFoundError as exc:
             if "NoSuchBucket" in str(exc):  # then all objects seem gone
-                raise StorageError(f"cannot read {name} in {self.address}: {_reason(exc)}") from exc
+                raise StorageError(f"cannot read {name} in {self.address}: {_describe(exc)}") from exc
             return None
 
     @contextmanager
-    def _reading(self, name: str = "") -> Iterator[None]:
+    def _translate_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError) as exc:
             hint = f"; {DENIED}" if isinstance(exc, PermissionDeniedError) else ""
-            raise StorageError(f"cannot read {name or 'what is'} in {self.address}: {_reason(exc)}{hint}") from exc
+            raise StorageError(f"cannot read {name or 'what is'} in {self.address}: {_describe(exc)}{hint}") from exc
 
 
 class ObjectStore(ObjectFolder):
     """`videogen.ports.Store` that makes files in a local folder and keeps them in an object store.
 
-    A finished file is uploaded first and gets its local name then. The local one stays, for what is made of it (contact
-    sheet, rough cut); nothing else depends on it.
+    A finished file is uploaded first, and gets its local name after that. The local copy stays as the source of the
+    contact sheet and the rough cut; nothing else depends on it.
     """
 
     def __init__(self, address: str, work_folder: Path) -> None:
@@ -158,9 +160,9 @@ class ObjectStore(ObjectFolder):
 
     def check_writable(self) -> None:
         self._local.check_writable()
-        self.upload(self._local.written("." * PROBE_BYTES, PROBE), PROBE)
+        self.upload(self._local.write_scratch("." * PROBE_BYTES, PROBE), PROBE)
         with suppress(BaseError, OSError):  # who may not remove it leaves it for the next run to write again
-            obstore.delete(self._objects, self._key(PROBE))
+            obstore.delete(self._objects, self._make_key(PROBE))
 
     def scratch(self, name: str) -> Path:
         return self._local.scratch(name)
@@ -178,7 +180,7 @@ class ObjectStore(ObjectFolder):
         self._local.put(scratch, name)
 
     def put_text(self, text: str, name: str) -> None:
-        self.put(self._local.written(text, name), name)
+        self.put(self._local.write_scratch(text, name), name)
 
     def take_over(self, source: Folder, name: str, new_name: str) -> None:
         if (source.address, name) == (self.address, new_name):
@@ -193,8 +195,8 @@ class ObjectStore(ObjectFolder):
             self.put(scratch, new_name)
 
 
-def _digest(found: "GetResult", write: Callable[[bytes], object] = lambda _: None) -> str:
-    """SHA-256 of an object's bytes, which are also given to `write`."""
+def _compute_digest(found: "GetResult", write: Callable[[bytes], object] = lambda _: None) -> str:
+    """Return the SHA-256 of an object's bytes, which are also passed to `write`."""
     digest = hashlib.sha256()
     for chunk in found.stream():
         digest.update(chunk)
@@ -203,8 +205,8 @@ def _digest(found: "GetResult", write: Callable[[bytes], object] = lambda _: Non
 
 
 @contextmanager
-def _writing(to: Path) -> Iterator[Callable[[bytes], object]]:
-    """What writes to a local file, whose faults are not those of the store."""
+def _open_for_writing(to: Path) -> Iterator[Callable[[bytes], object]]:
+    """Yield a function that writes to a local file. Its errors are not confused with those of the store."""
     try:
         with to.open("wb") as file:
             yield file.write
@@ -212,8 +214,8 @@ def _writing(to: Path) -> Iterator[Callable[[bytes], object]]:
         raise StorageError(f"cannot write {to}: {exc.strerror or exc}") from exc
 
 
-def _reason(exc: Exception) -> str:
-    """What obstore says, on one line: its text goes on with the store's answer as XML and with its own internals."""
+def _describe(exc: Exception) -> str:
+    """Return obstore's message on one line. The original also contains the store's answer as XML, and internals."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc)

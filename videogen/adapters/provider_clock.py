@@ -1,4 +1,4 @@
-"""The provider's clock, as the `Date` headers of its answers tell it."""
+"""The provider's clock, read from the `Date` headers of its answers."""
 
 import email.utils
 import time
@@ -9,16 +9,15 @@ _YEARS = range(2020, 2200)
 
 
 def _count_seconds() -> float:
-    """Return seconds that go on while the machine sleeps, where the system counts them, and that nobody can set."""
+    """Return seconds of a clock that cannot be set, and that goes on during sleep if the system has such a clock."""
     boot_time = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
 
 
 class ProviderClock:
-    """Tells the provider's time in UTC: what it last said, and the seconds since then.
+    """Returns the provider's time in UTC: the last one it sent, plus the seconds since then.
 
-    The local clock is asked only until the provider has said something. It may be wrong by an hour, or be set while a
-    run goes on.
+    The local clock is used only until the provider has sent a time. It may be wrong by an hour, or be set during a run.
     """
 
     def __init__(
@@ -30,8 +29,8 @@ class ProviderClock:
         self._count_seconds, self._local = count_seconds, local
         self._heard: tuple[datetime, float] | None = None
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Takes the time from the headers of an answer that is certainly the provider's own, and fresh."""
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Take the time from the headers of an answer that is certainly the provider's own, and fresh."""
         if (date := read_date(headers.get("date", ""))) and "age" not in headers:
             self._heard = date, self._count_seconds()
 
@@ -43,7 +42,7 @@ class ProviderClock:
 
 
 def read_date(text: str) -> datetime | None:
-    """Return the time of an HTTP date, in UTC; None where it is none, or is none of this age."""
+    """Return the time of an HTTP date, in UTC; None if it is invalid or implausible."""
     try:
         date = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -1,4 +1,4 @@
-"""The proxy by way of which an address is reached, as the environment names it."""
+"""Find the proxy for an address in the environment."""
 
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -10,13 +10,13 @@ from videogen.errors import SettingsError
 
 
 def find_proxy(url: httpx.URL) -> httpx.URL | None:
-    """Return the proxy for an address; None where it is asked directly, as this machine always is.
+    """Return the proxy for an address, or None for a direct connection. This machine is always connected to directly.
 
-    `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, also in small letters, name a proxy for all hosts but those in
+    `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, in upper or lower case, name a proxy for all hosts except those in
     `NO_PROXY`, which are separated by commas.
 
     Raises:
-        SettingsError: what the variable names is no proxy that can be used.
+        SettingsError: the value of the variable is not a usable proxy.
     """
     proxies = getproxies_environment()
     found = proxies.get(url.scheme) or proxies.get("all")
@@ -38,5 +38,5 @@ def describe_proxy(proxy: httpx.URL) -> str:
 
 
 def make_transport(proxy: httpx.URL | None, **options: object) -> httpx.AsyncHTTPTransport:
-    """Return a transport that goes by way of a proxy; `options` are `httpx.AsyncHTTPTransport`'s."""
+    """Return a transport that uses a proxy; `options` are those of `httpx.AsyncHTTPTransport`."""
     return httpx.AsyncHTTPTransport(proxy=None if proxy is None else httpx.Proxy(proxy), **options)  # type: ignore[arg-type]

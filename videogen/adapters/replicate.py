@@ -1,11 +1,11 @@
-"""Replicate over HTTP: one call per method, every outcome as one of our errors.
+"""Replicate over HTTP: one call per method, and every outcome as one of our errors.
 
-The official client carries address, token and headers. What it makes of an answer is not used: it loses the headers
-and fields of an error, cannot read the status `aborted`, and repeats GETs for as long as a `Retry-After` says. So our
-transport sits under it and turns every answer that is not a success into an error before the client sees it.
+The official client provides address, token and headers. Its reading of answers is not used: it loses the headers and
+fields of an error, cannot read the status `aborted`, and repeats GETs for as long as a `Retry-After` says. Therefore
+our transport sits under it and raises an error for every unsuccessful answer before the client sees it.
 
-Between the provider and us are gateways, proxies and portals. What the provider says in the body of an answer is final;
-a status code alone may be a hop's word, and is asked for again.
+There are gateways, proxies and portals between the provider and us. An answer whose body is in the provider's own
+format is final. A status code alone may come from a gateway, and is retried.
 
 Source: replicate-python 1.0.7, https://replicate.com/docs/reference/http
 """
@@ -25,7 +25,7 @@ import httpx
 from pydantic import ValidationError as PydanticError
 from replicate.client import Client
 
-from videogen.adapters.downloads import Downloads, Resolver, resolve, tls
+from videogen.adapters.downloads import Downloads, Resolver, get_tls_context, resolve
 from videogen.adapters.provider_clock import ProviderClock, read_date
 from videogen.adapters.proxies import describe_proxy, find_proxy, make_transport
 from videogen.adapters.replicate_predictions import ALIAS, name_id, read_id, read_prediction
@@ -51,7 +51,7 @@ DEFAULT_RETRY_AFTER_S = 5.0
 MAX_RETRY_AFTER_S = 600.0
 MAX_PAGES = 100
 MOST_ID = 1_000
-"""Characters of an id that fit into an address."""
+"""Greatest length of a path with an id, in characters."""
 OUTPUTS_KEPT = timedelta(hours=1)
 """Source: https://replicate.com/docs/topics/predictions/data-retention"""
 
@@ -62,14 +62,14 @@ checked the account before."""
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How slow and how large what comes back may be."""
+    """Limits on the duration and the size of answers."""
 
     stalled_s: float = 30.0
-    """Without a byte, before a call or a download is given up."""
+    """Time without a byte after which a call or a download is given up."""
     call_s: float = 60.0
-    """For a whole call, however its bytes trickle in; a download has no such limit."""
+    """Time for a whole call, even if its bytes keep coming. Downloads have no such limit."""
     answer_bytes: int = 64 * 1024**2
-    """Of one answer: an output may stand in it, as a `data:` address."""
+    """Size of one answer, which may contain an output as a `data:` URL."""
     download_bytes: int = 2 * 1024**3
 
 
@@ -77,11 +77,11 @@ DEFAULT_LIMITS = Limits()
 
 
 class ReplicateProvider:
-    """`videogen.ports.VideoProvider` on Replicate, or on a server that speaks as it does.
+    """`videogen.ports.VideoProvider` on Replicate, or on a server with the same API.
 
-    Usable in one event loop. `origin` is the account's home as the journal keeps it: by default the host and port.
+    Usable in one event loop. `origin` identifies the account in the journal, by default by host and port.
     `outputs_kept` is how long a finished prediction keeps its output, and how long an id that is not found may still
-    turn up: nothing for a server that forgets everything when it ends.
+    turn up. It is zero for a server that forgets everything when it ends.
     """
 
     def __init__(
@@ -122,9 +122,10 @@ class ReplicateProvider:
         await self._call("GET", "/v1/account")
 
     async def describe(self, replicate: str, versions: Collection[str] = ()) -> Endpoint:
-        """What Replicate says of a model: its latest version and those of `versions` that are there.
+        """Return a model's latest version and those of `versions` that exist.
 
-        Raises `GoneError` when there is no such model.
+        Raises:
+            GoneError: the model does not exist.
         """
         path = f"/v1/models/{replicate}"
         model = await self._call("GET", path)
@@ -141,7 +142,7 @@ class ReplicateProvider:
                 openapi_schemas={each["id"]: each["openapi_schema"] for each in found},
             )
         except (KeyError, TypeError, PydanticError):
-            raise _lost("GET", path, "the answer describes no model") from None
+            raise _make_lost_error("GET", path, "the answer describes no model") from None
 
     async def create(
         self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
@@ -165,14 +166,14 @@ class ReplicateProvider:
         for _ in range(MAX_PAGES):
             path = f"/v1/predictions?{query}"
             page = await self._call("GET", path)
-            for result in _results(page):
+            for result in _find_results(page):
                 yield self._read("GET", path, result)
             if not (next_page := page.get("next")):
                 return
-            query = _query(next_page)  # whatever host it names, the token goes to ours
+            query = _find_query(next_page)  # whatever host it names, the token goes to ours
             if not query:
-                raise _lost("GET", path, "the address of the next page is none")
-        raise _lost("GET", "/v1/predictions", f"the list has more than {MAX_PAGES} pages")
+                raise _make_lost_error("GET", path, "the address of the next page is none")
+        raise _make_lost_error("GET", "/v1/predictions", f"the list has more than {MAX_PAGES} pages")
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
         answer = await self._call("POST", "/v1/files", files={"content": (name, data, media_type)})
@@ -186,18 +187,18 @@ class ReplicateProvider:
         await self._downloads.fetch(url, part)
 
     async def _ask_about(self, prediction_id: str, method: str, action: str = "") -> Prediction:
-        """Returns the prediction; an answer about another one is a hop's mistake."""
+        """Return the prediction. An answer about another prediction is a gateway's mistake."""
         their_id = await self._find_their_id(prediction_id)
         path = f"/v1/predictions/{quote(their_id.encode('utf-8', 'surrogatepass'), safe='')}{action}"
         if len(path) > MOST_ID:
             raise GoneError(f"prediction {prediction_id} cannot be asked for: its id has {len(their_id):,} characters")
         prediction = self._read(method, path, await self._call(method, path))
         if prediction.id != prediction_id:
-            raise _lost(method, path, f"the answer is about another prediction, {prediction.id}")
+            raise _make_lost_error(method, path, f"the answer is about another prediction, {prediction.id}")
         return prediction
 
     async def _find_their_id(self, prediction_id: str) -> str:
-        """Returns the provider's own id; where only its digest is known, from an earlier run, the list is searched."""
+        """Return the provider's own id. If only its digest is known, from an earlier run, search the list."""
         if not prediction_id.startswith(ALIAS):
             return prediction_id
         if prediction_id not in self._their_ids:
@@ -210,7 +211,7 @@ class ReplicateProvider:
     def _read(self, method: str, path: str, data: Mapping[str, Any]) -> Prediction:
         their_id = read_id(data)
         if their_id is None:
-            raise _lost(method, path, "the answer names no prediction")
+            raise _make_lost_error(method, path, "the answer names no prediction")
         if (name := name_id(their_id)) != their_id:
             self._their_ids[name] = their_id
         return read_prediction(their_id, data)
@@ -220,14 +221,14 @@ class ReplicateProvider:
             async with asyncio.timeout(self._limits.call_s):
                 answer = await self._client._async_request(method, path, **content)
         except TimeoutError as exc:
-            raise _lost(method, path, f"no whole answer within {self._limits.call_s:g} s") from exc
+            raise _make_lost_error(method, path, f"no whole answer within {self._limits.call_s:g} s") from exc
         try:
             data = read_json(answer.content)
         except ValueError:
-            raise _lost(method, path, "the answer is not JSON") from None
+            raise _make_lost_error(method, path, "the answer is not JSON") from None
         if not isinstance(data, dict):
-            raise _lost(method, path, "the answer is not a JSON object")
-        self._clock.hear(answer.headers)
+            raise _make_lost_error(method, path, "the answer is not a JSON object")
+        self._clock.observe(answer.headers)
         return data
 
 
@@ -241,12 +242,12 @@ _NOT_CONNECTED = (
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """Turns what is not a success into one of our errors, with what the answer's headers and body say."""
+    """Raises one of our errors for every unsuccessful answer, with details from its headers and body."""
 
     def __init__(self, limits: Limits, clock: ProviderClock, proxy: httpx.URL | None) -> None:
         self._limits, self._clock = limits, clock
         self._by_way_of = f" by way of the proxy {describe_proxy(proxy)}" if proxy else ""
-        self._wire = make_transport(proxy, verify=tls(), limits=httpx.Limits(max_connections=200))
+        self._wire = make_transport(proxy, verify=get_tls_context(), limits=httpx.Limits(max_connections=200))
 
     async def aclose(self) -> None:
         await self._wire.aclose()
@@ -257,16 +258,16 @@ class _Transport(httpx.AsyncBaseTransport):
             response = await self._wire.handle_async_request(request)
             body = await _read_capped(response, self._limits.answer_bytes)
         except _NOT_CONNECTED as exc:
-            raise NotSentError(f"cannot connect to {request.url.host}{self._by_way_of}: {_reason(exc)}") from exc
+            raise NotSentError(f"cannot connect to {request.url.host}{self._by_way_of}: {_describe(exc)}") from exc
         except httpx.HTTPError as exc:
-            raise _lost(request.method, path, _reason(exc)) from exc
+            raise _make_lost_error(request.method, path, _describe(exc)) from exc
         if not response.is_success:
             problem = _read_object(body)
-            if _is_told(problem):
-                self._clock.hear(response.headers)
-            raise _refuse(request.method, path, response, problem, self._clock)
+            if _is_from_provider(problem):
+                self._clock.observe(response.headers)
+            raise _make_error(request.method, path, response, problem, self._clock)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise _lost(request.method, path, "the answer is compressed, which was not asked for")
+            raise _make_lost_error(request.method, path, "the answer is compressed, which was not asked for")
         return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
 
 
@@ -287,39 +288,40 @@ def _is_create(method: str, path: str) -> bool:
     return method == "POST" and path.endswith("/predictions")
 
 
-def _names_an_id(path: str) -> bool:
-    """Return whether 404 can be said of what the path names: a prediction, a model or a version."""
+def _has_id(path: str) -> bool:
+    """Return whether a 404 can be about the object that the path names: a prediction, a model or a version."""
     return bool(re.fullmatch(r"/v1/(?:predictions|models)/.+", path)) and not path.endswith("/predictions")
 
 
-def _lost(method: str, path: str, reason: str) -> VideogenError:
-    """An answer that did not arrive or cannot be read: a create may have been accepted all the same."""
+def _make_lost_error(method: str, path: str, reason: str) -> VideogenError:
+    """Return the error for an answer that did not arrive or cannot be read. A create may have been accepted all the
+    same."""
     message = f"{method} {make_text_safe(path, most=200)}: {reason}"
     return OutcomeUnknownError(message) if _is_create(method, path) else TransientError(message)
 
 
-def _refuse(
+def _make_error(
     method: str, path: str, response: httpx.Response, problem: Mapping[str, Any], clock: ProviderClock
 ) -> VideogenError:
-    """The error that an answer above 299 stands for. `problem` is its body, where that is a JSON object."""
-    status, is_told, is_create = response.status_code, _is_told(problem), _is_create(method, path)
-    detail = _detail(problem) or make_text_safe(response.reason_phrase, most=100)
+    """Return the error for an answer with a status above 299. `problem` is its body, if that is a JSON object."""
+    status, is_told, is_create = response.status_code, _is_from_provider(problem), _is_create(method, path)
+    detail = _find_detail(problem) or make_text_safe(response.reason_phrase, most=100)
     if status == 429:  # whoever says it: what is limited is not handed on
         return RateLimitedError(detail, retry_after_s=_retry_after_s(response.headers, problem, detail, clock))
     if status >= 500 or status == 408:
-        return _lost(method, path, f"answered {status}")
+        return _make_lost_error(method, path, f"answered {status}")
     if status in (401, 403) and (is_told or (status == 401 and not is_create)):
         return AuthenticationError(f"Replicate refused the token ({status}): {detail}")
     if status == 402 and is_told:
         return BillingError(f"the account has no credit (402): {detail}")
     if is_create or path == "/v1/files":
         if not is_told or status < 400:
-            return _lost(method, path, f"answered {status}, but not in words of the provider's")
-        reason = f"refused ({status}): {_fields(problem) or detail}"
+            return _make_lost_error(method, path, f"answered {status}, but not in words of the provider's")
+        reason = f"refused ({status}): {_describe_fields(problem) or detail}"
         return ModerationError(reason) if classify_failure(detail) == "moderation" else InputRejectedError(reason)
-    if status in (404, 410) and _names_an_id(path):
+    if status in (404, 410) and _has_id(path):
         return GoneError(f"{method} {path}: not found ({status})")
-    return _lost(method, path, f"answered {status}: {detail}")
+    return _make_lost_error(method, path, f"answered {status}: {detail}")
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
@@ -330,18 +332,18 @@ def _read_object(body: bytes) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _is_told(problem: Mapping[str, Any]) -> bool:
-    """Return whether a refusal is in the provider's own words: a problem object, and not a page or object of a hop."""
-    return bool(_detail(problem)) or isinstance(problem.get("invalid_fields"), list)
+def _is_from_provider(problem: Mapping[str, Any]) -> bool:
+    """Return whether a refusal is in the provider's own format, and not a page or an object of a gateway."""
+    return bool(_find_detail(problem)) or isinstance(problem.get("invalid_fields"), list)
 
 
-def _detail(problem: Mapping[str, Any]) -> str:
+def _find_detail(problem: Mapping[str, Any]) -> str:
     texts = (problem.get("detail"), problem.get("title"))
     return next((make_text_safe(text.strip()) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
-def _fields(problem: Mapping[str, Any]) -> str:
-    """What the answer says of each refused input field."""
+def _describe_fields(problem: Mapping[str, Any]) -> str:
+    """Return the answer's messages about refused input fields."""
     fields = problem.get("invalid_fields")
     if not isinstance(fields, list):
         return ""
@@ -350,38 +352,40 @@ def _fields(problem: Mapping[str, Any]) -> str:
 
 
 def _retry_after_s(headers: httpx.Headers, problem: Mapping[str, Any], detail: str, clock: ProviderClock) -> float:
-    """Seconds to wait: the longest of what the header (seconds or a date), the body's field and its text ask for."""
-    asked = [_header_s(headers, clock), _number(problem.get("retry_after"))]
+    """Return the seconds to wait: the longest that the header (seconds or a date), the body's field or its text ask
+    for."""
+    asked = [_read_header_s(headers, clock), _read_seconds(problem.get("retry_after"))]
     if found := re.search(r"resets in ~?(\d+(?:\.\d+)?)\s*s", detail):
         asked.append(float(found.group(1)))
     return min(max(asked) or DEFAULT_RETRY_AFTER_S, MAX_RETRY_AFTER_S)
 
 
-def _header_s(headers: httpx.Headers, clock: ProviderClock) -> float:
-    """Seconds to wait by the header. A date is compared with that of the same answer, for our clock may be wrong."""
+def _read_header_s(headers: httpx.Headers, clock: ProviderClock) -> float:
+    """Return the seconds to wait by the header. A date is compared with the date of the same answer, because our
+    clock may be wrong."""
     value = headers.get("retry-after", "")
-    if seconds := _number(value):
+    if seconds := _read_seconds(value):
         return seconds
     until, said_at = read_date(value), read_date(headers.get("date", "")) or clock.now()
     return max(0.0, (until - said_at).total_seconds()) if until else 0.0
 
 
-def _number(value: Any) -> float:
+def _read_seconds(value: Any) -> float:
     return read_number(value, most=float("inf")) or 0.0
 
 
-def _query(address: Any) -> str:
+def _find_query(address: Any) -> str:
     try:
         return httpx.URL(address).query.decode()
     except (httpx.InvalidURL, TypeError, UnicodeError):
         return ""
 
 
-def _results(page: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The predictions of one page of the list."""
+def _find_results(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the predictions of one page of the list."""
     results = page.get("results")
     return [item for item in results if isinstance(item, dict) and read_id(item)] if isinstance(results, list) else []
 
 
-def _reason(exc: Exception) -> str:
+def _describe(exc: Exception) -> str:
     return make_text_safe(str(exc) or type(exc).__name__, most=200)

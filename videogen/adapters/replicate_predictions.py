@@ -1,6 +1,6 @@
-"""A prediction from Replicate's JSON, whatever the provider or a model made of it.
+"""Read a prediction from Replicate's JSON, however malformed.
 
-Fields may be missing, null, of another type, or of a size that breaks what comes after.
+Fields may be missing, null, of another type, or of a size that breaks later steps.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from videogen.adapters.video_outputs import find_video, is_empty
 from videogen.ports import TERMINAL, Prediction, Status
 
 MOST_SECONDS = 24 * 3600.0
-"""Nothing that a prediction is measured by takes longer: its own deadline ends it after a day."""
+"""Greatest plausible duration: the prediction's own deadline ends it after a day."""
 MOST_INPUT = 64 * 1024**2
 YEARS = range(2000, 2200)
 STATUSES: frozenset[str] = frozenset({"starting", "processing", *TERMINAL})
@@ -34,15 +34,15 @@ SYNONYMS: Mapping[str, Status] = {
     "timed_out": "canceled",
     "terminated": "canceled",
 }
-"""Ends in the words of other servers that speak as Replicate does."""
+"""Statuses of other servers with the same API."""
 ALIAS = "odd-id-"
-"""How the names begin that stand for ids which cannot be used as they are."""
+"""Prefix of the names that stand for ids which cannot be used as they are."""
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def read_id(data: Mapping[str, Any]) -> str | None:
-    """Return the provider's own id of a prediction; None where the answer names none."""
+    """Return the provider's own id of a prediction, or None if the answer has none."""
     found = data.get("id")
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
@@ -50,10 +50,10 @@ def read_id(data: Mapping[str, Any]) -> str | None:
 
 
 def name_id(their_id: str) -> str:
-    """Return the name that a prediction has here: its id, or one that is made from it.
+    """Return the name of a prediction here: its id, or a name derived from it.
 
-    A name is part of addresses and file names, and the journal keeps 64 characters of it. An id that is longer, or of
-    other characters, is not cut or cleaned: two of them could become the same, and it could not be asked for.
+    A name is part of URLs and file names, and the journal keeps 64 characters of it. An id that is longer, or has other
+    characters, is not cut or cleaned, because two ids could become the same, and could not be looked up.
     """
     if _USABLE_ID.fullmatch(their_id) and not their_id.startswith(ALIAS):
         return their_id
@@ -61,7 +61,7 @@ def name_id(their_id: str) -> str:
 
 
 def read_prediction(their_id: str, data: Mapping[str, Any]) -> Prediction:
-    """Return the prediction that an answer tells of, with everything in it made safe."""
+    """Return the prediction of an answer, with all its values sanitized."""
     word = data.get("status")
     word = word.strip().lower() if isinstance(word, str) else ""
     status = cast(Status, word if word in STATUSES else SYNONYMS.get(word, "processing"))
@@ -91,7 +91,8 @@ def read_prediction(their_id: str, data: Mapping[str, Any]) -> Prediction:
 
 
 def _has_started(word: str, data: Mapping[str, Any]) -> bool:
-    """Return whether it may have begun, and be billed: only Replicate's own words say that it certainly has not."""
+    """Return whether the prediction may have begun, and be billed. Only Replicate's own statuses certainly exclude
+    it."""
     return bool(data.get("started_at")) or word not in ("starting", "canceled", "aborted")
 
 
@@ -106,7 +107,7 @@ def _read_name(name: Any) -> str | None:
 
 
 def read_time(value: Any) -> datetime | None:
-    """Return an RFC 3339 time, taken for UTC if it has no zone; of nanoseconds, microseconds are kept."""
+    """Return an RFC 3339 time. Without a zone it counts as UTC, and nanoseconds are cut to microseconds."""
     if not isinstance(value, str) or len(value) > 64:
         return None
     try:

@@ -1,10 +1,10 @@
-"""What the error text of a failed prediction means: refused for what it shows, a wrong input, or a failure that passes.
+"""Classify the error text of a failed prediction: refused content, a wrong input, or a transient failure.
 
-Providers hand on the words of many models and of the filters around them, in several languages. So these are rules, in
-the order in which they are asked; `tests/adapters/test_refusals.py` holds what they must and must not match. A refusal
-that is taken for a passing failure is paid for three times; a passing failure that is taken for a refusal loses its
-clip. Each pattern therefore names what is refused together with the refusal: `safety` or `policy` alone is in the error
-of a filter that did not load, too.
+Providers forward the messages of many models and of the filters around them, in several languages. Therefore these are
+rules, in the order in which they apply; `tests/adapters/test_refusals.py` lists texts that they must and must not
+match. A refusal that is taken for a transient failure is paid for three times. A transient failure that is taken for a
+refusal loses its clip. Each pattern therefore names the refused content together with the refusal: `safety` or `policy`
+alone also occurs in the error of a filter that did not load.
 """
 
 import re
@@ -32,7 +32,7 @@ CERTAIN = (
     r"|image_safety|content_filtered|sexual_content)\b",  # Alibaba, OpenAI, Google, Azure
     r"\bpublic_error_(?:unsafe|prominent|minor|sexual|violence|safety|audio_filtered)\w*",  # Google
 )
-"""Codes. They stand for a refusal, whatever else the text says."""
+"""Codes that mean a refusal, whatever else the text says."""
 
 PASSING = (
     r"\bout of (?:gpu )?memory\b|\bOOM\b|\bCUDA\b|\bcuDNN\b|\bNCCL\b|\bsegmentation fault\b|\baccess violation\b",
@@ -47,7 +47,7 @@ PASSING = (
     r"\bDirector: unexpected error\b|\bPrediction interrupted\b",
     r"服务(?:器)?(?:繁忙|不可用|异常|错误)|系统(?:繁忙|错误|异常)|稍[后候]再?重?试",
 )
-"""Failures of machines, also of those that look for what is refused. They are asked after `CERTAIN` only."""
+"""Failures of machines, also of those that filter content. They apply after `CERTAIN` only."""
 
 MODERATION = (
     r"\bnsfw\b|\bnot safe for work\b|\bnudity\b|\bpornograph",
@@ -69,7 +69,7 @@ MODERATION = (
     r"未通过|不通过|没有?通过|敏感|违规|违反|不合规|涉黄|涉政|色情|裸露|风控|禁止生成|审核(?:失败|拒绝|不过)",
     r"不適切な|センシティブ|ポリシーに違反|ガイドラインに違反|부적절한|민감한|정책을? 위반",
 )
-"""Refusals of what a prompt, a picture or the video itself shows."""
+"""Refusals of the content of a prompt, an image or the video itself."""
 
 INPUT = (
     r"\bE006\b",  # Replicate: an invalid combination of inputs
@@ -78,7 +78,7 @@ INPUT = (
     r"\b(?:is|are) (?:only|not) (?:supported|allowed|available) (?:for|with|at|in|when|by)\b|\bonly supports?\b",
     r"\bnot within the range of allowed\b|\bmust be (?:one of|between|at least|at most|divisible by|a multiple of)\b",
 )
-"""Inputs that the model takes one by one, but not together: the same call fails again."""
+"""Inputs that the model accepts one by one, but not together: the same call fails again."""
 
 _CERTAIN, _PASSING, _MODERATION, _INPUT = (
     re.compile("|".join(f"(?:{each})" for each in rules), re.IGNORECASE)
@@ -87,7 +87,7 @@ _CERTAIN, _PASSING, _MODERATION, _INPUT = (
 
 
 def classify_failure(error: str) -> Failure:
-    """Return what a failed prediction's error text means."""
+    """Return the kind of failure that a failed prediction's error text describes."""
     text = " ".join(_last_of_traceback(error).split())
     if _CERTAIN.search(text):
         return "moderation"
@@ -99,6 +99,6 @@ def classify_failure(error: str) -> Failure:
 
 
 def _last_of_traceback(error: str) -> str:
-    """Return the exception of a traceback: the files above it have names such as `safety_checker.py`."""
+    """Return the exception of a traceback. The file names above it, such as `safety_checker.py`, would mislead."""
     lines = error.strip().splitlines()
     return lines[-1] if "Traceback (most recent call last)" in error else error

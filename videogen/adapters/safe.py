@@ -1,4 +1,4 @@
-"""What a server says, made safe: no text, number or nesting of it may break a database, a terminal or this program."""
+"""Sanitize a server's answers, so that no text, number or nesting breaks a database, a terminal or this program."""
 
 import json
 import math
@@ -7,25 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_CHARACTERS = 2_000
-"""Of a text that is kept or shown."""
+"""Limit for a text that is kept or shown."""
 MOST_KEPT = 200_000
-"""Characters of a whole answer that is kept for a person to look at."""
+"""Limit for a whole answer that is kept for inspection, in characters."""
 MOST_DEPTH = 16
 MOST_DIGITS = 300
 CUT = "…"
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Everything that is no text: NUL (PostgreSQL refuses it), what a terminal obeys, and halves of surrogate pairs (no
-UTF-8). Tabs and line ends may stay."""
+"""Characters that are not text: NUL (PostgreSQL refuses it), control characters for terminals, and unpaired
+surrogates (not valid in UTF-8). Tabs and line ends are allowed."""
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 def read_json(body: bytes) -> Any:
-    """Return the JSON value of a body; numbers that are none, or of hundreds of digits, are None.
+    """Return the JSON value of a body. NaN, infinities and numbers of hundreds of digits become None.
 
     Bytes that are not UTF-8 become U+FFFD, so that one of them in a message does not hide a whole prediction.
 
-    Raises `ValueError` where the body is no JSON, or is nested too deeply.
+    Raises:
+        ValueError: the body is not JSON, or is nested too deeply.
     """
     text = body.decode("utf-8-sig", errors="replace")
     try:
@@ -39,20 +40,20 @@ def _read_int(digits: str) -> int | None:
 
 
 def make_text_safe(text: str, *, most: int = MOST_CHARACTERS) -> str:
-    """Return the text with U+FFFD for what is no text, cut to `most` characters."""
+    """Return the text with U+FFFD for control characters, cut to `most` characters."""
     if len(text) > most:
         text = text[: most - len(CUT)] + CUT
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def make_encodable(text: str) -> str:
-    """Return the text with U+FFFD for halves of surrogate pairs, and nothing else changed."""
+    """Return the text with U+FFFD for unpaired surrogates, and otherwise unchanged."""
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def bound_value(value: Any, *, most: int = MOST_KEPT, clean: Callable[[str], str] = make_text_safe) -> Any:
-    """Return a copy of a JSON value with its texts cleaned, not deeper than `MOST_DEPTH`, and of at most about `most`
-    characters; numbers that no database takes are None."""
+    """Return a copy of a JSON value with its texts cleaned, limited to a depth of `MOST_DEPTH` and about `most`
+    characters. Numbers that databases refuse become None."""
     left = most
 
     def copy(value: Any, depth: int) -> Any:
@@ -79,7 +80,7 @@ def _bound_number(value: float) -> float | None:
 
 
 def read_number(value: Any, *, most: float) -> float | None:
-    """Return a number of 0 to `most`, also from its digits as text; None for everything else."""
+    """Return a number from 0 to `most`, also from its digits as text, or None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Where in a prediction's output the video is.
+"""Find the video in a prediction's output.
 
-Most video models answer one address. Others answer a list, or objects in which the video stands beside a thumbnail, a
-log or a sound: `{"thumbnail": …, "video": …}`, `[{"url": …}]`, `{"video": {"url": …, "content_type": "video/mp4"}}`.
+Most video models return one URL. Others return a list, or objects in which the video stands beside a thumbnail, a log
+or a sound: `{"thumbnail": …, "video": …}`, `[{"url": …}]`, `{"video": {"url": …, "content_type": "video/mp4"}}`.
 """
 
 import re
@@ -24,7 +24,7 @@ OTHER_NAMES = re.compile(
     r"(?:thumb(?:nail)?|preview|poster|cover|image|picture|photo|frame|mask|gif|still|audio|sound|music|voice|speech|log"
     r"|text|caption|subtitle|transcript|metadata|json|html|input|source|reference|cancel|web)s?"
 )
-"""Words of names under which no video is expected; one that stands there is taken where there is nothing better."""
+"""Words in names that do not suggest a video. A URL under such a name is used if there is no better one."""
 MEDIA_TYPE_NAMES = ("content_type", "contentType", "mime_type", "mimeType", "media_type", "mediaType", "type")
 NEUTRAL_MEDIA_TYPES = ("application/octet-stream", "binary/octet-stream")
 
@@ -34,7 +34,7 @@ _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text somewhere in the output, the names that lead to it, and what stands beside it about its media type."""
+    """A text in the output, with the names that lead to it and the media type that stands beside it."""
 
     text: str
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class _Text:
 
 
 def find_video(output: Any) -> str | None:
-    """Return the address in the output that is most likely a video's; None where none could be one."""
+    """Return the URL in the output that is most likely a video's, or None if there is no candidate."""
     best, best_score = None, -1000
     for found in _walk(output):
         address = found.text.strip()
@@ -53,7 +53,7 @@ def find_video(output: Any) -> str | None:
 
 
 def is_empty(output: Any) -> bool:
-    """Return whether the output holds nothing yet: it may still come."""
+    """Return whether the output holds nothing yet, so that it may still come."""
     return output is None or (isinstance(output, str | list | dict) and not any(_walk_leaves(output)))
 
 
@@ -70,7 +70,7 @@ def _walk_leaves(output: Any) -> Iterator[bool]:
 
 
 def _walk(output: Any) -> Iterator[_Text]:
-    """Yields the texts of an output, those nearest to its top first."""
+    """Yield the texts of an output, those nearest to its top first."""
     values: deque[tuple[Any, tuple[str, ...], str]] = deque([(output, (), "")])
     for _ in range(MOST_VALUES):
         if not values:
@@ -89,9 +89,10 @@ def _walk(output: Any) -> Iterator[_Text]:
 
 
 def _score(address: str, found: _Text) -> int | None:
-    """How much speaks for a video: its media type most, then its file's suffix, then the names that lead to it.
+    """Return how likely the URL is a video: its media type counts most, then its file's suffix, then the names that
+    lead to it.
 
-    None where it is no address, or the one of a picture, a sound or a text.
+    Return None if it is no URL, or that of an image, a sound or a text.
     """
     media_type = found.media_type
     suffix = ""

@@ -14,7 +14,7 @@ from starlette.types import Send
 from videogen.gateway.feeds import Feeds, format_server_sent_event
 from videogen.gateway.guard import Guard
 from videogen.gateway.runs import RunPage, RunView, find_local_folder, make_run_summary, make_run_view
-from videogen.journal import Delivery, Journal, RunRecord
+from videogen.journal import DeliveryRecord, Journal, RunRecord
 from videogen.models import Model, Models, model_of, models_of
 from videogen.registry import Registry
 
@@ -91,7 +91,7 @@ def get_runs(
     sources: SourcesDependency, limit: Annotated[int, Query(ge=1, le=100)] = 20, before: str | None = None
 ) -> RunPage:
     """Return runs, newest first. `before` is a run's id: only older runs are returned."""
-    found = sources.journal.runs(limit=limit + 1, before=before)
+    found = sources.journal.list_runs(limit=limit + 1, before=before)
     shown = found[:limit]
     return RunPage(
         runs=tuple(make_run_summary(run) for run in shown), next=shown[-1].id if len(found) > limit else None
@@ -151,7 +151,7 @@ def get_media(
     run: RunDependency, scene_id: str, kind: Literal["mp4", "jpg"], sources: SourcesDependency
 ) -> FileResponse:
     """Return a delivered clip or its poster. Range requests are supported."""
-    delivery = sources.journal.delivered_clip(run.id, scene_id)
+    delivery = sources.journal.find_delivered_clip(run.id, scene_id)
     file = _find_media_file(sources.out, delivery, kind) if delivery else None
     if file is None:
         raise HTTPException(404, f"there is no {kind} of a delivered clip {scene_id!r}")
@@ -159,7 +159,7 @@ def get_media(
     return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
 
 
-def _find_media_file(out: Path, delivery: Delivery, kind: str) -> Path | None:
+def _find_media_file(out: Path, delivery: DeliveryRecord, kind: str) -> Path | None:
     """Return the clip's file, or None unless it lies in its job's folder and that in `out` once links are resolved."""
     folder = find_local_folder(out, delivery.folder)
     name = delivery.clip.video_path if kind == "mp4" else delivery.clip.poster_path

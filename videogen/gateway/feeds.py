@@ -115,7 +115,7 @@ class Feed:
         return list(newer)[::-1][:CHUNK_EVENTS]
 
     def _read(self, number: int, most: int) -> list[FeedEntry]:
-        return [_make_entry(event) for event in self._journal.events(self._run_id, after=number, limit=most)]
+        return [_make_entry(event) for event in self._journal.read_events(self._run_id, after=number, limit=most)]
 
 
 class Feeds:
@@ -163,7 +163,7 @@ def _make_entry(event: Event) -> FeedEntry:
 
 def _read_spending(journal: Journal, run_id: str) -> FeedEntry:
     """Read what a run has spent so far, as an entry without a number."""
-    spent, reserved = journal.spending(run_id)
+    spent, reserved = journal.get_spending(run_id)
     data = _to_json({"spent": str(spent), "reserved": str(reserved)})
     return FeedEntry(None, "spending", format_server_sent_event("spending", data))
 

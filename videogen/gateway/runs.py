@@ -85,8 +85,10 @@ def make_run_summary(run: RunRecord) -> RunSummary:
 
 def make_run_view(journal: Journal, run: RunRecord, out: Path) -> RunView:
     """Return the current state of a run, for a gateway that serves the clips below `out`."""
-    events = [(number, type_, replace_surrogates(payload)) for number, type_, payload in journal.telling_events(run.id)]
-    spent, reserved = journal.spending(run.id)
+    events = [
+        (number, type_, replace_surrogates(payload)) for number, type_, payload in journal.snapshot_events(run.id)
+    ]
+    spent, reserved = journal.get_spending(run.id)
     facts, clips = fold_events(events)
     verdict = facts.get("verdict")
     now = {"status": verdict["status"]} if verdict else {}

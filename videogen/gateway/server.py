@@ -114,7 +114,7 @@ def run_gateway_in_thread(settings: GatewaySettings) -> Iterator[Gateway]:
 
 def _make_app(settings: GatewaySettings) -> FastAPI:
     settings.out.mkdir(parents=True, exist_ok=True)  # the gateway may start before the first run
-    journal = Journal(settings.journal_url, for_watching=True)
+    journal = Journal(settings.journal_url, read_only=True)
     return create_gateway_app(read_registry(settings.registry), journal, settings.out, token=settings.token)
 
 

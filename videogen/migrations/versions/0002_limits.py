@@ -1,4 +1,4 @@
-"""Limits that all runs share, and who holds or waits for their slots."""
+"""Limits that all runs share, and the tickets for their slots."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What an attempt may cost at most and for which job, and marks by which a repeated insert knows its row."""
+"""Reserved cost and job of an attempt, and tokens by which a repeated insert recognises its row."""
 
 import sqlalchemy as sa
 from alembic import op
