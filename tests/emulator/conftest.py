@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 TERMINAL = {"succeeded", "failed", "canceled", "aborted"}
 SVD = "3f0457e4619daac51203dedb472816fd4af51f3149fa7a9e0b5ffcf1b8172438"
@@ -77,7 +77,7 @@ def _client(**settings: Any) -> Iterator[Client]:
     headers = {"Authorization": "Bearer r8_test"}
     given = {"latency_s": (0, 0), "queue_s": (0, 0)} | settings
     with (
-        running(EmulatorSettings(**given)) as emulator,
+        run_emulator(EmulatorSettings(**given)) as emulator,
         httpx.Client(base_url=emulator.url, headers=headers, trust_env=False, verify=False, timeout=30) as http,
     ):
         yield Client(http)

@@ -15,7 +15,7 @@ from PIL import Image
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 SEEDANCE, HAILUO, WAN = "bytedance/seedance-1-pro", "minimax/hailuo-2.3", "wan-video/wan-2.5-i2v"
 COGVIDEOX = "cuuupid/cogvideox-5b"
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def url(films: Path) -> Iterator[str]:
     """An emulator whose predictions take longer than the wait of one second that the tests ask for."""
     settings = EmulatorSettings(latency_s=(LONGER_THAN_THE_WAIT_S, LONGER_THAN_THE_WAIT_S), queue_s=(0, 0), cache=films)
-    with running(settings) as emulator:
+    with run_emulator(settings) as emulator:
         yield emulator.url
 
 

@@ -16,8 +16,8 @@ import av
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, FaultPlanError, create_app, plan, running
-from videogen.emulator.plan import load
+from videogen.emulator import EmulatorSettings, FaultPlanError, create_emulator_app, plan, run_emulator
+from videogen.emulator.plan import load_fault_plan
 
 SEEDANCE = "bytedance/seedance-1-pro"
 SMALL = {"prompt": "a quiet lake", "resolution": "480p", "duration": 2}
@@ -622,7 +622,7 @@ def test_held_callers_do_not_hold_up_the_end(tmp_path: Path, do: str) -> None:
         except httpx.HTTPError as exc:
             errors.append(exc)
 
-    with running(EmulatorSettings(faults=path)) as emulator:
+    with run_emulator(EmulatorSettings(faults=path)) as emulator:
         caller = threading.Thread(target=call, args=(emulator.url,))
         caller.start()
         while emulator.ledger()["lists"] == 0:
@@ -672,7 +672,7 @@ def test_a_wrong_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(text)
     with pytest.raises(FaultPlanError) as caught:
-        load(path)
+        load_fault_plan(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
 
@@ -682,7 +682,7 @@ def test_every_problem_of_a_plan_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text('[[rules]]\ndo = "fail"\n[[rules]]\ndo = "truncate"\npart = 2.0\ntimes = 0\n')
     with pytest.raises(FaultPlanError) as caught:
-        create_app(EmulatorSettings(faults=path))
+        create_emulator_app(EmulatorSettings(faults=path))
     lines = str(caught.value).splitlines()
     assert len(lines) >= 3
     assert all(line.startswith(f"{path}: rule ") for line in lines)
@@ -691,13 +691,13 @@ def test_every_problem_of_a_plan_is_named(tmp_path: Path) -> None:
 def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(FaultPlanError, match=r"nowhere\.toml: No such file"):
-        load(tmp_path / "nowhere.toml")
+        load_fault_plan(tmp_path / "nowhere.toml")
 
 
 def test_the_manual_knows_every_fault() -> None:
     """README.md names each `do` and each key, and its example is a valid plan."""
     manual = (Path(plan.__file__).parent / "README.md").read_text("utf-8")
-    for rule in plan.Rule.__subclasses__():
+    for rule in plan.BaseRule.__subclasses__():
         (name,) = rule.model_fields["do"].annotation.__args__  # type: ignore[union-attr]
         assert f"`{name}`" in manual
         for key in rule.model_fields.keys() - {"do"}:

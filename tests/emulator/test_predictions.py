@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.pace import draw_pace, stamp
+from videogen.emulator.pace import draw_timing, format_timestamp
 from videogen.emulator.settings import EmulatorSettings
 
 VEO, SEEDANCE = "google/veo-3.1", "bytedance/seedance-1-pro"
@@ -65,7 +65,7 @@ def test_a_prediction_goes_from_starting_to_succeeded(launch: Any) -> None:
 )
 def test_stamps_have_the_digits_of_the_live_api(epoch_ns: int, digits: int, text: str) -> None:
     """Milliseconds always have three; nanoseconds lose their zeros at the end; nothing is rounded up."""
-    assert stamp(epoch_ns, digits=digits) == text
+    assert format_timestamp(epoch_ns, digits=digits) == text
 
 
 def test_progress_grows_in_the_logs(launch: Any) -> None:
@@ -98,7 +98,7 @@ def test_predictions_finish_in_the_order_of_their_latencies(launch: Any) -> None
 def test_log_normal_times_lie_in_their_range_most_of_them_below_its_middle() -> None:
     """Of 1 to 3 s: no time is outside, the median is the geometric mean, and each create has its own time."""
     settings = EmulatorSettings(latency_s=(1, 3), latency_shape="log-normal")
-    times = [draw_pace(MODELS[SEEDANCE], settings, nth=nth, cold=False).run_s for nth in range(1, 501)]
+    times = [draw_timing(MODELS[SEEDANCE], settings, nth=nth, cold=False).run_s for nth in range(1, 501)]
     assert all(1 <= time_s <= 3 for time_s in times)
     assert median(times) == pytest.approx(3**0.5, abs=0.1)
     assert len(set(times)) > 450

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from videogen.cli import main
-from videogen.emulator import AddressError, EmulatorSettings, running, serve
+from videogen.emulator import AddressError, EmulatorSettings, run_emulator, serve_emulator
 
 SCRIPT = """
 import sys
-from videogen.emulator import EmulatorSettings, serve
+from videogen.emulator import EmulatorSettings, serve_emulator
 settings = EmulatorSettings.model_validate_json(sys.argv[1])
-serve(settings, on_ready=lambda url: print(url, flush=True), exit_with_parent=len(sys.argv) > 2)
+serve_emulator(settings, on_ready=lambda url: print(url, flush=True), exit_with_parent=len(sys.argv) > 2)
 """
 
 
@@ -100,7 +100,7 @@ def test_a_taken_port_is_an_error_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AddressError) as caught:
-            serve(EmulatorSettings(port=port))
+            serve_emulator(EmulatorSettings(port=port))
     assert isinstance(caught.value, OSError)
     said = f"the emulator cannot listen at 127.0.0.1:{port}: address already in use; give another --port, or"
     assert str(caught.value).startswith(said)
@@ -160,7 +160,7 @@ def test_the_clock_of_the_server_may_be_another(launch: Any) -> None:
 
 def test_it_runs_in_a_thread() -> None:
     """`running` gives the address and the ledger, and is gone afterwards."""
-    with running(EmulatorSettings()) as emulator:
+    with run_emulator(EmulatorSettings()) as emulator:
         assert emulator.ledger()["creates"] == 0
         emulator.reset()
     with pytest.raises(httpx.ConnectError):

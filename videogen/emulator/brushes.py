@@ -20,7 +20,7 @@ def mix(one: Colour, other: Colour, part: float) -> Colour:
     return red, green, blue
 
 
-def gradient(size: tuple[int, int], colours: Sequence[Colour]) -> Image.Image:
+def make_gradient(size: tuple[int, int], colours: Sequence[Colour]) -> Image.Image:
     """Colours evenly spread from top to bottom."""
     column = Image.new("RGB", (1, max(2, size[1])))
     last = len(colours) - 1
@@ -31,26 +31,26 @@ def gradient(size: tuple[int, int], colours: Sequence[Colour]) -> Image.Image:
     return column.resize(size)
 
 
-def curve(function: Callable[[float], float]) -> list[int]:
+def make_curve_table(function: Callable[[float], float]) -> list[int]:
     """A table for `Image.point`: `function` from 0..1 to 0..1."""
     return [round(255 * min(1.0, max(0.0, function(value / 255)))) for value in range(256)]
 
 
-def glow(picture: Image.Image, centre: Point, radius: float, colour: Colour, strength: float) -> None:
+def paint_glow(picture: Image.Image, centre: Point, radius: float, colour: Colour, strength: float) -> None:
     """Light around a point, fading to nothing at `radius`."""
     side = max(2, round(radius * 2))
-    soft = Image.radial_gradient("L").point(curve(lambda far: strength * max(0.0, 1 - far * 1.41) ** 2.2))
+    soft = Image.radial_gradient("L").point(make_curve_table(lambda far: strength * max(0.0, 1 - far * 1.41) ** 2.2))
     mask = soft.resize((side, side), Image.Resampling.BICUBIC)
     picture.paste(colour, (round(centre[0] - radius), round(centre[1] - radius)), mask)
 
 
-def vignette(picture: Image.Image, strength: float) -> None:
+def paint_vignette(picture: Image.Image, strength: float) -> None:
     """Darker corners."""
-    mask = Image.radial_gradient("L").point(curve(lambda far: strength * max(0.0, far - 0.45) ** 1.6))
+    mask = Image.radial_gradient("L").point(make_curve_table(lambda far: strength * max(0.0, far - 0.45) ** 1.6))
     picture.paste((0, 0, 0), (0, 0), mask.resize(picture.size, Image.Resampling.BICUBIC))
 
 
-def noise(size: tuple[int, int], cells: tuple[float, float], rng: random.Random, octaves: int = 4) -> Image.Image:
+def make_noise(size: tuple[int, int], cells: tuple[float, float], rng: random.Random, octaves: int = 4) -> Image.Image:
     """Clouds of grey: `cells` across and down in the coarsest octave."""
     small = (max(8, size[0] // 4), max(8, size[1] // 4))
     total = Image.new("L", small, 128)
@@ -89,7 +89,7 @@ class Pen:
         return (point[0] - self._left) * _FINE, (point[1] - self._top) * _FINE
 
 
-def silhouette(
+def paint_silhouette(
     picture: Image.Image, rows: tuple[float, float], fill: Sequence[Colour], draw: Callable[[Pen], None]
 ) -> None:
     """Paint what `draw` draws between two rows, in colours spread from the upper row to the lower."""
@@ -98,10 +98,10 @@ def silhouette(
         return
     mask = Image.new("L", (picture.width * _FINE, (bottom - top) * _FINE), 0)
     draw(Pen(mask, 0, top))
-    picture.paste(gradient((picture.width, bottom - top), fill), (0, top), mask.reduce(_FINE))
+    picture.paste(make_gradient((picture.width, bottom - top), fill), (0, top), mask.reduce(_FINE))
 
 
-def ridge(rng: random.Random, *, roughness: float, points: int = 129) -> list[float]:
+def make_ridge(rng: random.Random, *, roughness: float, points: int = 129) -> list[float]:
     """Heights of a skyline from 0 to 1 by midpoint displacement; less `roughness` is smoother."""
     heights = [rng.random() for _ in range(2)]
     swing = 1.0
@@ -113,7 +113,7 @@ def ridge(rng: random.Random, *, roughness: float, points: int = 129) -> list[fl
     return [(value - low) / (high - low or 1) for value in heights]
 
 
-def wave(rng: random.Random, *, waves: float, points: int = 97) -> list[float]:
+def make_wave(rng: random.Random, *, waves: float, points: int = 97) -> list[float]:
     """Heights of a smooth line from 0 to 1."""
     phases = [rng.uniform(0, 2 * math.pi) for _ in range(3)]
     values = [

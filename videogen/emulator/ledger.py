@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Entry:
+class LedgerEntry:
     """One accepted create and what came of it."""
 
     id: str
@@ -40,31 +40,31 @@ class Ledger:
     bytes_served: int = 0
     running: int = 0
     peak: int = 0
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, LedgerEntry] = field(default_factory=dict)
 
-    def opened(self, entry: Entry) -> None:
+    def record_create(self, entry: LedgerEntry) -> None:
         """A create was accepted."""
         self.creates += 1
         self.running += 1
         self.peak = max(self.peak, self.running)
         self.entries[entry.id] = entry
 
-    def closed(self) -> None:
+    def record_end(self) -> None:
         """A prediction reached its terminal state."""
         self.running -= 1
 
-    def polled(self, prediction_id: str) -> None:
+    def record_poll(self, prediction_id: str) -> None:
         """A prediction was looked at."""
         self.polls += 1
         if entry := self.entries.get(prediction_id):
             entry.polls += 1
 
-    def downloaded(self, prediction_id: str) -> None:
+    def record_download(self, prediction_id: str) -> None:
         """Count a download that was asked for, whatever the answer."""
         if entry := self.entries.get(prediction_id):
             entry.downloads += 1
 
-    def served(self, prediction_id: str, size_bytes: int) -> None:
+    def record_served_bytes(self, prediction_id: str, size_bytes: int) -> None:
         """That many bytes of an output left the server."""
         self.bytes_served += size_bytes
         if entry := self.entries.get(prediction_id):
@@ -76,7 +76,7 @@ class Ledger:
         self.__init__()  # type: ignore[misc]
         self.running = self.peak = running
 
-    def report(self) -> dict[str, Any]:
+    def make_report(self) -> dict[str, Any]:
         """The body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
         return {
             "creates": self.creates,
@@ -88,11 +88,11 @@ class Ledger:
             "peak": self.peak,
             "running": self.running,
             "billed": str(sum((entry.billed for entry in self.entries.values()), Decimal(0))),
-            "predictions": [_row(entry) for entry in self.entries.values()],
+            "predictions": [_make_row(entry) for entry in self.entries.values()],
         }
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _make_row(entry: LedgerEntry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "model": entry.model,

@@ -10,20 +10,20 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from videogen.emulator.problems import InvalidField
-from videogen.emulator.schemas import Inputs, Property, check, effective, publish
+from videogen.emulator.schemas import Inputs, Property, fill_defaults, find_invalid_fields, make_openapi_schema
 
 
-class Size(NamedTuple):
+class PixelSize(NamedTuple):
     """Width and height in pixels."""
 
     width_px: int
     height_px: int
 
 
-class Shape(NamedTuple):
+class ClipFormat(NamedTuple):
     """What a delivered clip measures."""
 
-    size: Size
+    size: PixelSize
     frames: int
     fps: Fraction
     audio: bool = False
@@ -39,7 +39,7 @@ class ModelError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class EmulatedModel:
     """One model of the catalogue. `shape` and `refusal` take the effective input, defaults filled in."""
 
     owner: str
@@ -47,14 +47,14 @@ class Model:
     description: str
     properties: Mapping[str, Property]
     required: tuple[str, ...]
-    shape: Callable[[Inputs, Size | None], Shape]
+    get_format: Callable[[Inputs, PixelSize | None], ClipFormat]
     """Of the effective input and the size of the start image, None without one."""
     run_s: tuple[float, float]
     """Typical time in `processing`, seconds."""
     price: Callable[[Inputs], Decimal] | None = None
     """USD for one output; None: billed by GPU time."""
     gpu_usd_per_s: Decimal = Decimal(0)
-    refusal: Callable[[Inputs], str | None] = lambda _inputs: None
+    find_conflict: Callable[[Inputs], str | None] = lambda _inputs: None
     """The error text if inputs that are valid one by one do not go together."""
     start_images: tuple[str, ...] = ()
     """Inputs whose picture the clip shows, the first given one wins."""
@@ -78,21 +78,21 @@ class Model:
     @property
     def version_id(self) -> str:
         """64 hex digits: the pinned version, or for official models one made from the schema."""
-        return self.version or hashlib.sha256(json.dumps(self.openapi_schema()).encode()).hexdigest()
+        return self.version or hashlib.sha256(json.dumps(self.make_openapi_schema()).encode()).hexdigest()
 
-    def openapi_schema(self) -> dict[str, Any]:
+    def make_openapi_schema(self) -> dict[str, Any]:
         """The version's OpenAPI document with `components.schemas.Input`."""
-        return publish(self.properties, self.required)
+        return make_openapi_schema(self.properties, self.required)
 
-    def check(self, given: Inputs) -> list[InvalidField]:
+    def find_invalid_fields(self, given: Inputs) -> list[InvalidField]:
         """Everything wrong with an input, empty if nothing is."""
-        return check(given, self.properties, self.required)
+        return find_invalid_fields(given, self.properties, self.required)
 
-    def effective(self, given: Inputs) -> dict[str, Any]:
+    def fill_defaults(self, given: Inputs) -> dict[str, Any]:
         """The input as the model sees it."""
-        return effective(given, self.properties)
+        return fill_defaults(given, self.properties)
 
-    def billed_by(self, inputs: Inputs) -> dict[str, Any]:
+    def get_billing_metrics(self, inputs: Inputs) -> dict[str, Any]:
         """Return what an official model's output is billed by, as members of `metrics`; `inputs` are effective ones.
 
         Source: the metrics of finished predictions of bytedance/seedance-1-lite that people published.
@@ -106,7 +106,7 @@ class Model:
             billed["with_audio"] = inputs["generate_audio"]
         return billed
 
-    def image_urls(self, inputs: Inputs) -> dict[str, list[str]]:
+    def get_image_urls(self, inputs: Inputs) -> dict[str, list[str]]:
         """The image inputs that were given, by name; lists keep their order."""
         found: dict[str, list[str]] = {}
         for name, plain in self.properties.items():
@@ -118,13 +118,13 @@ class Model:
         return found
 
 
-def even(length_px: float) -> int:
+def round_to_even(length_px: float) -> int:
     """The nearest even number of pixels, at least 2."""
     return max(2, round(length_px / 2) * 2)
 
 
-def same_area(reference: Size, ratio: Size) -> Size:
+def scale_to_area(reference: PixelSize, ratio: PixelSize) -> PixelSize:
     """The even size with about as many pixels as `reference` and the shape of `ratio`, at most 2.5 to 1 either way."""
     aspect = min(2.5, max(0.4, ratio.width_px / ratio.height_px))
     area = reference.width_px * reference.height_px
-    return Size(even(math.sqrt(area * aspect)), even(math.sqrt(area / aspect)))
+    return PixelSize(round_to_even(math.sqrt(area * aspect)), round_to_even(math.sqrt(area / aspect)))

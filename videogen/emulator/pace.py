@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from videogen.emulator.models import Model
+from videogen.emulator.models import EmulatedModel
 from videogen.emulator.settings import EmulatorSettings, Range
 
 OFFICIAL_QUEUE_S: Range = (0.004, 0.015)
@@ -16,23 +16,23 @@ OFFICIAL_QUEUE_S: Range = (0.004, 0.015)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PredictionTiming:
     """How long one prediction takes, in simulated seconds."""
 
     queue_s: float
     run_s: float
 
 
-def draw_pace(model: Model, settings: EmulatorSettings, *, nth: int, cold: bool) -> Pace:
+def draw_timing(model: EmulatedModel, settings: EmulatorSettings, *, nth: int, cold: bool) -> PredictionTiming:
     """The pace of the nth create: the same for the same seed, number and model."""
     rng = random.Random(f"{settings.seed}/{nth}/{model.full_name}")
     bounds = settings.latency_s or model.run_s
-    run_s = log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
+    run_s = draw_log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
     own = OFFICIAL_QUEUE_S if not cold or settings.latency_s else (model.cold_s, model.cold_s * 1.2)
-    return Pace(rng.uniform(*(settings.queue_s or own)), run_s)
+    return PredictionTiming(rng.uniform(*(settings.queue_s or own)), run_s)
 
 
-def log_normal(rng: random.Random, bounds: Range) -> float:
+def draw_log_normal(rng: random.Random, bounds: Range) -> float:
     """A time whose logarithm is normally distributed, with the bounds at two standard deviations; 0 for a low of 0."""
     low, high = bounds
     if low == 0:
@@ -41,7 +41,7 @@ def log_normal(rng: random.Random, bounds: Range) -> float:
     return min(high, max(low, rng.lognormvariate(middle, deviation)))
 
 
-def stamp(epoch_ns: int, *, digits: int) -> str:
+def format_timestamp(epoch_ns: int, *, digits: int) -> str:
     """An RFC 3339 time in UTC with that many digits of a second; zeros at the end are left out beyond milliseconds."""
     whole_s, rest_ns = divmod(epoch_ns, 1_000_000_000)
     fraction = f"{rest_ns:09d}"[:digits]

@@ -22,7 +22,7 @@ from pydantic import (
 
 from videogen.errors import InvalidError
 
-Call = Literal["create", "poll", "list", "cancel", "download", "upload", "account"]
+ApiCall = Literal["create", "poll", "list", "cancel", "download", "upload", "account"]
 MAX_PLAN_BYTES = 1024 * 1024
 
 
@@ -30,7 +30,7 @@ class FaultPlanError(InvalidError):
     """A fault plan that cannot be used; the message names the file and every problem in it."""
 
 
-def _regex(text: str) -> str:
+def _check_regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as exc:
@@ -38,7 +38,7 @@ def _regex(text: str) -> str:
     return text
 
 
-def _numbers(given: Any) -> frozenset[int]:
+def _check_ordinals(given: Any) -> frozenset[int]:
     numbers = given if isinstance(given, list) else [given]
     if not numbers or not all(type(number) is int and number > 0 for number in numbers):
         raise ValueError("not a number or a list of numbers, counted from 1")
@@ -46,32 +46,32 @@ def _numbers(given: Any) -> frozenset[int]:
 
 
 Body = Literal["problem", "html", "json", "empty"]
-LOGIN = "/login"
-Numbers = Annotated[frozenset[int], BeforeValidator(_numbers)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+LOGIN_PATH = "/login"
+OrdinalSet = Annotated[frozenset[int], BeforeValidator(_check_ordinals)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Rule(BaseModel):
+class BaseRule(BaseModel):
     """Which calls a rule is for. Every key that is given must match; a rule without keys matches every call."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    on: Call
+    on: ApiCall
     model: str | None = None
     """`owner/name` of the prediction's model."""
     prompt: str | None = None
     """A part of the prompt, letter for letter."""
-    prompt_regex: Annotated[str, AfterValidator(_regex)] | None = None
+    prompt_regex: Annotated[str, AfterValidator(_check_regex)] | None = None
     """A regular expression found somewhere in the prompt."""
-    nth_create: Numbers | None = None
+    nth_create: OrdinalSet | None = None
     """Number of the prediction among the accepted creates, from 1."""
-    nth_poll: Numbers | None = None
+    nth_poll: OrdinalSet | None = None
     """Number of the poll of that prediction, from 1."""
     times: PositiveInt | Literal["always"] = 1
     """How often the rule applies."""
 
     @model_validator(mode="after")
-    def _check_keys(self) -> "Rule":
+    def _check_keys(self) -> "BaseRule":
         if self.nth_poll is not None and self.on != "poll":
             raise ValueError('nth_poll needs on = "poll"')
         named = (self.model, self.prompt, self.prompt_regex, self.nth_create)
@@ -83,7 +83,7 @@ class Rule(BaseModel):
 # What becomes of a prediction
 
 
-class Fail(Rule):
+class Fail(BaseRule):
     """The prediction starts and then fails with `error`."""
 
     do: Literal["fail"]
@@ -91,28 +91,28 @@ class Fail(Rule):
     error: str
 
 
-class Abort(Rule):
+class Abort(BaseRule):
     """The prediction is aborted before it starts."""
 
     do: Literal["abort"]
     on: Literal["create"] = "create"
 
 
-class Cancel(Rule):
+class Cancel(BaseRule):
     """Somebody else cancels the prediction while it runs."""
 
     do: Literal["cancel"]
     on: Literal["create"] = "create"
 
 
-class Stick(Rule):
+class Stick(BaseRule):
     """The prediction runs until it is canceled or its deadline passes."""
 
     do: Literal["stick"]
     on: Literal["create"] = "create"
 
 
-class WrongDuration(Rule):
+class WrongDuration(BaseRule):
     """The clip is `seconds` long, whatever was asked."""
 
     do: Literal["wrong_duration"]
@@ -120,7 +120,7 @@ class WrongDuration(Rule):
     seconds: Annotated[float, Field(gt=0, le=60)]
 
 
-class WrongPicture(Rule):
+class WrongPicture(BaseRule):
     """The clip shows nothing but black, or one frame from start to end; it is whole and as long as asked."""
 
     do: Literal["wrong_picture"]
@@ -128,19 +128,19 @@ class WrongPicture(Rule):
     picture: Literal["black", "frozen"]
 
 
-class Expire(Rule):
+class Expire(BaseRule):
     """A succeeded prediction's data is removed: as soon as it has succeeded, or before this poll or download."""
 
     do: Literal["expire"]
     on: Literal["create", "poll", "download"] = "create"
 
 
-Fate = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
+OutcomeRule = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
 
 # How a prediction is seen from outside
 
 
-class Show(Rule):
+class Show(BaseRule):
     """The prediction is shown with other members than it has; `{url}`, `{data}` and `{fill:N}` in texts are filled in.
 
     With `on = "create"` it is shown so wherever it is shown, else in this one answer.
@@ -174,12 +174,12 @@ class Show(Rule):
         """The members with their placeholders."""
         return {**self.fields, **json.loads(self.json_text)}
 
-    def fits(self, *, ended: bool) -> bool:
+    def is_shown(self, *, ended: bool) -> bool:
         """Return whether a prediction that has ended, or has not, is shown so."""
         return self.when == "always" or (self.when == "ended") == ended
 
 
-class LateOutput(Rule):
+class LateOutput(BaseRule):
     """The delivery host does not have the file yet, `seconds` after success and for the first `looks` downloads."""
 
     do: Literal["late_output"]
@@ -188,10 +188,10 @@ class LateOutput(Rule):
     looks: NonNegativeInt = 0
     status: Annotated[int, Field(ge=300, le=599)] = 404
     body: Body = "problem"
-    location: str = LOGIN
+    location: str = LOGIN_PATH
 
 
-class HideFromList(Rule):
+class HideFromList(BaseRule):
     """The list does not show the prediction until `seconds` after its creation."""
 
     do: Literal["hide_from_list"]
@@ -199,45 +199,45 @@ class HideFromList(Rule):
     seconds: PositiveFloat
 
 
-Trait = Show | LateOutput | HideFromList
+AppearanceRule = Show | LateOutput | HideFromList
 
 # What becomes of a call
 
 
-class Refuse(Rule):
+class Refuse(BaseRule):
     """The connection is reset without an answer; nothing was accepted."""
 
     do: Literal["refuse"]
 
 
-class LoseAnswer(Rule):
+class LoseAnswer(BaseRule):
     """The call takes effect, then the connection is reset without an answer."""
 
     do: Literal["lose_answer"]
 
 
-class Reset(Rule):
+class Reset(BaseRule):
     """The call takes effect, `part` of the answer is sent, then the connection is reset."""
 
     do: Literal["reset"]
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class Stall(Rule):
+class Stall(BaseRule):
     """The call takes effect, `part` of the answer is sent, then nothing more comes and the connection stays."""
 
     do: Literal["stall"]
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class Hang(Rule):
+class Hang(BaseRule):
     """No answer comes; the call takes effect only with `accepted`."""
 
     do: Literal["hang"]
     accepted: bool = False
 
 
-class Status(Rule):
+class Status(BaseRule):
     """Another answer, whoever gives it; the call takes effect only with `accepted`."""
 
     do: Literal["status"]
@@ -246,7 +246,7 @@ class Status(Rule):
     """Replicate's own problem+json, a page, JSON of somebody else, or nothing."""
     detail: str | None = None
     """The text of `body = "problem"`; None: the live API's words, where they are known."""
-    location: str = LOGIN
+    location: str = LOGIN_PATH
     """Where a redirect leads."""
     retry_after: PositiveInt | None = None
     """Seconds that a 429 or 503 asks to wait."""
@@ -255,7 +255,7 @@ class Status(Rule):
     accepted: bool = False
 
 
-class Html(Rule):
+class Html(BaseRule):
     """An error page in HTML; the call takes effect only with `accepted`."""
 
     do: Literal["html_500"]
@@ -263,7 +263,7 @@ class Html(Rule):
     accepted: bool = False
 
 
-class AcceptLate(Rule):
+class AcceptLate(BaseRule):
     """The create is answered with a gateway's error or not at all, and accepted `seconds` later."""
 
     do: Literal["accept_late"]
@@ -274,7 +274,7 @@ class AcceptLate(Rule):
     body: Body = "html"
 
 
-class StaleList(Rule):
+class StaleList(BaseRule):
     """The list shows what was there, and how it stood, `seconds` ago."""
 
     do: Literal["stale_list"]
@@ -282,21 +282,21 @@ class StaleList(Rule):
     seconds: PositiveFloat
 
 
-class ShuffleList(Rule):
+class ShuffleList(BaseRule):
     """The rows of the page are in no order."""
 
     do: Literal["shuffle_list"]
     on: Literal["list"] = "list"
 
 
-class MalformedJson(Rule):
+class MalformedJson(BaseRule):
     """The answer's JSON ends in the middle, with a correct length."""
 
     do: Literal["malformed_json"]
     on: Literal["create", "poll", "list", "cancel"]
 
 
-class UnknownStatus(Rule):
+class UnknownStatus(BaseRule):
     """The prediction in the answer has a status that nobody documented."""
 
     do: Literal["unknown_status"]
@@ -304,35 +304,35 @@ class UnknownStatus(Rule):
     status: str = "queued"
 
 
-class NullOutput(Rule):
+class NullOutput(BaseRule):
     """A succeeded prediction is shown with output null."""
 
     do: Literal["null_output"]
     on: Literal["poll"] = "poll"
 
 
-class ListOutput(Rule):
+class ListOutput(BaseRule):
     """A succeeded prediction is shown with a list of one URL."""
 
     do: Literal["list_output"]
     on: Literal["poll"] = "poll"
 
 
-class DictOutput(Rule):
+class DictOutput(BaseRule):
     """A succeeded prediction is shown with an object that has the URL under `video`."""
 
     do: Literal["dict_output"]
     on: Literal["poll"] = "poll"
 
 
-class GzipBomb(Rule):
+class GzipBomb(BaseRule):
     """The answer followed by `size_mb` of blanks, as a small gzip."""
 
     do: Literal["gzip_bomb"]
     size_mb: Annotated[int, Field(ge=1, le=4096)] = 256
 
 
-class SlowLoris(Rule):
+class SlowLoris(BaseRule):
     """The answer, one byte every `every_s` seconds."""
 
     do: Literal["slow_loris"]
@@ -342,15 +342,15 @@ class SlowLoris(Rule):
 # What becomes of a download
 
 
-class Truncate(Rule):
+class Truncate(BaseRule):
     """The file ends after `part` of it; the length in the header is that of what is left."""
 
     do: Literal["truncate"]
     on: Literal["download"] = "download"
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class WrongContent(Rule):
+class WrongContent(BaseRule):
     """Something else than a video, with status 200."""
 
     do: Literal["wrong_content"]
@@ -359,7 +359,7 @@ class WrongContent(Rule):
     content_type: str = "video/mp4"
 
 
-class FlipBytes(Rule):
+class FlipBytes(BaseRule):
     """`count` bytes in the file's second half are inverted."""
 
     do: Literal["flip_bytes"]
@@ -367,24 +367,24 @@ class FlipBytes(Rule):
     count: PositiveInt = 64
 
 
-class ZeroTail(Rule):
+class ZeroTail(BaseRule):
     """The last `part` of the file is zeros."""
 
     do: Literal["zero_tail"]
     on: Literal["download"] = "download"
-    part: Part = 0.3
+    part: OpenFraction = 0.3
 
 
-class Endless(Rule):
+class Endless(BaseRule):
     """The file over and over, without a length, until the caller hangs up."""
 
     do: Literal["endless"]
     on: Literal["download"] = "download"
 
 
-AnyRule = Annotated[
-    Fate
-    | Trait
+FaultRule = Annotated[
+    OutcomeRule
+    | AppearanceRule
     | AcceptLate
     | StaleList
     | ShuffleList
@@ -416,10 +416,10 @@ class FaultPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    rules: list[AnyRule] = Field(default_factory=list)
+    rules: list[FaultRule] = Field(default_factory=list)
 
 
-def load(path: Path) -> FaultPlan:
+def load_fault_plan(path: Path) -> FaultPlan:
     """Read a fault plan.
 
     Raises:
@@ -432,12 +432,12 @@ def load(path: Path) -> FaultPlan:
     except OSError as exc:
         raise FaultPlanError(f"{path}: {exc.strerror}") from exc
     except ValidationError as exc:
-        raise FaultPlanError("\n".join(f"{path}: {line}" for line in _lines(exc))) from exc
+        raise FaultPlanError("\n".join(f"{path}: {line}" for line in _describe_problems(exc))) from exc
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise FaultPlanError(f"{path}: not TOML: {exc}") from exc
 
 
-def _lines(exc: ValidationError) -> list[str]:
+def _describe_problems(exc: ValidationError) -> list[str]:
     """One line for each problem: `rule 2 (fail): error: Field required`."""
     lines = []
     for error in exc.errors(include_url=False, include_context=False):

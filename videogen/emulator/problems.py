@@ -41,29 +41,29 @@ class ApiError(Exception):
         self.body = {name: value for name, value in members.items() if value is not None}
         super().__init__(detail)
 
-    def response(self) -> Response:
+    def make_response(self) -> Response:
         """The answer as it goes over the wire."""
         content = json.dumps(self.body, ensure_ascii=False) + "\n"
         return Response(content, self.status, self.headers, "application/problem+json")
 
 
-async def answer(_request: Request, exc: Exception) -> Response:
+async def handle_api_error(_request: Request, exc: Exception) -> Response:
     """Exception handler: turn a `ApiError` into its answer."""
     assert isinstance(exc, ApiError)
-    return exc.response()
+    return exc.make_response()
 
 
-def unauthenticated() -> ApiError:
+def make_unauthenticated_error() -> ApiError:
     """401: no token, or a wrong one."""
     return ApiError(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
-def not_found(hint: str = "") -> ApiError:
+def make_not_found_error(hint: str = "") -> ApiError:
     """404 for everything that is not there, or not there any more; `hint` follows the live API's words."""
     return ApiError(404, " ".join(filter(None, ("The requested resource could not be found.", hint))))
 
 
-def unknown_version() -> ApiError:
+def make_unknown_version_error() -> ApiError:
     """422: a version that does not exist, or that this account may not run."""
     detail = (
         "The specified version does not exist (or perhaps you don't have permission to use it?) "
@@ -72,13 +72,13 @@ def unknown_version() -> ApiError:
     return ApiError(422, detail, title="Invalid version or not permitted")
 
 
-def invalid_input(fields: Sequence[InvalidField]) -> ApiError:
+def make_invalid_input_error(fields: Sequence[InvalidField]) -> ApiError:
     """422: the body or the model's input breaks its schema; one line for each field."""
     lines = (f"- {entry['field'] or '(root)'}: {entry['description']}\n" for entry in fields)
     return ApiError(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
 
 
-def throttled(per_minute: int, burst: int, wait_s: int) -> ApiError:
+def make_throttled_error(per_minute: int, burst: int, wait_s: int) -> ApiError:
     """429 as accounts with little credit get it; `wait_s` is the time to wait in seconds."""
     detail = (
         f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests "

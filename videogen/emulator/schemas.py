@@ -66,7 +66,7 @@ def seed(**more: Any) -> Property:
     return integer("Random seed. Omit for random generations", nullable=True, **more)
 
 
-def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
+def make_openapi_schema(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
     """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own, as cog's."""
     schemas: dict[str, Any] = {}
     inputs: dict[str, Any] = {}
@@ -93,16 +93,18 @@ def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict
     }
 
 
-def check(given: Inputs, properties: Mapping[str, Property], required: Sequence[str]) -> list[InvalidField]:
+def find_invalid_fields(
+    given: Inputs, properties: Mapping[str, Property], required: Sequence[str]
+) -> list[InvalidField]:
     """Everything wrong with an input; keys that the model does not know are no problem, they are dropped."""
-    fields = [_field("required", "input", f"{name} is required") for name in required if name not in given]
+    fields = [_make_invalid_field("required", "input", f"{name} is required") for name in required if name not in given]
     for name, value in given.items():
         if name in properties:
             fields += _check_value(value, properties[name], name)
     return fields
 
 
-def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
+def fill_defaults(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
     """What the model sees: unknown keys dropped, null taken as not given, defaults filled in."""
     known = {name: value for name, value in given.items() if name in properties and value is not None}
     defaults = {name: plain["default"] for name, plain in properties.items() if "default" in plain}
@@ -112,9 +114,9 @@ def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, An
 def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
     if value is None and plain.get("nullable"):
         return []
-    if not _is(value, plain["type"]):
-        description = f"Invalid type. Expected: {plain['type']}, given: {_type_of(value)}"
-        return [_field("invalid_type", f"input.{name}", description)]
+    if not _is_of_type(value, plain["type"]):
+        description = f"Invalid type. Expected: {plain['type']}, given: {_name_type(value)}"
+        return [_make_invalid_field("invalid_type", f"input.{name}", description)]
     if plain.get("format") == "uri":
         return _check_uri(value, f"input.{name}")
     return _check_array(value, plain, name) if plain["type"] == "array" else _check_limits(value, plain, name)
@@ -124,17 +126,21 @@ def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
     field, leaf = f"input.{name}", name.rsplit(".", 1)[-1]
     if "enum" in plain and value not in plain["enum"]:
         allowed = ", ".join(json.dumps(entry) for entry in plain["enum"])
-        return [_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
+        return [_make_invalid_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
     if "minimum" in plain and value < plain["minimum"]:
-        return [_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
+        return [_make_invalid_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
     if "maximum" in plain and value > plain["maximum"]:
-        return [_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
+        return [_make_invalid_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
     return []
 
 
 def _check_array(value: list[Any], plain: Property, name: str) -> list[InvalidField]:
     if len(value) > plain["maxItems"]:
-        return [_field("array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items")]
+        return [
+            _make_invalid_field(
+                "array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items"
+            )
+        ]
     return [
         found for index, item in enumerate(value) for found in _check_value(item, plain["items"], f"{name}.{index}")
     ]
@@ -146,11 +152,11 @@ def _check_uri(value: str, field: str) -> list[InvalidField]:
     except ValueError:
         parts = urlsplit("")
     if not parts.scheme or not (parts.netloc or parts.path):
-        return [_field("format", field, "Does not match format 'uri'")]
+        return [_make_invalid_field("format", field, "Does not match format 'uri'")]
     return []
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is_of_type(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
     if kind == "integer" and isinstance(value, float):
@@ -158,11 +164,13 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, _TYPES[kind])
 
 
-def _type_of(value: Any) -> str:
+def _name_type(value: Any) -> str:
     if value is None:
         return "null"
-    return next(kind for kind in ("boolean", "integer", "number", "string", "array", "object") if _is(value, kind))
+    return next(
+        kind for kind in ("boolean", "integer", "number", "string", "array", "object") if _is_of_type(value, kind)
+    )
 
 
-def _field(kind: str, field: str, description: str) -> InvalidField:
+def _make_invalid_field(kind: str, field: str, description: str) -> InvalidField:
     return {"type": kind, "field": field, "description": description}

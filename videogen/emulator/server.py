@@ -14,16 +14,16 @@ from typing import Any
 import httpx
 import uvicorn
 
-from videogen.emulator.app import create_app
+from videogen.emulator.app import create_emulator_app
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.wire import Wire
+from videogen.emulator.wire import TransportMiddleware
 from videogen.errors import InvalidError
 
 _GRACE_S = 1
 _START_TIMEOUT_S = 30
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """A uvicorn server that says when it is listening and lets go of held requests when it stops."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
@@ -78,7 +78,7 @@ class Emulator:
         return answer.raise_for_status()
 
 
-def serve(
+def serve_emulator(
     settings: EmulatorSettings, *, on_ready: Callable[[str], None] | None = None, exit_with_parent: bool = False
 ) -> None:
     """Run an emulator until SIGINT or SIGTERM; after SIGTERM the process ends by that signal.
@@ -93,32 +93,32 @@ def serve(
         AddressError: the address cannot be listened on.
         FaultPlanError: the settings name a fault plan that cannot be used.
     """
-    with _listen(settings) as sock, contextlib.suppress(KeyboardInterrupt):
-        server = _server(settings, lambda: on_ready(_url(sock)) if on_ready else None)
+    with _bind_socket(settings) as sock, contextlib.suppress(KeyboardInterrupt):
+        server = _make_server(settings, lambda: on_ready(_format_url(sock)) if on_ready else None)
         if exit_with_parent:
             threading.Thread(target=_exit_with_stdin, args=(server,), daemon=True).start()
         server.run(sockets=[sock])
 
 
 @contextlib.contextmanager
-def running(settings: EmulatorSettings | None = None) -> Iterator[Emulator]:
+def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[Emulator]:
     """An emulator in a thread of this process, for as long as the block lasts."""
     settings = settings or EmulatorSettings()
     ready = threading.Event()
-    with _listen(settings) as sock:
-        server = _server(settings, ready.set)
+    with _bind_socket(settings) as sock:
+        server = _make_server(settings, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="emulator", daemon=True)
         thread.start()
         try:
             if not ready.wait(_START_TIMEOUT_S):
                 raise RuntimeError("the emulator did not start")
-            yield Emulator(_url(sock))
+            yield Emulator(_format_url(sock))
         finally:
             server.should_exit = True
             thread.join()
 
 
-def _listen(settings: EmulatorSettings) -> socket.socket:
+def _bind_socket(settings: EmulatorSettings) -> socket.socket:
     """Bind before anything else, so that a taken port is known at once and port 0 has become a number."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY only then; without it each answer takes 40 ms longer.
@@ -133,21 +133,21 @@ def _listen(settings: EmulatorSettings) -> socket.socket:
     return sock
 
 
-def _url(sock: socket.socket) -> str:
+def _format_url(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _Server:
-    app = create_app(settings)
+def _make_server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _UvicornServer:
+    app = create_emulator_app(settings)
     config = uvicorn.Config(
-        Wire(app, app.state.closing, settings.clock_ahead_s),
+        TransportMiddleware(app, app.state.closing, settings.clock_ahead_s),
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=_GRACE_S,
         date_header=False,
     )
-    return _Server(config, on_ready, app.state.close)
+    return _UvicornServer(config, on_ready, app.state.close)
 
 
 def _exit_with_stdin(server: uvicorn.Server) -> None:

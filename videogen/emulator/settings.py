@@ -61,7 +61,7 @@ class EmulatorSettings(BaseModel):
         try:
             return cls(**flags)
         except ValidationError as exc:
-            lines = (_describe(error["loc"], error["msg"]) for error in exc.errors(include_url=False))
+            lines = (_describe_problem(error["loc"], error["msg"]) for error in exc.errors(include_url=False))
             raise SettingsError("\n".join(lines)) from None
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class EmulatorSettings(BaseModel):
             raise ValueError("burst: needs creates_per_minute")
         return self
 
-    def admits(self, token: str) -> bool:
+    def is_valid_token(self, token: str) -> bool:
         """Whether this bearer token opens the API."""
         if self.tokens is None:
             return token in ("local",) or token.startswith("r8_")
@@ -84,7 +84,7 @@ class EmulatorSettings(BaseModel):
 _FLAGS = {"latency_s": "--latency", "mode": "--render"}
 
 
-def _describe(place: tuple[int | str, ...], message: str) -> str:
+def _describe_problem(place: tuple[int | str, ...], message: str) -> str:
     """Return a line on a wrong setting; a validator of the whole names the setting in its message."""
     message = message.removeprefix("Value error, ")
     name, _, rest = message.partition(": ") if not place else (str(place[0]), "", message)

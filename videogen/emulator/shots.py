@@ -4,17 +4,17 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from videogen.emulator.models import Shape
+from videogen.emulator.models import ClipFormat
 
-LOOK = 1
+LOOK_VERSION = 1
 """Count up when clips come to look different, so that no cache shows old ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class RenderSpec:
     """Everything that decides how a clip looks."""
 
-    shape: Shape
+    clip_format: ClipFormat
     prompt: str
     """The caption, and without a start image what is painted; empty for models without a prompt."""
     seed: int
@@ -27,5 +27,16 @@ class Shot:
 
     @property
     def digest(self) -> str:
-        """64 hex digits that name this shot as it looks today."""
-        return hashlib.sha256(f"{LOOK} {self!r}{self.flaw or ''}".encode()).hexdigest()
+        """64 hex digits that are equal for equal specifications of the same `LOOK_VERSION`."""
+        # The digest names files in caches and seeds the camera move. The names in this text, `Shot` and the others, are
+        # therefore those of the first version and independent of today's class names.
+        clip, size = self.clip_format, self.clip_format.size
+        shape = (
+            f"Shape(size=Size(width_px={size.width_px!r}, height_px={size.height_px!r}), frames={clip.frames!r}, "
+            f"fps={clip.fps!r}, audio={clip.audio!r})"
+        )
+        shot = (
+            f"Shot(shape={shape}, prompt={self.prompt!r}, seed={self.seed!r}, start_digest={self.start_digest!r}, "
+            f"smooth={self.smooth!r})"
+        )
+        return hashlib.sha256(f"{LOOK_VERSION} {shot}{self.flaw or ''}".encode()).hexdigest()

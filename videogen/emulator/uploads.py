@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogen.emulator.pace import stamp
+from videogen.emulator.pace import format_timestamp
 
 MAX_BYTES = 100 * 1024 * 1024
-_KEPT_NS = 24 * 3600 * 1_000_000_000
+_LIFETIME_NS = 24 * 3600 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Upload:
     created_ns: int
     metadata: Mapping[str, Any]
 
-    def body(self, base: str) -> dict[str, Any]:
+    def make_body(self, base: str) -> dict[str, Any]:
         """The file object of the API."""
         return {
             "id": self.id,
@@ -38,8 +38,8 @@ class Upload:
             "etag": self.md5,  # not in the OpenAPI document, but client 1.0.7 fails without it
             "checksums": {"sha256": self.sha256, "md5": self.md5},
             "metadata": self.metadata,
-            "created_at": stamp(self.created_ns, digits=3),
-            "expires_at": stamp(self.created_ns + _KEPT_NS, digits=3),
+            "created_at": format_timestamp(self.created_ns, digits=3),
+            "expires_at": format_timestamp(self.created_ns + _LIFETIME_NS, digits=3),
             "urls": {"get": f"{base}/v1/files/{self.id}"},
         }
 
@@ -65,7 +65,7 @@ class Uploads(Mapping[str, Path]):
         """The upload of that id."""
         return self._by_id.get(upload_id)
 
-    def all(self) -> Iterable[Upload]:
+    def list_newest_first(self) -> Iterable[Upload]:
         """Return every upload, newest first."""
         return reversed(self._by_id.values())
 

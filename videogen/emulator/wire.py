@@ -15,12 +15,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_KEY = "videogen.line"
+_SCOPE_KEY = "videogen.line"
 _BLANKS = b" " * (1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Connection:
     """The connection under a request."""
 
     transport: asyncio.Transport
@@ -39,7 +39,7 @@ class Line:
 
     async def hold(self, receive: Receive) -> None:
         """Do nothing until the caller hangs up or the server stops."""
-        gone = asyncio.create_task(_hung_up(receive))
+        gone = asyncio.create_task(_wait_until_hung_up(receive))
         stop = asyncio.create_task(self.closing.wait())
         _done, pending = await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -47,12 +47,12 @@ class Line:
         await self.reset()
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_until_hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class Wire:
+class TransportMiddleware:
     """The outermost application: tells every request what connection it came by, and every answer its date."""
 
     def __init__(self, app: ASGIApp, closing: asyncio.Event, clock_ahead_s: float = 0) -> None:
@@ -62,7 +62,7 @@ class Wire:
         """Pass the request on. uvicorn's `send` is a method of the request's cycle, which knows the transport."""
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
-            scope[_KEY] = Line(transport, self._closing)
+            scope[_SCOPE_KEY] = Connection(transport, self._closing)
 
         async def send_dated(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -73,14 +73,14 @@ class Wire:
         await self._app(scope, receive, send_dated)
 
 
-def _line(scope: Scope) -> Line:
-    line = scope.get(_KEY)
-    if not isinstance(line, Line):
+def _get_connection(scope: Scope) -> Connection:
+    connection = scope.get(_SCOPE_KEY)
+    if not isinstance(connection, Connection):
         raise RuntimeError("faults on the connection need a real server: use serve() or running()")
-    return line
+    return connection
 
 
-class AnyJson(JSONResponse):
+class LenientJSONResponse(JSONResponse):
     """JSON that may hold what a server should not send: NaN, infinite numbers, lone surrogates."""
 
     def render(self, content: Any) -> bytes:
@@ -92,7 +92,7 @@ class AnyJson(JSONResponse):
             return json.dumps(content, separators=(",", ":")).encode()
 
 
-class Around(Response):
+class WrappingResponse(Response):
     """An answer made from another one."""
 
     def __init__(self, inner: Response | None) -> None:
@@ -115,7 +115,7 @@ class Around(Response):
         return heads[0], bytes(body)
 
 
-class Counted(Around):
+class CountedResponse(WrappingResponse):
     """An answer that reports how many bytes of its body were sent, piece by piece."""
 
     def __init__(self, inner: Response, sent: Callable[[int], None]) -> None:
@@ -125,36 +125,36 @@ class Counted(Around):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
 
-        async def counting(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.body":
                 self._sent(len(message.get("body", b"")))
 
         assert self.inner is not None
-        await self.inner({**scope, "extensions": {}}, receive, counting)
+        await self.inner({**scope, "extensions": {}}, receive, send_counted)
 
 
-class Lost(Around):
+class ResetResponse(WrappingResponse):
     """No answer: the connection is reset."""
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Reset."""
-        await _line(scope).reset()
+        await _get_connection(scope).reset()
 
 
-class Silent(Around):
+class SilentResponse(WrappingResponse):
     """No answer, and the connection stays."""
 
     async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """Hold."""
-        await _line(scope).hold(receive)
+        await _get_connection(scope).hold(receive)
 
 
-class _EnoughError(Exception):
+class _CutPointError(Exception):
     """Enough was sent."""
 
 
-class Cut(Around):
+class CutResponse(WrappingResponse):
     """A part of an answer; then a reset, or silence."""
 
     def __init__(self, inner: Response, part: float, *, stall: bool) -> None:
@@ -165,26 +165,26 @@ class Cut(Around):
         """Send the part, then stop."""
         left = 0
 
-        async def sending(message: Message) -> None:
+        async def send_until_cut(message: Message) -> None:
             nonlocal left
             if message["type"] == "http.response.start":
-                left = int(_length(message) * self._part)
+                left = int(_read_content_length(message) * self._part)
                 await send(message)
                 return
             piece = message.get("body", b"")[:left]
             left -= len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             if not left:
-                raise _EnoughError
+                raise _CutPointError
 
         assert self.inner is not None
-        with contextlib.suppress(_EnoughError):
-            await self.inner({**scope, "extensions": {}}, receive, sending)
-        line = _line(scope)
-        await (line.hold(receive) if self._stall else line.reset())
+        with contextlib.suppress(_CutPointError):
+            await self.inner({**scope, "extensions": {}}, receive, send_until_cut)
+        connection = _get_connection(scope)
+        await (connection.hold(receive) if self._stall else connection.reset())
 
 
-class Drip(Around):
+class DripResponse(WrappingResponse):
     """An answer one byte at a time."""
 
     def __init__(self, inner: Response, every_s: float) -> None:
@@ -193,19 +193,19 @@ class Drip(Around):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, slowly, until the server stops."""
-        line = _line(scope)
+        connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         await send(head)
         for index in range(len(body)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(line.closing.wait(), self._every_s)
-                await line.reset()
+                await asyncio.wait_for(connection.closing.wait(), self._every_s)
+                await connection.reset()
                 return
             await send({"type": "http.response.body", "body": body[index : index + 1], "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-class Bomb(Around):
+class GzipBombResponse(WrappingResponse):
     """An answer followed by blanks, as a gzip a thousand times smaller."""
 
     def __init__(self, inner: Response, size_mb: int) -> None:
@@ -217,13 +217,13 @@ class Bomb(Around):
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name != b"content-length"]
         await send({**head, "headers": [*kept, (b"content-encoding", b"gzip")]})
-        for piece in _squeeze(body, self._size_mb):
+        for piece in _compress_with_blanks(body, self._size_mb):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
 
 
-def _squeeze(body: bytes, size_mb: int) -> Iterator[bytes]:
+def _compress_with_blanks(body: bytes, size_mb: int) -> Iterator[bytes]:
     packer = zlib.compressobj(6, wbits=31)
     yield packer.compress(body)
     for _ in range(size_mb):
@@ -231,25 +231,25 @@ def _squeeze(body: bytes, size_mb: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-class Unending(Around):
+class EndlessResponse(WrappingResponse):
     """An answer's body over and over, without a length."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the caller hangs up or the server stops."""
-        line = _line(scope)
+        connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name not in (b"content-length", b"content-range")]
         await send({**head, "status": 200, "headers": kept})
-        gone = asyncio.create_task(_hung_up(receive))
-        async for piece in _forever(body):
-            if gone.done() or line.closing.is_set():
+        gone = asyncio.create_task(_wait_until_hung_up(receive))
+        async for piece in _repeat_forever(body):
+            if gone.done() or connection.closing.is_set():
                 break
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         gone.cancel()
-        await line.reset()
+        await connection.reset()
 
 
-async def _forever(body: bytes) -> AsyncIterator[bytes]:
+async def _repeat_forever(body: bytes) -> AsyncIterator[bytes]:
     body = body or bytes(65536)  # an empty answer has an end, and would never come to the pause
     while True:
         for begin in range(0, len(body), 65536):
@@ -257,16 +257,16 @@ async def _forever(body: bytes) -> AsyncIterator[bytes]:
             await asyncio.sleep(0)
 
 
-def rewritten(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+def rewrite_json(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
     """A JSON answer with other content."""
-    return AnyJson(change(json.loads(bytes(inner.body))), inner.status_code)
+    return LenientJSONResponse(change(json.loads(bytes(inner.body))), inner.status_code)
 
 
-def cut_json(inner: Response) -> Response:
+def truncate_json(inner: Response) -> Response:
     """A JSON answer whose text ends in the middle."""
     body = bytes(inner.body)
     return Response(body[: len(body) // 2], inner.status_code, media_type="application/json")
 
 
-def _length(head: Message) -> int:
+def _read_content_length(head: Message) -> int:
     return next(int(value) for name, value in head["headers"] if name == b"content-length")
