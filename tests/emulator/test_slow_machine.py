@@ -34,7 +34,7 @@ class HeldRenderPool(RenderPool):
     def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
         self.begun.set()
         self.go.wait()
-        path = self.folder / f"{shot.digest}.mp4"
+        path = self.folder / f"{spec.digest}.mp4"
         path.write_bytes(b"film")
         return path
 

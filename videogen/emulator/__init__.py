@@ -1,4 +1,4 @@
-"""A server that speaks Replicate's HTTP API and renders real clips, for demos, tests and faults on purpose."""
+"""A server that implements Replicate's HTTP API and renders real clips, for demos, tests and fault injection."""
 
 from videogen.emulator.app import create_emulator_app
 from videogen.emulator.plan import FaultPlanError

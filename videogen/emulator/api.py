@@ -1,4 +1,4 @@
-"""The routes under /v1, as the live API has them.
+"""The routes under /v1, with the behaviour of the live API.
 
 Source: https://replicate.com/docs/reference/http and the OpenAPI document it links to.
 """
@@ -33,7 +33,7 @@ _FORM_ALLOWANCE_BYTES = 64 * 1024
 
 
 class Api:
-    """The routes and what they work on."""
+    """The handlers of the routes and the state that they share."""
 
     def __init__(
         self,
@@ -44,14 +44,17 @@ class Api:
         uploads: Uploads,
         faults: FaultEngine,
     ) -> None:
-        self._settings, self._ledger, self._predictions, self._uploads = settings, ledger, predictions, uploads
+        self._settings = settings
+        self._ledger = ledger
+        self._predictions = predictions
+        self._uploads = uploads
         self._faults = faults
         per_minute = settings.creates_per_minute
         burst = settings.burst or per_minute or 0
         self._limit = RateLimit(per_minute, burst, settings.time_scale) if per_minute else None
 
     def make_router(self) -> APIRouter:
-        """Everything under /v1, behind the token."""
+        """Return the routes under /v1, all of which need a token."""
         router = APIRouter(prefix="/v1", dependencies=[Depends(self.authenticate)])
         router.post("/models/{owner}/{name}/predictions")(self.create_official)
         router.post("/predictions")(self.create_version)
@@ -72,23 +75,27 @@ class Api:
         return router
 
     async def authenticate(self, request: Request) -> None:
-        """Let in who has a token (`Bearer`, or the older `Token`)."""
+        """Check the token of a request (`Bearer`, or the older `Token`).
+
+        Raises:
+            ApiError: 401, the token is missing or wrong.
+        """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() not in ("bearer", "token") or not self._settings.is_valid_token(token.strip()):
             raise make_unauthenticated_error()
 
     async def create_official(self, request: Request, owner: str, name: str) -> Response:
-        """Create by model name."""
+        """Create a prediction by model name."""
         self._throttle()
         return await self._create(parse_official_request(owner, name, await request.body(), request.headers), request)
 
     async def create_version(self, request: Request) -> Response:
-        """Create by version."""
+        """Create a prediction by version."""
         self._throttle()
         return await self._create(parse_version_request(await request.body(), request.headers), request)
 
     async def get_prediction(self, request: Request, prediction_id: str) -> Response:
-        """One prediction as it is now."""
+        """Return a prediction in its present state."""
         prediction = self._find_prediction(prediction_id)
         prediction.polls += 1
         self._ledger.record_poll(prediction_id)
@@ -103,14 +110,14 @@ class Api:
         )
 
     async def list_predictions(self, request: Request) -> Response:
-        """A page of predictions, newest first, without logs."""
+        """Return a page of predictions, newest first, without logs."""
         self._ledger.lists += 1
         rule = self._faults.on("list")
         as_of_s = rule.seconds if isinstance(rule, plan.StaleList) else 0
         return apply_fault(rule, None if is_call_prevented(rule) else self._make_list_page(request, as_of_s))
 
     async def cancel_prediction(self, request: Request, prediction_id: str) -> Response:
-        """Cancel; one that has ended is answered as it is."""
+        """Cancel a prediction; one that has ended is returned unchanged."""
         prediction = self._find_prediction(prediction_id)
         rule = self._faults.take_prediction_rule("cancel", prediction)
         if is_call_prevented(rule):
@@ -120,26 +127,26 @@ class Api:
         return apply_fault(rule, self._answer_prediction(prediction, request, shown=_select_show_rules(rule)))
 
     async def list_models(self, request: Request) -> Response:
-        """All models on one page."""
+        """Return all models on one page."""
         return _make_single_page([describe_model(model, get_base_url(request)) for model in MODELS.values()])
 
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
-        """One model with its latest version's schema."""
+        """Return a model with the schema of its latest version."""
         return JSONResponse(describe_model(find_model(f"{owner}/{name}"), get_base_url(request)))
 
     async def list_versions(self, owner: str, name: str) -> Response:
-        """Answer the one version of a model, with its schema."""
+        """Return the only version of a model, with its schema."""
         return _make_single_page([describe_model_version(find_model(f"{owner}/{name}"))])
 
     async def get_version(self, owner: str, name: str, version_id: str) -> Response:
-        """One version with its schema."""
+        """Return a version with its schema."""
         model = find_model(f"{owner}/{name}")
         if version_id != model.version_id:
             raise make_not_found_error()
         return JSONResponse(describe_model_version(model))
 
     async def upload_file(self, request: Request) -> Response:
-        """Keep the multipart part `content`."""
+        """Store the multipart part `content`."""
         rule = self._faults.on("upload")
         return apply_fault(rule, None if is_call_prevented(rule) else await self._store_upload(request))
 
@@ -160,33 +167,33 @@ class Api:
         return JSONResponse(upload.make_body(get_base_url(request)), 201)
 
     async def get_file(self, request: Request, file_id: str) -> Response:
-        """What is known of an uploaded file."""
+        """Return the metadata of an uploaded file."""
         return JSONResponse(self._find_upload(file_id).make_body(get_base_url(request)))
 
     async def list_files(self, request: Request) -> Response:
-        """Answer all uploaded files on one page, newest first."""
+        """Return the metadata of all uploaded files on one page, newest first."""
         return _make_single_page(
             [upload.make_body(get_base_url(request)) for upload in self._uploads.list_newest_first()]
         )
 
     async def delete_file(self, file_id: str) -> Response:
-        """Forget an uploaded file."""
+        """Delete an uploaded file."""
         self._uploads.remove(self._find_upload(file_id))
         return Response(status_code=204)
 
     async def download_file(self, file_id: str) -> Response:
-        """The bytes of an uploaded file."""
+        """Return the content of an uploaded file."""
         upload = self._find_upload(file_id)
         return FileResponse(upload.path, media_type=upload.content_type)
 
     async def get_account(self) -> Response:
-        """Who the token belongs to."""
+        """Return the account of the token."""
         rule = self._faults.on("account")
         account = {"type": "user", "username": "local", "name": "Emulator", "github_url": None}
         return apply_fault(rule, None if is_call_prevented(rule) else JSONResponse(account))
 
     async def get_webhook_secret(self) -> Response:
-        """The key of webhook signatures: fixed by the seed."""
+        """Return the key of webhook signatures, which depends on the seed alone."""
         digest = hashlib.sha256(f"webhook/{self._settings.seed}".encode()).digest()
         return JSONResponse({"key": f"whsec_{base64.b64encode(digest[:24]).decode()}"})
 
@@ -209,7 +216,7 @@ class Api:
         )
 
     def _describe_create(self, wanted: CreateRequest) -> tuple[str, str, int]:
-        """Return what a rule is matched with: model, prompt, and the number that the create has if it is accepted."""
+        """Return the model, the prompt, and the number that the create has if it is accepted; rules match on these."""
         return wanted.model.full_name, get_prompt(wanted.input), self._ledger.creates + 1
 
     async def _answer_create(self, prediction: EmulatedPrediction, wanted: CreateRequest, request: Request) -> Response:
@@ -225,9 +232,9 @@ class Api:
         return response
 
     def _answer_unfinished(self, prediction: EmulatedPrediction, request: Request) -> Response:
-        """Answer a create whose wait ran out: `starting`, as live, whether or not it runs.
+        """Answer a create whose wait has run out with `starting`, as the live API does, even if it is `processing`.
 
-        The clients poll on from `starting` alone, and take `processing` for done.
+        The clients continue to poll only after `starting` and take `processing` for the end.
         Source: the comment in `run` of https://github.com/replicate/replicate-python/blob/main/replicate/run.py
         """
         body = self._predictions.make_body(prediction, get_base_url(request))
@@ -272,7 +279,7 @@ def _make_single_page(results: list[dict[str, Any]]) -> Response:
 
 
 async def _read_metadata(part: UploadFile | str | None) -> dict[str, Any]:
-    """Return what an upload's part `metadata` says, as a field or as a file of JSON."""
+    """Return the JSON object of an upload's part `metadata`, which may be a field or a file."""
     raw = await part.read() if isinstance(part, UploadFile) else part
     try:
         metadata = json.loads(raw or "{}")
@@ -288,7 +295,7 @@ def _select_show_rules(rule: plan.FaultRule | None) -> list[plan.Show]:
 
 
 def get_base_url(request: Request) -> str:
-    """This server's address as the caller wrote it, without a slash at the end."""
+    """Return this server's address as the caller wrote it, without a slash at the end."""
     return str(request.base_url).rstrip("/")
 
 

@@ -24,14 +24,16 @@ from videogen.emulator.uploads import Uploads
 
 
 def create_emulator_app(settings: EmulatorSettings | None = None) -> FastAPI:
-    """A Replicate-compatible application with a state of its own.
+    """Return a Replicate-compatible application with its own state.
 
     Raises:
-        FaultPlanError: the settings name a fault plan that cannot be used.
+        FaultPlanError: the fault plan of the settings is invalid or cannot be read.
     """
     settings = settings or EmulatorSettings()
     faults = FaultEngine(load_fault_plan(settings.faults).rules if settings.faults else [])
-    render_pool, ledger, closing = RenderPool(settings.cache), Ledger(), asyncio.Event()
+    render_pool = RenderPool(settings.cache)
+    ledger = Ledger()
+    closing = asyncio.Event()
     uploads = Uploads(render_pool.folder)
     predictions = PredictionStore(settings, ledger, render_pool, uploads)
 
@@ -46,8 +48,9 @@ def create_emulator_app(settings: EmulatorSettings | None = None) -> FastAPI:
         render_pool.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    # A server stops its connections before the lifespan ends: it needs to let go of held ones first.
-    app.state.close, app.state.closing = close, closing
+    # A server closes its connections before the lifespan ends, so it must release the held ones before that.
+    app.state.close = close
+    app.state.closing = closing
     api = Api(settings, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
     router = api.make_router()
     app.include_router(router)
@@ -71,12 +74,12 @@ def _add_ledger_routes(app: FastAPI, ledger: Ledger, faults: FaultEngine) -> Non
 
 
 async def _answer_disconnect(_request: Request, _exc: Exception) -> Response:
-    """The caller went away while it was sending: nothing was accepted, and nobody hears this answer."""
+    """Answer a request whose caller disconnected while sending: nothing was accepted and the answer is discarded."""
     return Response(status_code=400)
 
 
 def _make_unknown_route_handler(router: APIRouter) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler for the router's 404 and 405, which answers in the API's shape and says what there is."""
+    """Return a handler for 404 and 405 that answers in the API's format and lists the router's routes."""
     known = [route for route in router.routes if isinstance(route, APIRoute)]
     routes = [(method, route.path) for route in known for method in route.methods or ()]
 

@@ -1,4 +1,4 @@
-"""The prompt as a caption: a soft dark band at the bottom with a few lines of white text."""
+"""Captions: the prompt in a few lines of white text on a soft dark band at the bottom of the frame."""
 
 import unicodedata
 from pathlib import Path
@@ -10,13 +10,13 @@ FONT = Path(__file__).parents[1] / "fonts" / "DejaVuSans.ttf"
 """Covers Latin, Greek and Cyrillic; Pillow's own font lacks é, ß and ñ."""
 MAX_LINES = 3
 MAX_CHARACTERS = 400
-"""More never fits; a prompt of 100 kB must not be measured word by word."""
+"""More than this never fits. It also keeps a prompt of 100 kB from being measured word by word."""
 _BAND_ALPHA = 150
 _BLACK, _WHITE = 16, 235  # luma of limited-range video
 
 
 class Caption(NamedTuple):
-    """What to paste over the bottom of every frame: luma, its opacity, and the row where it begins (even)."""
+    """A caption to paste over the bottom of every frame: luma, its opacity, and its first row, an even number."""
 
     luma: Image.Image
     opacity: Image.Image
@@ -24,7 +24,7 @@ class Caption(NamedTuple):
 
 
 def make_caption(prompt: str, width_px: int, height_px: int) -> Caption | None:
-    """The caption of a frame of this size, None if there is nothing to say."""
+    """Return the caption for frames of this size, or None if the prompt has no visible text."""
     words = clean_prompt(prompt)
     if not words:
         return None
@@ -44,13 +44,13 @@ def make_caption(prompt: str, width_px: int, height_px: int) -> Caption | None:
 
 
 def clean_prompt(prompt: str) -> str:
-    """The prompt on one line without control characters."""
+    """Return the prompt on one line without control characters, at most `MAX_CHARACTERS` long."""
     shown = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in prompt[: MAX_CHARACTERS * 4])
     return " ".join(shown.split())[:MAX_CHARACTERS]
 
 
 def wrap_text(words: str, font: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
-    """At most `MAX_LINES` lines that fit the width; an ellipsis stands for what was left out."""
+    """Return at most `MAX_LINES` lines that fit the width; an ellipsis replaces the rest of the text."""
     lines, rest = [""], words.split()
     while rest:
         longer = f"{lines[-1]} {rest[0]}".strip()
@@ -69,7 +69,7 @@ def wrap_text(words: str, font: ImageFont.FreeTypeFont, width_px: float) -> list
 
 
 def _count_fitting_chars(word: str, font: ImageFont.FreeTypeFont, width_px: float) -> int:
-    """How many characters of a long word fit, at least one."""
+    """Return how many characters of a long word fit, at least 1."""
     return max(1, next((n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= width_px), 1))
 
 
@@ -80,7 +80,7 @@ def _shorten_line(line: str, font: ImageFont.FreeTypeFont, width_px: float) -> s
 
 
 def _make_band(width_px: int, band_px: int, *, fade_px: int) -> Image.Image:
-    """Opacity of the band: it fades in over its first rows."""
+    """Return the opacity of the band, which fades in over its first rows."""
     fade_px = max(1, min(fade_px, band_px))
     column = bytes(_BAND_ALPHA * min(row, fade_px) // fade_px for row in range(band_px))
     return Image.frombytes("L", (1, band_px), column).resize((width_px, band_px))

@@ -1,8 +1,8 @@
-"""The eight models: true inputs, prices, sizes and the quirks of what they deliver.
+"""The eight models: their real inputs, prices and sizes, and the quirks of their outputs.
 
 Sources, unless one stands beside the value: the models' API pages on replicate.com as copied in
 https://github.com/genfeedai/genfeed (packages/types/src/replicate/schemas.json), measured deliveries in
-https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks what no source confirms.
+https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks unconfirmed values.
 """
 
 import functools
@@ -30,7 +30,7 @@ def _get_duration_s(inputs: Inputs) -> int:
 
 
 def _match_start_image(resolution: PixelSize, start: PixelSize | None) -> PixelSize:
-    """The resolution's pixel count in the shape of the start image; the resolution itself without one."""
+    """Return the size with the start image's shape and the resolution's area; the resolution if there is no image."""
     return scale_to_area(resolution, start) if start else resolution
 
 
@@ -236,7 +236,7 @@ _SEEDANCE_USD_PER_S = {"480p": "0.03", "720p": "0.06", "1080p": "0.15"}  # below
 def _get_seedance_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     sizes = _SEEDANCE_SIZES[inputs["resolution"]]
     size = _find_nearest_ratio(start, list(sizes.values())) if start else sizes[inputs["aspect_ratio"]]
-    return ClipFormat(size, 24 * _get_duration_s(inputs) + 1, FILM)  # one frame more: 6.042 s for 6 s
+    return ClipFormat(size, 24 * _get_duration_s(inputs) + 1, FILM)  # one extra frame: 6.042 s for 6 s
 
 
 def _find_nearest_ratio(start: PixelSize, sizes: list[PixelSize]) -> PixelSize:
@@ -276,7 +276,10 @@ def _get_svd_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
 
 
 def _compute_svd_size(strategy: str, start: PixelSize) -> PixelSize:
-    """Source: https://github.com/replicate/cog-svd/blob/main/sizing_strategy.py; the memory limit is an estimate."""
+    """Return the size that a sizing strategy makes of a start image.
+
+    Source: https://github.com/replicate/cog-svd/blob/main/sizing_strategy.py; the memory limit is an estimate.
+    """
     if strategy == "crop_to_16_9":
         return PixelSize(1024, 576)
     scale = min(1.0, 1024 / start.width_px, 576 / start.height_px) if strategy == "maintain_aspect_ratio" else 1.0
@@ -345,7 +348,7 @@ MODELS: Mapping[str, EmulatedModel] = {
 
 
 def find_model_by_version(version: str) -> EmulatedModel | None:
-    """Return the model whose version this is, community or official, by its 64 hex digits."""
+    """Return the community or official model with this version (64 hex digits), or None if there is none."""
     return _get_models_by_version().get(version)
 
 
@@ -358,7 +361,7 @@ def find_model(name: str) -> EmulatedModel:
     """Return the model of that name.
 
     Raises:
-        ApiError: 404; it says which models there are.
+        ApiError: 404, the catalogue has no such model; the error lists its models.
     """
     model = MODELS.get(name)
     if model is None:
@@ -367,7 +370,7 @@ def find_model(name: str) -> EmulatedModel:
 
 
 def describe_model(model: EmulatedModel, web: str) -> dict[str, Any]:
-    """The body of GET /v1/models/{owner}/{name}; `web` is the address that stands for replicate.com."""
+    """Return the body of GET /v1/models/{owner}/{name}; `web` is the address to use for replicate.com."""
     return {
         "url": f"{web}/{model.full_name}",
         "owner": model.owner,
@@ -386,7 +389,7 @@ def describe_model(model: EmulatedModel, web: str) -> dict[str, Any]:
 
 
 def describe_model_version(model: EmulatedModel) -> dict[str, Any]:
-    """The body of GET /v1/models/{owner}/{name}/versions/{id}."""
+    """Return the body of GET /v1/models/{owner}/{name}/versions/{id}."""
     return {
         "id": model.version_id,
         "created_at": "2025-10-15T12:00:00.000000Z",

@@ -1,4 +1,4 @@
-"""Delivering outputs: the files of finished predictions, without a token, in ranges, every byte counted."""
+"""The host of output files: needs no token, serves byte ranges, and counts every byte."""
 
 import time
 
@@ -15,19 +15,21 @@ from videogen.emulator.wire import CountedResponse
 
 
 class OutputFiles:
-    """GET and HEAD /files/{secret}/output.mp4."""
+    """The handler of GET and HEAD /files/{secret}/output.mp4."""
 
     def __init__(self, ledger: Ledger, predictions: PredictionStore, faults: FaultEngine) -> None:
-        self._ledger, self._predictions, self._faults = ledger, predictions, faults
+        self._ledger = ledger
+        self._predictions = predictions
+        self._faults = faults
 
     def make_router(self) -> APIRouter:
-        """The one route."""
+        """Return the only route."""
         router = APIRouter()
         router.api_route("/files/{secret}/output.mp4", methods=["GET", "HEAD"])(self.send_output)
         return router
 
     async def send_output(self, request: Request, secret: str) -> Response:
-        """The clip, until its data is removed."""
+        """Return the clip of a prediction until its data is removed."""
         prediction = self._predictions.find_by_secret(secret)
         if prediction is None or prediction.output is None:
             raise make_not_found_error()
@@ -47,14 +49,14 @@ class OutputFiles:
 
 
 def _find_late_output(prediction: EmulatedPrediction, *, looks: int) -> plan.LateOutput | None:
-    """Return the rule by which the file is not here yet at this look, the first one being 1."""
+    """Return the rule that still hides the file from this request, or None; `looks` counts requests from 1."""
     assert prediction.completed_at_s is not None
     since_s = time.monotonic() - prediction.completed_at_s
     return next(
         (
-            trait
-            for trait in prediction.appearance_rules
-            if isinstance(trait, plan.LateOutput) and (since_s < trait.seconds or looks <= trait.looks)
+            rule
+            for rule in prediction.appearance_rules
+            if isinstance(rule, plan.LateOutput) and (since_s < rule.seconds or looks <= rule.looks)
         ),
         None,
     )

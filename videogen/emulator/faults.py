@@ -1,4 +1,4 @@
-"""Faults on purpose: which rule of the plan a call falls under, and what it makes of the answer."""
+"""Fault injection: chooses the rule of the plan for a call and applies it to the answer."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from videogen.emulator import plan, wire
 from videogen.emulator.problems import ApiError, make_not_found_error, make_throttled_error, make_unauthenticated_error
 
 if TYPE_CHECKING:
-    pass
+    from videogen.emulator.predictions import EmulatedPrediction
 
 _REPLACING_RULES = (plan.Refuse, plan.Hang, plan.Status, plan.Html, plan.AcceptLate)
 _OUTPUT_RULES = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
@@ -32,7 +32,7 @@ _CREDIT_DETAIL = (
 
 
 class FaultEngine:
-    """The plan of one server and how often each of its rules was used."""
+    """The fault plan of one server with a use count for each rule."""
 
     def __init__(self, rules: list[plan.FaultRule]) -> None:
         self._rules = rules
@@ -40,16 +40,16 @@ class FaultEngine:
 
     @property
     def used(self) -> list[int]:
-        """How often each rule applied, in the order of the plan."""
+        """How often each rule has applied, in the order of the plan."""
         return [self._used[index] for index in range(len(self._rules))]
 
     def take_outcome_rule(self, model: str, prompt: str, nth: int) -> plan.OutcomeRule | None:
-        """What shall become of the prediction that is about to be created."""
+        """Use and return the rule for the outcome of the prediction that is about to be created, or None."""
         rule = self._take_first(lambda rule: _is_outcome_rule(rule) and _is_match(rule, model, prompt, nth))
         return rule if isinstance(rule, _OUTCOME_RULES) else None
 
     def take_appearance_rules(self, model: str, prompt: str, nth: int) -> list[plan.AppearanceRule]:
-        """Return how the prediction that is about to be created is to be seen from outside; many rules may meet."""
+        """Use and return all rules for the appearance of the prediction that is about to be created."""
         return [
             rule
             for index, rule in enumerate(self._rules)
@@ -60,7 +60,7 @@ class FaultEngine:
         ]
 
     def take_create_rule(self, model: str, prompt: str, nth: int) -> plan.FaultRule | None:
-        """The rule for this create's answer; `nth` is its number if it is accepted."""
+        """Use and return the rule for this create's answer, or None; `nth` is its number if it is accepted."""
 
         def is_wanted(rule: plan.FaultRule) -> bool:
             about_the_answer = rule.on == "create" and not _is_outcome_rule(rule) and not _is_appearance_rule(rule)
@@ -69,11 +69,11 @@ class FaultEngine:
         return self._take_first(is_wanted)
 
     def on(self, call: plan.ApiCall) -> plan.FaultRule | None:
-        """Return the rule for a call that is not about one prediction."""
+        """Use and return the rule for a call that is not about one prediction, or None."""
         return self._take_first(lambda rule: rule.on == call)
 
     def take_prediction_rule(self, call: plan.ApiCall, prediction: "EmulatedPrediction") -> plan.FaultRule | None:
-        """The rule for this poll, cancel or download of a prediction."""
+        """Use and return the rule for this poll, cancel or download of a prediction, or None."""
         model, prompt = prediction.model.full_name, get_prompt(prediction.effective_input)
 
         def is_wanted(rule: plan.FaultRule) -> bool:
@@ -87,13 +87,13 @@ class FaultEngine:
         return self._take_first(is_wanted)
 
     def _take_first(self, is_wanted: Callable[[plan.FaultRule], bool]) -> plan.FaultRule | None:
-        """The first wanted rule that is not used up."""
+        """Use and return the first wanted rule that is not used up, or None."""
         return next(
             (rule for index, rule in enumerate(self._rules) if is_wanted(rule) and self._count_use(index)), None
         )
 
     def _count_use(self, index: int) -> bool:
-        """Count one more use of a rule, unless it is used up; return whether it may apply."""
+        """Count one use of a rule and return True, or return False if the rule is used up."""
         times = self._rules[index].times
         if times != "always" and self._used[index] >= times:
             return False
@@ -110,17 +110,17 @@ def _is_outcome_rule(rule: plan.FaultRule) -> bool:
 
 
 def get_prompt(inputs: Mapping[str, Any]) -> str:
-    """The prompt of an input, empty if there is none."""
+    """Return the prompt of an input, or an empty string if it has none."""
     return str(inputs.get("prompt", ""))
 
 
 def is_call_prevented(rule: plan.FaultRule | None) -> bool:
-    """Whether the call must not take effect."""
+    """Return whether the rule keeps the call from taking effect."""
     return isinstance(rule, _REPLACING_RULES) and not getattr(rule, "accepted", False)
 
 
 def apply_fault(rule: plan.FaultRule | None, answer: Response | None) -> Response:
-    """What is sent in place of `answer`, which is None if the call was prevented."""
+    """Return the answer to send in place of `answer`, which is None if the call was prevented."""
     if isinstance(rule, _REPLACING_RULES):
         return _make_replacement(rule)
     assert answer is not None
@@ -167,7 +167,7 @@ def _shuffle(rows: list[Any]) -> list[Any]:
 
 
 def _make_replacement(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html | plan.AcceptLate) -> Response:
-    """Answers (or silences) that have nothing to do with what was asked."""
+    """Return an answer, or a silence, that does not depend on the request."""
     match rule:
         case plan.Refuse() | plan.AcceptLate(answer="reset"):
             return wire.ResetResponse(None)
@@ -185,7 +185,7 @@ def _make_replacement(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html | 
 def make_refusal(
     status: int, body: plan.Body, *, location: str = plan.LOGIN_PATH, problem: ApiError | None = None
 ) -> Response:
-    """Return an answer with this status, by Replicate itself (`problem`) or by whatever stands before it."""
+    """Return an answer with this status, either from Replicate (`problem`) or from a gateway in front of it."""
     problem = problem or ApiError(status, f"Fault on purpose: status {status}")
     headers = dict(problem.headers or {}) | ({"Location": location} if 300 <= status < 400 else {})
     if body == "empty" or status in _STATUSES_WITHOUT_BODY:
@@ -230,7 +230,7 @@ def _make_throttled_error(rule: plan.Status, wait_s: int) -> ApiError:
 
 
 def make_download(rule: plan.FaultRule | None, output: Path) -> Response:
-    """The file of an output as this download gets it: whole, damaged, or another one."""
+    """Return the response to a download: the whole output, a damaged one, or other content."""
     match rule:
         case plan.WrongContent():
             return Response(_make_wrong_content(rule.content), media_type=rule.content_type)
@@ -254,7 +254,7 @@ def _zero_tail(whole: bytes, part: float) -> bytes:
 
 
 def _flip_bytes(whole: bytes, count: int) -> bytes:
-    """Inverted bytes in the second half, where a faststart file has only picture data."""
+    """Return the file with bytes inverted in its second half, where a faststart file has only picture data."""
     content, rng = bytearray(whole), random.Random(len(whole))
     half = range(len(content) // 2, len(content))
     for at in rng.sample(half, min(count, len(half))):

@@ -1,17 +1,17 @@
-"""What the emulator says besides the live API's words, to who asks for something that it does not have."""
+"""Hints that the emulator adds to the live API's 404 and 405 errors."""
 
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 Route = tuple[str, str]
-"""Method and path, with `{name}` where anything may stand."""
+"""Method and path; `{name}` in a path matches any segment."""
 
 _MIN_SIMILARITY = 0.75
 _MAX_QUOTED_CHARS = 200
 
 
 def describe_unknown_route(method: str, path: str, routes: Sequence[Route]) -> str:
-    """Return a sentence on a route that does not exist: what was asked, what was perhaps meant, what there is."""
+    """Return a hint for an unknown route that names the request, the closest route and all routes."""
     meant = _find_closest_route(method, path, routes)
     question = f"; did you mean {' '.join(meant)}?" if meant else "."
     known = ", ".join(" ".join(route) for route in routes)
@@ -19,7 +19,7 @@ def describe_unknown_route(method: str, path: str, routes: Sequence[Route]) -> s
 
 
 def describe_unknown_model(name: str, models: Iterable[str]) -> str:
-    """Return a sentence on a model that is not in the catalogue: which one is like it, and which there are."""
+    """Return a hint for an unknown model that names the closest model and all models."""
     known = sorted(models)
     close = get_close_matches(name.lower(), known, n=1)
     question = f"; did you mean {close[0]!r}?" if close else "."
@@ -34,7 +34,7 @@ def _find_closest_route(method: str, path: str, routes: Sequence[Route]) -> Rout
 
 
 def _rate_similarity(asked: Sequence[str], template: str) -> float:
-    """Return how alike a path and a template are, from 0 (one of their segments is too different) to 1."""
+    """Return the similarity of a path and a template, from 0 (one of their segments differs too much) to 1."""
     wanted = template.split("/")[2:]
     if not asked or len(asked) != len(wanted):
         return 0.0

@@ -1,4 +1,4 @@
-"""Images that a prediction is given: fetched, decoded, and refused the way a model would."""
+"""Input images of predictions: fetches and decodes them, and fails as a model would."""
 
 import asyncio
 import base64
@@ -21,10 +21,10 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 async def load_image(url: str, uploads: Mapping[str, Path]) -> Image.Image:
-    """The upright RGB picture behind an input's URL; `uploads` are this server's own files by id.
+    """Return the image behind an input's URL, upright and in RGB; `uploads` are this server's files by id.
 
     Raises:
-        ModelError: it cannot be fetched or is no picture.
+        ModelError: the URL cannot be fetched or is not an image.
     """
     raw = await _fetch(url, uploads)
     return await asyncio.to_thread(_decode_image, raw)
@@ -61,7 +61,7 @@ def _is_loopback(host: str | None) -> bool:
 
 async def _download(url: str) -> bytes:
     content = bytearray()
-    # Reading the certificates takes long enough to be noticed by every other caller.
+    # Reading the certificates would block the event loop long enough to delay every other caller.
     ssl_context = await asyncio.to_thread(_make_ssl_context)
     try:
         async with (

@@ -1,4 +1,4 @@
-"""What really happened: every create, poll, cancel, byte and dollar, counted where it happens."""
+"""The ledger counts every create, poll, cancel, byte and dollar where it occurs, whatever the answers say."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from typing import Any
 
 @dataclass(slots=True)
 class LedgerEntry:
-    """One accepted create and what came of it."""
+    """An accepted create and the state of its prediction."""
 
     id: str
     model: str
     input: Mapping[str, Any]
     """As received, unknown keys included."""
     effective_input: Mapping[str, Any]
-    """As the model sees it: unknown keys dropped, defaults filled in."""
+    """As the model sees it, without unknown keys and with defaults."""
     nth: int
-    """This was the nth accepted create, from 1."""
+    """Number of this create among the accepted ones, from 1."""
     created_at: str
     status: str = "starting"
     started_at: str | None = None
@@ -30,7 +30,7 @@ class LedgerEntry:
 
 @dataclass(slots=True)
 class Ledger:
-    """The counters of one server. Only the event loop writes them."""
+    """The counters of one server. Only the event loop may write them."""
 
     creates: int = 0
     cancels: int = 0
@@ -43,41 +43,41 @@ class Ledger:
     entries: dict[str, LedgerEntry] = field(default_factory=dict)
 
     def record_create(self, entry: LedgerEntry) -> None:
-        """A create was accepted."""
+        """Count an accepted create."""
         self.creates += 1
         self.running += 1
         self.peak = max(self.peak, self.running)
         self.entries[entry.id] = entry
 
     def record_end(self) -> None:
-        """A prediction reached its terminal state."""
+        """Count a prediction that has reached its terminal state."""
         self.running -= 1
 
     def record_poll(self, prediction_id: str) -> None:
-        """A prediction was looked at."""
+        """Count a poll of a prediction."""
         self.polls += 1
         if entry := self.entries.get(prediction_id):
             entry.polls += 1
 
     def record_download(self, prediction_id: str) -> None:
-        """Count a download that was asked for, whatever the answer."""
+        """Count a requested download, whatever the answer."""
         if entry := self.entries.get(prediction_id):
             entry.downloads += 1
 
     def record_served_bytes(self, prediction_id: str, size_bytes: int) -> None:
-        """That many bytes of an output left the server."""
+        """Count bytes of an output that were sent."""
         self.bytes_served += size_bytes
         if entry := self.entries.get(prediction_id):
             entry.bytes_served += size_bytes
 
     def reset(self) -> None:
-        """Forget everything but what is still running."""
+        """Clear everything except the number of running predictions."""
         running = self.running
         self.__init__()  # type: ignore[misc]
         self.running = self.peak = running
 
     def make_report(self) -> dict[str, Any]:
-        """The body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
+        """Return the body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
         return {
             "creates": self.creates,
             "cancels": self.cancels,

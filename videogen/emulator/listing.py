@@ -1,4 +1,4 @@
-"""The list of predictions: newest first, 100 a page, by a cursor that new creates do not shift."""
+"""Pagination of predictions: newest first, 100 per page, with a cursor that new creates do not shift."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ Side = Literal["older", "newer"]
 
 
 class PredictionPage(NamedTuple):
-    """One page and the queries of its neighbours, None where there is none."""
+    """A page and the query strings of the next and previous pages, None where there is no such page."""
 
     predictions: Sequence[EmulatedPrediction]
     next: str | None
@@ -25,10 +25,10 @@ class PredictionPage(NamedTuple):
 
 
 def paginate(newest_first: Sequence[EmulatedPrediction], query: QueryParams) -> PredictionPage:
-    """The page that the query asks for.
+    """Return the page that the query asks for.
 
     Raises:
-        ApiError: a cursor or a date that is none.
+        ApiError: 404 for an invalid cursor, 422 for an invalid date.
     """
     matching = _filter_by_date(newest_first, query)
     begin = _find_first_index(matching, query.get("cursor"))
@@ -39,7 +39,10 @@ def paginate(newest_first: Sequence[EmulatedPrediction], query: QueryParams) -> 
 
 
 def _filter_by_date(predictions: Sequence[EmulatedPrediction], query: QueryParams) -> list[EmulatedPrediction]:
-    """Created at or after `created_after` and before `created_before`, at the milliseconds the API shows."""
+    """Return predictions created at or after `created_after` and before `created_before`.
+
+    Times are compared in milliseconds, the resolution that the API shows.
+    """
     after_ms, before_ms = (_read_milliseconds(query, name) for name in ("created_after", "created_before"))
     return [
         prediction
@@ -61,7 +64,7 @@ def _read_milliseconds(query: QueryParams, name: str) -> float | None:
 
 
 def _find_first_index(matching: Sequence[EmulatedPrediction], cursor: str | None) -> int:
-    """Index of the first prediction to show."""
+    """Return the index of the first prediction of the page."""
     if not cursor:
         return 0
     side, prediction_id = _decode_cursor(cursor)

@@ -1,6 +1,6 @@
-"""Pictures painted from a prompt: sky, land, water, weather and silhouettes, all by a seeded hand.
+"""Painting of pictures from prompts: sky, land, water, weather and silhouettes, all drawn from a seed.
 
-Nothing here is trained on anything; it makes demo clips that are pleasant to look at and easy to tell apart.
+No trained model is involved. The pictures make demo clips that are pleasant to look at and easy to tell apart.
 """
 
 import math
@@ -25,14 +25,14 @@ from videogen.emulator.models import PixelSize
 from videogen.emulator.scenery import Colour, Scenery, read_scenery, rgb
 
 MAX_PIXELS = 1_400_000
-"""Painted at most this large and enlarged: soft pictures do not need more, and time counts."""
+"""Larger pictures are painted at this size and enlarged, which saves time and does not show in soft pictures."""
 
 _GREEN, _FIELD, _SNOW, _SAND = rgb("1f5a3a"), rgb("6f9a45"), rgb("eef4fb"), rgb("e0ab68")
 _WARM, _COOL = rgb("ffc46b"), rgb("8fe8ff")
 
 
 def paint_picture(prompt: str, seed: int, size: PixelSize) -> Image.Image:
-    """A picture of this size, the same for the same prompt, seed and shape."""
+    """Return a picture of this size. Equal prompts, seeds and shapes give the same picture."""
     scale = min(1.0, math.sqrt(MAX_PIXELS / (size.width_px * size.height_px)))
     small = (max(16, round(size.width_px * scale)), max(16, round(size.height_px * scale)))
     picture = _Painting(prompt, seed, small).paint()
@@ -40,7 +40,7 @@ def paint_picture(prompt: str, seed: int, size: PixelSize) -> Image.Image:
 
 
 class _Painting:
-    """One picture while it is painted, from far to near."""
+    """A picture in progress, painted from far to near."""
 
     def __init__(self, prompt: str, seed: int, size: tuple[int, int]) -> None:
         self.rng = random.Random(f"{prompt}/{seed}")
@@ -48,13 +48,13 @@ class _Painting:
         self.palette = self.scenery.palette
         self.width, self.height = size
         self.unit = min(size)
-        """Lengths of things are parts of the shorter side, so that they keep their shape in every format."""
+        """The shorter side. Lengths are fractions of it, so that things keep their shape in every format."""
         self.horizon = self.height * self.rng.uniform(0.56, 0.64)
         self.sun = (self.width * self.rng.choice((0.24, 0.34, 0.66, 0.76)), self.horizon * self.rng.uniform(0.3, 0.62))
         self.picture = make_gradient(size, self.palette.sky)
 
     def paint(self) -> Image.Image:
-        """Paint it all."""
+        """Paint and return the picture."""
         if self.scenery.land in ("room", "lamp"):
             paint_inside = rooms.paint_stairwell if self.scenery.land == "room" else rooms.paint_great_lamp
             paint_inside(self.picture, self.rng, self.palette)
@@ -132,7 +132,7 @@ class _Painting:
         self._paint_disc(self.unit * (0.07 if light == "sunset" else 0.05), mix(palette.sun, (255, 255, 255), 0.3))
 
     def _paint_clouds(self) -> None:
-        """Two sheets of stretched noise: shaded below, lit where the sky is bright."""
+        """Paint two layers of stretched noise, shaded below and lit where the sky is bright."""
         palette, light = self.palette, self.scenery.light
         sheet = (self.width, math.ceil(self.horizon))
         cells = (3.0 * self.width / self.unit, 5.5 * self.horizon / self.unit)
@@ -152,7 +152,7 @@ class _Painting:
             self.picture.paste(lit, (0, 0), rim)
 
     def _paint_aurora(self) -> None:
-        """Curtains: bright lower edges, streaks that fade upwards."""
+        """Paint curtains of light with bright lower edges and streaks that fade upwards."""
         sheet = (max(8, self.width // 4), max(8, math.ceil(self.horizon) // 4))
         for colour, base, tall in (
             (rgb("35f2a0"), 0.74, 0.55),
@@ -189,7 +189,7 @@ class _Painting:
             )
 
     def _paint_planet(self) -> None:
-        """A banded ball lit from one side, with or without a ring."""
+        """Paint a banded ball that is lit from one side, sometimes with a ring."""
         radius = self.unit * self.rng.uniform(0.17, 0.26)
         colour = self.rng.choice((rgb("e0a66f"), rgb("7fb4d8"), rgb("c9758a"), rgb("a6c48a")))
         side = max(4, round(radius * 2))
@@ -241,12 +241,12 @@ class _Painting:
         painters[self.scenery.land]()
 
     def _blend_with_haze(self, own: Colour, depth: float) -> Colour:
-        """The colour of something `depth` near (0 far, 1 near) whose own colour is `own`."""
+        """Return the colour of an object of colour `own` in the haze at `depth`, from 0 (far) to 1 (near)."""
         near = mix(self.palette.near, own, self.palette.daylight)
         return mix(self.palette.haze, near, 0.12 + 0.88 * depth)
 
     def _paint_range(self, heights: list[float], base: float, tall: float, colour: Colour, foot: Colour) -> None:
-        """One silhouette across the picture: `base` is its lowest row, `tall` its height."""
+        """Paint a silhouette across the picture; `base` is its lowest row, `tall` its height."""
         step = self.width / (len(heights) - 1)
 
         def draw(pen: Pen) -> None:
@@ -274,7 +274,7 @@ class _Painting:
                 self._paint_snowcaps(heights, self.unit * tall, depth)
 
     def _paint_snowcaps(self, heights: list[float], tall: float, depth: float) -> None:
-        """Light on the upper parts, with a ragged lower edge, more on the side of the sun."""
+        """Paint white on the upper parts of a range, with a ragged lower edge."""
         step = self.width / (len(heights) - 1)
         line = 0.5 if self.scenery.ground == "snow" else 0.66
         white = mix(mix(self.palette.haze, self.palette.sun, 0.55), _SNOW, 0.3 + 0.5 * self.palette.daylight)
@@ -335,7 +335,7 @@ class _Painting:
             self._paint_firs(self.horizon + self.unit * base, self.unit * tall, self._blend_with_haze(_GREEN, depth))
 
     def _paint_firs(self, base: float, tall: float, colour: Colour) -> None:
-        """A row of firs on uneven ground."""
+        """Paint a row of firs on uneven ground."""
         rng, ground = self.rng, make_wave(self.rng, waves=2.0)
 
         def draw(pen: Pen) -> None:
@@ -421,7 +421,7 @@ class _Painting:
         painters[self.scenery.ground]()
 
     def _paint_reflection(self, colour: Colour, strength: float, *, ripple: float) -> None:
-        """The part above the horizon upside down, in rows that sway more the nearer they are, tinted by `colour`."""
+        """Paint the part above the horizon upside down, tinted by `colour`, in rows that sway more near the viewer."""
         top, deep = round(self.horizon), self.height - round(self.horizon)
         above = self.picture.crop((0, max(0, top - round(deep * 1.35)), self.width, top))
         below = ImageOps.flip(above).resize((self.width, deep), Image.Resampling.BICUBIC)
@@ -447,7 +447,7 @@ class _Painting:
             self._paint_swell(own)
 
     def _paint_glitter(self) -> None:
-        """The sun's or moon's broken path on the water, and single glints elsewhere."""
+        """Paint the broken path of the sun or moon on the water, and single glints elsewhere."""
         if self.scenery.light in ("neon", "storm"):
             return
         rng, deep = self.rng, self.height - self.horizon
@@ -477,7 +477,7 @@ class _Painting:
         )
 
     def _paint_swell(self, own: Colour) -> None:
-        """Storm waves: rows of peaks, each with a pale upper edge that fades into its dark back."""
+        """Paint rows of storm waves, each with a pale upper edge that fades into its dark back."""
         for step in range(8):
             down = (step + 0.7) / 8
             base = self.horizon + (self.height - self.horizon) * down**1.4
@@ -488,7 +488,7 @@ class _Painting:
             self._paint_wave(crest, (foam, mix(far, foam, 0.25), back, back, back))
 
     def _make_crest(self, base: float, tall: float, long: float) -> list[tuple[float, float]]:
-        """A row of unlike peaks, steep on one side."""
+        """Return a row of irregular peaks that are steep on one side."""
         rng, x, crest = self.rng, -self.rng.random() * long, []
         while x < self.width + long:
             across, high = long * rng.uniform(0.6, 1.3), tall * rng.uniform(0.3, 1.0)
@@ -517,7 +517,7 @@ class _Painting:
         self._paint_grass()
 
     def _paint_swaths(self, own: Colour, contrast: float) -> None:
-        """Soft rolling bands in the foreground."""
+        """Paint soft rolling bands in the foreground."""
         for step in range(4):
             down = (step + 0.5) / 4
             y = self.horizon + (self.height - self.horizon) * down**1.3
@@ -536,7 +536,7 @@ class _Painting:
         paint_silhouette(self.picture, (min(y for _, y in crest) - 2, self.height), colours, draw)
 
     def _paint_grass(self) -> None:
-        """Blades along the lower edge, and flowers by day."""
+        """Paint blades of grass along the lower edge, and flowers by day."""
         rng = self.rng
         colour, tip = self._blend_with_haze(_GREEN, 1.0), self._blend_with_haze(_FIELD, 0.9)
 
@@ -579,7 +579,7 @@ class _Painting:
         self._paint_swaths(own, 0.25)
 
     def _paint_street(self) -> None:
-        """Wet asphalt: a dull mirror."""
+        """Paint wet asphalt, a dull reflection."""
         self._paint_reflection(
             mix(self.palette.near, rgb("2a2f3a"), 0.5 + 0.4 * self.palette.daylight), 0.58, ripple=0.4
         )
@@ -587,7 +587,7 @@ class _Painting:
     # Things and weather
 
     def _choose_spot(self, index: int) -> things.Spot:
-        """Where a thing stands: away from the sun, away from each other, above the caption."""
+        """Return the position of a thing, away from the sun and other things and above the caption."""
         side = 0.7 if self.sun[0] < self.width / 2 else 0.3
         across = side + (0.0, -0.26, 0.16, -0.42)[index % 4] * (1 if side > 0.5 else -1)
         return things.Spot(

@@ -1,4 +1,4 @@
-"""The fault plan: a TOML file of rules that say which call goes wrong, and how. README.md beside this is its manual."""
+"""The fault plan, a TOML file of rules that make calls and predictions fail. README.md beside this is its manual."""
 
 import json
 import re
@@ -27,7 +27,7 @@ MAX_PLAN_BYTES = 1024 * 1024
 
 
 class FaultPlanError(InvalidError):
-    """A fault plan that cannot be used; the message names the file and every problem in it."""
+    """A fault plan is invalid or cannot be read; the message names the file and every problem in it."""
 
 
 def _check_regex(text: str) -> str:
@@ -52,7 +52,7 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class BaseRule(BaseModel):
-    """Which calls a rule is for. Every key that is given must match; a rule without keys matches every call."""
+    """The conditions of a rule. All given keys must match, so a rule without keys matches every call."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -60,15 +60,15 @@ class BaseRule(BaseModel):
     model: str | None = None
     """`owner/name` of the prediction's model."""
     prompt: str | None = None
-    """A part of the prompt, letter for letter."""
+    """A part of the prompt, matched literally."""
     prompt_regex: Annotated[str, AfterValidator(_check_regex)] | None = None
-    """A regular expression found somewhere in the prompt."""
+    """A regular expression that is searched for in the prompt."""
     nth_create: OrdinalSet | None = None
     """Number of the prediction among the accepted creates, from 1."""
     nth_poll: OrdinalSet | None = None
     """Number of the poll of that prediction, from 1."""
     times: PositiveInt | Literal["always"] = 1
-    """How often the rule applies."""
+    """How many times the rule applies."""
 
     @model_validator(mode="after")
     def _check_keys(self) -> "BaseRule":
@@ -80,7 +80,7 @@ class BaseRule(BaseModel):
         return self
 
 
-# What becomes of a prediction
+# Outcomes of a prediction
 
 
 class Fail(BaseRule):
@@ -99,7 +99,7 @@ class Abort(BaseRule):
 
 
 class Cancel(BaseRule):
-    """Somebody else cancels the prediction while it runs."""
+    """The prediction is canceled by another caller while it runs."""
 
     do: Literal["cancel"]
     on: Literal["create"] = "create"
@@ -113,7 +113,7 @@ class Stick(BaseRule):
 
 
 class WrongDuration(BaseRule):
-    """The clip is `seconds` long, whatever was asked."""
+    """The clip is `seconds` long instead of the requested duration."""
 
     do: Literal["wrong_duration"]
     on: Literal["create"] = "create"
@@ -121,7 +121,7 @@ class WrongDuration(BaseRule):
 
 
 class WrongPicture(BaseRule):
-    """The clip shows nothing but black, or one frame from start to end; it is whole and as long as asked."""
+    """The clip is all black, or one frame from start to end, but it is complete and has the requested duration."""
 
     do: Literal["wrong_picture"]
     on: Literal["create"] = "create"
@@ -129,7 +129,7 @@ class WrongPicture(BaseRule):
 
 
 class Expire(BaseRule):
-    """A succeeded prediction's data is removed: as soon as it has succeeded, or before this poll or download."""
+    """The data of a succeeded prediction is removed at once, or before this poll or download."""
 
     do: Literal["expire"]
     on: Literal["create", "poll", "download"] = "create"
@@ -137,13 +137,13 @@ class Expire(BaseRule):
 
 OutcomeRule = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
 
-# How a prediction is seen from outside
+# Appearance of a prediction
 
 
 class Show(BaseRule):
-    """The prediction is shown with other members than it has; `{url}`, `{data}` and `{fill:N}` in texts are filled in.
+    """The prediction is shown with other members than its own; `{url}`, `{data}` and `{fill:N}` in texts are replaced.
 
-    With `on = "create"` it is shown so wherever it is shown, else in this one answer.
+    With `on = "create"` this applies to every answer and the list, else to this one answer.
     """
 
     do: Literal["show"]
@@ -151,7 +151,7 @@ class Show(BaseRule):
     fields: dict[str, Any] = Field(default_factory=dict)
     """Members of the prediction object, as TOML; `inf` and `nan` are numbers."""
     json_text: str = "{}"
-    """The same as a JSON object, for what TOML cannot say: null, lone surrogates, NUL."""
+    """Members as a JSON object, for values that TOML does not have: null, lone surrogates, NUL."""
     when: Literal["ended", "running", "always"] = "ended"
 
     @model_validator(mode="after")
@@ -175,12 +175,12 @@ class Show(BaseRule):
         return {**self.fields, **json.loads(self.json_text)}
 
     def is_shown(self, *, ended: bool) -> bool:
-        """Return whether a prediction that has ended, or has not, is shown so."""
+        """Return whether the rule applies to a prediction that has ended or has not."""
         return self.when == "always" or (self.when == "ended") == ended
 
 
 class LateOutput(BaseRule):
-    """The delivery host does not have the file yet, `seconds` after success and for the first `looks` downloads."""
+    """The output file is missing for `seconds` after success and for the first `looks` downloads."""
 
     do: Literal["late_output"]
     on: Literal["create"] = "create"
@@ -201,11 +201,11 @@ class HideFromList(BaseRule):
 
 AppearanceRule = Show | LateOutput | HideFromList
 
-# What becomes of a call
+# Faults of a call
 
 
 class Refuse(BaseRule):
-    """The connection is reset without an answer; nothing was accepted."""
+    """The connection is reset without an answer and the call has no effect."""
 
     do: Literal["refuse"]
 
@@ -224,39 +224,39 @@ class Reset(BaseRule):
 
 
 class Stall(BaseRule):
-    """The call takes effect, `part` of the answer is sent, then nothing more comes and the connection stays."""
+    """The call takes effect, `part` of the answer is sent, then the connection stays open without more data."""
 
     do: Literal["stall"]
     part: OpenFraction = 0.5
 
 
 class Hang(BaseRule):
-    """No answer comes; the call takes effect only with `accepted`."""
+    """No answer is sent; the call takes effect only with `accepted`."""
 
     do: Literal["hang"]
     accepted: bool = False
 
 
 class Status(BaseRule):
-    """Another answer, whoever gives it; the call takes effect only with `accepted`."""
+    """The answer is replaced by one of Replicate or a gateway; the call takes effect only with `accepted`."""
 
     do: Literal["status"]
     status: Annotated[int, Field(ge=200, le=599)]
     body: Body = "problem"
-    """Replicate's own problem+json, a page, JSON of somebody else, or nothing."""
+    """Replicate's problem+json, an HTML page, the JSON of a gateway, or nothing."""
     detail: str | None = None
-    """The text of `body = "problem"`; None: the live API's words, where they are known."""
+    """The text of `body = "problem"`. None means the live API's text where it is known."""
     location: str = LOGIN_PATH
-    """Where a redirect leads."""
+    """The target of a redirect."""
     retry_after: PositiveInt | None = None
-    """Seconds that a 429 or 503 asks to wait."""
+    """Seconds that a 429 or 503 asks the caller to wait."""
     hint: Literal["both", "header", "body", "text", "date"] = "both"
-    """Where `retry_after` is told: header, body, only in words (the older form), or as a date in the header."""
+    """Place of `retry_after`: header, body, only in the text (the older form), or as a date in the header."""
     accepted: bool = False
 
 
 class Html(BaseRule):
-    """An error page in HTML; the call takes effect only with `accepted`."""
+    """The answer is an error page in HTML; the call takes effect only with `accepted`."""
 
     do: Literal["html_500"]
     status: Annotated[int, Field(ge=500, le=599)] = 500
@@ -264,7 +264,7 @@ class Html(BaseRule):
 
 
 class AcceptLate(BaseRule):
-    """The create is answered with a gateway's error or not at all, and accepted `seconds` later."""
+    """The create gets a gateway's error or no answer, and is accepted `seconds` later."""
 
     do: Literal["accept_late"]
     on: Literal["create"] = "create"
@@ -275,7 +275,7 @@ class AcceptLate(BaseRule):
 
 
 class StaleList(BaseRule):
-    """The list shows what was there, and how it stood, `seconds` ago."""
+    """The list shows the predictions and their states of `seconds` ago."""
 
     do: Literal["stale_list"]
     on: Literal["list"] = "list"
@@ -283,7 +283,7 @@ class StaleList(BaseRule):
 
 
 class ShuffleList(BaseRule):
-    """The rows of the page are in no order."""
+    """The rows of the page are shuffled."""
 
     do: Literal["shuffle_list"]
     on: Literal["list"] = "list"
@@ -297,7 +297,7 @@ class MalformedJson(BaseRule):
 
 
 class UnknownStatus(BaseRule):
-    """The prediction in the answer has a status that nobody documented."""
+    """The prediction in the answer has an undocumented status."""
 
     do: Literal["unknown_status"]
     on: Literal["create", "poll", "cancel"] = "poll"
@@ -326,24 +326,24 @@ class DictOutput(BaseRule):
 
 
 class GzipBomb(BaseRule):
-    """The answer followed by `size_mb` of blanks, as a small gzip."""
+    """The answer is followed by `size_mb` of blanks, compressed into a small gzip."""
 
     do: Literal["gzip_bomb"]
     size_mb: Annotated[int, Field(ge=1, le=4096)] = 256
 
 
 class SlowLoris(BaseRule):
-    """The answer, one byte every `every_s` seconds."""
+    """The answer is sent one byte every `every_s` seconds."""
 
     do: Literal["slow_loris"]
     every_s: PositiveFloat = 1.0
 
 
-# What becomes of a download
+# Faults of a download
 
 
 class Truncate(BaseRule):
-    """The file ends after `part` of it; the length in the header is that of what is left."""
+    """The file is cut after `part` of it; the length in the header is that of the cut file."""
 
     do: Literal["truncate"]
     on: Literal["download"] = "download"
@@ -351,7 +351,7 @@ class Truncate(BaseRule):
 
 
 class WrongContent(BaseRule):
-    """Something else than a video, with status 200."""
+    """Content other than a video is sent with status 200."""
 
     do: Literal["wrong_content"]
     on: Literal["download"] = "download"
@@ -368,7 +368,7 @@ class FlipBytes(BaseRule):
 
 
 class ZeroTail(BaseRule):
-    """The last `part` of the file is zeros."""
+    """The last `part` of the file is replaced by zeros."""
 
     do: Literal["zero_tail"]
     on: Literal["download"] = "download"
@@ -376,7 +376,7 @@ class ZeroTail(BaseRule):
 
 
 class Endless(BaseRule):
-    """The file over and over, without a length, until the caller hangs up."""
+    """The file is sent repeatedly, without a length, until the caller disconnects."""
 
     do: Literal["endless"]
     on: Literal["download"] = "download"
@@ -412,7 +412,7 @@ FaultRule = Annotated[
 
 
 class FaultPlan(BaseModel):
-    """The rules of a plan; for each call the first one that matches and is not used up applies."""
+    """The rules of a plan. For each call the first rule applies that matches and is not used up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -423,7 +423,7 @@ def load_fault_plan(path: Path) -> FaultPlan:
     """Read a fault plan.
 
     Raises:
-        FaultPlanError: it cannot be read, is no TOML, or has wrong rules; all of them are named.
+        FaultPlanError: the file cannot be read, is not TOML, or has invalid rules; the message names all of them.
     """
     try:
         if path.stat().st_size > MAX_PLAN_BYTES:
@@ -438,7 +438,7 @@ def load_fault_plan(path: Path) -> FaultPlan:
 
 
 def _describe_problems(exc: ValidationError) -> list[str]:
-    """One line for each problem: `rule 2 (fail): error: Field required`."""
+    """Return one line for each problem: `rule 2 (fail): error: Field required`."""
     lines = []
     for error in exc.errors(include_url=False, include_context=False):
         where = list(error["loc"])

@@ -1,4 +1,4 @@
-"""The life of predictions: starting, processing, and one of four ends, in simulated time."""
+"""The life cycle of predictions in simulated time: starting, processing, and one of four terminal states."""
 
 import asyncio
 import base64
@@ -33,20 +33,20 @@ TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 _ALPHABET = string.ascii_lowercase + string.digits
 _STEPS = 50
 _FAILS_AFTER_FRACTION = 0.1
-"""The part of its run time after which a model notices that its input is no good."""
+"""Fraction of its run time after which a model fails on an invalid input."""
 _LOADING_TIMEOUT_S = 60
-"""True seconds after which an input's pictures are given up."""
+"""Timeout of loading the input images, in true seconds."""
 _INTERNAL_ERROR = "Director: unexpected error handling prediction (E9828)"
 
 
 def make_prediction_id() -> str:
-    """26 characters of [a-z0-9], never the same twice, not even between two servers with one seed."""
+    """Return 26 characters of [a-z0-9] that are unique, even among servers with the same seed."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(26))
 
 
 @dataclass(slots=True)
 class EmulatedPrediction:
-    """One prediction; times ending in `_ns` are the wall clock, `_at_s` the monotonic clock."""
+    """A prediction; times ending in `_ns` are of the wall clock, those in `_at_s` of the monotonic clock."""
 
     model: EmulatedModel
     input: Mapping[str, Any]
@@ -55,14 +55,14 @@ class EmulatedPrediction:
     nth: int
     created_ns: int
     outcome_rule: plan.OutcomeRule | None = None
-    """What a fault plan wants to become of it."""
+    """The fault plan's rule for its outcome; None means that it succeeds if its input is valid."""
     appearance_rules: Sequence[plan.AppearanceRule] = ()
-    """How a fault plan wants it to be seen from outside."""
+    """The fault plan's rules for its appearance in answers."""
     polls: int = 0
     downloads: int = 0
     id: str = field(default_factory=make_prediction_id)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    """The unguessable part of the output's URL."""
+    """The secret part of the output's URL."""
     status: str = "starting"
     error: str | None = None
     output: Path | None = None
@@ -82,11 +82,15 @@ class EmulatedPrediction:
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing will happen to it any more."""
+        """Whether the prediction has ended."""
         return self.status in TERMINAL
 
     def compute_cost(self) -> Decimal:
-        """USD: one output in full if it succeeded or was canceled while running; GPU time for community models."""
+        """Return the cost in USD.
+
+        An official model charges one output in full if the prediction succeeded or was canceled while running. A
+        community model charges GPU time, however the prediction ended.
+        """
         if self.model.price is None:
             return (self.model.gpu_usd_per_s * Decimal(str(self.predict_time_s))).quantize(Decimal("0.000001"))
         if self.status == "succeeded" or (self.status == "canceled" and self.started_ns is not None):
@@ -95,16 +99,19 @@ class EmulatedPrediction:
 
 
 class _DeadlineError(Exception):
-    """A prediction's deadline comes before its next step."""
+    """The deadline of a prediction has passed before its next step."""
 
 
 class PredictionStore:
-    """All predictions of one server, newest last."""
+    """All predictions of one server, oldest first."""
 
     def __init__(
         self, settings: EmulatorSettings, ledger: Ledger, render_pool: RenderPool, uploads: Mapping[str, Path]
     ) -> None:
-        self._settings, self._ledger, self._render_pool, self._uploads = settings, ledger, render_pool, uploads
+        self._settings = settings
+        self._ledger = ledger
+        self._render_pool = render_pool
+        self._uploads = uploads
         self._scale = settings.time_scale
         self._ahead_ns = int(settings.clock_ahead_s * 1e9)
         self._by_id: dict[str, EmulatedPrediction] = {}
@@ -122,7 +129,7 @@ class PredictionStore:
         outcome_rule: plan.OutcomeRule | None = None,
         appearance_rules: Sequence[plan.AppearanceRule] = (),
     ) -> EmulatedPrediction:
-        """Accept a checked input and set it going."""
+        """Create a prediction from a valid input and start it."""
         nth = self._ledger.creates + 1
         timing = draw_timing(
             model, self._settings, nth=nth, cold=not model.official and model.full_name not in self._warm
@@ -143,20 +150,20 @@ class PredictionStore:
         return time.time_ns() + self._ahead_ns
 
     def call_later(self, after_s: float, act: Callable[[], object]) -> None:
-        """Do something so many true seconds from now, unless the server has stopped by then."""
+        """Call `act` after that many true seconds, unless the server has stopped by then."""
         self._later.append(asyncio.get_running_loop().call_later(after_s, act))
 
     def find(self, prediction_id: str) -> EmulatedPrediction | None:
-        """The prediction of that id."""
+        """Return the prediction of that id, or None if there is none."""
         return self._by_id.get(prediction_id)
 
     def find_by_secret(self, secret: str) -> EmulatedPrediction | None:
-        """The prediction whose output lives under that path, None if there is none or its output is removed."""
+        """Return the prediction whose output has that secret, or None if there is none or its output is removed."""
         prediction = self._by_secret.get(secret)
         return None if prediction is None or prediction.output is None or self.is_removed(prediction) else prediction
 
     def list_newest_first(self, *, as_of_s: float = 0) -> Sequence[EmulatedPrediction]:
-        """Return what the list shows, newest first: all that was there `as_of_s` ago and is not hidden on purpose."""
+        """Return the predictions that existed `as_of_s` ago and that no rule hides, newest first."""
         now_ns = self._get_now_ns()
         return [
             found
@@ -165,11 +172,11 @@ class PredictionStore:
         ]
 
     def cancel(self, prediction: EmulatedPrediction) -> None:
-        """Cancel by the user; an ended prediction stays as it is."""
+        """Cancel a prediction for the user; one that has ended is left unchanged."""
         self._end(prediction, "canceled")
 
     def is_removed(self, prediction: EmulatedPrediction) -> bool:
-        """Whether input, output and logs have been removed, `output_ttl_s` after completion."""
+        """Return whether input, output and logs are removed, which happens `output_ttl_s` after completion."""
         if prediction.completed_at_s is None:
             return False
         return time.monotonic() - prediction.completed_at_s >= self._settings.output_ttl_s * self._scale
@@ -184,18 +191,18 @@ class PredictionStore:
         """Return the prediction object of the API.
 
         Args:
-            prediction: what it is about.
+            prediction: the prediction to show.
             base: this server's address without a slash at the end.
-            shown: how it is to be shown in this answer, besides its own traits.
-            as_of_s: the object as it was so many seconds ago.
+            shown: rules that apply to this answer besides the prediction's own ones.
+            as_of_s: show the state of this many seconds ago.
         """
         removed = self.is_removed(prediction)
         output = f"{base}/files/{prediction.secret}/output.mp4" if prediction.output and not removed else None
         body = self._make_true_body(prediction, base, output, removed=removed)
-        for trait in (*prediction.appearance_rules, *shown):
-            if isinstance(trait, plan.Show) and trait.is_shown(ended=prediction.terminal):
+        for rule in (*prediction.appearance_rules, *shown):
+            if isinstance(rule, plan.Show) and rule.is_shown(ended=prediction.terminal):
                 body |= {
-                    name: _fill_placeholders(value, output, prediction.output) for name, value in trait.members.items()
+                    name: _fill_placeholders(value, output, prediction.output) for name, value in rule.members.items()
                 }
         return _rewind(body, prediction, self._get_now_ns() - int(as_of_s * 1e9)) if as_of_s else body
 
@@ -218,7 +225,7 @@ class PredictionStore:
         }
 
     def close(self) -> None:
-        """Stop everything that is still going on and let go of held creates; nothing is counted any more."""
+        """Cancel all running predictions and release held creates; the ledger does not change any more."""
         for timer in self._later:
             timer.cancel()
         for prediction_id, task in self._tasks.items():
@@ -241,7 +248,7 @@ class PredictionStore:
             self._end(prediction, "failed", error=_INTERNAL_ERROR)
 
     async def _process(self, prediction: EmulatedPrediction) -> None:
-        """Render the clip, unless the fault plan or the input wants another end."""
+        """Render the clip and succeed, or end as the fault plan or an invalid input demands."""
         fails_at_s, done_at_s = (
             prediction.timing.queue_s + part * prediction.timing.run_s for part in (_FAILS_AFTER_FRACTION, 1.0)
         )
@@ -269,7 +276,7 @@ class PredictionStore:
     def _start(self, prediction: EmulatedPrediction) -> None:
         prediction.status = "processing"
         prediction.started_at_s = time.monotonic()
-        # The two clocks of the live API disagree: started_at was seen some milliseconds before created_at.
+        # The two clocks of the live API differ: started_at was observed some milliseconds before created_at.
         prediction.started_ns = self._get_now_ns() - random.Random(prediction.id).randrange(12_000_000)
         self._update_ledger(prediction)
 
@@ -295,16 +302,16 @@ class PredictionStore:
             async with asyncio.timeout(_LOADING_TIMEOUT_S):
                 return {name: [await load_image(url, self._uploads) for url in given] for name, given in urls.items()}
         except TimeoutError:
-            raise ModelError(f"Failed to download input: not there after {_LOADING_TIMEOUT_S} s") from None
+            raise ModelError(f"Failed to download input: timed out after {_LOADING_TIMEOUT_S} s") from None
 
     async def _wait_until(self, prediction: EmulatedPrediction, at_s: float) -> None:
-        """Sleep until that simulated second since the creation.
+        """Wait until `at_s` simulated seconds after the creation.
 
-        Whether the deadline comes first is decided in simulated time alone: a machine that is slow to render, or busy
-        with something else, makes no prediction miss its deadline, however small the time scale is.
+        Only simulated time decides whether the deadline comes first. Slow rendering or a busy machine therefore never
+        makes a prediction miss its deadline, however small the time scale is.
 
         Raises:
-            _DeadlineError: it comes first, and is here.
+            _DeadlineError: the deadline comes first and has passed.
         """
         deadline_s = math.inf if prediction.deadline_s is None else prediction.deadline_s
         until_s = min(at_s, deadline_s)
@@ -320,7 +327,7 @@ class PredictionStore:
     def _end(
         self, prediction: EmulatedPrediction, status: str, *, error: str | None = None, at_s: float | None = None
     ) -> None:
-        """Reach a terminal state, after `at_s` simulated seconds (None: now); whoever comes first decides."""
+        """End a prediction at `at_s` simulated seconds (None means now); one that has ended is left unchanged."""
         if prediction.terminal:
             return
         prediction.status, prediction.error = status, error
@@ -338,14 +345,14 @@ class PredictionStore:
         prediction.ended.set()
 
     def _get_elapsed_s(self, prediction: EmulatedPrediction) -> float:
-        """Return how many simulated seconds a prediction has been there, no more than it takes."""
+        """Return the age of a prediction in simulated seconds, at most its total time."""
         if prediction.started_at_s is not None:
             return prediction.timing.queue_s + self._get_progress(prediction) * prediction.timing.run_s
         since_s = time.monotonic() - prediction.created_at_s
         return min(prediction.timing.queue_s, since_s / self._scale) if self._scale else prediction.timing.queue_s
 
     def _get_progress(self, prediction: EmulatedPrediction) -> float:
-        """The part of the run time that has passed, 0 to 1."""
+        """Return the fraction of the run time that has passed, 0 to 1."""
         if prediction.started_at_s is None:
             return 0.0
         ended_s = time.monotonic() if prediction.completed_at_s is None else prediction.completed_at_s
@@ -373,14 +380,12 @@ class PredictionStore:
 
 
 def _get_hidden_s(prediction: EmulatedPrediction) -> float:
-    """Return how many seconds after its creation the list begins to show a prediction."""
-    return max(
-        (trait.seconds for trait in prediction.appearance_rules if isinstance(trait, plan.HideFromList)), default=0
-    )
+    """Return the seconds after its creation for which the list hides a prediction."""
+    return max((rule.seconds for rule in prediction.appearance_rules if isinstance(rule, plan.HideFromList)), default=0)
 
 
 def _rewind(body: dict[str, Any], prediction: EmulatedPrediction, then_ns: int) -> dict[str, Any]:
-    """Return the object without what happened to the prediction after that moment."""
+    """Return the object in the state that the prediction had at that moment."""
     if prediction.completed_ns is not None and prediction.completed_ns > then_ns:
         body = body | {"status": "processing", "output": None, "error": None, "data_removed": False}
         body = {name: value for name, value in body.items() if name not in ("completed_at", "metrics")}
@@ -393,7 +398,7 @@ _FILL = re.compile(r"\{fill:(\d{1,9})\}")
 
 
 def _fill_placeholders(value: Any, url: str | None, output: Path | None) -> Any:
-    """Return a shown value with its placeholders filled in, in texts at any depth.
+    """Return a value with the placeholders in its texts replaced, at any depth.
 
     `{url}` is the output's address, `{data}` its content as a `data:` URL, `{fill:N}` N letters.
     """
@@ -420,7 +425,7 @@ def _make_entry(prediction: EmulatedPrediction) -> LedgerEntry:
 
 
 def _make_times(prediction: EmulatedPrediction) -> dict[str, Any]:
-    """The times that are known: created_at in milliseconds, the others down to nanoseconds, as live."""
+    """Return the known times: created_at in milliseconds, others in nanoseconds, as the live API shows them."""
     times: dict[str, Any] = {"created_at": format_timestamp(prediction.created_ns, digits=3)}
     if prediction.deadline_ns is not None:
         times["deadline"] = format_timestamp(prediction.deadline_ns, digits=3)
@@ -434,7 +439,7 @@ def _make_times(prediction: EmulatedPrediction) -> dict[str, Any]:
 
 
 def _make_metrics(prediction: EmulatedPrediction) -> dict[str, Any]:
-    """Return the times in simulated seconds, and of a finished official model what it is billed by."""
+    """Return the times in simulated seconds and, for a succeeded official model, the measures that it is billed by."""
     metrics: dict[str, Any] = {"predict_time": prediction.predict_time_s, "total_time": prediction.total_time_s}
     if prediction.status == "succeeded" and prediction.model.official:
         metrics |= prediction.model.get_billing_metrics(prediction.effective_input)

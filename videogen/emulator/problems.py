@@ -1,4 +1,4 @@
-"""The error bodies of the API (`application/problem+json`, with a trailing newline)."""
+"""The errors of the API, whose bodies are `application/problem+json` with a trailing newline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 
 class InvalidField(TypedDict):
-    """One entry of `invalid_fields`."""
+    """An entry of `invalid_fields`."""
 
     type: str
     field: str
@@ -42,44 +42,44 @@ class ApiError(Exception):
         super().__init__(detail)
 
     def make_response(self) -> Response:
-        """The answer as it goes over the wire."""
+        """Return the HTTP response for this error."""
         content = json.dumps(self.body, ensure_ascii=False) + "\n"
         return Response(content, self.status, self.headers, "application/problem+json")
 
 
 async def handle_api_error(_request: Request, exc: Exception) -> Response:
-    """Exception handler: turn a `ApiError` into its answer."""
+    """Return the response for an `ApiError`; this is an exception handler."""
     assert isinstance(exc, ApiError)
     return exc.make_response()
 
 
 def make_unauthenticated_error() -> ApiError:
-    """401: no token, or a wrong one."""
+    """Return a 401: the token is missing or wrong."""
     return ApiError(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
 def make_not_found_error(hint: str = "") -> ApiError:
-    """404 for everything that is not there, or not there any more; `hint` follows the live API's words."""
+    """Return a 404 for a resource that does not exist or was removed; `hint` follows the live API's text."""
     return ApiError(404, " ".join(filter(None, ("The requested resource could not be found.", hint))))
 
 
 def make_unknown_version_error() -> ApiError:
-    """422: a version that does not exist, or that this account may not run."""
+    """Return a 422: the version does not exist or this account may not run it."""
     detail = (
         "The specified version does not exist (or perhaps you don't have permission to use it?) "
-        "GET /v1/models tells the versions that the emulator has."
+        "GET /v1/models lists the versions that the emulator has."
     )
     return ApiError(422, detail, title="Invalid version or not permitted")
 
 
 def make_invalid_input_error(fields: Sequence[InvalidField]) -> ApiError:
-    """422: the body or the model's input breaks its schema; one line for each field."""
+    """Return a 422 with one line for each field of the body or the input that violates its schema."""
     lines = (f"- {entry['field'] or '(root)'}: {entry['description']}\n" for entry in fields)
     return ApiError(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
 
 
 def make_throttled_error(per_minute: int, burst: int, wait_s: int) -> ApiError:
-    """429 as accounts with little credit get it; `wait_s` is the time to wait in seconds."""
+    """Return the 429 of accounts with little credit; `wait_s` is the time to wait in seconds."""
     detail = (
         f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests "
         f"per minute with a burst of {burst} requests while you have less than $5.0 in credit. "

@@ -1,6 +1,6 @@
-"""Real mp4 files: a painted or given picture, a camera move over it, a caption, at exactly the asked-for length.
+"""Rendering of mp4 files: a camera move over a painted or given picture with a caption, at the exact duration.
 
-Frames are moved in YUV, plane by plane: that costs half of moving RGB and converting every frame.
+The camera move is applied in YUV, plane by plane, which takes half the time of moving RGB and converting every frame.
 """
 
 import array
@@ -31,11 +31,11 @@ _RATE_HZ = 48_000
 
 
 class StoppedError(Exception):
-    """The server is going down; the file is not finished."""
+    """The server stops before the file is finished."""
 
 
 class YuvPlanes(NamedTuple):
-    """A picture as 4:2:0 video has it: luma in full, both chromas at half the size."""
+    """A picture in the 4:2:0 format of videos: luma in full size, both chromas in half the size."""
 
     y: Image.Image
     u: Image.Image
@@ -43,7 +43,7 @@ class YuvPlanes(NamedTuple):
 
 
 class CameraView(NamedTuple):
-    """What the camera sees of the picture, in its pixels."""
+    """The part of the picture that the camera shows, in pixels of the picture."""
 
     left: float
     top: float
@@ -52,10 +52,10 @@ class CameraView(NamedTuple):
 
 
 def render_clip(spec: RenderSpec, start: Image.Image | None, path: Path, stop: threading.Event) -> None:
-    """Write the shot's mp4 to `path`.
+    """Write the clip of a specification to `path`, an mp4 file.
 
     Raises:
-        StoppedError: `stop` was set meanwhile.
+        StoppedError: `stop` was set before the file was finished.
     """
     size = spec.clip_format.size
     overscan = _SMOOTH_OVERSCAN if spec.smooth else _QUICK_OVERSCAN
@@ -78,7 +78,7 @@ def render_clip(spec: RenderSpec, start: Image.Image | None, path: Path, stop: t
 
 
 def _make_picture(spec: RenderSpec, start: Image.Image | None, canvas: PixelSize) -> Image.Image:
-    """What the camera moves over."""
+    """Return the picture that the camera moves over."""
     if spec.flaw == "black":
         return Image.new("RGB", canvas)
     return (
@@ -89,7 +89,7 @@ def _make_picture(spec: RenderSpec, start: Image.Image | None, canvas: PixelSize
 
 
 def convert_to_planes(picture: Image.Image) -> YuvPlanes:
-    """The picture (even size) in limited-range BT.709, as video players expect HD."""
+    """Convert a picture of even size to limited-range BT.709, which video players expect for HD."""
     frame: av.VideoFrame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
     frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
     y, u, v = (
@@ -104,7 +104,7 @@ def _add_video(container: av.container.OutputContainer, spec: RenderSpec) -> Vid
     stream.width, stream.height = spec.clip_format.size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
-    context.thread_count = 1  # more would make two renders of one shot differ
+    context.thread_count = 1  # more threads would make two renders of one specification differ
     context.gop_size = _count_loop_frames(spec)
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
@@ -118,7 +118,7 @@ def _count_loop_frames(spec: RenderSpec) -> int:
 
 
 def _make_loop_views(spec: RenderSpec, canvas: PixelSize) -> Iterator[CameraView]:
-    """A slow ellipse that ends where it began, at constant speed so that no frame stands still."""
+    """Yield views along an ellipse that ends where it began, at constant speed so that no frame stands still."""
     size, count = spec.clip_format.size, _count_loop_frames(spec)
     spare = PixelSize(canvas.width_px - size.width_px, canvas.height_px - size.height_px)
     turn = random.Random(spec.digest).choice((-1, 1)) * 2 * math.pi
@@ -130,7 +130,7 @@ def _make_loop_views(spec: RenderSpec, canvas: PixelSize) -> Iterator[CameraView
 
 
 def _make_smooth_views(spec: RenderSpec, canvas: PixelSize) -> Iterator[CameraView]:
-    """A push in or pull out with a drift to one side, over the whole clip."""
+    """Yield views of a zoom in or out with a drift to one side, over the whole clip."""
     rng = random.Random(spec.digest)
     drift_x, drift_y, inwards = rng.choice((-1, 1)), rng.uniform(-0.5, 0.5), rng.random() < 0.5
     last = max(1, spec.clip_format.frames - 1)
@@ -145,7 +145,7 @@ def _make_smooth_views(spec: RenderSpec, canvas: PixelSize) -> Iterator[CameraVi
 
 
 def _freeze(views: Iterator[CameraView]) -> Iterator[CameraView]:
-    """The first view in place of each."""
+    """Yield the first view in place of each view."""
     first = next(views)
     yield first
     for _ in views:
@@ -166,7 +166,7 @@ def _compose_frame(planes: YuvPlanes, view: CameraView, size: PixelSize, words: 
 
 
 def _crop(plane: Image.Image, view: CameraView, size: PixelSize) -> Image.Image:
-    """What the camera sees, to a fraction of a pixel."""
+    """Return the view of a plane in the frame's size, exact to fractions of a pixel."""
     if (view.width, view.height) == size:
         return _crop_unscaled(plane, view.left, view.top, size)
     box = (view.left, view.top, view.left + view.width, view.top + view.height)
@@ -174,7 +174,7 @@ def _crop(plane: Image.Image, view: CameraView, size: PixelSize) -> Image.Image:
 
 
 def _crop_unscaled(plane: Image.Image, left: float, top: float, size: PixelSize) -> Image.Image:
-    """`resize` without scaling, three times as fast: a blend of the neighbouring whole-pixel views."""
+    """Crop at a fraction of a pixel by blending neighbouring whole-pixel crops, three times as fast as `resize`."""
     x, y = int(left), int(top)
     width, height = size
     near = plane.crop((x, y, x + width + 1, y + height + 1))
@@ -198,14 +198,14 @@ def _encode_frames(
 
 
 def _pad_rows(plane: Image.Image, line_size: int) -> bytes:
-    """The plane's rows, each as long as the frame wants them."""
+    """Return the plane's rows, each padded to the frame's line size."""
     if plane.width != line_size:
         plane = plane.crop((0, 0, line_size, plane.height))
     return plane.tobytes()
 
 
 def _repeat_packets(loop: list["av.Packet[Any]"], frames: int, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
-    """The packets of one closed GOP over and over with new timestamps, exactly `frames` of them."""
+    """Yield the packets of one closed GOP repeatedly with new timestamps, exactly `frames` of them."""
     tick = Fraction(1) / stream.codec_context.framerate / stream.codec_context.time_base
     payloads = [bytes(packet) for packet in loop]
     for index in range(frames):
@@ -218,7 +218,7 @@ def _repeat_packets(loop: list["av.Packet[Any]"], frames: int, stream: VideoStre
 
 
 def _add_hum(container: av.container.OutputContainer, stream: AudioStream, duration_s: Fraction) -> None:
-    """A quiet chord. All its pitches are whole numbers of hertz, so that one second of it repeats without a click."""
+    """Add a quiet chord. Its pitches are whole numbers of hertz, so that one second of it repeats without a click."""
     second = array.array("h", (_compute_sample(index) for index in range(_RATE_HZ)))
     left = int(duration_s * _RATE_HZ)
     pts = 0

@@ -1,4 +1,4 @@
-"""What a create asks for: body and headers, checked as the API checks them."""
+"""Parsing of create requests: validates body and headers as the API does."""
 
 import json
 import re
@@ -26,20 +26,20 @@ _DEFAULT_WAIT_S = MAX_WAIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """A create that will be accepted."""
+    """A valid create request."""
 
     model: EmulatedModel
     input: Mapping[str, Any]
     cancel_after_s: int | None
     wait_s: int | None
-    """How long to hold the answer; None: not at all."""
+    """Seconds to hold the answer until the prediction has ended. None means an immediate answer."""
 
 
 def parse_official_request(owner: str, name: str, raw: bytes, headers: Headers) -> CreateRequest:
-    """A create by model name; community models are not found here.
+    """Parse a create by model name, which works for official models only.
 
     Raises:
-        ApiError: 400, 404 or 422.
+        ApiError: 400, 404 or 422, the request is invalid or the model is unknown.
     """
     model = find_model(f"{owner}/{name}")
     if not model.official:
@@ -49,12 +49,12 @@ def parse_official_request(owner: str, name: str, raw: bytes, headers: Headers) 
 
 
 def parse_version_request(raw: bytes, headers: Headers) -> CreateRequest:
-    """A create by version: 64 hex digits, `owner/name:` and 64 hex digits, or `owner/name` of an official model.
+    """Parse a create by version: 64 hex digits, `owner/name:` and 64 hex digits, or an official model's `owner/name`.
 
     An official model's published version is accepted like a community model's.
 
     Raises:
-        ApiError: 400 or 422.
+        ApiError: 400 or 422, the request is invalid or the version is unknown.
     """
     body = _parse_body(raw, required=("version", "input"))
     return _check_request(_find_runnable_model(body["version"]), body, headers)

@@ -1,4 +1,4 @@
-"""Pictures without a horizon: a stairwell by lantern light, a great lamp."""
+"""Pictures without a horizon: a stairwell in lantern light and the lamp of a lighthouse."""
 
 import math
 import random
@@ -22,7 +22,7 @@ _BRASS, _GLASS = rgb("c98f3c"), rgb("d7efe0")
 
 
 def paint_stairwell(picture: Image.Image, rng: random.Random, palette: Palette) -> None:
-    """A spiral stair in a round tower, lit by one lantern."""
+    """Paint a spiral staircase in a round tower, lit by one lantern."""
     width, height = picture.size
     unit = min(width, height)
     lamp = (width * rng.choice((0.33, 0.67)), height * rng.uniform(0.36, 0.46))
@@ -39,7 +39,7 @@ def paint_stairwell(picture: Image.Image, rng: random.Random, palette: Palette) 
 
 
 def _paint_wall(picture: Image.Image, rng: random.Random) -> None:
-    """Courses of stone that bend as a round wall seen from inside does."""
+    """Paint courses of stone that are curved like a round wall seen from inside."""
     width, height = picture.size
     course = min(width, height) * 0.058
     picture.paste(_MORTAR, (0, 0, width, height))
@@ -82,7 +82,7 @@ def _paint_window(picture: Image.Image, centre: Point, size: float, palette: Pal
 
 
 def _paint_stairs(picture: Image.Image, foot: Point, unit: float, *, turn: float) -> None:
-    """Steps around a pillar, those behind it first."""
+    """Paint steps around a pillar, those behind it first."""
     reach, rise, step = unit * 0.5, unit * 0.052, 0.36
     places = [(turn + step * index, foot[1] + rise * 6 - rise * index) for index in range(26)]
     for angle, y in (place for place in places if math.sin(place[0]) < 0):
@@ -98,7 +98,7 @@ def _paint_stairs(picture: Image.Image, foot: Point, unit: float, *, turn: float
 
 
 def _paint_step(picture: Image.Image, hub: Point, turn: tuple[float, float], reach: float, rise: float) -> None:
-    """One tread with its riser; `turn` is where it begins and how wide it is, in radians."""
+    """Paint a tread with its riser; `turn` is the angle of its beginning and its width, in radians."""
     (x, y), (begin, wide) = hub, turn
     outer = [(x + math.cos(at) * reach, y + math.sin(at) * reach * 0.26) for at in (begin, begin + wide)]
     front = outer[0] if math.cos(begin) * math.sin(begin) <= 0 else outer[1]
@@ -133,7 +133,7 @@ def _paint_lantern(picture: Image.Image, at: Point, size: float) -> None:
 
 
 def paint_great_lamp(picture: Image.Image, rng: random.Random, palette: Palette) -> None:
-    """The lens of a lighthouse from near by: rings of glass in brass, rays into the night."""
+    """Paint the lens of a lighthouse in close-up: rings of glass in brass, and rays into the night."""
     width, height = picture.size
     unit = min(width, height)
     night = mix(palette.sky[0], (4, 6, 16), 0.8)
@@ -168,7 +168,7 @@ def _paint_rays(picture: Image.Image, centre: Point, rng: random.Random) -> None
 
 
 def _paint_lens(picture: Image.Image, centre: Point, size: float) -> None:
-    """Prisms above and below, a bull's eye in the middle."""
+    """Paint a lens with prisms above and below and a bull's eye in the middle."""
     x, y = centre
     glass, edge = mix(_GLASS, rgb("ffbe55"), 0.62), rgb("6a3f10")
 
@@ -199,7 +199,7 @@ def _paint_lens(picture: Image.Image, centre: Point, size: float) -> None:
 
 
 def _paint_frame(picture: Image.Image, centre: Point, size: float) -> None:
-    """Brass above and below, the glazing bars of the lantern room in front."""
+    """Paint brass above and below the lens, and the glazing bars of the lantern room in front of it."""
     x, y = centre
     height = picture.height
 

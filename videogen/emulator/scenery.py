@@ -1,4 +1,4 @@
-"""Which picture a prompt asks for: light, land, water and a few things in it, by the prompt's words."""
+"""Reading of prompts: chooses light, land, ground, things and weather of a picture by the prompt's words."""
 
 import random
 import re
@@ -17,29 +17,29 @@ _Name = TypeVar("_Name", bound=str)
 
 
 def rgb(text: str) -> Colour:
-    """The colour of six hex digits."""
+    """Return the colour of six hex digits."""
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The colours of one light."""
+    """The colours of a light."""
 
     sky: tuple[Colour, ...]
     """From the top of the sky to the horizon."""
     haze: Colour
-    """What far things fade into."""
+    """The colour that far things fade into."""
     near: Colour
-    """What the nearest silhouettes are painted in."""
+    """The colour of the nearest silhouettes."""
     sun: Colour
     cloud: Colour
     daylight: float
-    """How much of its own colour the ground shows, 0 to 1."""
+    """The share of its own colour that the ground shows, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenery:
-    """What to paint."""
+    """The content of a picture."""
 
     light: Light
     palette: Palette
@@ -50,7 +50,7 @@ class Scenery:
 
 
 def _make_palette(sky: str, others: str, daylight: float) -> Palette:
-    """`others`: haze, near, sun, cloud."""
+    """Return a palette from hex colours; `others` are haze, near, sun and cloud."""
     haze, near, sun, cloud = map(rgb, others.split())
     return Palette(tuple(map(rgb, sky.split())), haze, near, sun, cloud, daylight)
 
@@ -160,7 +160,7 @@ _GROUND_OF: Mapping[Land, Sequence[Ground]] = {
 
 
 def read_scenery(prompt: str, rng: random.Random) -> Scenery:
-    """The scenery of a prompt; what its words leave open is drawn from `rng`."""
+    """Return the scenery of a prompt; `rng` decides everything that the prompt leaves open."""
     words = re.findall(r"\w+", re.sub(r"\b(after|before) (the|a) \w+", " ", prompt.lower()))
     named: Light | None = _find_best_match(words, _LIGHTS)
     light: Light = rng.choice(_ANY_LIGHT) if named is None else named
@@ -181,7 +181,7 @@ def read_scenery(prompt: str, rng: random.Random) -> Scenery:
 
 
 def _choose_palette(light: Light, words: Sequence[str], rng: random.Random) -> Palette:
-    """One of the light's palettes; a storm at night has the darkest, what is golden the most golden."""
+    """Return a palette of the light: the darkest for a storm at night, the most golden for a golden sunset."""
     palettes = PALETTES[light]
     if light == "storm":
         return palettes[2] if _has_any_word(words, _LIGHTS["night"]) else rng.choice(palettes[:2])
@@ -201,7 +201,7 @@ def _choose_land(ground: Ground | None, rng: random.Random) -> Land:
 
 
 def _find_best_match(words: Sequence[str], table: Mapping[_Name, str]) -> _Name | None:
-    """The entry that most words speak for; the one named first in the table if several do."""
+    """Return the entry with most matching words, the first one in the table of equal ones, or None."""
     counts = {name: sum(word in listed.split() for word in words) for name, listed in table.items()}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else None

@@ -1,6 +1,6 @@
-"""The models' input schemas as the API publishes them, and the checking of inputs against them.
+"""The input schemas of models as the API publishes them, and the validation of inputs against them.
 
-The wording of problems is that of the JSON schema library behind the API.
+The texts of problems are those of the JSON schema library behind the API.
 Source: https://github.com/xeipuuv/gojsonschema/blob/master/locales.go
 """
 
@@ -25,49 +25,49 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def text(description: str, **more: Any) -> Property:
-    """A string input."""
+    """Return the schema of a string input."""
     return {"type": "string", "description": description, **more}
 
 
 def image(description: str, **more: Any) -> Property:
-    """An input that takes the URL of an image."""
+    """Return the schema of an input that takes the URL of an image."""
     return {"type": "string", "format": "uri", "description": description, **more}
 
 
 def images(description: str, *, most: int) -> Property:
-    """An input that takes a list of image URLs."""
+    """Return the schema of an input that takes a list of at most `most` image URLs."""
     items = {"type": "string", "format": "uri"}
     return {"type": "array", "items": items, "default": [], "maxItems": most, "description": description}
 
 
 def choice(values: Sequence[str | int], default: str | int, description: str) -> Property:
-    """An input that takes one of `values`."""
+    """Return the schema of an input that takes one of `values`."""
     kind = "integer" if isinstance(default, int) else "string"
     return {"type": kind, "enum": list(values), "default": default, "description": description}
 
 
 def integer(description: str, **more: Any) -> Property:
-    """A whole number; `minimum` and `maximum` are inclusive."""
+    """Return the schema of an integer input; `minimum` and `maximum` are inclusive."""
     return {"type": "integer", "description": description, **more}
 
 
 def number(description: str, **more: Any) -> Property:
-    """A number; `minimum` and `maximum` are inclusive."""
+    """Return the schema of a number input; `minimum` and `maximum` are inclusive."""
     return {"type": "number", "description": description, **more}
 
 
 def boolean(default: bool, description: str) -> Property:
-    """True or false."""
+    """Return the schema of a boolean input."""
     return {"type": "boolean", "default": default, "description": description}
 
 
 def seed(**more: Any) -> Property:
-    """The seed that most models take."""
+    """Return the schema of the seed that most models take."""
     return integer("Random seed. Omit for random generations", nullable=True, **more)
 
 
 def make_openapi_schema(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own, as cog's."""
+    """Return the OpenAPI document of a version like cog's: with `x-order`, titles, and enums as separate schemas."""
     schemas: dict[str, Any] = {}
     inputs: dict[str, Any] = {}
     for order, (name, plain) in enumerate(properties.items()):
@@ -96,7 +96,7 @@ def make_openapi_schema(properties: Mapping[str, Property], required: Sequence[s
 def find_invalid_fields(
     given: Inputs, properties: Mapping[str, Property], required: Sequence[str]
 ) -> list[InvalidField]:
-    """Everything wrong with an input; keys that the model does not know are no problem, they are dropped."""
+    """Return all problems of an input. Unknown keys are valid because the API drops them."""
     fields = [_make_invalid_field("required", "input", f"{name} is required") for name in required if name not in given]
     for name, value in given.items():
         if name in properties:
@@ -105,7 +105,7 @@ def find_invalid_fields(
 
 
 def fill_defaults(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
-    """What the model sees: unknown keys dropped, null taken as not given, defaults filled in."""
+    """Return the effective input: without unknown keys and null values, with defaults filled in."""
     known = {name: value for name, value in given.items() if name in properties and value is not None}
     defaults = {name: plain["default"] for name, plain in properties.items() if "default" in plain}
     return {**defaults, **known}

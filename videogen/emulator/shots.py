@@ -1,4 +1,4 @@
-"""What a clip shows, as one value: two equal shots are one file."""
+"""The specification of a clip. Equal specifications give the same file."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -7,23 +7,23 @@ from typing import Literal
 from videogen.emulator.models import ClipFormat
 
 LOOK_VERSION = 1
-"""Count up when clips come to look different, so that no cache shows old ones."""
+"""Increment when the look of clips changes, so that caches do not serve old ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderSpec:
-    """Everything that decides how a clip looks."""
+    """All inputs of rendering a clip."""
 
     clip_format: ClipFormat
     prompt: str
-    """The caption, and without a start image what is painted; empty for models without a prompt."""
+    """The caption and, without a start image, the description of the picture; empty for models without a prompt."""
     seed: int
     start_digest: str | None
-    """SHA-256 of the start image's pixels, None without one."""
+    """SHA-256 of the start image's pixels, or None without one."""
     smooth: bool
-    """One long camera move, frame by frame, in place of a repeated one of two seconds."""
+    """Whether to render one long camera move, frame by frame, instead of repeating one of two seconds."""
     flaw: Literal["black", "frozen"] | None = field(default=None, repr=False)
-    """Black without a caption, or one frame all the time."""
+    """`black` has no picture and no caption, `frozen` shows one frame all the time. None means no flaw."""
 
     @property
     def digest(self) -> str:

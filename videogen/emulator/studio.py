@@ -1,4 +1,4 @@
-"""Two threads that render, and the folder of what they made."""
+"""A pool of two rendering threads with a folder of rendered clips."""
 
 import asyncio
 import secrets
@@ -16,7 +16,7 @@ THREADS = 2
 
 
 class RenderPool:
-    """Renders each distinct shot once; the files live until `close`, or in a cache folder for longer."""
+    """Renders each distinct specification once. Files are kept until `close`, or longer in a cache folder."""
 
     def __init__(self, cache: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="videogen-emulator-", ignore_cleanup_errors=True)
@@ -28,11 +28,11 @@ class RenderPool:
 
     @property
     def folder(self) -> Path:
-        """Where this server may keep files."""
+        """The temporary folder of this server's files."""
         return Path(self._folder.name)
 
     def submit(self, spec: RenderSpec, start: Image.Image | None) -> asyncio.Future[Path]:
-        """The file of this shot, now or soon. The future is shared: shield it."""
+        """Return a future of the clip's path. Callers share the future, so shield it from cancellation."""
         future = self._clips.get(spec.digest)
         if future is None or (future.done() and future.exception() is not None):
             loop = asyncio.get_running_loop()
@@ -49,7 +49,9 @@ class RenderPool:
     def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
         path = self._cache / f"{spec.digest}.mp4"
         if not path.exists():
-            from videogen.emulator.render import render_clip  # costs an import of PyAV, not needed to start a server
+            from videogen.emulator.render import (
+                render_clip,
+            )  # imports PyAV, which is slow and not needed to start a server
 
             part = self.folder / f"{spec.digest}.part.mp4"
             render_clip(spec, start, part, self._stop)
@@ -58,7 +60,7 @@ class RenderPool:
 
 
 def _move_file(part: Path, path: Path) -> None:
-    """Put a finished file where others look for it, at once, also from another file system."""
+    """Move a finished file into place atomically, even from another file system."""
     try:
         part.replace(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Silhouettes of things that prompts name: boats, lighthouses, figures, towers, trees."""
+"""Silhouettes of things that prompts mention: boats, lighthouses, figures, towers, trees."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from videogen.emulator.scenery import Colour, Thing, rgb
 
 
 class Spot(NamedTuple):
-    """Where a thing stands and in what light. Lengths are pixels; `unit` is the picture's shorter side."""
+    """The position and the light of a thing. Lengths are pixels; `unit` is the picture's shorter side."""
 
     x: float
     horizon: float
@@ -23,14 +23,14 @@ class Spot(NamedTuple):
     light: Colour
     night: bool
     wet: bool
-    """Whether the ground is water: who stands needs a rock."""
+    """Whether the ground is water, so that a figure needs a rock to stand on."""
 
 
 Painter = Callable[[Image.Image, Spot, random.Random], None]
 
 
 def draw_fir(pen: Pen, foot: tuple[float, float], tall: float) -> None:
-    """A fir of five tiers."""
+    """Draw a fir with five tiers."""
     x, y = foot
     points = [(x, y - tall)]
     right = []
@@ -43,7 +43,7 @@ def draw_fir(pen: Pen, foot: tuple[float, float], tall: float) -> None:
 
 
 def draw_tower(pen: Pen, box: tuple[float, float, float, float], rng: random.Random) -> None:
-    """A building (left, top, right, bottom) with one of several roofs."""
+    """Draw a building in a box (left, top, right, bottom) with one of several roofs."""
     left, top, right, bottom = box
     wide, middle = right - left, (left + right) / 2
     pen.rectangle(left, top, right, bottom)
@@ -108,7 +108,7 @@ def _paint_lighthouse(picture: Image.Image, spot: Spot, rng: random.Random) -> N
 
 
 def _paint_beam(picture: Image.Image, lamp: tuple[float, float], spot: Spot) -> None:
-    """A cone of light away from the lamp, weaker the farther it gets."""
+    """Paint a cone of light from the lamp that gets weaker with the distance."""
     away = -1 if spot.x > picture.width / 2 else 1
     reach, steps = spot.unit * 1.1, 24
 

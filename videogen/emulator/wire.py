@@ -1,4 +1,4 @@
-"""Answers that misbehave on the wire: cut, stalled, dripping, endless, or none at all."""
+"""Responses with faults of the transport: cut, stalled, slow, endless, or missing."""
 
 import asyncio
 import contextlib
@@ -21,24 +21,24 @@ _BLANKS = b" " * (1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The connection under a request."""
+    """The TCP connection of a request."""
 
     transport: asyncio.Transport
     closing: asyncio.Event
-    """Set when the server stops: whoever holds a caller lets go."""
+    """Set when the server stops, so that held callers are released."""
 
     async def reset(self) -> None:
-        """Tear the connection down with a TCP reset; what was written so far has left."""
+        """Close the connection with a TCP reset after sending the data written so far."""
         await asyncio.sleep(0.02)
         if self.transport.is_closing():
             return
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
-        await asyncio.sleep(0.01)  # the server notices in its next turns; before that it would log a missing answer
+        await asyncio.sleep(0.01)  # let the server notice the reset; otherwise it logs a missing answer
 
     async def hold(self, receive: Receive) -> None:
-        """Do nothing until the caller hangs up or the server stops."""
+        """Wait until the caller disconnects or the server stops, then reset the connection."""
         gone = asyncio.create_task(_wait_until_hung_up(receive))
         stop = asyncio.create_task(self.closing.wait())
         _done, pending = await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -53,13 +53,15 @@ async def _wait_until_hung_up(receive: Receive) -> None:
 
 
 class TransportMiddleware:
-    """The outermost application: tells every request what connection it came by, and every answer its date."""
+    """Middleware that adds the connection to every request and the `Date` header to every answer."""
 
     def __init__(self, app: ASGIApp, closing: asyncio.Event, clock_ahead_s: float = 0) -> None:
-        self._app, self._closing, self._clock_ahead_s = app, closing, clock_ahead_s
+        self._app = app
+        self._closing = closing
+        self._clock_ahead_s = clock_ahead_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on. uvicorn's `send` is a method of the request's cycle, which knows the transport."""
+        """Pass the request on with its connection, which is found through uvicorn's `send`, a bound method."""
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
             scope[_SCOPE_KEY] = Connection(transport, self._closing)
@@ -76,15 +78,15 @@ class TransportMiddleware:
 def _get_connection(scope: Scope) -> Connection:
     connection = scope.get(_SCOPE_KEY)
     if not isinstance(connection, Connection):
-        raise RuntimeError("faults on the connection need a real server: use serve() or running()")
+        raise RuntimeError("faults on the connection need a real server: use serve_emulator() or run_emulator()")
     return connection
 
 
 class LenientJSONResponse(JSONResponse):
-    """JSON that may hold what a server should not send: NaN, infinite numbers, lone surrogates."""
+    """JSON that may contain values that a server should not send: NaN, infinite numbers, lone surrogates."""
 
     def render(self, content: Any) -> bytes:
-        """Return the text in UTF-8, in escapes where UTF-8 has no bytes for it."""
+        """Return the JSON in UTF-8, escaped if it has characters that UTF-8 cannot encode."""
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         try:
             return text.encode()
@@ -93,14 +95,14 @@ class LenientJSONResponse(JSONResponse):
 
 
 class WrappingResponse(Response):
-    """An answer made from another one."""
+    """A response that is made from another one."""
 
     def __init__(self, inner: Response | None) -> None:
         super().__init__()
         self.inner = inner
 
     async def collect(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
-        """The inner answer's head and its whole body, not sent."""
+        """Return the head and the whole body of the inner response without sending them."""
         heads: list[Message] = []
         body = bytearray()
 
@@ -116,14 +118,14 @@ class WrappingResponse(Response):
 
 
 class CountedResponse(WrappingResponse):
-    """An answer that reports how many bytes of its body were sent, piece by piece."""
+    """A response that reports the number of body bytes after each sent chunk."""
 
     def __init__(self, inner: Response, sent: Callable[[int], None]) -> None:
         super().__init__(inner)
         self._sent = sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response and report its bytes."""
 
         async def send_counted(message: Message) -> None:
             await send(message)
@@ -135,34 +137,35 @@ class CountedResponse(WrappingResponse):
 
 
 class ResetResponse(WrappingResponse):
-    """No answer: the connection is reset."""
+    """A reset of the connection in place of an answer."""
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """Reset."""
+        """Reset the connection."""
         await _get_connection(scope).reset()
 
 
 class SilentResponse(WrappingResponse):
-    """No answer, and the connection stays."""
+    """An open connection without an answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
-        """Hold."""
+        """Hold the connection."""
         await _get_connection(scope).hold(receive)
 
 
 class _CutPointError(Exception):
-    """Enough was sent."""
+    """The part of the answer that shall be sent was sent."""
 
 
 class CutResponse(WrappingResponse):
-    """A part of an answer; then a reset, or silence."""
+    """A part of a response, followed by a reset or by silence."""
 
     def __init__(self, inner: Response, part: float, *, stall: bool) -> None:
         super().__init__(inner)
-        self._part, self._stall = part, stall
+        self._part = part
+        self._stall = stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the part, then stop."""
+        """Send the part, then reset or hold the connection."""
         left = 0
 
         async def send_until_cut(message: Message) -> None:
@@ -185,14 +188,14 @@ class CutResponse(WrappingResponse):
 
 
 class DripResponse(WrappingResponse):
-    """An answer one byte at a time."""
+    """A response that is sent one byte at a time."""
 
     def __init__(self, inner: Response, every_s: float) -> None:
         super().__init__(inner)
         self._every_s = every_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, slowly, until the server stops."""
+        """Send the response slowly, until it ends or the server stops."""
         connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         await send(head)
@@ -206,14 +209,14 @@ class DripResponse(WrappingResponse):
 
 
 class GzipBombResponse(WrappingResponse):
-    """An answer followed by blanks, as a gzip a thousand times smaller."""
+    """A response followed by blanks, in a gzip that is a thousand times smaller."""
 
     def __init__(self, inner: Response, size_mb: int) -> None:
         super().__init__(inner)
         self._size_mb = size_mb
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the compressed response."""
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name != b"content-length"]
         await send({**head, "headers": [*kept, (b"content-encoding", b"gzip")]})
@@ -232,10 +235,10 @@ def _compress_with_blanks(body: bytes, size_mb: int) -> Iterator[bytes]:
 
 
 class EndlessResponse(WrappingResponse):
-    """An answer's body over and over, without a length."""
+    """A response whose body repeats without end and without a length."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the caller hangs up or the server stops."""
+        """Send until the caller disconnects or the server stops."""
         connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name not in (b"content-length", b"content-range")]
@@ -250,7 +253,7 @@ class EndlessResponse(WrappingResponse):
 
 
 async def _repeat_forever(body: bytes) -> AsyncIterator[bytes]:
-    body = body or bytes(65536)  # an empty answer has an end, and would never come to the pause
+    body = body or bytes(65536)  # an empty body would make this loop run without ever yielding
     while True:
         for begin in range(0, len(body), 65536):
             yield body[begin : begin + 65536]
@@ -258,12 +261,12 @@ async def _repeat_forever(body: bytes) -> AsyncIterator[bytes]:
 
 
 def rewrite_json(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
-    """A JSON answer with other content."""
+    """Return a JSON response with changed content."""
     return LenientJSONResponse(change(json.loads(bytes(inner.body))), inner.status_code)
 
 
 def truncate_json(inner: Response) -> Response:
-    """A JSON answer whose text ends in the middle."""
+    """Return a JSON response whose text ends in the middle."""
     body = bytes(inner.body)
     return Response(body[: len(body) // 2], inner.status_code, media_type="application/json")
 
