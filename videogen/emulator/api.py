@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from videogen.emulator import plan
-from videogen.emulator.catalogue import MODELS, describe_model, describe_model_version, find_model
+from videogen.emulator.catalogue import MODELS, find_model, make_model_body, make_version_body
 from videogen.emulator.faults import FaultEngine, apply_fault, get_prompt, is_call_prevented
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.listing import paginate
@@ -128,22 +128,22 @@ class Api:
 
     async def list_models(self, request: Request) -> Response:
         """Return all models on one page."""
-        return _make_single_page([describe_model(model, get_base_url(request)) for model in MODELS.values()])
+        return _make_single_page([make_model_body(model, get_base_url(request)) for model in MODELS.values()])
 
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
         """Return a model with the schema of its latest version."""
-        return JSONResponse(describe_model(find_model(f"{owner}/{name}"), get_base_url(request)))
+        return JSONResponse(make_model_body(find_model(f"{owner}/{name}"), get_base_url(request)))
 
     async def list_versions(self, owner: str, name: str) -> Response:
         """Return the only version of a model, with its schema."""
-        return _make_single_page([describe_model_version(find_model(f"{owner}/{name}"))])
+        return _make_single_page([make_version_body(find_model(f"{owner}/{name}"))])
 
     async def get_version(self, owner: str, name: str, version_id: str) -> Response:
         """Return a version with its schema."""
         model = find_model(f"{owner}/{name}")
         if version_id != model.version_id:
             raise make_not_found_error()
-        return JSONResponse(describe_model_version(model))
+        return JSONResponse(make_version_body(model))
 
     async def upload_file(self, request: Request) -> Response:
         """Store the multipart part `content`."""
@@ -244,12 +244,21 @@ class Api:
         return LenientJSONResponse(body, 202)
 
     def _make_list_page(self, request: Request, as_of_s: float) -> Response:
-        shown = paginate(self._predictions.list_newest_first(as_of_s=as_of_s), request.query_params)
+        page = paginate(self._predictions.list_newest_first(as_of_s=as_of_s), request.query_params)
         base = get_base_url(request)
-        neighbours = (f"{base}/v1/predictions?{query}" if query else None for query in (shown.next, shown.previous))
-        bodies = [self._predictions.make_body(prediction, base, as_of_s=as_of_s) for prediction in shown.predictions]
-        results = [{key: value for key, value in body.items() if key != "logs"} for body in bodies]
-        return LenientJSONResponse(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
+        results = []
+        for prediction in page.predictions:
+            body = self._predictions.make_body(prediction, base, as_of_s=as_of_s)
+            del body["logs"]
+            results.append(body)
+        url = f"{base}/v1/predictions"
+        return LenientJSONResponse(
+            {
+                "next": f"{url}?{page.next}" if page.next else None,
+                "previous": f"{url}?{page.previous}" if page.previous else None,
+                "results": results,
+            }
+        )
 
     def _throttle(self) -> None:
         wait_s = self._limit.take() if self._limit else None

@@ -14,7 +14,7 @@ from videogen.emulator import problems
 from videogen.emulator.api import Api
 from videogen.emulator.delivery import OutputFiles
 from videogen.emulator.faults import FaultEngine
-from videogen.emulator.hints import describe_unknown_route
+from videogen.emulator.hints import make_unknown_route_hint
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.plan import load_fault_plan
 from videogen.emulator.predictions import PredictionStore
@@ -85,7 +85,7 @@ def _make_unknown_route_handler(router: APIRouter) -> Callable[[Request, Excepti
 
     async def answer_unknown_route(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
-        hint = describe_unknown_route(request.method, request.url.path, routes)
+        hint = make_unknown_route_hint(request.method, request.url.path, routes)
         if exc.status_code == 404:
             return problems.make_not_found_error(hint).make_response()
         return problems.ApiError(exc.status_code, f"{exc.detail}. {hint}", headers=exc.headers).make_response()

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from videogen.emulator.hints import describe_unknown_model
+from videogen.emulator.hints import make_unknown_model_hint
 from videogen.emulator.models import ClipFormat, EmulatedModel, ModelError, PixelSize, scale_to_area
 from videogen.emulator.problems import make_not_found_error
 from videogen.emulator.schemas import Inputs, boolean, choice, image, images, integer, number, seed, text
@@ -365,11 +365,11 @@ def find_model(name: str) -> EmulatedModel:
     """
     model = MODELS.get(name)
     if model is None:
-        raise make_not_found_error(describe_unknown_model(name, MODELS))
+        raise make_not_found_error(make_unknown_model_hint(name, MODELS))
     return model
 
 
-def describe_model(model: EmulatedModel, web: str) -> dict[str, Any]:
+def make_model_body(model: EmulatedModel, web: str) -> dict[str, Any]:
     """Return the body of GET /v1/models/{owner}/{name}; `web` is the address to use for replicate.com."""
     return {
         "url": f"{web}/{model.full_name}",
@@ -384,11 +384,11 @@ def describe_model(model: EmulatedModel, web: str) -> dict[str, Any]:
         "run_count": 100_000,
         "cover_image_url": None,
         "default_example": None,
-        "latest_version": describe_model_version(model),
+        "latest_version": make_version_body(model),
     }
 
 
-def describe_model_version(model: EmulatedModel) -> dict[str, Any]:
+def make_version_body(model: EmulatedModel) -> dict[str, Any]:
     """Return the body of GET /v1/models/{owner}/{name}/versions/{id}."""
     return {
         "id": model.version_id,

@@ -40,7 +40,7 @@ class FaultEngine:
 
     @property
     def used(self) -> list[int]:
-        """How often each rule has applied, in the order of the plan."""
+        """The number of times that each rule has applied, in the order of the plan."""
         return [self._used[index] for index in range(len(self._rules))]
 
     def take_outcome_rule(self, model: str, prompt: str, nth: int) -> plan.OutcomeRule | None:

@@ -10,7 +10,7 @@ _MIN_SIMILARITY = 0.75
 _MAX_QUOTED_CHARS = 200
 
 
-def describe_unknown_route(method: str, path: str, routes: Sequence[Route]) -> str:
+def make_unknown_route_hint(method: str, path: str, routes: Sequence[Route]) -> str:
     """Return a hint for an unknown route that names the request, the closest route and all routes."""
     meant = _find_closest_route(method, path, routes)
     question = f"; did you mean {' '.join(meant)}?" if meant else "."
@@ -18,7 +18,7 @@ def describe_unknown_route(method: str, path: str, routes: Sequence[Route]) -> s
     return f"The emulator does not know {method} {path[:_MAX_QUOTED_CHARS]}{question} It knows {known}."
 
 
-def describe_unknown_model(name: str, models: Iterable[str]) -> str:
+def make_unknown_model_hint(name: str, models: Iterable[str]) -> str:
     """Return a hint for an unknown model that names the closest model and all models."""
     known = sorted(models)
     close = get_close_matches(name.lower(), known, n=1)

@@ -28,8 +28,9 @@ def draw_timing(model: EmulatedModel, settings: EmulatorSettings, *, nth: int, c
     rng = random.Random(f"{settings.seed}/{nth}/{model.full_name}")
     bounds = settings.latency_s or model.run_s
     run_s = draw_log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
-    own = OFFICIAL_QUEUE_S if not cold or settings.latency_s else (model.cold_s, model.cold_s * 1.2)
-    return PredictionTiming(rng.uniform(*(settings.queue_s or own)), run_s)
+    has_cold_start = cold and not settings.latency_s
+    model_queue_s = (model.cold_s, model.cold_s * 1.2) if has_cold_start else OFFICIAL_QUEUE_S
+    return PredictionTiming(rng.uniform(*(settings.queue_s or model_queue_s)), run_s)
 
 
 def draw_log_normal(rng: random.Random, bounds: Range) -> float:
@@ -37,7 +38,8 @@ def draw_log_normal(rng: random.Random, bounds: Range) -> float:
     low, high = bounds
     if low == 0:
         return 0.0
-    middle, deviation = math.log(low * high) / 2, math.log(high / low) / 4
+    middle = math.log(low * high) / 2
+    deviation = math.log(high / low) / 4
     return min(high, max(low, rng.lognormvariate(middle, deviation)))
 
 

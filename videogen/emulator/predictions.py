@@ -249,9 +249,9 @@ class PredictionStore:
 
     async def _process(self, prediction: EmulatedPrediction) -> None:
         """Render the clip and succeed, or end as the fault plan or an invalid input demands."""
-        fails_at_s, done_at_s = (
-            prediction.timing.queue_s + part * prediction.timing.run_s for part in (_FAILS_AFTER_FRACTION, 1.0)
-        )
+        timing = prediction.timing
+        fails_at_s = timing.queue_s + _FAILS_AFTER_FRACTION * timing.run_s
+        done_at_s = timing.queue_s + timing.run_s
         try:
             match prediction.outcome_rule:
                 case plan.Fail(error=error):
@@ -281,19 +281,23 @@ class PredictionStore:
         self._update_ledger(prediction)
 
     async def _start_rendering(self, prediction: EmulatedPrediction) -> asyncio.Future[Path]:
-        inputs, model = prediction.effective_input, prediction.model
-        if refusal := model.find_conflict(inputs):
-            raise ModelError(refusal)
+        inputs = prediction.effective_input
+        model = prediction.model
+        if conflict := model.find_conflict(inputs):
+            raise ModelError(conflict)
         loaded = await self._load_images(model.get_image_urls(inputs))
         start = next((loaded[name][0] for name in model.start_images if name in loaded), None)
         clip_format = model.get_format(inputs, PixelSize(*start.size) if start else None)
-        if isinstance(prediction.outcome_rule, plan.WrongDuration):
-            clip_format = clip_format._replace(frames=max(1, round(prediction.outcome_rule.seconds * clip_format.fps)))
-        digest = hashlib.sha256(start.tobytes()).hexdigest() if start else None
-        seed = inputs.get("seed") or self._settings.seed
-        flaw = prediction.outcome_rule.picture if isinstance(prediction.outcome_rule, plan.WrongPicture) else None
+        rule = prediction.outcome_rule
+        if isinstance(rule, plan.WrongDuration):
+            clip_format = clip_format._replace(frames=max(1, round(rule.seconds * clip_format.fps)))
         spec = RenderSpec(
-            clip_format, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth", flaw
+            clip_format=clip_format,
+            prompt=str(inputs.get("prompt", "")),
+            seed=inputs.get("seed") or self._settings.seed,
+            start_digest=hashlib.sha256(start.tobytes()).hexdigest() if start else None,
+            smooth=self._settings.mode == "smooth",
+            flaw=rule.picture if isinstance(rule, plan.WrongPicture) else None,
         )
         return self._render_pool.submit(spec, start)
 

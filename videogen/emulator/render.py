@@ -60,13 +60,12 @@ def render_clip(spec: RenderSpec, start: Image.Image | None, path: Path, stop: t
     size = spec.clip_format.size
     overscan = _SMOOTH_OVERSCAN if spec.smooth else _QUICK_OVERSCAN
     canvas = PixelSize(round_to_even(size.width_px * overscan), round_to_even(size.height_px * overscan))
-    planes, words = convert_to_planes(_make_picture(spec, start, canvas)), make_caption(spec.prompt, *size)
-    if spec.flaw == "black":
-        words = None
+    planes = convert_to_planes(_make_picture(spec, start, canvas))
+    caption = None if spec.flaw == "black" else make_caption(spec.prompt, *size)
     views = _make_smooth_views(spec, canvas) if spec.smooth else _make_loop_views(spec, canvas)
     if spec.flaw == "frozen":
         views = _freeze(views)
-    frames = (_compose_frame(planes, view, size, words) for view in views)
+    frames = (_compose_frame(planes, view, size, caption) for view in views)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = _add_video(container, spec)
         audio = container.add_stream("aac", rate=_RATE_HZ, layout="mono") if spec.clip_format.audio else None
@@ -152,16 +151,16 @@ def _freeze(views: Iterator[CameraView]) -> Iterator[CameraView]:
         yield first
 
 
-def _compose_frame(planes: YuvPlanes, view: CameraView, size: PixelSize, words: Caption | None) -> YuvPlanes:
+def _compose_frame(planes: YuvPlanes, view: CameraView, size: PixelSize, caption: Caption | None) -> YuvPlanes:
     half = PixelSize(size.width_px // 2, size.height_px // 2)
     half_view = CameraView(*(value / 2 for value in view))
     luma = _crop(planes.y, view, size)
     chromas = [_crop(plane, half_view, half) for plane in (planes.u, planes.v)]
-    if words is not None:
-        luma.paste(words.luma, (0, words.top_px), words.opacity)
-        opacity = words.opacity.reduce(2)
+    if caption is not None:
+        luma.paste(caption.luma, (0, caption.top_px), caption.opacity)
+        opacity = caption.opacity.reduce(2)
         for chroma in chromas:
-            chroma.paste(128, (0, words.top_px // 2, half.width_px, half.height_px), opacity)
+            chroma.paste(128, (0, caption.top_px // 2, half.width_px, half.height_px), opacity)
     return YuvPlanes(luma, *chromas)
 
 

@@ -87,5 +87,9 @@ _FLAGS = {"latency_s": "--latency", "mode": "--render"}
 def _describe_problem(place: tuple[int | str, ...], message: str) -> str:
     """Return a line on an invalid setting; a validator of the whole model names the setting in its message."""
     message = message.removeprefix("Value error, ")
-    name, _, rest = message.partition(": ") if not place else (str(place[0]), "", message)
-    return f"{_FLAGS.get(name) or '--' + name.replace('_', '-')}: {rest[:1].lower()}{rest[1:]}"
+    if place:
+        name = str(place[0])
+    else:
+        name, _, message = message.partition(": ")
+    flag = _FLAGS.get(name) or "--" + name.replace("_", "-")
+    return f"{flag}: {message[:1].lower()}{message[1:]}"

@@ -15,12 +15,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SCOPE_KEY = "videogen.line"
+_SCOPE_KEY = "videogen.connection"
 _BLANKS = b" " * (1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class RequestConnection:
     """The TCP connection of a request."""
 
     transport: asyncio.Transport
@@ -64,7 +64,7 @@ class TransportMiddleware:
         """Pass the request on with its connection, which is found through uvicorn's `send`, a bound method."""
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
-            scope[_SCOPE_KEY] = Connection(transport, self._closing)
+            scope[_SCOPE_KEY] = RequestConnection(transport, self._closing)
 
         async def send_dated(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -75,9 +75,9 @@ class TransportMiddleware:
         await self._app(scope, receive, send_dated)
 
 
-def _get_connection(scope: Scope) -> Connection:
+def _get_connection(scope: Scope) -> RequestConnection:
     connection = scope.get(_SCOPE_KEY)
-    if not isinstance(connection, Connection):
+    if not isinstance(connection, RequestConnection):
         raise RuntimeError("faults on the connection need a real server: use serve_emulator() or run_emulator()")
     return connection
 
