@@ -36,7 +36,7 @@ def url(films: Path) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Any]:
-    """The Python client, which cannot be closed but by what it is made of."""
+    """The Python client. It has no `close`, so its parts are closed."""
     made = Client(api_token="r8_test", base_url=url)
     yield made
     made._client.close()
@@ -172,7 +172,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_javascript_client_works(javascript: Path, url: str, verb: str) -> None:
-    """Each verb does what the README says: the script throws where it does not."""
+    """Each method works as the README says. The script throws if one does not."""
     done = subprocess.run(
         ["node", "clients.mjs", url, verb],
         cwd=javascript, capture_output=True, text=True, timeout=100, check=False, env={"PATH": os.environ["PATH"]},

@@ -1,4 +1,4 @@
-"""Simulated time when the machine is slower than what it simulates, and the past; nothing here waits for a clock."""
+"""Simulated time on a machine that is slower than the simulation, and past states. No test waits for a clock."""
 
 import asyncio
 import threading
@@ -81,7 +81,7 @@ async def test_rendering_makes_no_prediction_late(bench: Bench) -> None:
 
 
 async def test_rendering_hides_behind_the_latency() -> None:
-    """A film is begun as soon as its prediction runs, not when its time is up: then it is there in time."""
+    """A clip is rendered as soon as its prediction runs, not at the end of its time, so that it is finished in time."""
     bench = Bench(time_scale=1, latency_s=(9999, 9999), queue_s=(0, 0))
     prediction = bench.create(cancel_after_s=60)
     assert await asyncio.to_thread(bench.render_pool.begun.wait, 60)
@@ -99,7 +99,7 @@ async def test_rendering_hides_behind_the_latency() -> None:
 async def test_a_deadline_before_the_end_is_met_however_slow_the_machine(
     bench: Bench, cancel_after_s: int, status: str, predict_time_s: float, billed: str
 ) -> None:
-    """What is over the deadline in simulated time is canceled, without its film, after just so much simulated time."""
+    """A prediction over its deadline in simulated time is canceled at that time, without its clip."""
     prediction = bench.create(cancel_after_s)
     await prediction.ended.wait()
     assert (prediction.status, prediction.predict_time_s) == (status, predict_time_s)
@@ -116,7 +116,7 @@ async def test_a_deadline_before_the_start_aborts() -> None:
 
 
 async def test_a_user_can_cancel_what_is_still_rendered(bench: Bench) -> None:
-    """Its time was up in simulated time, but nobody was told: a cancel ends it, and it is billed."""
+    """Its simulated time is over but its clip is not finished. A cancel ends it, and it is billed."""
     prediction = bench.create(cancel_after_s=62)
     await pass_turns()
     bench.predictions.cancel(prediction)
