@@ -53,7 +53,7 @@ def test_tokens_can_be_listed(launch: Any, tokens: list[str] | None, token: str,
 
 
 def test_creates_are_limited(launch: Any) -> None:
-    """Beyond the burst, a 429 gives the wait in header and body and creates nothing. After the wait, creates succeed."""
+    """Beyond the burst, a 429 gives the wait in header and body and creates nothing. Later creates succeed."""
     client = launch(creates_per_minute=6, burst=1, time_scale=0.1, latency_s=(999, 999))
     client.create(SEEDANCE, SMALL)
     answer = client.post(SEEDANCE, SMALL)
