@@ -256,7 +256,7 @@ def test_versions_are_listed(client: Any) -> None:
 
 @pytest.mark.parametrize("size_px", [300, 900], ids=["200-kB", "2-MB"])
 def test_a_large_picture_may_come_as_data(client: Any, size_px: int) -> None:
-    """Large `data:` URLs are accepted although the documentation advises against them: the live API has no known limit."""
+    """Large `data:` URLs are accepted against the advice of the documentation: the live API has no known limit."""
     noise = Image.effect_noise((size_px, size_px), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
