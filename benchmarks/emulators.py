@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 SEED = 8
 PACES: Mapping[str, EmulatorSettings] = {
@@ -47,7 +47,7 @@ def main() -> None:
     films = Path(sys.argv[1])
     with ExitStack() as stack:
         urls = {
-            pace: stack.enter_context(running(settings.model_copy(update={"cache": films}))).url
+            pace: stack.enter_context(run_emulator(settings.model_copy(update={"cache": films}))).url
             for pace, settings in PACES.items()
         }
         print(json.dumps(urls), flush=True)

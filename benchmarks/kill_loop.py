@@ -31,7 +31,7 @@ from typing import Any
 
 from videogen import crashpoints
 from videogen.bootstrap import RunOptions, open_run, prepare_job
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.patience import Patience
 from videogen.scene import Job
 
@@ -96,7 +96,7 @@ def kill_loop(seed: int, rounds: int, *, command_every: int) -> Tally:
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[Emulator]:
-    with running(EmulatorSettings(latency_s=(0.1, 0.5), cache=folder / "renders")) as emulator:
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.5), cache=folder / "renders")) as emulator:
         os.environ.update({"REPLICATE_API_TOKEN": "local", "REPLICATE_BASE_URL": emulator.url})
         yield emulator
 

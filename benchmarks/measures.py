@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.emulators import PACES
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.pace import draw_pace
+from videogen.emulator.pace import draw_timing
 
 QUICK = "bytedance/seedance-1-pro"
 
@@ -16,7 +16,7 @@ QUICK = "bytedance/seedance-1-pro"
 def latencies(pace: str, creates: int) -> list[float]:
     """Seconds that each of the first creates at that emulator takes, in their order."""
     settings = PACES[pace]
-    drawn = (draw_pace(MODELS[QUICK], settings, nth=nth, cold=False) for nth in range(1, creates + 1))
+    drawn = (draw_timing(MODELS[QUICK], settings, nth=nth, cold=False) for nth in range(1, creates + 1))
     return [settings.time_scale * (each.queue_s + each.run_s) for each in drawn]
 
 

@@ -18,8 +18,8 @@ from benchmarks.emulators import SEED
 from benchmarks.measures import lags, latencies, list_schedule, quantile
 from benchmarks.stage import Played, Ran, Stage, run
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.models import Shape, Size
-from videogen.emulator.shots import Shot
+from videogen.emulator.models import ClipFormat, PixelSize
+from videogen.emulator.shots import RenderSpec
 
 NAMES = {
     "command": "**videogen**, the command in Prefect",
@@ -259,14 +259,11 @@ def memory(stage: Stage, films: Path) -> Iterator[Row]:
     """Five clips of 60 MB at once; the emulator serves a file that it finds where it keeps its films."""
     from tests.adapters.test_memory import large_clip
 
-    model, inputs = (
-        MODELS["bytedance/seedance-1-pro"],
-        {"prompt": PROMPT, "resolution": "1080p", "duration": 10},
-    )
-    effective = model.effective(inputs)
-    shot = Shot(model.shape(effective, None), PROMPT, SEED, None, smooth=False)
+    model = MODELS["bytedance/seedance-1-pro"]
+    inputs = model.fill_defaults({"prompt": PROMPT, "resolution": "1080p", "duration": 10})
+    spec = RenderSpec(model.get_format(inputs, None), PROMPT, SEED, None, smooth=False)
     large = large_clip(stage.folder / "large.mp4")
-    copyfile(large, films / f"{shot.digest}.mp4")
+    copyfile(large, films / f"{spec.digest}.mp4")
     job = {"model": "large", "aspect_ratio": "16:9", "target_duration": 10}
     played = stage.play("ours", 5, job=job)
     size_mb = large.stat().st_size / 1e6
@@ -277,16 +274,16 @@ def memory(stage: Stage, films: Path) -> Iterator[Row]:
 
 def media(stage: Stage) -> Iterator[Row]:
     """Four seconds in each size: rendered by the emulator, and checked as a delivered clip is."""
-    from videogen.emulator.render import film
+    from videogen.emulator.render import render_clip
     from videogen.media import inspect_video
 
-    sizes = {"480p": Size(864, 480), "720p": Size(1280, 720), "1080p": Size(1920, 1080)}
+    sizes = {"480p": PixelSize(864, 480), "720p": PixelSize(1280, 720), "1080p": PixelSize(1920, 1080)}
     for name, size in sizes.items():
         for smooth in (False, True):
             mode = "smooth" if smooth else "quick"
             path = stage.folder / f"{name}-{mode}.mp4"
-            shot = Shot(Shape(size, 96, Fraction(24)), PROMPT, SEED, None, smooth)
-            took_s = _timed(partial(film, shot, None, path, threading.Event()))
+            spec = RenderSpec(ClipFormat(size, 96, Fraction(24)), PROMPT, SEED, None, smooth)
+            took_s = _timed(partial(render_clip, spec, None, path, threading.Event()))
             yield Row("Renderer", f"{name}, {mode}", 4 / took_s, "× realtime")
         took_s = min(_timed(partial(inspect_video, path, poster=stage.folder / "poster.jpg")) for _ in range(3))
         yield Row("Full check of a clip of 4 s", name, 1000 * took_s, "ms")

@@ -490,7 +490,7 @@ def emulator(
     exit_with_parent:
         Exit when standard input is closed.
     """
-    from videogen.emulator import EmulatorSettings, serve
+    from videogen.emulator import EmulatorSettings, serve_emulator
 
     settings = EmulatorSettings.from_flags(
         host=host,
@@ -502,7 +502,9 @@ def emulator(
         creates_per_minute=creates_per_minute,
         faults=faults,
     )
-    serve(settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent)
+    serve_emulator(
+        settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent
+    )
 
 
 def _parse_range(text: str | None) -> tuple[float, float] | None:

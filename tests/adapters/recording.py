@@ -14,7 +14,7 @@ import yaml
 from vcr.serializers import yamlserializer
 
 from videogen.adapters.replicate import DEFAULT_BASE_URL
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
 CLIP_BYTES = 64 * 1024
@@ -103,7 +103,7 @@ def wired(*, recording: bool) -> Iterator[Wire]:
     elif token:
         yield Wire(DEFAULT_BASE_URL, token, poll_every_s=5)
     else:
-        with running(EMULATED) as emulator:
+        with run_emulator(EMULATED) as emulator:
             kept_s = EMULATED.output_ttl_s * EMULATED.time_scale
             yield Wire(emulator.url, "local", poll_every_s=0.5, output_kept_s=kept_s)
 

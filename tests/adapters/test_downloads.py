@@ -12,7 +12,7 @@ from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, pour, reset, stall, unused_url
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
 from videogen.media import inspect_video
 
@@ -175,7 +175,7 @@ async def test_a_host_that_points_at_itself_is_left(make_provider: MakeProvider,
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    with running(EmulatorSettings(latency_s=(0, 0), queue_s=(0, 0))) as emulator:
+    with run_emulator(EmulatorSettings(latency_s=(0, 0), queue_s=(0, 0))) as emulator:
         yield emulator
 
 

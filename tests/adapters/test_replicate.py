@@ -16,7 +16,7 @@ from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, drip, reset, stall, unused_url
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import MAX_PAGES, Limits, ReplicateProvider
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.errors import (
     AuthenticationError,
     BillingError,
@@ -537,7 +537,7 @@ async def test_what_a_list_holds_beside_predictions_is_passed_over(make_provider
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
     """Everything takes a minute: nothing ends by itself."""
-    with running(EmulatorSettings(latency_s=(60, 60))) as emulator:
+    with run_emulator(EmulatorSettings(latency_s=(60, 60))) as emulator:
         yield emulator
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import chromium
 from tests.gateway.test_command import gateway
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 HERE = Path(__file__).parent.parent.parent
 JOB = HERE / "examples" / "lighthouse.toml"
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (home / "faults.toml").write_text(FAULTS)
         emulator = EmulatorSettings(latency_s=(6, 25), queue_s=(0.5, 1), faults=home / "faults.toml")
-        url = stack.enter_context(running(emulator)).url
+        url = stack.enter_context(run_emulator(emulator)).url
         _, address = stack.enter_context(gateway(home / "out"))
         browser = stack.enter_context(chromium())
         page = browser.new_page()

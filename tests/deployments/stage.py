@@ -16,7 +16,7 @@ import httpx
 
 from tests.conftest import database, free_port, postgresql_server, prefect_server
 from tests.tokens import TOKEN
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.journal import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +245,7 @@ def stage_in(folder: Path, films: Path, **emulator: Any) -> Iterator[Stage]:
     (folder / "pg").mkdir(parents=True)
     with ExitStack() as stack:
         address = stack.enter_context(postgresql_server(folder / "pg"))
-        server = stack.enter_context(running(EmulatorSettings(cache=films, **emulator)))
+        server = stack.enter_context(run_emulator(EmulatorSettings(cache=films, **emulator)))
         stage = Stage(folder, stack, server)
         stage.start(address)
         yield stage

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 TERMINAL = {"succeeded", "failed", "canceled", "aborted"}
 SVD = "3f0457e4619daac51203dedb472816fd4af51f3149fa7a9e0b5ffcf1b8172438"
@@ -73,11 +73,11 @@ Launch = Callable[..., Client]
 
 
 @contextlib.contextmanager
-def _client(**settings: Any) -> Iterator[Client]:
+def _run_client(**settings: Any) -> Iterator[Client]:
     headers = {"Authorization": "Bearer r8_test"}
     given = {"latency_s": (0, 0), "queue_s": (0, 0)} | settings
     with (
-        running(EmulatorSettings(**given)) as emulator,
+        run_emulator(EmulatorSettings(**given)) as emulator,
         httpx.Client(base_url=emulator.url, headers=headers, trust_env=False, verify=False, timeout=30) as http,
     ):
         yield Client(http)
@@ -92,14 +92,14 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def client(films: Path) -> Iterator[Client]:
     """An emulator without waiting times that many tests share: assert nothing about its counters."""
-    with _client(cache=films) as shared:
+    with _run_client(cache=films) as shared:
         yield shared
 
 
 @pytest.fixture(scope="session")
 def slow() -> Iterator[Client]:
     """A shared emulator whose predictions start at once and never end by themselves."""
-    with _client(latency_s=(9999, 9999)) as shared:
+    with _run_client(latency_s=(9999, 9999)) as shared:
         yield shared
 
 
@@ -107,10 +107,10 @@ def slow() -> Iterator[Client]:
 def launch(films: Path) -> Iterator[Launch]:
     """Start an emulator of one's own with these settings; no waiting times unless told."""
     with contextlib.ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(_client(**{"cache": films} | settings))
+        yield lambda **settings: stack.enter_context(_run_client(**{"cache": films} | settings))
 
 
-def png(size: tuple[int, int] = (320, 180), colour: str = "red") -> bytes:
+def make_png(size: tuple[int, int] = (320, 180), colour: str = "red") -> bytes:
     """A one-coloured PNG."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
@@ -122,7 +122,7 @@ def picture() -> Callable[..., str]:
     """A one-coloured picture as a data URL: `picture((width, height), "red")`."""
 
     def make(size: tuple[int, int] = (320, 180), colour: str = "red") -> str:
-        return "data:image/png;base64," + base64.b64encode(png(size, colour)).decode()
+        return "data:image/png;base64," + base64.b64encode(make_png(size, colour)).decode()
 
     return make
 

@@ -46,14 +46,14 @@ def test_a_wrong_token_is_refused(client: Any, header: str | None) -> None:
     ],
 )
 def test_tokens_can_be_listed(launch: Any, tokens: list[str] | None, token: str, status: int) -> None:
-    """Without a list `local` and `r8_…` open the API, with one only what it names."""
+    """Without a list, `local` and `r8_…` are accepted. With a list, only its tokens are."""
     client = launch(tokens=tokens)
     answer = client.http.get("/v1/account", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == status
 
 
 def test_creates_are_limited(launch: Any) -> None:
-    """Beyond the burst 429 says how long to wait, in header and body; nothing is created; later it works again."""
+    """Beyond the burst, a 429 gives the wait in header and body and creates nothing. Later creates succeed."""
     client = launch(creates_per_minute=6, burst=1, time_scale=0.1, latency_s=(999, 999))
     client.create(SEEDANCE, SMALL)
     answer = client.post(SEEDANCE, SMALL)
@@ -123,7 +123,7 @@ def test_the_account_and_the_webhook_secret_are_there(client: Any) -> None:
 
 
 def test_uploads_are_listed_and_deleted(launch: Any) -> None:
-    """Newest first, with what was said of each; what is deleted is gone."""
+    """The list shows files newest first with their metadata. Deleted files are gone."""
     client = launch()
     metadata = {"metadata": ("", '{"scene": 3}', "application/json")}
     made = [
@@ -159,7 +159,7 @@ UNKNOWN_PATHS = [
 def test_a_path_that_is_not_emulated_is_told_with_those_that_are(
     client: Any, method: str, path: str, status: int, said: str
 ) -> None:
-    """404 and 405 in the live API's shape, with what was asked, what was perhaps meant, and what there is."""
+    """404 and 405 have the live API's format and name the request, the closest route and all routes."""
     answer = client.http.request(method, path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json().keys() == {"detail", "status"}
@@ -172,7 +172,7 @@ def test_a_path_that_is_not_emulated_is_told_with_those_that_are(
 
 
 def test_what_is_not_there_any_more_is_told_in_the_live_words_alone(client: Any) -> None:
-    """A prediction or file that is not there is no question of what the emulator knows."""
+    """The 404 of a missing prediction or file has no hint."""
     for path in ("/v1/predictions/nope", "/v1/files/nope", "/files/nope/output.mp4"):
         body = client.http.get(path).json()
         assert body == {"detail": "The requested resource could not be found.", "status": 404}

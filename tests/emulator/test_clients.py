@@ -15,7 +15,7 @@ from PIL import Image
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 SEEDANCE, HAILUO, WAN = "bytedance/seedance-1-pro", "minimax/hailuo-2.3", "wan-video/wan-2.5-i2v"
 COGVIDEOX = "cuuupid/cogvideox-5b"
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def url(films: Path) -> Iterator[str]:
     """An emulator whose predictions take longer than the wait of one second that the tests ask for."""
     settings = EmulatorSettings(latency_s=(LONGER_THAN_THE_WAIT_S, LONGER_THAN_THE_WAIT_S), queue_s=(0, 0), cache=films)
-    with running(settings) as emulator:
+    with run_emulator(settings) as emulator:
         yield emulator.url
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[Any]:
-    """The Python client, which cannot be closed but by what it is made of."""
+    """The Python client. It has no `close`, so its parts are closed."""
     made = Client(api_token="r8_test", base_url=url)
     yield made
     made._client.close()
@@ -172,7 +172,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_javascript_client_works(javascript: Path, url: str, verb: str) -> None:
-    """Each verb does what the README says: the script throws where it does not."""
+    """Each method works as the README says. The script throws if one does not."""
     done = subprocess.run(
         ["node", "clients.mjs", url, verb],
         cwd=javascript, capture_output=True, text=True, timeout=100, check=False, env={"PATH": os.environ["PATH"]},

@@ -1,4 +1,4 @@
-"""Every fault of a plan, on the wire; the ledger says what really happened."""
+"""Every fault of a plan as clients see it, compared with the ledger."""
 
 import base64
 import gzip
@@ -16,8 +16,8 @@ import av
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, FaultPlanError, create_app, plan, running
-from videogen.emulator.plan import load
+from videogen.emulator import EmulatorSettings, FaultPlanError, create_emulator_app, plan, run_emulator
+from videogen.emulator.plan import load_fault_plan
 
 SEEDANCE = "bytedance/seedance-1-pro"
 SMALL = {"prompt": "a quiet lake", "resolution": "480p", "duration": 2}
@@ -37,7 +37,7 @@ def faulty(launch: Any, tmp_path: Path) -> Plan:
 
 
 def poll(client: Any, prediction: dict[str, Any]) -> httpx.Response:
-    """One poll, whatever comes."""
+    """Poll once and return the answer."""
     answer: httpx.Response = client.http.get(f"/v1/predictions/{prediction['id']}")
     return answer
 
@@ -159,7 +159,7 @@ def test_a_prediction_can_end_by_somebody_else(faulty: Plan, do: str, status: st
 
 
 def test_a_prediction_can_stick(faulty: Plan) -> None:
-    """It runs until its deadline, whatever its latency."""
+    """It runs until its deadline, independent of its latency."""
     client = faulty('do = "stick"', time_scale=0.1)
     created = client.create(SEEDANCE, SMALL, Cancel_After="5s")
     time.sleep(0.3)
@@ -168,7 +168,7 @@ def test_a_prediction_can_stick(faulty: Plan) -> None:
 
 
 def test_a_clip_can_have_the_wrong_length(faulty: Plan, download: Callable[..., Path]) -> None:
-    """`seconds` in place of what was asked."""
+    """The clip has `seconds` in place of the requested duration."""
     client = faulty('do = "wrong_duration"\nseconds = 0.5')
     with av.open(str(download(client, client.run(SEEDANCE, SMALL)))) as container:
         assert sum(1 for _ in container.decode(video=0)) == 12
@@ -243,7 +243,7 @@ def test_an_output_can_have_another_shape(faulty: Plan, do: str, seen: Callable[
 
 
 def test_a_gzip_bomb_is_small_on_the_wire(faulty: Plan) -> None:
-    """64 MB of blanks in less than a hundredth; it is valid JSON for who has the memory."""
+    """64 MB of blanks take less than a hundredth of that. The whole is valid JSON."""
     client = faulty('on = "poll"\ndo = "gzip_bomb"\nsize_mb = 64')
     created = client.create(SEEDANCE, SMALL)
     with client.http.stream("GET", f"/v1/predictions/{created['id']}") as answer:
@@ -348,18 +348,18 @@ def test_a_create_can_be_accepted_late(faulty: Plan, answer: str) -> None:
     """The caller is told that it failed, and nothing is there; the second one is there later, and created then."""
     rule = f'do = "accept_late"\nanswer = "{answer}"\nseconds = '
     client = faulty(f"{rule}3600", f"{rule}0.4")
-    assert how_it_ends(client, answer) == answer
+    assert wait_for_outcome(client, answer) == answer
     assert client.http.get("/v1/predictions").json()["results"] == []
     begin = time.time()
-    assert how_it_ends(client, answer) == answer
-    row = until_listed(client)
+    assert wait_for_outcome(client, answer) == answer
+    row = wait_until_listed(client)
     assert datetime.fromisoformat(row["created_at"]).timestamp() > begin + 0.35
     assert client.until(row["id"], {"succeeded"})["output"]
     assert client.ledger()["creates"] == 1
 
 
-def how_it_ends(client: Any, expected: str) -> str:
-    """Create, and return what became of the call; only one that is to hang is given up soon."""
+def wait_for_outcome(client: Any, expected: str) -> str:
+    """Create and return the result of the call, with a short timeout only for a call that hangs."""
     timeout_s = 0.5 if expected == "hang" else 20
     try:
         answer = client.http.post(f"/v1/models/{SEEDANCE}/predictions", json={"input": SMALL}, timeout=timeout_s)
@@ -368,7 +368,7 @@ def how_it_ends(client: Any, expected: str) -> str:
     return "status" if answer.status_code == 504 else str(answer.status_code)
 
 
-def until_listed(client: Any) -> dict[str, Any]:
+def wait_until_listed(client: Any) -> dict[str, Any]:
     """List until there is something, and return its first row."""
     while not (rows := client.http.get("/v1/predictions").json()["results"]):
         time.sleep(0.05)
@@ -404,7 +404,7 @@ def test_one_prediction_can_be_missing_in_the_list(faulty: Plan) -> None:
         queue_s=(999, 999),
     )
     first, second = client.create(SEEDANCE, SMALL), client.create(SEEDANCE, SMALL)
-    assert until_listed(client)["id"] == second["id"]
+    assert wait_until_listed(client)["id"] == second["id"]
     assert client.get(first["id"])["id"] == first["id"]
     assert len(client.http.get("/v1/predictions").json()["results"]) == 1
 
@@ -460,7 +460,7 @@ def test_an_output_can_be_its_own_data(faulty: Plan) -> None:
 
 
 def test_a_prediction_can_be_shown_with_anything(faulty: Plan) -> None:
-    """Numbers that are none, text that is no UTF-8, megabytes, a status that nobody documented, null."""
+    """Infinite numbers and NaN, text that is not UTF-8, megabytes, an undocumented status, null."""
     client = faulty(
         'do = "show"\nfields = { status = "exploded", metrics = { predict_time = nan, total_time = inf } }',
         'do = "show"\njson_text = \'{"error": "\\u0000\\ud800", "version": null, "logs": "{fill:2000000}"}\'',
@@ -622,7 +622,7 @@ def test_held_callers_do_not_hold_up_the_end(tmp_path: Path, do: str) -> None:
         except httpx.HTTPError as exc:
             errors.append(exc)
 
-    with running(EmulatorSettings(faults=path)) as emulator:
+    with run_emulator(EmulatorSettings(faults=path)) as emulator:
         caller = threading.Thread(target=call, args=(emulator.url,))
         caller.start()
         while emulator.ledger()["lists"] == 0:
@@ -672,7 +672,7 @@ def test_a_wrong_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(text)
     with pytest.raises(FaultPlanError) as caught:
-        load(path)
+        load_fault_plan(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
 
@@ -682,7 +682,7 @@ def test_every_problem_of_a_plan_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text('[[rules]]\ndo = "fail"\n[[rules]]\ndo = "truncate"\npart = 2.0\ntimes = 0\n')
     with pytest.raises(FaultPlanError) as caught:
-        create_app(EmulatorSettings(faults=path))
+        create_emulator_app(EmulatorSettings(faults=path))
     lines = str(caught.value).splitlines()
     assert len(lines) >= 3
     assert all(line.startswith(f"{path}: rule ") for line in lines)
@@ -691,13 +691,13 @@ def test_every_problem_of_a_plan_is_named(tmp_path: Path) -> None:
 def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(FaultPlanError, match=r"nowhere\.toml: No such file"):
-        load(tmp_path / "nowhere.toml")
+        load_fault_plan(tmp_path / "nowhere.toml")
 
 
 def test_the_manual_knows_every_fault() -> None:
     """README.md names each `do` and each key, and its example is a valid plan."""
     manual = (Path(plan.__file__).parent / "README.md").read_text("utf-8")
-    for rule in plan.Rule.__subclasses__():
+    for rule in plan.BaseRule.__subclasses__():
         (name,) = rule.model_fields["do"].annotation.__args__  # type: ignore[union-attr]
         assert f"`{name}`" in manual
         for key in rule.model_fields.keys() - {"do"}:

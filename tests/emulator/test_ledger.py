@@ -1,4 +1,4 @@
-"""What the ledger counts, and what predictions cost."""
+"""The counters of the ledger and the cost of predictions."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -45,7 +45,7 @@ def test_every_call_is_counted(launch: Any) -> None:
 
 
 def test_the_ledger_can_be_reset(launch: Any) -> None:
-    """Counters go to zero, what runs stays running, and the numbers begin again."""
+    """Counters become zero, running predictions stay running, and creates are numbered from 1 again."""
     client = launch(latency_s=(999, 999))
     client.create(SEEDANCE, SMALL)
     assert client.http.delete("/_emulator/ledger").status_code == 204
@@ -73,7 +73,7 @@ PRICES = [
 def test_an_output_has_its_price(
     slow: Any, picture: Callable[..., str], model: str, inputs: dict[str, Any], usd: str
 ) -> None:
-    """Canceled while running costs what the whole output would have cost."""
+    """A prediction canceled while running costs as much as its whole output."""
     given = {name: picture() if value == "REF" else value for name, value in inputs.items()}
     created = slow.create(model, {"prompt": "x", **given})
     slow.until(created["id"], {"processing"})

@@ -35,18 +35,18 @@ def test_the_list_can_be_cut_by_time(launch: Any) -> None:
         time.sleep(0.01)
     moment = made[1]["created_at"]
 
-    def listed(**query: str) -> list[str]:
+    def list_ids(**query: str) -> list[str]:
         return [row["input"]["prompt"] for row in client.http.get("/v1/predictions", params=query).json()["results"]]
 
-    assert listed(created_after=moment) == ["2", "1"]
-    assert listed(created_before=moment) == ["0"]
-    assert listed(created_after=moment, created_before=made[2]["created_at"]) == ["1"]
-    assert listed(created_after=moment.replace("Z", "+00:00")) == ["2", "1"]
+    assert list_ids(created_after=moment) == ["2", "1"]
+    assert list_ids(created_before=moment) == ["0"]
+    assert list_ids(created_after=moment, created_before=made[2]["created_at"]) == ["1"]
+    assert list_ids(created_after=moment.replace("Z", "+00:00")) == ["2", "1"]
     assert client.http.get("/v1/predictions", params={"created_after": "yesterday"}).status_code == 422
 
 
 def test_a_listed_prediction_is_whole(launch: Any) -> None:
-    """A row has what an intent is matched by (model, input as sent, created_at) and no logs."""
+    """A row has the fields that intents are matched by (model, input as sent, created_at), and no logs."""
     client = launch()
     done = client.run(SEEDANCE, {"prompt": "x", "unknown": 1, "resolution": "480p", "duration": 2})
     (row,) = client.http.get("/v1/predictions").json()["results"]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.pace import draw_pace, stamp
+from videogen.emulator.pace import draw_timing, format_timestamp
 from videogen.emulator.settings import EmulatorSettings
 
 VEO, SEEDANCE = "google/veo-3.1", "bytedance/seedance-1-pro"
@@ -22,7 +22,7 @@ SMALL = {"prompt": "x", "resolution": "480p", "duration": 2}
 """The cheapest clip to render (of Seedance)."""
 
 
-def seconds(prediction: dict[str, Any], begin: str, end: str) -> float:
+def count_seconds(prediction: dict[str, Any], begin: str, end: str) -> float:
     """The time between two of a prediction's stamps."""
     first, last = (datetime.fromisoformat(prediction[name]) for name in (begin, end))
     return (last - first).total_seconds()
@@ -64,8 +64,8 @@ def test_a_prediction_goes_from_starting_to_succeeded(launch: Any) -> None:
     ],
 )
 def test_stamps_have_the_digits_of_the_live_api(epoch_ns: int, digits: int, text: str) -> None:
-    """Milliseconds always have three; nanoseconds lose their zeros at the end; nothing is rounded up."""
-    assert stamp(epoch_ns, digits=digits) == text
+    """Milliseconds have three digits, nanoseconds lose their trailing zeros, and no time is rounded up."""
+    assert format_timestamp(epoch_ns, digits=digits) == text
 
 
 def test_progress_grows_in_the_logs(launch: Any) -> None:
@@ -81,7 +81,7 @@ def test_progress_grows_in_the_logs(launch: Any) -> None:
 
 
 def test_predictions_finish_in_the_order_of_their_latencies(launch: Any) -> None:
-    """The same seed gives the same times, another seed other ones; the latency is what the metrics say."""
+    """Equal seeds give equal times and other seeds other ones. The metrics give the latency."""
     times = []
     for seed in (1, 1, 2):
         client = launch(seed=seed, latency_s=(0.0, 0.4))
@@ -98,7 +98,7 @@ def test_predictions_finish_in_the_order_of_their_latencies(launch: Any) -> None
 def test_log_normal_times_lie_in_their_range_most_of_them_below_its_middle() -> None:
     """Of 1 to 3 s: no time is outside, the median is the geometric mean, and each create has its own time."""
     settings = EmulatorSettings(latency_s=(1, 3), latency_shape="log-normal")
-    times = [draw_pace(MODELS[SEEDANCE], settings, nth=nth, cold=False).run_s for nth in range(1, 501)]
+    times = [draw_timing(MODELS[SEEDANCE], settings, nth=nth, cold=False).run_s for nth in range(1, 501)]
     assert all(1 <= time_s <= 3 for time_s in times)
     assert median(times) == pytest.approx(3**0.5, abs=0.1)
     assert len(set(times)) > 450
@@ -171,10 +171,10 @@ def test_a_deadline_ends_a_prediction(launch: Any, settings: dict[str, Any], sta
     """Cancel-After passes: canceled while running, aborted before the start."""
     client = launch(time_scale=0.05, **settings)
     created = client.create(SEEDANCE, SMALL, Cancel_After="10s")
-    assert seconds(created, "created_at", "deadline") == pytest.approx(0.5, abs=0.002)
+    assert count_seconds(created, "created_at", "deadline") == pytest.approx(0.5, abs=0.002)
     ended = client.until(created["id"], {"canceled", "aborted"})
     assert ended["status"] == status
-    assert seconds(ended, "created_at", "completed_at") == pytest.approx(0.5, abs=0.2)
+    assert count_seconds(ended, "created_at", "completed_at") == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_deadline_ends_a_prediction(launch: Any, settings: dict[str, Any], sta
 def test_cancel_after_is_a_duration(slow: Any, text: str, expected_s: int) -> None:
     """Hours, minutes and seconds add up; a bare number is seconds."""
     created = slow.create(SEEDANCE, SMALL, Cancel_After=text)
-    assert seconds(created, "created_at", "deadline") == expected_s
+    assert count_seconds(created, "created_at", "deadline") == expected_s
 
 
 @pytest.mark.parametrize("text", ["4s", "25h", "", "soon", "1.5m", "-5s", "5m3h"])
@@ -269,14 +269,14 @@ def test_a_start_image_is_fetched(client: Any, site: str) -> None:
     ],
 )
 def test_an_image_that_cannot_be_read_fails_the_prediction(client: Any, site: str, url: str, said: str) -> None:
-    """The create is accepted; the model says what was wrong."""
+    """The create is accepted, and the prediction's error gives the reason."""
     done = client.run(KLING_21, {"prompt": "x", "start_image": url.replace("SITE", site)})
     assert (done["status"], done["output"]) == ("failed", None)
     assert said in done["error"]
 
 
 def test_data_is_removed_after_a_while(launch: Any) -> None:
-    """Input, output and logs go; the prediction stays and says so; the file is 404."""
+    """Input, output and logs are removed, the prediction remains and says so, and the file is a 404."""
     client = launch(output_ttl_s=1)
     done = client.run(SEEDANCE, SMALL)
     assert httpx.get(done["output"], trust_env=False, verify=False).status_code == 200

@@ -1,4 +1,4 @@
-"""What the clips are: measured, looked at, compared."""
+"""Rendered clips: their measures, their pictures and their bytes."""
 
 import itertools
 import random
@@ -13,11 +13,11 @@ import httpx
 import pytest
 from PIL import Image, ImageChops, ImageFont, ImageStat
 
-from videogen.emulator.captions import FONT, MAX_LINES, caption, clean, wrap
-from videogen.emulator.models import Shape, Size
-from videogen.emulator.pictures import paint
-from videogen.emulator.render import StoppedError, film
-from videogen.emulator.shots import Shot
+from videogen.emulator.captions import FONT, MAX_LINES, clean_prompt, make_caption, wrap_text
+from videogen.emulator.models import ClipFormat, PixelSize
+from videogen.emulator.pictures import paint_picture
+from videogen.emulator.render import StoppedError, render_clip
+from videogen.emulator.shots import RenderSpec
 
 KLING_21, KLING_25 = "kwaivgi/kling-v2.1", "kwaivgi/kling-v2.5-turbo-pro"
 HAILUO, WAN, VEO = "minimax/hailuo-2.3", "wan-video/wan-2.5-i2v", "google/veo-3.1"
@@ -89,18 +89,20 @@ def test_veo_is_silent_on_request(client: Any, download: Callable[..., Path]) ->
         assert samples / 48_000 == pytest.approx(4, abs=0.05)
 
 
-def shot(prompt: str = "a red ball", size: tuple[int, int] = (320, 180), frames: int = 60, **more: Any) -> Shot:
+def make_spec(
+    prompt: str = "a red ball", size: tuple[int, int] = (320, 180), frames: int = 60, **more: Any
+) -> RenderSpec:
     settings = {"seed": 0, "start_digest": None, "smooth": False} | more
-    return Shot(Shape(Size(*size), frames, Fraction(24)), prompt, **settings)
+    return RenderSpec(ClipFormat(PixelSize(*size), frames, Fraction(24)), prompt, **settings)
 
 
-def shoot(path: Path, what: Shot, start: Image.Image | None = None) -> list[Image.Image]:
-    film(what, start, path, threading.Event())
+def render_frames(path: Path, what: RenderSpec, start: Image.Image | None = None) -> list[Image.Image]:
+    render_clip(what, start, path, threading.Event())
     with av.open(str(path)) as container:
         return [frame.to_image() for frame in container.decode(video=0)]  # type: ignore[no-untyped-call]
 
 
-def difference(one: Image.Image, other: Image.Image) -> float:
+def measure_difference(one: Image.Image, other: Image.Image) -> float:
     """Mean difference of two pictures, 0 to 255."""
     return sum(ImageStat.Stat(ImageChops.difference(one, other)).mean) / 3
 
@@ -109,24 +111,24 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 @pytest.mark.parametrize("start", [False, True], ids=["painted", "start-image"])
 def test_no_clip_stands_still_or_is_black(tmp_path: Path, smooth: bool, start: bool) -> None:
     """Every frame differs from the one before, and none is black."""
-    given = paint("city at noon", 1, Size(640, 360)) if start else None
-    frames = shoot(tmp_path / "clip.mp4", shot(size=(640, 360), smooth=smooth), given)
+    given = paint_picture("city at noon", 1, PixelSize(640, 360)) if start else None
+    frames = render_frames(tmp_path / "clip.mp4", make_spec(size=(640, 360), smooth=smooth), given)
     assert len(frames) == 60
-    assert all(difference(a, b) > 0.05 for a, b in itertools.pairwise(frames))
+    assert all(measure_difference(a, b) > 0.05 for a, b in itertools.pairwise(frames))
     assert all(max(ImageStat.Stat(frame).mean) > 20 for frame in frames)
 
 
 def test_quick_clips_repeat_without_a_jump(tmp_path: Path) -> None:
     """The step where the loop begins again is no larger than the others."""
-    frames = shoot(tmp_path / "clip.mp4", shot("a meadow", frames=100))
-    steps = [difference(a, b) for a, b in itertools.pairwise(frames)]
-    assert difference(frames[10], frames[58]) < 0.5
+    frames = render_frames(tmp_path / "clip.mp4", make_spec("a meadow", frames=100))
+    steps = [measure_difference(a, b) for a, b in itertools.pairwise(frames)]
+    assert measure_difference(frames[10], frames[58]) < 0.5
     assert steps[47] < 3 * sorted(steps)[len(steps) // 2]
 
 
 def test_quick_clips_can_be_searched(tmp_path: Path) -> None:
     """Each repetition begins with a key frame, and no other frame says that it is one."""
-    shoot(tmp_path / "clip.mp4", shot(frames=100))
+    render_frames(tmp_path / "clip.mp4", make_spec(frames=100))
     with av.open(str(tmp_path / "clip.mp4")) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert [index for index, packet in enumerate(packets) if packet.is_keyframe] == [0, 48, 96]
@@ -137,10 +139,10 @@ def test_one_shot_is_always_the_same_file(tmp_path: Path) -> None:
     for smooth in (False, True):
         paths = [tmp_path / f"{name}-{smooth}.mp4" for name in "ab"]
         for path in paths:
-            shoot(path, shot(frames=30, smooth=smooth))
+            render_frames(path, make_spec(frames=30, smooth=smooth))
         assert paths[0].read_bytes() == paths[1].read_bytes()
-    one, other = (paint("a lake", seed, Size(320, 180)) for seed in (1, 2))
-    assert difference(one, other) > 5
+    one, other = (paint_picture("a lake", seed, PixelSize(320, 180)) for seed in (1, 2))
+    assert measure_difference(one, other) > 5
 
 
 def test_prompts_look_different() -> None:
@@ -159,9 +161,9 @@ def test_prompts_look_different() -> None:
         "stairs inside a tower",
         "a great lamp",
     ]
-    pictures = [paint(prompt, 0, Size(320, 180)) for prompt in prompts]
+    pictures = [paint_picture(prompt, 0, PixelSize(320, 180)) for prompt in prompts]
     pairs = [(a, b) for index, a in enumerate(pictures) for b in pictures[index + 1 :]]
-    assert min(difference(a, b) for a, b in pairs) > 10
+    assert min(measure_difference(a, b) for a, b in pairs) > 10
 
 
 def test_every_prompt_can_be_painted() -> None:
@@ -173,22 +175,24 @@ def test_every_prompt_can_be_painted() -> None:
     words = [word for table in tables for listed in table.values() for word in listed.split()]
     for index in range(150):
         prompt = " ".join(rng.sample(words, rng.randrange(5)))
-        size = Size(*rng.choice([(160, 90), (90, 160), (120, 120), (64, 64), (320, 34)]))
-        assert paint(prompt, index, size).size == size
+        size = PixelSize(*rng.choice([(160, 90), (90, 160), (120, 120), (64, 64), (320, 34)]))
+        assert paint_picture(prompt, index, size).size == size
 
 
 def test_a_start_image_is_what_the_clip_shows(tmp_path: Path) -> None:
     """The picture fills the frame; without a prompt there is no caption on it."""
     start = Image.new("RGB", (640, 360), (200, 40, 40))
-    (first, *_) = shoot(tmp_path / "clip.mp4", shot("", start_digest="x"), start)
-    assert difference(first, Image.new("RGB", first.size, (200, 40, 40))) < 4
+    (first, *_) = render_frames(tmp_path / "clip.mp4", make_spec("", start_digest="x"), start)
+    assert measure_difference(first, Image.new("RGB", first.size, (200, 40, 40))) < 4
 
 
 def test_the_prompt_is_written_at_the_bottom(tmp_path: Path) -> None:
     """White letters in the lowest third on a darker band, nothing in the rest."""
     start = Image.new("RGB", (640, 360), (120, 120, 120))
-    plain = shoot(tmp_path / "plain.mp4", shot("", (640, 360), 2, start_digest="x"), start)[0]
-    words = shoot(tmp_path / "words.mp4", shot("Größe und señor", (640, 360), 2, start_digest="x"), start)[0]
+    plain = render_frames(tmp_path / "plain.mp4", make_spec("", (640, 360), 2, start_digest="x"), start)[0]
+    words = render_frames(tmp_path / "words.mp4", make_spec("Größe und señor", (640, 360), 2, start_digest="x"), start)[
+        0
+    ]
     box = ImageChops.difference(plain, words).convert("L").point([255 * (value > 8) for value in range(256)]).getbbox()
     assert box is not None
     assert box[1] > 240
@@ -212,25 +216,25 @@ def test_a_long_prompt_is_cut_with_an_ellipsis() -> None:
     """At most three lines, each within the width; endless words are broken."""
     font = ImageFont.truetype(FONT, 20)
     for prompt in ("word " * 5000, "x" * 100_000, "а" * 300):
-        lines = wrap(clean(prompt), font, 300)
+        lines = wrap_text(clean_prompt(prompt), font, 300)
         assert len(lines) == MAX_LINES
         assert lines[-1].endswith("…")
         assert max(font.getlength(line) for line in lines) <= 300
-    assert wrap("a few words", font, 300) == ["a few words"]
+    assert wrap_text("a few words", font, 300) == ["a few words"]
 
 
 def test_control_characters_are_not_written() -> None:
     """They become spaces; a prompt of nothing else has no caption."""
-    assert clean("one\x00two\n\n\tthree\x1b[31m") == "one two three [31m"
-    assert caption("\x00\n \u200b", 320, 180) is None
+    assert clean_prompt("one\x00two\n\n\tthree\x1b[31m") == "one two three [31m"
+    assert make_caption("\x00\n \u200b", 320, 180) is None
 
 
 def test_a_cache_outlives_its_server(launch: Any, tmp_path: Path) -> None:
     """The second server renders nothing: it delivers the file that the first one left."""
     cache, small = tmp_path / "films", {"prompt": "x", "resolution": "480p", "duration": 2}
     launch(cache=cache).run(SEEDANCE, small)
-    (film,) = cache.iterdir()
-    film.write_bytes(b"from the cache")
+    (render_clip,) = cache.iterdir()
+    render_clip.write_bytes(b"from the cache")
     done = launch(cache=cache).run(SEEDANCE, small)
     assert httpx.get(done["output"], trust_env=False, verify=False).content == b"from the cache"
 
@@ -240,4 +244,4 @@ def test_a_render_stops_when_the_server_does(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(StoppedError):
-        film(shot(), None, tmp_path / "clip.mp4", stop)
+        render_clip(make_spec(), None, tmp_path / "clip.mp4", stop)

@@ -1,4 +1,4 @@
-"""What the models take, and how a wrong input is refused."""
+"""The inputs of the models and the errors for invalid ones."""
 
 import base64
 import io
@@ -48,7 +48,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", INPUTS)
 def test_a_model_publishes_its_inputs(client: Any, model: str) -> None:
-    """The published schema names every input in order, says which are required and what the defaults are."""
+    """The published schema has every input in order, the required ones and the defaults."""
     body = client.http.get(f"/v1/models/{model}").json()
     schemas = body["latest_version"]["openapi_schema"]["components"]["schemas"]
     properties = schemas["Input"]["properties"]
@@ -256,7 +256,7 @@ def test_versions_are_listed(client: Any) -> None:
 
 @pytest.mark.parametrize("size_px", [300, 900], ids=["200-kB", "2-MB"])
 def test_a_large_picture_may_come_as_data(client: Any, size_px: int) -> None:
-    """What the documentation advises against is accepted all the same: no limit is known of the live API."""
+    """Large `data:` URLs are accepted against the advice of the documentation: the live API has no known limit."""
     noise = Image.effect_noise((size_px, size_px), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")

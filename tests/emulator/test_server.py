@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from videogen.cli import main
-from videogen.emulator import AddressError, EmulatorSettings, running, serve
+from videogen.emulator import AddressError, EmulatorSettings, run_emulator, serve_emulator
 
 SCRIPT = """
 import sys
-from videogen.emulator import EmulatorSettings, serve
+from videogen.emulator import EmulatorSettings, serve_emulator
 settings = EmulatorSettings.model_validate_json(sys.argv[1])
-serve(settings, on_ready=lambda url: print(url, flush=True), exit_with_parent=len(sys.argv) > 2)
+serve_emulator(settings, on_ready=lambda url: print(url, flush=True), exit_with_parent=len(sys.argv) > 2)
 """
 
 
@@ -96,11 +96,11 @@ def test_polls_are_answered_while_it_renders(spawn: Any) -> None:
 
 
 def test_a_taken_port_is_an_error_at_once() -> None:
-    """An error that says which one and what to do, before anything is started; it is an OSError still."""
+    """The error, an OSError, names the port and a remedy before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AddressError) as caught:
-            serve(EmulatorSettings(port=port))
+            serve_emulator(EmulatorSettings(port=port))
     assert isinstance(caught.value, OSError)
     said = f"the emulator cannot listen at 127.0.0.1:{port}: address already in use; give another --port, or"
     assert str(caught.value).startswith(said)
@@ -122,7 +122,7 @@ COMMANDS = [
 def test_the_command_says_why_it_does_not_start(
     capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    """What, where and what to do, without a traceback; and it is an error of what was asked."""
+    """The message has problem, place and remedy without a traceback, and the exit code is that of invalid flags."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code = main(["emulator", *(each.replace("TAKEN", port) for each in arguments)])
@@ -133,7 +133,7 @@ def test_the_command_says_why_it_does_not_start(
 
 
 def test_every_answer_has_a_date(launch: Any, tmp_path: Path) -> None:
-    """Also a refusal, a download, and what a fault plan says; it is the time of creation, to the second."""
+    """Refusals, downloads and faults have one, too. It is the time of creation, to the second."""
     path = tmp_path / "plan.toml"
     path.write_text('[[rules]]\non = "account"\ndo = "status"\nstatus = 502\nbody = "html"\n')
     client = launch(faults=path)
@@ -145,7 +145,7 @@ def test_every_answer_has_a_date(launch: Any, tmp_path: Path) -> None:
 
 
 def test_the_clock_of_the_server_may_be_another(launch: Any) -> None:
-    """All it says of times is by its own clock: dates, stamps, and what it lists."""
+    """Dates, timestamps and the list follow the server's own clock."""
     client = launch(clock_ahead_s=-3600, latency_s=(99, 99))
     begun = datetime.now(UTC)
     answer = client.post("google/veo-3.1", {"prompt": "x"}, Cancel_After="60s")
@@ -160,7 +160,7 @@ def test_the_clock_of_the_server_may_be_another(launch: Any) -> None:
 
 def test_it_runs_in_a_thread() -> None:
     """`running` gives the address and the ledger, and is gone afterwards."""
-    with running(EmulatorSettings()) as emulator:
+    with run_emulator(EmulatorSettings()) as emulator:
         assert emulator.ledger()["creates"] == 0
         emulator.reset()
     with pytest.raises(httpx.ConnectError):

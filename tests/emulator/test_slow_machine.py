@@ -1,4 +1,4 @@
-"""Simulated time when the machine is slower than what it simulates, and the past; nothing here waits for a clock."""
+"""Simulated time on a machine that is slower than the simulation, and past states. No test waits for a clock."""
 
 import asyncio
 import threading
@@ -13,9 +13,9 @@ from PIL import Image
 from videogen.emulator import EmulatorSettings
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.predictions import Prediction, Predictions
-from videogen.emulator.shots import Shot
-from videogen.emulator.studio import Studio
+from videogen.emulator.predictions import EmulatedPrediction, PredictionStore
+from videogen.emulator.shots import RenderSpec
+from videogen.emulator.studio import RenderPool
 from videogen.emulator.uploads import Uploads
 
 SEEDANCE = MODELS["bytedance/seedance-1-pro"]
@@ -24,17 +24,17 @@ MANY_TURNS = 200
 """Turns of the event loop after which everything has happened that does not wait for a film."""
 
 
-class HeldStudio(Studio):
+class HeldRenderPool(RenderPool):
     """A studio whose threads begin to render when they are let go."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun, self.go = threading.Event(), threading.Event()
 
-    def _render(self, shot: Shot, start: Image.Image | None) -> Path:
+    def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
         self.begun.set()
         self.go.wait()
-        path = self.folder / f"{shot.digest}.mp4"
+        path = self.folder / f"{spec.digest}.mp4"
         path.write_bytes(b"film")
         return path
 
@@ -43,11 +43,11 @@ class Bench:
     """Predictions on a held studio, with simulated time that takes no time at all."""
 
     def __init__(self, **settings: Any) -> None:
-        self.ledger, self.studio = Ledger(), HeldStudio()
+        self.ledger, self.render_pool = Ledger(), HeldRenderPool()
         given = EmulatorSettings(**{"time_scale": 0, "latency_s": (60, 60), "queue_s": (1, 1)} | settings)
-        self.predictions = Predictions(given, self.ledger, self.studio, Uploads(self.studio.folder))
+        self.predictions = PredictionStore(given, self.ledger, self.render_pool, Uploads(self.render_pool.folder))
 
-    def create(self, cancel_after_s: int, **more: Any) -> Prediction:
+    def create(self, cancel_after_s: int, **more: Any) -> EmulatedPrediction:
         return self.predictions.create(SEEDANCE, INPUT | more, cancel_after_s=cancel_after_s)
 
 
@@ -55,8 +55,8 @@ class Bench:
 def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
-    made.studio.go.set()
-    made.studio.close()
+    made.render_pool.go.set()
+    made.render_pool.close()
 
 
 async def pass_turns() -> None:
@@ -70,7 +70,7 @@ async def test_rendering_makes_no_prediction_late(bench: Bench) -> None:
     made = [bench.create(cancel_after_s=62, seed=seed) for seed in range(1, 10)]
     await pass_turns()
     assert {prediction.status for prediction in made} == {"processing"}
-    bench.studio.go.set()
+    bench.render_pool.go.set()
     for prediction in made:
         await prediction.ended.wait()
     assert [prediction.status for prediction in made] == ["succeeded"] * 9
@@ -81,14 +81,14 @@ async def test_rendering_makes_no_prediction_late(bench: Bench) -> None:
 
 
 async def test_rendering_hides_behind_the_latency() -> None:
-    """A film is begun as soon as its prediction runs, not when its time is up: then it is there in time."""
+    """A clip is rendered as soon as its prediction runs, not at the end of its time, so that it is finished in time."""
     bench = Bench(time_scale=1, latency_s=(9999, 9999), queue_s=(0, 0))
     prediction = bench.create(cancel_after_s=60)
-    assert await asyncio.to_thread(bench.studio.begun.wait, 60)
+    assert await asyncio.to_thread(bench.render_pool.begun.wait, 60)
     assert prediction.status == "processing"
-    bench.studio.go.set()
+    bench.render_pool.go.set()
     bench.predictions.close()
-    bench.studio.close()
+    bench.render_pool.close()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_rendering_hides_behind_the_latency() -> None:
 async def test_a_deadline_before_the_end_is_met_however_slow_the_machine(
     bench: Bench, cancel_after_s: int, status: str, predict_time_s: float, billed: str
 ) -> None:
-    """What is over the deadline in simulated time is canceled, without its film, after just so much simulated time."""
+    """A prediction over its deadline in simulated time is canceled at that time, without its clip."""
     prediction = bench.create(cancel_after_s)
     await prediction.ended.wait()
     assert (prediction.status, prediction.predict_time_s) == (status, predict_time_s)
@@ -112,11 +112,11 @@ async def test_a_deadline_before_the_start_aborts() -> None:
     prediction = bench.create(cancel_after_s=5)
     await prediction.ended.wait()
     assert (prediction.status, bench.ledger.entries[prediction.id].billed) == ("aborted", Decimal(0))
-    bench.studio.close()
+    bench.render_pool.close()
 
 
 async def test_a_user_can_cancel_what_is_still_rendered(bench: Bench) -> None:
-    """Its time was up in simulated time, but nobody was told: a cancel ends it, and it is billed."""
+    """Its simulated time is over but its clip is not finished. A cancel ends it, and it is billed."""
     prediction = bench.create(cancel_after_s=62)
     await pass_turns()
     bench.predictions.cancel(prediction)
@@ -140,18 +140,18 @@ async def test_the_past_is_shown_as_it_was(as_of_s: int, shown: tuple[str, bool,
     """A prediction that was created three hours ago, began two hours ago and ended an hour ago."""
     bench = Bench(time_scale=1e-6, output_ttl_s=1e12)
     prediction = bench.create(cancel_after_s=62)
-    bench.studio.go.set()
+    bench.render_pool.go.set()
     await prediction.ended.wait()
     prediction.created_ns -= 3 * AN_HOUR_NS
     assert prediction.started_ns
     assert prediction.completed_ns
     prediction.started_ns -= 2 * AN_HOUR_NS
     prediction.completed_ns -= AN_HOUR_NS
-    body = bench.predictions.body(prediction, "http://x", as_of_s=as_of_s)
+    body = bench.predictions.make_body(prediction, "http://x", as_of_s=as_of_s)
     status, has_start, has_end, output = shown
     assert (body["status"], "started_at" in body) == (status, has_start)
     assert ("completed_at" in body) == ("metrics" in body) == has_end
     assert str(body["output"]).startswith(output)
-    assert [found.id for found in bench.predictions.listed(as_of_s=as_of_s)] == [prediction.id]
-    assert bench.predictions.listed(as_of_s=3 * 3600 + 60) == []
-    bench.studio.close()
+    assert [found.id for found in bench.predictions.list_newest_first(as_of_s=as_of_s)] == [prediction.id]
+    assert bench.predictions.list_newest_first(as_of_s=3 * 3600 + 60) == []
+    bench.render_pool.close()

@@ -18,7 +18,7 @@ from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
 from videogen.calls import ProviderGate
 from videogen.clip import Batch, Clip, ClipRequest
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.patience import Patience
 from videogen.scene import Job
 
@@ -51,7 +51,7 @@ class Stage:
         plan = self.folder / "plan.toml"
         plan.write_text("".join(f"[[rules]]\n{rule}\n" for rule in rules))
         given = {"latency_s": (0.2, 0.2), "cache": self.films, "faults": plan, **settings}
-        self._open = running(EmulatorSettings(**given))
+        self._open = run_emulator(EmulatorSettings(**given))
         self.emulator = self.stack.enter_context(self._open)
         self.setenv("REPLICATE_BASE_URL", self.emulator.url)
         self.environment["REPLICATE_BASE_URL"] = self.emulator.url

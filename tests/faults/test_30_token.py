@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.faults.conftest import Stage
 from tests.flows.conftest import CommandLine, Finished
 from tests.tokens import TOKEN, files_with_token
-from videogen.emulator import EmulatorSettings, running
+from videogen.emulator import EmulatorSettings, run_emulator
 
 SECRET = TOKEN.removeprefix("r8_")
 
@@ -61,7 +61,7 @@ def test_30_a_run_writes_and_shows_no_token(stage: Stage, command: CommandLine, 
 
 def test_30_a_refused_token_is_not_repeated(command: CommandLine) -> None:
     """One line, exit 3."""
-    with running(EmulatorSettings(tokens=["another"])) as emulator:
+    with run_emulator(EmulatorSettings(tokens=["another"])) as emulator:
         command.environment["REPLICATE_BASE_URL"] = emulator.url
         done = watched(command, command.quick_job(1))
     assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)

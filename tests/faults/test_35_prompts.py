@@ -17,7 +17,7 @@ from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
 from videogen.bootstrap import open_run, prepare_job
 from videogen.cli import main
-from videogen.emulator.captions import MAX_CHARACTERS, clean
+from videogen.emulator.captions import MAX_CHARACTERS, clean_prompt
 
 JobFile = Callable[..., Path]
 ANSI, RED = "\x1b[2J\x1b[31m", "[bold red]red[/]"
@@ -116,6 +116,6 @@ async def test_35_a_name_in_the_registry_breaks_no_table(stage: Stage, tmp_path:
 
 def test_35_a_caption_is_one_line_of_text() -> None:
     """However the prompt came to the emulator."""
-    shown = clean(f"{ANSI}{TITLE}\u202e{HTML}\n{RED}" + "a" * 100_000)
+    shown = clean_prompt(f"{ANSI}{TITLE}\u202e{HTML}\n{RED}" + "a" * 100_000)
     assert shown.startswith(f"[2J [31m ]0;title 31m {HTML} {RED}")
     assert (shown.isprintable(), len(shown)) == (True, MAX_CHARACTERS)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.tokens import TOKEN
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 COMMAND = [sys.executable, "-m", "flows.generate"]
 
@@ -90,7 +90,7 @@ def command(tmp_path: Path, prefect_api: str) -> CommandLine:
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
     """An emulator whose clips take two seconds."""
-    with running(EmulatorSettings(latency_s=(2.0, 2.0))) as server:
+    with run_emulator(EmulatorSettings(latency_s=(2.0, 2.0))) as server:
         yield server
 
 

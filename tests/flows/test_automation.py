@@ -12,7 +12,7 @@ import pytest
 from tests.flows.conftest import CommandLine
 from tests.flows.test_generate import wait_until
 from tests.tokens import TOKEN
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 ROOT = Path(__file__).parents[2]
 REFUSED = '[[rules]]\ntimes = "always"\ndo = "fail"\nerror = "flagged as sensitive (E005)"\n'
@@ -24,9 +24,9 @@ def test_a_failed_verdict_pauses_the_deployment_it_came_from(command: CommandLin
     prefect(command, "automation", "create", "--from-file", str(ROOT / "deployments/automations/failed-verdict.yaml"))
     faults = command.folder / "faults.toml"
     faults.write_text(REFUSED)
-    with running(EmulatorSettings(latency_s=(0.1, 0.1))) as works:
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.1))) as works:
         good = deployment_that_ran(command, prefect_api, works)
-    with running(EmulatorSettings(latency_s=(0.1, 0.1), faults=faults)) as fails:
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.1), faults=faults)) as fails:
         bad = deployment_that_ran(command, prefect_api, fails)
     wait_until(lambda: is_paused(prefect_api, bad))
     assert not is_paused(prefect_api, good)

@@ -16,7 +16,7 @@ import pytest
 from videogen.bootstrap import RunOptions, open_run, prepare_job
 from videogen.clip import Batch
 from videogen.emulator import EmulatorSettings
-from videogen.emulator import running as emulating
+from videogen.emulator import run_emulator as emulating
 from videogen.events import RunStarted, SceneOutline
 from videogen.gateway import GatewaySettings, run_gateway_in_thread
 from videogen.journal import Journal

@@ -18,7 +18,7 @@ from tests.adapters.loopback import Loopback, answer
 from tests.tokens import TOKEN
 from videogen.bootstrap import PreparedJob, RunOptions, open_run, prepare_job
 from videogen.clip import Batch, Clip
-from videogen.emulator import Emulator, EmulatorSettings, render, running
+from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
 from videogen.errors import ValidationError
 from videogen.registry import ModelSpec, read_registry
 from videogen.scene import Job
@@ -54,7 +54,7 @@ IGNORED_BY_THE_ENDPOINT = {
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    with running(EmulatorSettings(latency_s=(0.1, 0.1))) as server:
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.1))) as server:
         yield server
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.tokens import TOKEN
 from videogen.adapters.replicate import ReplicateProvider
 from videogen.clip import ClipRequest
-from videogen.emulator import Emulator, EmulatorSettings, render, running
+from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
 from videogen.planning import Plan, plan
 from videogen.ports import Prediction
 from videogen.registry import ModelSpec, read_registry
@@ -24,7 +24,7 @@ PICTURE = (Path(__file__).parents[2] / "examples" / "references" / "keeper.png")
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    with pytest.MonkeyPatch.context() as patch, running(EmulatorSettings(latency_s=(0.01, 0.01))) as server:
+    with pytest.MonkeyPatch.context() as patch, run_emulator(EmulatorSettings(latency_s=(0.01, 0.01))) as server:
         patch.setattr(render, "LOOP_S", 0.1)  # what is drawn does not matter here, and takes most of the time
         yield server
 

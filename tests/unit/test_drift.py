@@ -15,9 +15,9 @@ from tests.tokens import TOKEN
 from videogen import cli, drift
 from videogen.documents import dotted, read_document
 from videogen.drift import Finding
-from videogen.emulator import Emulator, EmulatorSettings, running
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.models import Model
+from videogen.emulator.models import EmulatedModel
 from videogen.endpoints import Endpoint, EndpointInputs, Snapshots
 from videogen.registry import ModelSpec, read_registry, registry_path
 from videogen.scene import Scene
@@ -67,7 +67,7 @@ def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    with running(EmulatorSettings()) as server:
+    with run_emulator(EmulatorSettings()) as server:
         yield server
 
 
@@ -159,7 +159,7 @@ class Mutations:
 
     def __init__(self, name: str) -> None:
         self.name, self.table = name, SHIPPED[name]
-        self.truth: Model = MODELS[self.table["replicate"]]
+        self.truth: EmulatedModel = MODELS[self.table["replicate"]]
         self.ignored = self.table.get("ignored", [])
 
     def all(self) -> Iterator[Mutation]:
@@ -314,7 +314,9 @@ INPUTS = [
 
 @pytest.mark.parametrize(("model", "name"), INPUTS)
 @given(data=st.data())
-def test_a_value_is_refused_exactly_where_the_endpoint_refuses_it(model: Model, name: str, data: st.DataObject) -> None:
+def test_a_value_is_refused_exactly_where_the_endpoint_refuses_it(
+    model: EmulatedModel, name: str, data: st.DataObject
+) -> None:
     """Whatever the value, what the emulator answers to it is what the check says of it."""
     plain = model.properties[name]
     near = [plain[bound] + step for bound in ("minimum", "maximum") if bound in plain for step in (-1, -0.5, 0, 1)]
@@ -322,13 +324,13 @@ def test_a_value_is_refused_exactly_where_the_endpoint_refuses_it(model: Model, 
     value = data.draw(
         st.sampled_from(known) | st.text(max_size=9) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     )
-    refused = any(problem["field"] == f"input.{name}" for problem in model.check({name: value}))
+    refused = any(problem["field"] == f"input.{name}" for problem in model.find_invalid_fields({name: value}))
     schema = inputs_of(model).schemas[name]
     assert schema.accepts(value) is not refused
 
 
-def inputs_of(model: Model) -> EndpointInputs:
-    endpoint = Endpoint(name="a/b", latest_version="1", openapi_schemas={"1": model.openapi_schema()})
+def inputs_of(model: EmulatedModel) -> EndpointInputs:
+    endpoint = Endpoint(name="a/b", latest_version="1", openapi_schemas={"1": model.make_openapi_schema()})
     inputs = endpoint.inputs(None)
     assert inputs
     return inputs

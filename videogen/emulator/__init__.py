@@ -1,8 +1,16 @@
-"""A server that speaks Replicate's HTTP API and renders real clips, for demos, tests and faults on purpose."""
+"""A server that implements Replicate's HTTP API and renders real clips, for demos, tests and fault injection."""
 
-from videogen.emulator.app import create_app
+from videogen.emulator.app import create_emulator_app
 from videogen.emulator.plan import FaultPlanError
-from videogen.emulator.server import AddressError, Emulator, running, serve
+from videogen.emulator.server import AddressError, Emulator, run_emulator, serve_emulator
 from videogen.emulator.settings import EmulatorSettings
 
-__all__ = ["AddressError", "Emulator", "EmulatorSettings", "FaultPlanError", "create_app", "running", "serve"]
+__all__ = [
+    "AddressError",
+    "Emulator",
+    "EmulatorSettings",
+    "FaultPlanError",
+    "create_emulator_app",
+    "run_emulator",
+    "serve_emulator",
+]

@@ -1,4 +1,4 @@
-"""The routes under /v1, as the live API has them.
+"""The routes under /v1, with the behaviour of the live API.
 
 Source: https://replicate.com/docs/reference/http and the OpenAPI document it links to.
 """
@@ -17,41 +17,44 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from videogen.emulator import plan
-from videogen.emulator.catalogue import MODELS, describe, describe_version, find_model
-from videogen.emulator.faults import Faults, prevents, prompt_of, spoil
+from videogen.emulator.catalogue import MODELS, find_model, make_model_body, make_version_body
+from videogen.emulator.faults import FaultEngine, apply_fault, get_prompt, is_call_prevented
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.listing import page
+from videogen.emulator.listing import paginate
 from videogen.emulator.pace import RateLimit
-from videogen.emulator.predictions import Prediction, Predictions
-from videogen.emulator.problems import ApiError, not_found, throttled, unauthenticated
-from videogen.emulator.requests import CreateRequest, official_request, version_request
+from videogen.emulator.predictions import EmulatedPrediction, PredictionStore
+from videogen.emulator.problems import ApiError, make_not_found_error, make_throttled_error, make_unauthenticated_error
+from videogen.emulator.requests import CreateRequest, parse_official_request, parse_version_request
 from videogen.emulator.settings import EmulatorSettings
 from videogen.emulator.uploads import MAX_BYTES, Upload, Uploads
-from videogen.emulator.wire import AnyJson
+from videogen.emulator.wire import LenientJSONResponse
 
 _FORM_ALLOWANCE_BYTES = 64 * 1024
 
 
 class Api:
-    """The routes and what they work on."""
+    """The handlers of the routes and the state that they share."""
 
     def __init__(
         self,
         settings: EmulatorSettings,
         *,
         ledger: Ledger,
-        predictions: Predictions,
+        predictions: PredictionStore,
         uploads: Uploads,
-        faults: Faults,
+        faults: FaultEngine,
     ) -> None:
-        self._settings, self._ledger, self._predictions, self._uploads = settings, ledger, predictions, uploads
+        self._settings = settings
+        self._ledger = ledger
+        self._predictions = predictions
+        self._uploads = uploads
         self._faults = faults
         per_minute = settings.creates_per_minute
         burst = settings.burst or per_minute or 0
         self._limit = RateLimit(per_minute, burst, settings.time_scale) if per_minute else None
 
-    def router(self) -> APIRouter:
-        """Everything under /v1, behind the token."""
+    def make_router(self) -> APIRouter:
+        """Return the routes under /v1, all of which need a token."""
         router = APIRouter(prefix="/v1", dependencies=[Depends(self.authenticate)])
         router.post("/models/{owner}/{name}/predictions")(self.create_official)
         router.post("/predictions")(self.create_version)
@@ -72,200 +75,220 @@ class Api:
         return router
 
     async def authenticate(self, request: Request) -> None:
-        """Let in who has a token (`Bearer`, or the older `Token`)."""
+        """Check the token of a request (`Bearer`, or the older `Token`).
+
+        Raises:
+            ApiError: 401, the token is missing or wrong.
+        """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() not in ("bearer", "token") or not self._settings.admits(token.strip()):
-            raise unauthenticated()
+        if scheme.lower() not in ("bearer", "token") or not self._settings.is_valid_token(token.strip()):
+            raise make_unauthenticated_error()
 
     async def create_official(self, request: Request, owner: str, name: str) -> Response:
-        """Create by model name."""
+        """Create a prediction by model name."""
         self._throttle()
-        return await self._create(official_request(owner, name, await request.body(), request.headers), request)
+        return await self._create(parse_official_request(owner, name, await request.body(), request.headers), request)
 
     async def create_version(self, request: Request) -> Response:
-        """Create by version."""
+        """Create a prediction by version."""
         self._throttle()
-        return await self._create(version_request(await request.body(), request.headers), request)
+        return await self._create(parse_version_request(await request.body(), request.headers), request)
 
     async def get_prediction(self, request: Request, prediction_id: str) -> Response:
-        """One prediction as it is now."""
-        prediction = self._find(prediction_id)
+        """Return a prediction in its present state."""
+        prediction = self._find_prediction(prediction_id)
         prediction.polls += 1
-        self._ledger.polled(prediction_id)
-        rule = self._faults.on_call("poll", prediction)
+        self._ledger.record_poll(prediction_id)
+        rule = self._faults.take_prediction_rule("poll", prediction)
         if isinstance(rule, plan.Expire):
             self._predictions.expire(prediction)
-        return spoil(rule, None if prevents(rule) else self._answer(prediction, request, shown=_shown(rule)))
+        return apply_fault(
+            rule,
+            None
+            if is_call_prevented(rule)
+            else self._answer_prediction(prediction, request, shown=_select_show_rules(rule)),
+        )
 
     async def list_predictions(self, request: Request) -> Response:
-        """A page of predictions, newest first, without logs."""
+        """Return a page of predictions, newest first, without logs."""
         self._ledger.lists += 1
         rule = self._faults.on("list")
         as_of_s = rule.seconds if isinstance(rule, plan.StaleList) else 0
-        return spoil(rule, None if prevents(rule) else self._page(request, as_of_s))
+        return apply_fault(rule, None if is_call_prevented(rule) else self._make_list_page(request, as_of_s))
 
     async def cancel_prediction(self, request: Request, prediction_id: str) -> Response:
-        """Cancel; one that has ended is answered as it is."""
-        prediction = self._find(prediction_id)
-        rule = self._faults.on_call("cancel", prediction)
-        if prevents(rule):
-            return spoil(rule, None)
+        """Cancel a prediction; one that has ended is returned unchanged."""
+        prediction = self._find_prediction(prediction_id)
+        rule = self._faults.take_prediction_rule("cancel", prediction)
+        if is_call_prevented(rule):
+            return apply_fault(rule, None)
         self._ledger.cancels += 1
         self._predictions.cancel(prediction)
-        return spoil(rule, self._answer(prediction, request, shown=_shown(rule)))
+        return apply_fault(rule, self._answer_prediction(prediction, request, shown=_select_show_rules(rule)))
 
     async def list_models(self, request: Request) -> Response:
-        """All models on one page."""
-        return _one_page([describe(model, address(request)) for model in MODELS.values()])
+        """Return all models on one page."""
+        return _make_single_page([make_model_body(model, get_base_url(request)) for model in MODELS.values()])
 
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
-        """One model with its latest version's schema."""
-        return JSONResponse(describe(find_model(f"{owner}/{name}"), address(request)))
+        """Return a model with the schema of its latest version."""
+        return JSONResponse(make_model_body(find_model(f"{owner}/{name}"), get_base_url(request)))
 
     async def list_versions(self, owner: str, name: str) -> Response:
-        """Answer the one version of a model, with its schema."""
-        return _one_page([describe_version(find_model(f"{owner}/{name}"))])
+        """Return the only version of a model, with its schema."""
+        return _make_single_page([make_version_body(find_model(f"{owner}/{name}"))])
 
     async def get_version(self, owner: str, name: str, version_id: str) -> Response:
-        """One version with its schema."""
+        """Return a version with its schema."""
         model = find_model(f"{owner}/{name}")
         if version_id != model.version_id:
-            raise not_found()
-        return JSONResponse(describe_version(model))
+            raise make_not_found_error()
+        return JSONResponse(make_version_body(model))
 
     async def upload_file(self, request: Request) -> Response:
-        """Keep the multipart part `content`."""
+        """Store the multipart part `content`."""
         rule = self._faults.on("upload")
-        return spoil(rule, None if prevents(rule) else await self._keep(request))
+        return apply_fault(rule, None if is_call_prevented(rule) else await self._store_upload(request))
 
-    async def _keep(self, request: Request) -> Response:
+    async def _store_upload(self, request: Request) -> Response:
         if int(request.headers.get("content-length", 0)) > MAX_BYTES + _FORM_ALLOWANCE_BYTES:
-            raise _too_large()
+            raise _make_too_large_error()
         async with request.form() as form:
             part = form.get("content")
             if not isinstance(part, UploadFile):
                 raise ApiError(400, "Missing content", title="Bad request")
             if (part.size or 0) > MAX_BYTES:
-                raise _too_large()
+                raise _make_too_large_error()
             content = await part.read()
             content_type = part.content_type or "application/octet-stream"
             metadata = await _read_metadata(form.get("metadata"))
             upload = self._uploads.add(content, part.filename or "", content_type, metadata)
         self._ledger.uploads += 1
-        return JSONResponse(upload.body(address(request)), 201)
+        return JSONResponse(upload.make_body(get_base_url(request)), 201)
 
     async def get_file(self, request: Request, file_id: str) -> Response:
-        """What is known of an uploaded file."""
-        return JSONResponse(self._upload(file_id).body(address(request)))
+        """Return the metadata of an uploaded file."""
+        return JSONResponse(self._find_upload(file_id).make_body(get_base_url(request)))
 
     async def list_files(self, request: Request) -> Response:
-        """Answer all uploaded files on one page, newest first."""
-        return _one_page([upload.body(address(request)) for upload in self._uploads.all()])
+        """Return the metadata of all uploaded files on one page, newest first."""
+        return _make_single_page(
+            [upload.make_body(get_base_url(request)) for upload in self._uploads.list_newest_first()]
+        )
 
     async def delete_file(self, file_id: str) -> Response:
-        """Forget an uploaded file."""
-        self._uploads.remove(self._upload(file_id))
+        """Delete an uploaded file."""
+        self._uploads.remove(self._find_upload(file_id))
         return Response(status_code=204)
 
     async def download_file(self, file_id: str) -> Response:
-        """The bytes of an uploaded file."""
-        upload = self._upload(file_id)
+        """Return the content of an uploaded file."""
+        upload = self._find_upload(file_id)
         return FileResponse(upload.path, media_type=upload.content_type)
 
     async def get_account(self) -> Response:
-        """Who the token belongs to."""
+        """Return the account of the token."""
         rule = self._faults.on("account")
         account = {"type": "user", "username": "local", "name": "Emulator", "github_url": None}
-        return spoil(rule, None if prevents(rule) else JSONResponse(account))
+        return apply_fault(rule, None if is_call_prevented(rule) else JSONResponse(account))
 
     async def get_webhook_secret(self) -> Response:
-        """The key of webhook signatures: fixed by the seed."""
+        """Return the key of webhook signatures, which depends on the seed alone."""
         digest = hashlib.sha256(f"webhook/{self._settings.seed}".encode()).digest()
         return JSONResponse({"key": f"whsec_{base64.b64encode(digest[:24]).decode()}"})
 
     async def _create(self, wanted: CreateRequest, request: Request) -> Response:
-        rule = self._faults.on_create(*self._about(wanted))
+        rule = self._faults.take_create_rule(*self._describe_create(wanted))
         if isinstance(rule, plan.AcceptLate):
-            self._predictions.call_later(rule.seconds, lambda: self._accept(wanted))
-        if prevents(rule):
-            return spoil(rule, None)
-        return spoil(rule, await self._created(self._accept(wanted), wanted, request))
+            self._predictions.call_later(rule.seconds, lambda: self._accept_create(wanted))
+        if is_call_prevented(rule):
+            return apply_fault(rule, None)
+        return apply_fault(rule, await self._answer_create(self._accept_create(wanted), wanted, request))
 
-    def _accept(self, wanted: CreateRequest) -> Prediction:
-        about = self._about(wanted)
+    def _accept_create(self, wanted: CreateRequest) -> EmulatedPrediction:
+        about = self._describe_create(wanted)
         return self._predictions.create(
             wanted.model,
             wanted.input,
             cancel_after_s=wanted.cancel_after_s,
-            fate=self._faults.fate(*about),
-            traits=self._faults.traits(*about),
+            outcome_rule=self._faults.take_outcome_rule(*about),
+            appearance_rules=self._faults.take_appearance_rules(*about),
         )
 
-    def _about(self, wanted: CreateRequest) -> tuple[str, str, int]:
-        """Return what a rule is matched with: model, prompt, and the number that the create has if it is accepted."""
-        return wanted.model.full_name, prompt_of(wanted.input), self._ledger.creates + 1
+    def _describe_create(self, wanted: CreateRequest) -> tuple[str, str, int]:
+        """Return the model, the prompt, and the number that the create has if it is accepted; rules match on these."""
+        return wanted.model.full_name, get_prompt(wanted.input), self._ledger.creates + 1
 
-    async def _created(self, prediction: Prediction, wanted: CreateRequest, request: Request) -> Response:
+    async def _answer_create(self, prediction: EmulatedPrediction, wanted: CreateRequest, request: Request) -> Response:
         if wanted.wait_s is None:
-            return self._answer(prediction, request, 201)
+            return self._answer_prediction(prediction, request, 201)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(prediction.ended.wait(), wanted.wait_s)
         if prediction.terminal:
-            response = self._answer(prediction, request, 201)
+            response = self._answer_prediction(prediction, request, 201)
         else:
             response = self._answer_unfinished(prediction, request)
         response.headers["Preference-Applied"] = request.headers["prefer"]
         return response
 
-    def _answer_unfinished(self, prediction: Prediction, request: Request) -> Response:
-        """Answer a create whose wait ran out: `starting`, as live, whether or not it runs.
+    def _answer_unfinished(self, prediction: EmulatedPrediction, request: Request) -> Response:
+        """Answer a create whose wait has run out with `starting`, as the live API does, even if it is `processing`.
 
-        The clients poll on from `starting` alone, and take `processing` for done.
+        The clients continue to poll only after `starting` and take `processing` for the end.
         Source: the comment in `run` of https://github.com/replicate/replicate-python/blob/main/replicate/run.py
         """
-        body = self._predictions.body(prediction, address(request))
+        body = self._predictions.make_body(prediction, get_base_url(request))
         if body["status"] == "processing":
             body |= {"status": "starting", "logs": ""}
             body.pop("started_at", None)
-        return AnyJson(body, 202)
+        return LenientJSONResponse(body, 202)
 
-    def _page(self, request: Request, as_of_s: float) -> Response:
-        shown = page(self._predictions.listed(as_of_s=as_of_s), request.query_params)
-        base = address(request)
-        neighbours = (f"{base}/v1/predictions?{query}" if query else None for query in (shown.next, shown.previous))
-        bodies = [self._predictions.body(prediction, base, as_of_s=as_of_s) for prediction in shown.predictions]
-        results = [{key: value for key, value in body.items() if key != "logs"} for body in bodies]
-        return AnyJson(dict(zip(("next", "previous"), neighbours, strict=True)) | {"results": results})
+    def _make_list_page(self, request: Request, as_of_s: float) -> Response:
+        page = paginate(self._predictions.list_newest_first(as_of_s=as_of_s), request.query_params)
+        base = get_base_url(request)
+        results = []
+        for prediction in page.predictions:
+            body = self._predictions.make_body(prediction, base, as_of_s=as_of_s)
+            del body["logs"]
+            results.append(body)
+        url = f"{base}/v1/predictions"
+        return LenientJSONResponse(
+            {
+                "next": f"{url}?{page.next}" if page.next else None,
+                "previous": f"{url}?{page.previous}" if page.previous else None,
+                "results": results,
+            }
+        )
 
     def _throttle(self) -> None:
         wait_s = self._limit.take() if self._limit else None
         if self._limit and wait_s is not None:
-            raise throttled(self._limit.per_minute, self._limit.burst, wait_s)
+            raise make_throttled_error(self._limit.per_minute, self._limit.burst, wait_s)
 
-    def _find(self, prediction_id: str) -> Prediction:
-        prediction = self._predictions.get(prediction_id)
+    def _find_prediction(self, prediction_id: str) -> EmulatedPrediction:
+        prediction = self._predictions.find(prediction_id)
         if prediction is None:
-            raise not_found()
+            raise make_not_found_error()
         return prediction
 
-    def _upload(self, file_id: str) -> Upload:
+    def _find_upload(self, file_id: str) -> Upload:
         upload = self._uploads.find(file_id)
         if upload is None:
-            raise not_found()
+            raise make_not_found_error()
         return upload
 
-    def _answer(
-        self, prediction: Prediction, request: Request, status: int = 200, *, shown: Sequence[plan.Show] = ()
+    def _answer_prediction(
+        self, prediction: EmulatedPrediction, request: Request, status: int = 200, *, shown: Sequence[plan.Show] = ()
     ) -> Response:
-        return AnyJson(self._predictions.body(prediction, address(request), shown=shown), status)
+        return LenientJSONResponse(self._predictions.make_body(prediction, get_base_url(request), shown=shown), status)
 
 
-def _one_page(results: list[dict[str, Any]]) -> Response:
+def _make_single_page(results: list[dict[str, Any]]) -> Response:
     return JSONResponse({"next": None, "previous": None, "results": results})
 
 
 async def _read_metadata(part: UploadFile | str | None) -> dict[str, Any]:
-    """Return what an upload's part `metadata` says, as a field or as a file of JSON."""
+    """Return the JSON object of an upload's part `metadata`, which may be a field or a file."""
     raw = await part.read() if isinstance(part, UploadFile) else part
     try:
         metadata = json.loads(raw or "{}")
@@ -276,14 +299,14 @@ async def _read_metadata(part: UploadFile | str | None) -> dict[str, Any]:
     return metadata
 
 
-def _shown(rule: plan.AnyRule | None) -> list[plan.Show]:
+def _select_show_rules(rule: plan.FaultRule | None) -> list[plan.Show]:
     return [rule] if isinstance(rule, plan.Show) else []
 
 
-def address(request: Request) -> str:
-    """This server's address as the caller wrote it, without a slash at the end."""
+def get_base_url(request: Request) -> str:
+    """Return this server's address as the caller wrote it, without a slash at the end."""
     return str(request.base_url).rstrip("/")
 
 
-def _too_large() -> ApiError:
+def _make_too_large_error() -> ApiError:
     return ApiError(413, "Files must be less than 100MB in size")

@@ -12,28 +12,30 @@ from starlette.responses import JSONResponse, Response
 
 from videogen.emulator import problems
 from videogen.emulator.api import Api
-from videogen.emulator.delivery import Delivery
-from videogen.emulator.faults import Faults
-from videogen.emulator.hints import describe_unknown_route
+from videogen.emulator.delivery import OutputFiles
+from videogen.emulator.faults import FaultEngine
+from videogen.emulator.hints import make_unknown_route_hint
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.plan import load
-from videogen.emulator.predictions import Predictions
+from videogen.emulator.plan import load_fault_plan
+from videogen.emulator.predictions import PredictionStore
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.studio import Studio
+from videogen.emulator.studio import RenderPool
 from videogen.emulator.uploads import Uploads
 
 
-def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
-    """A Replicate-compatible application with a state of its own.
+def create_emulator_app(settings: EmulatorSettings | None = None) -> FastAPI:
+    """Return a Replicate-compatible application with its own state.
 
     Raises:
-        FaultPlanError: the settings name a fault plan that cannot be used.
+        FaultPlanError: the fault plan of the settings is invalid or cannot be read.
     """
     settings = settings or EmulatorSettings()
-    faults = Faults(load(settings.faults).rules if settings.faults else [])
-    studio, ledger, closing = Studio(settings.cache), Ledger(), asyncio.Event()
-    uploads = Uploads(studio.folder)
-    predictions = Predictions(settings, ledger, studio, uploads)
+    faults = FaultEngine(load_fault_plan(settings.faults).rules if settings.faults else [])
+    render_pool = RenderPool(settings.cache)
+    ledger = Ledger()
+    closing = asyncio.Event()
+    uploads = Uploads(render_pool.folder)
+    predictions = PredictionStore(settings, ledger, render_pool, uploads)
 
     def close() -> None:
         closing.set()
@@ -43,48 +45,49 @@ def create_app(settings: EmulatorSettings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         close()
-        studio.close()
+        render_pool.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    # A server stops its connections before the lifespan ends: it needs to let go of held ones first.
-    app.state.close, app.state.closing = close, closing
+    # A server closes its connections before the lifespan ends, so it must release the held ones before that.
+    app.state.close = close
+    app.state.closing = closing
     api = Api(settings, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
-    router = api.router()
+    router = api.make_router()
     app.include_router(router)
-    app.include_router(Delivery(ledger, predictions, faults).router())
-    app.add_exception_handler(problems.ApiError, problems.answer)
-    app.add_exception_handler(HTTPException, _refuse_unknown_routes(router))
-    app.add_exception_handler(ClientDisconnect, _hung_up)
-    _add_ledger(app, ledger, faults)
+    app.include_router(OutputFiles(ledger, predictions, faults).make_router())
+    app.add_exception_handler(problems.ApiError, problems.handle_api_error)
+    app.add_exception_handler(HTTPException, _make_unknown_route_handler(router))
+    app.add_exception_handler(ClientDisconnect, _answer_disconnect)
+    _add_ledger_routes(app, ledger, faults)
     return app
 
 
-def _add_ledger(app: FastAPI, ledger: Ledger, faults: Faults) -> None:
+def _add_ledger_routes(app: FastAPI, ledger: Ledger, faults: FaultEngine) -> None:
     @app.get("/_emulator/ledger")
-    async def read() -> Response:
-        return JSONResponse(ledger.report() | {"faults": faults.used})
+    async def read_ledger() -> Response:
+        return JSONResponse(ledger.make_report() | {"faults": faults.used})
 
     @app.delete("/_emulator/ledger")
-    async def reset() -> Response:
+    async def reset_ledger() -> Response:
         ledger.reset()
         return Response(status_code=204)
 
 
-async def _hung_up(_request: Request, _exc: Exception) -> Response:
-    """The caller went away while it was sending: nothing was accepted, and nobody hears this answer."""
+async def _answer_disconnect(_request: Request, _exc: Exception) -> Response:
+    """Answer a request whose caller disconnected while sending: nothing was accepted and the answer is discarded."""
     return Response(status_code=400)
 
 
-def _refuse_unknown_routes(router: APIRouter) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler for the router's 404 and 405, which answers in the API's shape and says what there is."""
+def _make_unknown_route_handler(router: APIRouter) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler for 404 and 405 that answers in the API's format and lists the router's routes."""
     known = [route for route in router.routes if isinstance(route, APIRoute)]
     routes = [(method, route.path) for route in known for method in route.methods or ()]
 
-    async def refuse(request: Request, exc: Exception) -> Response:
+    async def answer_unknown_route(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
-        hint = describe_unknown_route(request.method, request.url.path, routes)
+        hint = make_unknown_route_hint(request.method, request.url.path, routes)
         if exc.status_code == 404:
-            return problems.not_found(hint).response()
-        return problems.ApiError(exc.status_code, f"{exc.detail}. {hint}", headers=exc.headers).response()
+            return problems.make_not_found_error(hint).make_response()
+        return problems.ApiError(exc.status_code, f"{exc.detail}. {hint}", headers=exc.headers).make_response()
 
-    return refuse
+    return answer_unknown_route

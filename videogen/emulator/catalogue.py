@@ -1,8 +1,8 @@
-"""The eight models: true inputs, prices, sizes and the quirks of what they deliver.
+"""The eight models: their real inputs, prices and sizes, and the quirks of their outputs.
 
 Sources, unless one stands beside the value: the models' API pages on replicate.com as copied in
 https://github.com/genfeedai/genfeed (packages/types/src/replicate/schemas.json), measured deliveries in
-https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks what no source confirms.
+https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks unconfirmed values.
 """
 
 import functools
@@ -11,41 +11,41 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from videogen.emulator.hints import describe_unknown_model
-from videogen.emulator.models import Model, ModelError, Shape, Size, same_area
-from videogen.emulator.problems import not_found
+from videogen.emulator.hints import make_unknown_model_hint
+from videogen.emulator.models import ClipFormat, EmulatedModel, ModelError, PixelSize, scale_to_area
+from videogen.emulator.problems import make_not_found_error
 from videogen.emulator.schemas import Inputs, boolean, choice, image, images, integer, number, seed, text
 
-HD = Size(1280, 720)
-FULL_HD = Size(1920, 1080)
+HD = PixelSize(1280, 720)
+FULL_HD = PixelSize(1920, 1080)
 FILM = Fraction(24)
 
 _PROMPT = text("Text prompt for video generation")
 _NEGATIVE = text("Things you do not want to see in the video", default="")
-_RATIOS = {"16:9": Size(16, 9), "9:16": Size(9, 16), "1:1": Size(1, 1)}
+_RATIOS = {"16:9": PixelSize(16, 9), "9:16": PixelSize(9, 16), "1:1": PixelSize(1, 1)}
 
 
-def _seconds(inputs: Inputs) -> int:
+def _get_duration_s(inputs: Inputs) -> int:
     return int(inputs["duration"])
 
 
-def _follow(resolution: Size, start: Size | None) -> Size:
-    """The resolution's pixel count in the shape of the start image; the resolution itself without one."""
-    return same_area(resolution, start) if start else resolution
+def _match_start_image(resolution: PixelSize, start: PixelSize | None) -> PixelSize:
+    """Return the size with the start image's shape and the resolution's area; the resolution if there is no image."""
+    return scale_to_area(resolution, start) if start else resolution
 
 
-def _kling_21_shape(inputs: Inputs, start: Size | None) -> Shape:
+def _get_kling_21_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     resolution = FULL_HD if inputs["mode"] == "pro" else HD
-    return Shape(_follow(resolution, start), 24 * _seconds(inputs), FILM)
+    return ClipFormat(_match_start_image(resolution, start), 24 * _get_duration_s(inputs), FILM)
 
 
-def _kling_21_refusal(inputs: Inputs) -> str | None:
+def _find_kling_21_conflict(inputs: Inputs) -> str | None:
     if inputs.get("end_image") and inputs["mode"] != "pro":
         return "End image is only supported in pro mode"
     return None
 
 
-KLING_21 = Model(
+KLING_21 = EmulatedModel(
     owner="kwaivgi",
     name="kling-v2.1",
     description="Use Kling v2.1 to generate 5s and 10s videos in 720p and 1080p resolution from a starting image",
@@ -60,20 +60,22 @@ KLING_21 = Model(
         "duration": choice((5, 10), 5, "Duration of the video in seconds"),
     },
     required=("prompt", "start_image"),
-    shape=_kling_21_shape,
-    refusal=_kling_21_refusal,
+    get_format=_get_kling_21_format,
+    find_conflict=_find_kling_21_conflict,
     start_images=("start_image",),
-    price=lambda inputs: _seconds(inputs) * Decimal("0.09" if inputs["mode"] == "pro" else "0.05"),  # pro: estimate
+    price=lambda inputs: (
+        _get_duration_s(inputs) * Decimal("0.09" if inputs["mode"] == "pro" else "0.05")
+    ),  # pro: estimate
     run_s=(120.0, 300.0),  # estimate
 )
 
 
-def _kling_25_shape(inputs: Inputs, start: Size | None) -> Shape:
+def _get_kling_25_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     ratio = start or _RATIOS[inputs["aspect_ratio"]]
-    return Shape(same_area(FULL_HD, ratio), 24 * _seconds(inputs), FILM)
+    return ClipFormat(scale_to_area(FULL_HD, ratio), 24 * _get_duration_s(inputs), FILM)
 
 
-KLING_25 = Model(
+KLING_25 = EmulatedModel(
     owner="kwaivgi",
     name="kling-v2.5-turbo-pro",
     description="Pro-level text-to-video and image-to-video creation with smooth motion and cinematic depth",
@@ -87,32 +89,32 @@ KLING_25 = Model(
         "image": image("Deprecated: Use start_image instead.", nullable=True, deprecated=True),
     },
     required=("prompt",),
-    shape=_kling_25_shape,
+    get_format=_get_kling_25_format,
     start_images=("start_image", "image"),
-    price=lambda inputs: _seconds(inputs) * Decimal("0.07"),
+    price=lambda inputs: _get_duration_s(inputs) * Decimal("0.07"),
     run_s=(90.0, 240.0),  # estimate
 )
 
 
-def _hailuo_shape(inputs: Inputs, start: Size | None) -> Shape:
-    resolution = FULL_HD if inputs["resolution"] == "1080p" else Size(1366, 768)
-    frames = 24 * _seconds(inputs) - 3  # 6 s: 141 frames, 5.875 s as measured; 10 s by analogy
-    return Shape(_follow(resolution, start), frames, FILM)
+def _get_hailuo_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
+    resolution = FULL_HD if inputs["resolution"] == "1080p" else PixelSize(1366, 768)
+    frames = 24 * _get_duration_s(inputs) - 3  # 6 s: 141 frames, 5.875 s as measured; 10 s by analogy
+    return ClipFormat(_match_start_image(resolution, start), frames, FILM)
 
 
-def _hailuo_refusal(inputs: Inputs) -> str | None:
-    if inputs["resolution"] == "1080p" and _seconds(inputs) == 10:
+def _find_hailuo_conflict(inputs: Inputs) -> str | None:
+    if inputs["resolution"] == "1080p" and _get_duration_s(inputs) == 10:
         return "1080p resolution only supports a duration of 6 seconds"
     return None
 
 
-def _hailuo_price(inputs: Inputs) -> Decimal:
+def _compute_hailuo_price(inputs: Inputs) -> Decimal:
     if inputs["resolution"] == "1080p":
         return Decimal("0.49")  # estimate
-    return Decimal("0.28") if _seconds(inputs) == 6 else Decimal("0.56")
+    return Decimal("0.28") if _get_duration_s(inputs) == 6 else Decimal("0.56")
 
 
-HAILUO_23 = Model(
+HAILUO_23 = EmulatedModel(
     owner="minimax",
     name="hailuo-2.3",
     description="A high-fidelity video generation model with realistic human motion and cinematic effects",
@@ -124,17 +126,17 @@ HAILUO_23 = Model(
         "prompt_optimizer": boolean(True, "Use prompt optimizer"),
     },
     required=("prompt",),
-    shape=_hailuo_shape,
-    refusal=_hailuo_refusal,
+    get_format=_get_hailuo_format,
+    find_conflict=_find_hailuo_conflict,
     start_images=("first_frame_image",),
-    price=_hailuo_price,
+    price=_compute_hailuo_price,
     run_s=(150.0, 320.0),  # as video-01 of the same maker: 188 to 319 s
 )
 
-_WAN_SIZES = {"480p": Size(832, 480), "720p": HD, "1080p": FULL_HD}
+_WAN_SIZES = {"480p": PixelSize(832, 480), "720p": HD, "1080p": FULL_HD}
 _WAN_USD_PER_S = {"480p": "0.05", "720p": "0.10", "1080p": "0.15"}  # estimates
 
-WAN_25 = Model(
+WAN_25 = EmulatedModel(
     owner="wan-video",
     name="wan-2.5-i2v",
     description="Alibaba Wan 2.5 image to video generation with background audio",
@@ -149,27 +151,29 @@ WAN_25 = Model(
         "seed": seed(),
     },
     required=("image", "prompt"),
-    shape=lambda inputs, start: Shape(_follow(_WAN_SIZES[inputs["resolution"]], start), 24 * _seconds(inputs), FILM),
+    get_format=lambda inputs, start: ClipFormat(
+        _match_start_image(_WAN_SIZES[inputs["resolution"]], start), 24 * _get_duration_s(inputs), FILM
+    ),
     start_images=("image",),
     other_files=("audio",),
-    price=lambda inputs: _seconds(inputs) * Decimal(_WAN_USD_PER_S[inputs["resolution"]]),
+    price=lambda inputs: _get_duration_s(inputs) * Decimal(_WAN_USD_PER_S[inputs["resolution"]]),
     run_s=(60.0, 200.0),  # estimate
 )
 
 
-def _veo_shape(inputs: Inputs, _start: Size | None) -> Shape:
+def _get_veo_format(inputs: Inputs, _start: PixelSize | None) -> ClipFormat:
     resolution = FULL_HD if inputs["resolution"] == "1080p" else HD
-    size = resolution if inputs["aspect_ratio"] == "16:9" else Size(resolution.height_px, resolution.width_px)
-    return Shape(size, 24 * _seconds(inputs), FILM, audio=inputs["generate_audio"])
+    size = resolution if inputs["aspect_ratio"] == "16:9" else PixelSize(resolution.height_px, resolution.width_px)
+    return ClipFormat(size, 24 * _get_duration_s(inputs), FILM, audio=inputs["generate_audio"])
 
 
-def _veo_refusal(inputs: Inputs) -> str | None:
-    if inputs["reference_images"] and (inputs["aspect_ratio"], _seconds(inputs)) != ("16:9", 8):
+def _find_veo_conflict(inputs: Inputs) -> str | None:
+    if inputs["reference_images"] and (inputs["aspect_ratio"], _get_duration_s(inputs)) != ("16:9", 8):
         return "Reference images are only supported with 16:9 aspect ratio and 8-second duration"
     return None
 
 
-VEO_31 = Model(
+VEO_31 = EmulatedModel(
     owner="google",
     name="veo-3.1",
     description="Higher-fidelity video, context-aware audio, reference image and last frame support",
@@ -189,58 +193,58 @@ VEO_31 = Model(
         "seed": seed(),
     },
     required=("prompt",),
-    shape=_veo_shape,
-    refusal=_veo_refusal,
+    get_format=_get_veo_format,
+    find_conflict=_find_veo_conflict,
     start_images=("image", "reference_images"),
-    price=lambda inputs: _seconds(inputs) * Decimal("0.40" if inputs["generate_audio"] else "0.20"),
+    price=lambda inputs: _get_duration_s(inputs) * Decimal("0.40" if inputs["generate_audio"] else "0.20"),
     run_s=(60.0, 180.0),  # estimate
 )
 
 # Source: https://runware.ai/docs/models/bytedance-seedance-1-0-pro for 480p and 1080p; 720p is an estimate.
-_SEEDANCE_SIZES: Mapping[str, Mapping[str, Size]] = {
+_SEEDANCE_SIZES: Mapping[str, Mapping[str, PixelSize]] = {
     "480p": {
-        "16:9": Size(864, 480),
-        "4:3": Size(736, 544),
-        "1:1": Size(640, 640),
-        "3:4": Size(544, 736),
-        "9:16": Size(480, 864),
-        "21:9": Size(960, 416),
-        "9:21": Size(416, 960),
+        "16:9": PixelSize(864, 480),
+        "4:3": PixelSize(736, 544),
+        "1:1": PixelSize(640, 640),
+        "3:4": PixelSize(544, 736),
+        "9:16": PixelSize(480, 864),
+        "21:9": PixelSize(960, 416),
+        "9:21": PixelSize(416, 960),
     },
     "720p": {
-        "16:9": Size(1248, 704),
-        "4:3": Size(1120, 832),
-        "1:1": Size(960, 960),
-        "3:4": Size(832, 1120),
-        "9:16": Size(704, 1248),
-        "21:9": Size(1504, 640),
-        "9:21": Size(640, 1504),
+        "16:9": PixelSize(1248, 704),
+        "4:3": PixelSize(1120, 832),
+        "1:1": PixelSize(960, 960),
+        "3:4": PixelSize(832, 1120),
+        "9:16": PixelSize(704, 1248),
+        "21:9": PixelSize(1504, 640),
+        "9:21": PixelSize(640, 1504),
     },
     "1080p": {
-        "16:9": Size(1920, 1088),
-        "4:3": Size(1664, 1248),
-        "1:1": Size(1440, 1440),
-        "3:4": Size(1248, 1664),
-        "9:16": Size(1088, 1920),
-        "21:9": Size(2176, 928),
-        "9:21": Size(928, 2176),
+        "16:9": PixelSize(1920, 1088),
+        "4:3": PixelSize(1664, 1248),
+        "1:1": PixelSize(1440, 1440),
+        "3:4": PixelSize(1248, 1664),
+        "9:16": PixelSize(1088, 1920),
+        "21:9": PixelSize(2176, 928),
+        "9:21": PixelSize(928, 2176),
     },
 }
 _SEEDANCE_USD_PER_S = {"480p": "0.03", "720p": "0.06", "1080p": "0.15"}  # below 1080p: estimates
 
 
-def _seedance_shape(inputs: Inputs, start: Size | None) -> Shape:
+def _get_seedance_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     sizes = _SEEDANCE_SIZES[inputs["resolution"]]
-    size = _nearest_ratio(start, list(sizes.values())) if start else sizes[inputs["aspect_ratio"]]
-    return Shape(size, 24 * _seconds(inputs) + 1, FILM)  # one frame more: 6.042 s for 6 s
+    size = _find_nearest_ratio(start, list(sizes.values())) if start else sizes[inputs["aspect_ratio"]]
+    return ClipFormat(size, 24 * _get_duration_s(inputs) + 1, FILM)  # one extra frame: 6.042 s for 6 s
 
 
-def _nearest_ratio(start: Size, sizes: list[Size]) -> Size:
+def _find_nearest_ratio(start: PixelSize, sizes: list[PixelSize]) -> PixelSize:
     wanted = start.width_px / start.height_px
     return min(sizes, key=lambda size: abs(size.width_px / size.height_px - wanted))
 
 
-SEEDANCE_1 = Model(
+SEEDANCE_1 = EmulatedModel(
     owner="bytedance",
     name="seedance-1-pro",
     description="Text-to-video and image-to-video for 2 to 12 second videos at 480p, 720p and 1080p",
@@ -258,33 +262,36 @@ SEEDANCE_1 = Model(
         "seed": seed(),
     },
     required=("prompt",),
-    shape=_seedance_shape,
+    get_format=_get_seedance_format,
     start_images=("image",),
-    price=lambda inputs: _seconds(inputs) * Decimal(_SEEDANCE_USD_PER_S[inputs["resolution"]]),
+    price=lambda inputs: _get_duration_s(inputs) * Decimal(_SEEDANCE_USD_PER_S[inputs["resolution"]]),
     run_s=(40.0, 120.0),  # estimate
 )
 
 
-def _svd_shape(inputs: Inputs, start: Size | None) -> Shape:
+def _get_svd_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     frames = 14 if inputs["video_length"] == "14_frames_with_svd" else 25
-    size = _svd_size(inputs["sizing_strategy"], start or Size(1024, 576))
-    return Shape(size, frames, Fraction(inputs["frames_per_second"]))
+    size = _compute_svd_size(inputs["sizing_strategy"], start or PixelSize(1024, 576))
+    return ClipFormat(size, frames, Fraction(inputs["frames_per_second"]))
 
 
-def _svd_size(strategy: str, start: Size) -> Size:
-    """Source: https://github.com/replicate/cog-svd/blob/main/sizing_strategy.py; the memory limit is an estimate."""
+def _compute_svd_size(strategy: str, start: PixelSize) -> PixelSize:
+    """Return the size that a sizing strategy makes of a start image.
+
+    Source: https://github.com/replicate/cog-svd/blob/main/sizing_strategy.py; the memory limit is an estimate.
+    """
     if strategy == "crop_to_16_9":
-        return Size(1024, 576)
+        return PixelSize(1024, 576)
     scale = min(1.0, 1024 / start.width_px, 576 / start.height_px) if strategy == "maintain_aspect_ratio" else 1.0
     width, height = (int(round(length * scale, 6)) // 64 * 64 for length in start)
     if not width or not height:
         raise ModelError("height and width must be > 0")
     if width * height > 2_100_000:
         raise ModelError("CUDA out of memory. Tried to allocate 20.25 GiB")
-    return Size(width, height)
+    return PixelSize(width, height)
 
 
-SVD = Model(
+SVD = EmulatedModel(
     owner="stability-ai",
     name="stable-video-diffusion",
     description="SVD is a research-only image to video model",
@@ -308,14 +315,14 @@ SVD = Model(
         "seed": integer("Random seed. Leave blank to randomize the seed"),
     },
     required=("input_image",),
-    shape=_svd_shape,
+    get_format=_get_svd_format,
     start_images=("input_image",),
     gpu_usd_per_s=Decimal("0.0014"),  # one A100 80 GB; source: https://replicate.com/pricing
     run_s=(28.0, 36.0),
     cold_s=150.0,
 )
 
-COGVIDEOX = Model(
+COGVIDEOX = EmulatedModel(
     owner="cuuupid",
     name="cogvideox-5b",
     description="Generate high quality videos from a prompt",
@@ -329,41 +336,41 @@ COGVIDEOX = Model(
         "seed": integer("Seed for reproducibility.", default=42),
     },
     required=("prompt",),
-    shape=lambda _inputs, _start: Shape(Size(720, 480), 49, Fraction(8)),
+    get_format=lambda _inputs, _start: ClipFormat(PixelSize(720, 480), 49, Fraction(8)),
     gpu_usd_per_s=Decimal("0.0014"),  # estimate: one A100 80 GB
     run_s=(232.0, 415.0),
     cold_s=120.0,  # estimate
 )
 
-MODELS: Mapping[str, Model] = {
+MODELS: Mapping[str, EmulatedModel] = {
     model.full_name: model for model in (KLING_21, KLING_25, HAILUO_23, WAN_25, VEO_31, SEEDANCE_1, SVD, COGVIDEOX)
 }
 
 
-def by_version(version: str) -> Model | None:
-    """Return the model whose version this is, community or official, by its 64 hex digits."""
-    return _versions().get(version)
+def find_model_by_version(version: str) -> EmulatedModel | None:
+    """Return the community or official model with this version (64 hex digits), or None if there is none."""
+    return _get_models_by_version().get(version)
 
 
 @functools.cache
-def _versions() -> Mapping[str, Model]:
+def _get_models_by_version() -> Mapping[str, EmulatedModel]:
     return {model.version_id: model for model in MODELS.values()}
 
 
-def find_model(name: str) -> Model:
+def find_model(name: str) -> EmulatedModel:
     """Return the model of that name.
 
     Raises:
-        ApiError: 404; it says which models there are.
+        ApiError: 404, the catalogue has no such model; the error lists its models.
     """
     model = MODELS.get(name)
     if model is None:
-        raise not_found(describe_unknown_model(name, MODELS))
+        raise make_not_found_error(make_unknown_model_hint(name, MODELS))
     return model
 
 
-def describe(model: Model, web: str) -> dict[str, Any]:
-    """The body of GET /v1/models/{owner}/{name}; `web` is the address that stands for replicate.com."""
+def make_model_body(model: EmulatedModel, web: str) -> dict[str, Any]:
+    """Return the body of GET /v1/models/{owner}/{name}; `web` is the address to use for replicate.com."""
     return {
         "url": f"{web}/{model.full_name}",
         "owner": model.owner,
@@ -377,15 +384,15 @@ def describe(model: Model, web: str) -> dict[str, Any]:
         "run_count": 100_000,
         "cover_image_url": None,
         "default_example": None,
-        "latest_version": describe_version(model),
+        "latest_version": make_version_body(model),
     }
 
 
-def describe_version(model: Model) -> dict[str, Any]:
-    """The body of GET /v1/models/{owner}/{name}/versions/{id}."""
+def make_version_body(model: EmulatedModel) -> dict[str, Any]:
+    """Return the body of GET /v1/models/{owner}/{name}/versions/{id}."""
     return {
         "id": model.version_id,
         "created_at": "2025-10-15T12:00:00.000000Z",
         "cog_version": "0.16.8",
-        "openapi_schema": model.openapi_schema(),
+        "openapi_schema": model.make_openapi_schema(),
     }

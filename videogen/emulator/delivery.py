@@ -1,4 +1,4 @@
-"""Delivering outputs: the files of finished predictions, without a token, in ranges, every byte counted."""
+"""The host of output files: needs no token, serves byte ranges, and counts every byte."""
 
 import time
 
@@ -7,52 +7,56 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from videogen.emulator import plan
-from videogen.emulator.faults import Faults, damaged, prevents, refuse, spoil
+from videogen.emulator.faults import FaultEngine, apply_fault, is_call_prevented, make_download, make_refusal
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.predictions import Prediction, Predictions
-from videogen.emulator.problems import not_found
-from videogen.emulator.wire import Counted
+from videogen.emulator.predictions import EmulatedPrediction, PredictionStore
+from videogen.emulator.problems import make_not_found_error
+from videogen.emulator.wire import CountedResponse
 
 
-class Delivery:
-    """GET and HEAD /files/{secret}/output.mp4."""
+class OutputFiles:
+    """The handler of GET and HEAD /files/{secret}/output.mp4."""
 
-    def __init__(self, ledger: Ledger, predictions: Predictions, faults: Faults) -> None:
-        self._ledger, self._predictions, self._faults = ledger, predictions, faults
+    def __init__(self, ledger: Ledger, predictions: PredictionStore, faults: FaultEngine) -> None:
+        self._ledger = ledger
+        self._predictions = predictions
+        self._faults = faults
 
-    def router(self) -> APIRouter:
-        """The one route."""
+    def make_router(self) -> APIRouter:
+        """Return the only route."""
         router = APIRouter()
-        router.api_route("/files/{secret}/output.mp4", methods=["GET", "HEAD"])(self.deliver)
+        router.api_route("/files/{secret}/output.mp4", methods=["GET", "HEAD"])(self.send_output)
         return router
 
-    async def deliver(self, request: Request, secret: str) -> Response:
-        """The clip, until its data is removed."""
-        prediction = self._predictions.by_secret(secret)
+    async def send_output(self, request: Request, secret: str) -> Response:
+        """Return the clip of a prediction until its data is removed."""
+        prediction = self._predictions.find_by_secret(secret)
         if prediction is None or prediction.output is None:
-            raise not_found()
+            raise make_not_found_error()
         if request.method == "GET":
-            self._ledger.downloaded(prediction.id)
+            self._ledger.record_download(prediction.id)
             prediction.downloads += 1
-        if late := _find_lateness(prediction, looks=prediction.downloads + (request.method == "HEAD")):
-            return refuse(late.status, late.body, location=late.location)
-        rule = self._faults.on_call("download", prediction) if request.method == "GET" else None
+        if late := _find_late_output(prediction, looks=prediction.downloads + (request.method == "HEAD")):
+            return make_refusal(late.status, late.body, location=late.location)
+        rule = self._faults.take_prediction_rule("download", prediction) if request.method == "GET" else None
         if isinstance(rule, plan.Expire):
             self._predictions.expire(prediction)
-            raise not_found()
-        answer = None if prevents(rule) else damaged(rule, prediction.output)
-        return Counted(spoil(rule, answer), lambda size_bytes: self._ledger.served(prediction.id, size_bytes))
+            raise make_not_found_error()
+        answer = None if is_call_prevented(rule) else make_download(rule, prediction.output)
+        return CountedResponse(
+            apply_fault(rule, answer), lambda size_bytes: self._ledger.record_served_bytes(prediction.id, size_bytes)
+        )
 
 
-def _find_lateness(prediction: Prediction, *, looks: int) -> plan.LateOutput | None:
-    """Return the rule by which the file is not here yet at this look, the first one being 1."""
+def _find_late_output(prediction: EmulatedPrediction, *, looks: int) -> plan.LateOutput | None:
+    """Return the rule that still hides the file from this request, or None; `looks` counts requests from 1."""
     assert prediction.completed_at_s is not None
     since_s = time.monotonic() - prediction.completed_at_s
     return next(
         (
-            trait
-            for trait in prediction.traits
-            if isinstance(trait, plan.LateOutput) and (since_s < trait.seconds or looks <= trait.looks)
+            rule
+            for rule in prediction.appearance_rules
+            if isinstance(rule, plan.LateOutput) and (since_s < rule.seconds or looks <= rule.looks)
         ),
         None,
     )

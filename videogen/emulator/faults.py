@@ -1,4 +1,4 @@
-"""Faults on purpose: which rule of the plan a call falls under, and what it makes of the answer."""
+"""Fault injection: chooses the rule of the plan for a call and applies it to the answer."""
 
 import json
 import random
@@ -15,80 +15,85 @@ from PIL import Image
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from videogen.emulator import plan, wire
-from videogen.emulator.problems import ApiError, not_found, throttled, unauthenticated
+from videogen.emulator.problems import ApiError, make_not_found_error, make_throttled_error, make_unauthenticated_error
 
 if TYPE_CHECKING:
-    from videogen.emulator.predictions import Prediction
+    from videogen.emulator.predictions import EmulatedPrediction
 
-_BEFORE = (plan.Refuse, plan.Hang, plan.Status, plan.Html, plan.AcceptLate)
-_NEEDS_OUTPUT = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
-_FATES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.WrongPicture, plan.Expire)
-_TRAITS = (plan.Show, plan.LateOutput, plan.HideFromList)
-_BODILESS = (204, 304)
-_CREDIT = (
+_REPLACING_RULES = (plan.Refuse, plan.Hang, plan.Status, plan.Html, plan.AcceptLate)
+_OUTPUT_RULES = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
+_OUTCOME_RULES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.WrongPicture, plan.Expire)
+_APPEARANCE_RULES = (plan.Show, plan.LateOutput, plan.HideFromList)
+_STATUSES_WITHOUT_BODY = (204, 304)
+_CREDIT_DETAIL = (
     "You have insufficient credit to run this model. Go to https://replicate.com/account/billing#billing to purchase "
     "credit. Once you purchase credit, please wait a few minutes before trying again."
 )
 
 
-class Faults:
-    """The plan of one server and how often each of its rules was used."""
+class FaultEngine:
+    """The fault plan of one server with a use count for each rule."""
 
-    def __init__(self, rules: list[plan.AnyRule]) -> None:
+    def __init__(self, rules: list[plan.FaultRule]) -> None:
         self._rules = rules
         self._used: Counter[int] = Counter()
 
     @property
     def used(self) -> list[int]:
-        """How often each rule applied, in the order of the plan."""
+        """The number of times that each rule has applied, in the order of the plan."""
         return [self._used[index] for index in range(len(self._rules))]
 
-    def fate(self, model: str, prompt: str, nth: int) -> plan.Fate | None:
-        """What shall become of the prediction that is about to be created."""
-        rule = self._take(lambda rule: _is_fate(rule) and _matches(rule, model, prompt, nth))
-        return rule if isinstance(rule, _FATES) else None
+    def take_outcome_rule(self, model: str, prompt: str, nth: int) -> plan.OutcomeRule | None:
+        """Use and return the rule for the outcome of the prediction that is about to be created, or None."""
+        rule = self._take_first(lambda rule: _is_outcome_rule(rule) and _is_match(rule, model, prompt, nth))
+        return rule if isinstance(rule, _OUTCOME_RULES) else None
 
-    def traits(self, model: str, prompt: str, nth: int) -> list[plan.Trait]:
-        """Return how the prediction that is about to be created is to be seen from outside; many rules may meet."""
+    def take_appearance_rules(self, model: str, prompt: str, nth: int) -> list[plan.AppearanceRule]:
+        """Use and return all rules for the appearance of the prediction that is about to be created."""
         return [
             rule
             for index, rule in enumerate(self._rules)
-            if isinstance(rule, _TRAITS) and _is_trait(rule) and _matches(rule, model, prompt, nth) and self._use(index)
+            if isinstance(rule, _APPEARANCE_RULES)
+            and _is_appearance_rule(rule)
+            and _is_match(rule, model, prompt, nth)
+            and self._count_use(index)
         ]
 
-    def on_create(self, model: str, prompt: str, nth: int) -> plan.AnyRule | None:
-        """The rule for this create's answer; `nth` is its number if it is accepted."""
+    def take_create_rule(self, model: str, prompt: str, nth: int) -> plan.FaultRule | None:
+        """Use and return the rule for this create's answer, or None; `nth` is its number if it is accepted."""
 
-        def wanted(rule: plan.AnyRule) -> bool:
-            about_the_answer = rule.on == "create" and not _is_fate(rule) and not _is_trait(rule)
-            return about_the_answer and _matches(rule, model, prompt, nth)
+        def is_wanted(rule: plan.FaultRule) -> bool:
+            about_the_answer = rule.on == "create" and not _is_outcome_rule(rule) and not _is_appearance_rule(rule)
+            return about_the_answer and _is_match(rule, model, prompt, nth)
 
-        return self._take(wanted)
+        return self._take_first(is_wanted)
 
-    def on(self, call: plan.Call) -> plan.AnyRule | None:
-        """Return the rule for a call that is not about one prediction."""
-        return self._take(lambda rule: rule.on == call)
+    def on(self, call: plan.ApiCall) -> plan.FaultRule | None:
+        """Use and return the rule for a call that is not about one prediction, or None."""
+        return self._take_first(lambda rule: rule.on == call)
 
-    def on_call(self, call: plan.Call, prediction: "Prediction") -> plan.AnyRule | None:
-        """The rule for this poll, cancel or download of a prediction."""
-        model, prompt = prediction.model.full_name, prompt_of(prediction.effective_input)
+    def take_prediction_rule(self, call: plan.ApiCall, prediction: "EmulatedPrediction") -> plan.FaultRule | None:
+        """Use and return the rule for this poll, cancel or download of a prediction, or None."""
+        model, prompt = prediction.model.full_name, get_prompt(prediction.effective_input)
 
-        def wanted(rule: plan.AnyRule) -> bool:
-            if rule.on != call or (isinstance(rule, _NEEDS_OUTPUT) and prediction.output is None):
+        def is_wanted(rule: plan.FaultRule) -> bool:
+            if rule.on != call or (isinstance(rule, _OUTPUT_RULES) and prediction.output is None):
                 return False
-            if isinstance(rule, plan.Show) and not rule.fits(ended=prediction.terminal):
+            if isinstance(rule, plan.Show) and not rule.is_shown(ended=prediction.terminal):
                 return False
             at = rule.nth_poll is None or prediction.polls in rule.nth_poll
-            return at and _matches(rule, model, prompt, prediction.nth)
+            return at and _is_match(rule, model, prompt, prediction.nth)
 
-        return self._take(wanted)
+        return self._take_first(is_wanted)
 
-    def _take(self, wanted: Callable[[plan.AnyRule], bool]) -> plan.AnyRule | None:
-        """The first wanted rule that is not used up."""
-        return next((rule for index, rule in enumerate(self._rules) if wanted(rule) and self._use(index)), None)
+    def _take_first(self, is_wanted: Callable[[plan.FaultRule], bool]) -> plan.FaultRule | None:
+        """Use and return the first wanted rule that is not used up, or None."""
+        return next(
+            (rule for index, rule in enumerate(self._rules) if is_wanted(rule) and self._count_use(index)), None
+        )
 
-    def _use(self, index: int) -> bool:
-        """Count one more use of a rule, unless it is used up; return whether it may apply."""
+    def _count_use(self, index: int) -> bool:
+        """Count one use of a rule and return True, or return False if the rule is used up."""
         times = self._rules[index].times
         if times != "always" and self._used[index] >= times:
             return False
@@ -96,117 +101,119 @@ class Faults:
         return True
 
 
-def _is_trait(rule: plan.AnyRule) -> bool:
-    return isinstance(rule, _TRAITS) and rule.on == "create"
+def _is_appearance_rule(rule: plan.FaultRule) -> bool:
+    return isinstance(rule, _APPEARANCE_RULES) and rule.on == "create"
 
 
-def _is_fate(rule: plan.AnyRule) -> bool:
-    return isinstance(rule, _FATES) and rule.on == "create"
+def _is_outcome_rule(rule: plan.FaultRule) -> bool:
+    return isinstance(rule, _OUTCOME_RULES) and rule.on == "create"
 
 
-def prompt_of(inputs: Mapping[str, Any]) -> str:
-    """The prompt of an input, empty if there is none."""
+def get_prompt(inputs: Mapping[str, Any]) -> str:
+    """Return the prompt of an input, or an empty string if it has none."""
     return str(inputs.get("prompt", ""))
 
 
-def prevents(rule: plan.AnyRule | None) -> bool:
-    """Whether the call must not take effect."""
-    return isinstance(rule, _BEFORE) and not getattr(rule, "accepted", False)
+def is_call_prevented(rule: plan.FaultRule | None) -> bool:
+    """Return whether the rule keeps the call from taking effect."""
+    return isinstance(rule, _REPLACING_RULES) and not getattr(rule, "accepted", False)
 
 
-def spoil(rule: plan.AnyRule | None, answer: Response | None) -> Response:
-    """What is sent in place of `answer`, which is None if the call was prevented."""
-    if isinstance(rule, _BEFORE):
-        return _instead(rule)
+def apply_fault(rule: plan.FaultRule | None, answer: Response | None) -> Response:
+    """Return the answer to send in place of `answer`, which is None if the call was prevented."""
+    if isinstance(rule, _REPLACING_RULES):
+        return _make_replacement(rule)
     assert answer is not None
-    return _on_the_wire(rule, answer) or _rewritten(rule, answer) or answer
+    return _apply_transport_fault(rule, answer) or _rewrite_body(rule, answer) or answer
 
 
-def _on_the_wire(rule: plan.AnyRule | None, answer: Response) -> Response | None:
+def _apply_transport_fault(rule: plan.FaultRule | None, answer: Response) -> Response | None:
     match rule:
         case plan.LoseAnswer():
-            return wire.Lost(answer)
+            return wire.ResetResponse(answer)
         case plan.Reset():
-            return wire.Cut(answer, rule.part, stall=False)
+            return wire.CutResponse(answer, rule.part, stall=False)
         case plan.Stall():
-            return wire.Cut(answer, rule.part, stall=True)
+            return wire.CutResponse(answer, rule.part, stall=True)
         case plan.SlowLoris():
-            return wire.Drip(answer, rule.every_s)
+            return wire.DripResponse(answer, rule.every_s)
         case plan.GzipBomb():
-            return wire.Bomb(answer, rule.size_mb)
+            return wire.GzipBombResponse(answer, rule.size_mb)
         case plan.Endless():
-            return wire.Unending(answer)
+            return wire.EndlessResponse(answer)
     return None
 
 
-def _rewritten(rule: plan.AnyRule | None, answer: Response) -> Response | None:
+def _rewrite_body(rule: plan.FaultRule | None, answer: Response) -> Response | None:
     match rule:
         case plan.MalformedJson():
-            return wire.cut_json(answer)
+            return wire.truncate_json(answer)
         case plan.UnknownStatus(status=status):
-            return wire.rewritten(answer, lambda body: body | {"status": status})
+            return wire.rewrite_json(answer, lambda body: body | {"status": status})
         case plan.NullOutput():
-            return wire.rewritten(answer, lambda body: body | {"output": None})
+            return wire.rewrite_json(answer, lambda body: body | {"output": None})
         case plan.ListOutput():
-            return wire.rewritten(answer, lambda body: body | {"output": [body["output"]]})
+            return wire.rewrite_json(answer, lambda body: body | {"output": [body["output"]]})
         case plan.DictOutput():
-            return wire.rewritten(answer, lambda body: body | {"output": {"video": body["output"]}})
+            return wire.rewrite_json(answer, lambda body: body | {"output": {"video": body["output"]}})
         case plan.ShuffleList():
-            return wire.rewritten(answer, lambda body: body | {"results": _shuffled(body["results"])})
+            return wire.rewrite_json(answer, lambda body: body | {"results": _shuffle(body["results"])})
     return None
 
 
-def _shuffled(rows: list[Any]) -> list[Any]:
+def _shuffle(rows: list[Any]) -> list[Any]:
     """Return the rows in another order, the same one each time."""
     return random.Random(len(rows)).sample(rows, len(rows))
 
 
-def _instead(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html | plan.AcceptLate) -> Response:
-    """Answers (or silences) that have nothing to do with what was asked."""
+def _make_replacement(rule: plan.Refuse | plan.Hang | plan.Status | plan.Html | plan.AcceptLate) -> Response:
+    """Return an answer, or a silence, that does not depend on the request."""
     match rule:
         case plan.Refuse() | plan.AcceptLate(answer="reset"):
-            return wire.Lost(None)
+            return wire.ResetResponse(None)
         case plan.Hang() | plan.AcceptLate(answer="hang"):
-            return wire.Silent(None)
+            return wire.SilentResponse(None)
         case plan.AcceptLate():
-            return refuse(rule.status, rule.body)
+            return make_refusal(rule.status, rule.body)
         case plan.Html():
             page = f"<!DOCTYPE html><html><title>{rule.status}</title><body><h1>Server Error</h1></body></html>"
             return Response(page, rule.status, media_type="text/html")
         case plan.Status():
-            return refuse(rule.status, rule.body, location=rule.location, problem=_error(rule))
+            return make_refusal(rule.status, rule.body, location=rule.location, problem=_make_error(rule))
 
 
-def refuse(status: int, body: plan.Body, *, location: str = plan.LOGIN, problem: ApiError | None = None) -> Response:
-    """Return an answer with this status, by Replicate itself (`problem`) or by whatever stands before it."""
+def make_refusal(
+    status: int, body: plan.Body, *, location: str = plan.LOGIN_PATH, problem: ApiError | None = None
+) -> Response:
+    """Return an answer with this status, either from Replicate (`problem`) or from a gateway in front of it."""
     problem = problem or ApiError(status, f"Fault on purpose: status {status}")
     headers = dict(problem.headers or {}) | ({"Location": location} if 300 <= status < 400 else {})
-    if body == "empty" or status in _BODILESS:
+    if body == "empty" or status in _STATUSES_WITHOUT_BODY:
         return Response(status_code=status, headers=headers)
     if body == "problem":
         problem.headers = headers
-        return problem.response()
+        return problem.make_response()
     if body == "json":
         return JSONResponse({"message": f"status {status} of a gateway", "requestId": "b1946ac9"}, status, headers)
     page = f"<!DOCTYPE html><html><title>{status}</title><body><h1>Sign in to continue</h1></body></html>"
     return Response(page, status, headers, "text/html")
 
 
-def _error(rule: plan.Status) -> ApiError:
+def _make_error(rule: plan.Status) -> ApiError:
     if rule.detail is not None:
         return ApiError(rule.status, rule.detail, retry_after=rule.retry_after)
     if rule.retry_after is not None or rule.status == 429:
-        return _wait(rule, rule.retry_after or 5)
+        return _make_throttled_error(rule, rule.retry_after or 5)
     known = {
-        401: unauthenticated(),
-        402: ApiError(402, _CREDIT, title="Insufficient credit"),
-        404: not_found(),
+        401: make_unauthenticated_error(),
+        402: ApiError(402, _CREDIT_DETAIL, title="Insufficient credit"),
+        404: make_not_found_error(),
     }
     return known.get(rule.status) or ApiError(rule.status, f"Fault on purpose: status {rule.status}")
 
 
-def _wait(rule: plan.Status, wait_s: int) -> ApiError:
-    full = throttled(6, 1, wait_s)
+def _make_throttled_error(rule: plan.Status, wait_s: int) -> ApiError:
+    full = make_throttled_error(6, 1, wait_s)
     detail, header = str(full), {"Retry-After": str(wait_s)}
     match rule.hint:
         case "both":
@@ -222,32 +229,32 @@ def _wait(rule: plan.Status, wait_s: int) -> ApiError:
             return ApiError(rule.status, "Request was throttled.", headers={"Retry-After": later})
 
 
-def damaged(rule: plan.AnyRule | None, output: Path) -> Response:
-    """The file of an output as this download gets it: whole, damaged, or another one."""
+def make_download(rule: plan.FaultRule | None, output: Path) -> Response:
+    """Return the response to a download: the whole output, a damaged one, or other content."""
     match rule:
         case plan.WrongContent():
-            return Response(_other(rule.content), media_type=rule.content_type)
+            return Response(_make_wrong_content(rule.content), media_type=rule.content_type)
         case plan.Truncate():
             whole = output.read_bytes()
-            return _film(whole[: int(len(whole) * rule.part)])
+            return _make_mp4_response(whole[: int(len(whole) * rule.part)])
         case plan.ZeroTail():
-            return _film(_zeroed(output.read_bytes(), rule.part))
+            return _make_mp4_response(_zero_tail(output.read_bytes(), rule.part))
         case plan.FlipBytes():
-            return _film(_flipped(output.read_bytes(), rule.count))
+            return _make_mp4_response(_flip_bytes(output.read_bytes(), rule.count))
     return FileResponse(output, media_type="video/mp4")
 
 
-def _film(content: bytes) -> Response:
+def _make_mp4_response(content: bytes) -> Response:
     return Response(content, media_type="video/mp4")
 
 
-def _zeroed(whole: bytes, part: float) -> bytes:
+def _zero_tail(whole: bytes, part: float) -> bytes:
     kept = int(len(whole) * (1 - part))
     return whole[:kept] + bytes(len(whole) - kept)
 
 
-def _flipped(whole: bytes, count: int) -> bytes:
-    """Inverted bytes in the second half, where a faststart file has only picture data."""
+def _flip_bytes(whole: bytes, count: int) -> bytes:
+    """Return the file with bytes inverted in its second half, where a faststart file has only picture data."""
     content, rng = bytearray(whole), random.Random(len(whole))
     half = range(len(content) // 2, len(content))
     for at in rng.sample(half, min(count, len(half))):
@@ -255,7 +262,7 @@ def _flipped(whole: bytes, count: int) -> bytes:
     return bytes(content)
 
 
-def _other(content: str) -> bytes:
+def _make_wrong_content(content: str) -> bytes:
     if content == "html":
         return b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>"
     if content == "json":
@@ -265,7 +272,7 @@ def _other(content: str) -> bytes:
     return buffer.getvalue()
 
 
-def _matches(rule: plan.Rule, model: str, prompt: str, nth: int) -> bool:
+def _is_match(rule: plan.BaseRule, model: str, prompt: str, nth: int) -> bool:
     return (
         (rule.model is None or rule.model == model)
         and (rule.prompt is None or rule.prompt in prompt)

@@ -1,40 +1,40 @@
-"""What the emulator says besides the live API's words, to who asks for something that it does not have."""
+"""Hints that the emulator adds to the live API's 404 and 405 errors."""
 
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 Route = tuple[str, str]
-"""Method and path, with `{name}` where anything may stand."""
+"""Method and path; `{name}` in a path matches any segment."""
 
-_CLOSE = 0.75
-_SHOWN_CHARS = 200
+_MIN_SIMILARITY = 0.75
+_MAX_QUOTED_CHARS = 200
 
 
-def describe_unknown_route(method: str, path: str, routes: Sequence[Route]) -> str:
-    """Return a sentence on a route that does not exist: what was asked, what was perhaps meant, what there is."""
+def make_unknown_route_hint(method: str, path: str, routes: Sequence[Route]) -> str:
+    """Return a hint for an unknown route that names the request, the closest route and all routes."""
     meant = _find_closest_route(method, path, routes)
     question = f"; did you mean {' '.join(meant)}?" if meant else "."
     known = ", ".join(" ".join(route) for route in routes)
-    return f"The emulator does not know {method} {path[:_SHOWN_CHARS]}{question} It knows {known}."
+    return f"The emulator does not know {method} {path[:_MAX_QUOTED_CHARS]}{question} It knows {known}."
 
 
-def describe_unknown_model(name: str, models: Iterable[str]) -> str:
-    """Return a sentence on a model that is not in the catalogue: which one is like it, and which there are."""
+def make_unknown_model_hint(name: str, models: Iterable[str]) -> str:
+    """Return a hint for an unknown model that names the closest model and all models."""
     known = sorted(models)
     close = get_close_matches(name.lower(), known, n=1)
     question = f"; did you mean {close[0]!r}?" if close else "."
-    return f"The emulator has no model {name[:_SHOWN_CHARS]!r}{question} It knows {', '.join(known)}."
+    return f"The emulator has no model {name[:_MAX_QUOTED_CHARS]!r}{question} It knows {', '.join(known)}."
 
 
 def _find_closest_route(method: str, path: str, routes: Sequence[Route]) -> Route | None:
     asked = [segment for segment in path.split("/") if segment not in ("", "v1")]
-    found = [(_rate(asked, template), (name, template)) for name, template in routes if name == method]
+    found = [(_rate_similarity(asked, template), (name, template)) for name, template in routes if name == method]
     best, route = max(found, default=(0.0, None))
     return route if best else None
 
 
-def _rate(asked: Sequence[str], template: str) -> float:
-    """Return how alike a path and a template are, from 0 (one of their segments is too different) to 1."""
+def _rate_similarity(asked: Sequence[str], template: str) -> float:
+    """Return the similarity of a path and a template, from 0 (one of their segments differs too much) to 1."""
     wanted = template.split("/")[2:]
     if not asked or len(asked) != len(wanted):
         return 0.0
@@ -42,4 +42,4 @@ def _rate(asked: Sequence[str], template: str) -> float:
         1.0 if segment.startswith("{") else SequenceMatcher(None, given, segment).ratio()
         for given, segment in zip(asked, wanted, strict=True)
     ]
-    return sum(alike) / len(alike) if min(alike) >= _CLOSE else 0.0
+    return sum(alike) / len(alike) if min(alike) >= _MIN_SIMILARITY else 0.0

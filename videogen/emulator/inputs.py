@@ -1,4 +1,4 @@
-"""Images that a prediction is given: fetched, decoded, and refused the way a model would."""
+"""Input images of predictions: fetches and decodes them, and fails as a model would."""
 
 import asyncio
 import base64
@@ -21,19 +21,19 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 async def load_image(url: str, uploads: Mapping[str, Path]) -> Image.Image:
-    """The upright RGB picture behind an input's URL; `uploads` are this server's own files by id.
+    """Return the image behind an input's URL, upright and in RGB; `uploads` are this server's files by id.
 
     Raises:
-        ModelError: it cannot be fetched or is no picture.
+        ModelError: the URL cannot be fetched or is not an image.
     """
     raw = await _fetch(url, uploads)
-    return await asyncio.to_thread(_decode, raw)
+    return await asyncio.to_thread(_decode_image, raw)
 
 
 async def _fetch(url: str, uploads: Mapping[str, Path]) -> bytes:
     parts = urlsplit(url)
     if parts.scheme == "data":
-        return _from_data_url(url)
+        return _decode_data_url(url)
     if parts.path.startswith("/v1/files/"):
         upload = uploads.get(parts.path.split("/")[3])
         if upload is None:
@@ -44,7 +44,7 @@ async def _fetch(url: str, uploads: Mapping[str, Path]) -> bytes:
     return await _download(url)
 
 
-def _from_data_url(url: str) -> bytes:
+def _decode_data_url(url: str) -> bytes:
     head, _, body = url.partition(",")
     try:
         return base64.b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
@@ -61,11 +61,11 @@ def _is_loopback(host: str | None) -> bool:
 
 async def _download(url: str) -> bytes:
     content = bytearray()
-    # Reading the certificates takes long enough to be noticed by every other caller.
-    trusted = await asyncio.to_thread(_trusted)
+    # Reading the certificates would block the event loop long enough to delay every other caller.
+    ssl_context = await asyncio.to_thread(_make_ssl_context)
     try:
         async with (
-            httpx.AsyncClient(timeout=10, follow_redirects=True, trust_env=False, verify=trusted) as client,
+            httpx.AsyncClient(timeout=10, follow_redirects=True, trust_env=False, verify=ssl_context) as client,
             client.stream("GET", url) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
@@ -80,11 +80,11 @@ async def _download(url: str) -> bytes:
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
+def _make_ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _decode(raw: bytes) -> Image.Image:
+def _decode_image(raw: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_IMAGE_PIXELS:

@@ -1,4 +1,4 @@
-"""What really happened: every create, poll, cancel, byte and dollar, counted where it happens."""
+"""The ledger counts every create, poll, cancel, byte and dollar where it occurs, whatever the answers say."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Entry:
-    """One accepted create and what came of it."""
+class LedgerEntry:
+    """An accepted create and the state of its prediction."""
 
     id: str
     model: str
     input: Mapping[str, Any]
     """As received, unknown keys included."""
     effective_input: Mapping[str, Any]
-    """As the model sees it: unknown keys dropped, defaults filled in."""
+    """As the model sees it, without unknown keys and with defaults."""
     nth: int
-    """This was the nth accepted create, from 1."""
+    """Number of this create among the accepted ones, from 1."""
     created_at: str
     status: str = "starting"
     started_at: str | None = None
@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Ledger:
-    """The counters of one server. Only the event loop writes them."""
+    """The counters of one server. Only the event loop may write them."""
 
     creates: int = 0
     cancels: int = 0
@@ -40,44 +40,44 @@ class Ledger:
     bytes_served: int = 0
     running: int = 0
     peak: int = 0
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, LedgerEntry] = field(default_factory=dict)
 
-    def opened(self, entry: Entry) -> None:
-        """A create was accepted."""
+    def record_create(self, entry: LedgerEntry) -> None:
+        """Count an accepted create."""
         self.creates += 1
         self.running += 1
         self.peak = max(self.peak, self.running)
         self.entries[entry.id] = entry
 
-    def closed(self) -> None:
-        """A prediction reached its terminal state."""
+    def record_end(self) -> None:
+        """Count a prediction that has reached its terminal state."""
         self.running -= 1
 
-    def polled(self, prediction_id: str) -> None:
-        """A prediction was looked at."""
+    def record_poll(self, prediction_id: str) -> None:
+        """Count a poll of a prediction."""
         self.polls += 1
         if entry := self.entries.get(prediction_id):
             entry.polls += 1
 
-    def downloaded(self, prediction_id: str) -> None:
-        """Count a download that was asked for, whatever the answer."""
+    def record_download(self, prediction_id: str) -> None:
+        """Count a requested download, whatever the answer."""
         if entry := self.entries.get(prediction_id):
             entry.downloads += 1
 
-    def served(self, prediction_id: str, size_bytes: int) -> None:
-        """That many bytes of an output left the server."""
+    def record_served_bytes(self, prediction_id: str, size_bytes: int) -> None:
+        """Count bytes of an output that were sent."""
         self.bytes_served += size_bytes
         if entry := self.entries.get(prediction_id):
             entry.bytes_served += size_bytes
 
     def reset(self) -> None:
-        """Forget everything but what is still running."""
+        """Clear everything except the number of running predictions."""
         running = self.running
         self.__init__()  # type: ignore[misc]
         self.running = self.peak = running
 
-    def report(self) -> dict[str, Any]:
-        """The body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
+    def make_report(self) -> dict[str, Any]:
+        """Return the body of GET /_emulator/ledger; `billed` is a decimal string in USD."""
         return {
             "creates": self.creates,
             "cancels": self.cancels,
@@ -88,11 +88,11 @@ class Ledger:
             "peak": self.peak,
             "running": self.running,
             "billed": str(sum((entry.billed for entry in self.entries.values()), Decimal(0))),
-            "predictions": [_row(entry) for entry in self.entries.values()],
+            "predictions": [_make_row(entry) for entry in self.entries.values()],
         }
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _make_row(entry: LedgerEntry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "model": entry.model,

@@ -1,4 +1,4 @@
-"""The list of predictions: newest first, 100 a page, by a cursor that new creates do not shift."""
+"""Pagination of predictions: newest first, 100 per page, with a cursor that new creates do not shift."""
 
 import base64
 import json
@@ -9,38 +9,41 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from videogen.emulator.predictions import Prediction
+from videogen.emulator.predictions import EmulatedPrediction
 from videogen.emulator.problems import ApiError
 
-PAGE = 100
+PAGE_SIZE = 100
 Side = Literal["older", "newer"]
 
 
-class Page(NamedTuple):
-    """One page and the queries of its neighbours, None where there is none."""
+class PredictionPage(NamedTuple):
+    """A page and the query strings of the next and previous pages, None where there is no such page."""
 
-    predictions: Sequence[Prediction]
+    predictions: Sequence[EmulatedPrediction]
     next: str | None
     previous: str | None
 
 
-def page(newest_first: Sequence[Prediction], query: QueryParams) -> Page:
-    """The page that the query asks for.
+def paginate(newest_first: Sequence[EmulatedPrediction], query: QueryParams) -> PredictionPage:
+    """Return the page that the query asks for.
 
     Raises:
-        ApiError: a cursor or a date that is none.
+        ApiError: 404 for an invalid cursor, 422 for an invalid date.
     """
-    matching = _within(newest_first, query)
-    begin = _begin(matching, query.get("cursor"))
-    shown = matching[begin : begin + PAGE]
-    following = _query(query, "older", shown[-1].id) if begin + PAGE < len(matching) else None
-    preceding = _query(query, "newer", shown[0].id) if begin > 0 and shown else None
-    return Page(shown, following, preceding)
+    matching = _filter_by_date(newest_first, query)
+    begin = _find_first_index(matching, query.get("cursor"))
+    shown = matching[begin : begin + PAGE_SIZE]
+    following = _make_query(query, "older", shown[-1].id) if begin + PAGE_SIZE < len(matching) else None
+    preceding = _make_query(query, "newer", shown[0].id) if begin > 0 and shown else None
+    return PredictionPage(shown, following, preceding)
 
 
-def _within(predictions: Sequence[Prediction], query: QueryParams) -> list[Prediction]:
-    """Created at or after `created_after` and before `created_before`, at the milliseconds the API shows."""
-    after_ms, before_ms = (_milliseconds(query, name) for name in ("created_after", "created_before"))
+def _filter_by_date(predictions: Sequence[EmulatedPrediction], query: QueryParams) -> list[EmulatedPrediction]:
+    """Return predictions created at or after `created_after` and before `created_before`.
+
+    Times are compared in milliseconds, the resolution that the API shows.
+    """
+    after_ms, before_ms = (_read_milliseconds(query, name) for name in ("created_after", "created_before"))
     return [
         prediction
         for prediction in predictions
@@ -49,7 +52,7 @@ def _within(predictions: Sequence[Prediction], query: QueryParams) -> list[Predi
     ]
 
 
-def _milliseconds(query: QueryParams, name: str) -> float | None:
+def _read_milliseconds(query: QueryParams, name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
@@ -60,32 +63,32 @@ def _milliseconds(query: QueryParams, name: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
 
 
-def _begin(matching: Sequence[Prediction], cursor: str | None) -> int:
-    """Index of the first prediction to show."""
+def _find_first_index(matching: Sequence[EmulatedPrediction], cursor: str | None) -> int:
+    """Return the index of the first prediction of the page."""
     if not cursor:
         return 0
-    side, prediction_id = _read(cursor)
+    side, prediction_id = _decode_cursor(cursor)
     at = next((index for index, found in enumerate(matching) if found.id == prediction_id), None)
     if at is None:
-        raise _invalid_cursor()
-    return at + 1 if side == "older" else max(0, at - PAGE)
+        raise _make_invalid_cursor_error()
+    return at + 1 if side == "older" else max(0, at - PAGE_SIZE)
 
 
-def _query(query: QueryParams, side: Side, prediction_id: str) -> str:
+def _make_query(query: QueryParams, side: Side, prediction_id: str) -> str:
     cursor = base64.urlsafe_b64encode(json.dumps([side, prediction_id]).encode()).decode()
     kept = {name: value for name, value in query.items() if name != "cursor"}
     return urlencode({**kept, "cursor": cursor})
 
 
-def _read(cursor: str) -> tuple[Side, str]:
+def _decode_cursor(cursor: str) -> tuple[Side, str]:
     try:
         side, prediction_id = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError):
-        raise _invalid_cursor() from None
+        raise _make_invalid_cursor_error() from None
     if side not in ("older", "newer") or not isinstance(prediction_id, str):
-        raise _invalid_cursor()
+        raise _make_invalid_cursor_error()
     return side, prediction_id
 
 
-def _invalid_cursor() -> ApiError:
+def _make_invalid_cursor_error() -> ApiError:
     return ApiError(404, "Invalid cursor")

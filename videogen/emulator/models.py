@@ -1,4 +1,4 @@
-"""What a model is to the emulator: schema, price, run time, and the shape of what it delivers."""
+"""The definition of a model: input schema, price, run time and the format of its clips."""
 
 import hashlib
 import json
@@ -10,20 +10,20 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from videogen.emulator.problems import InvalidField
-from videogen.emulator.schemas import Inputs, Property, check, effective, publish
+from videogen.emulator.schemas import Inputs, Property, fill_defaults, find_invalid_fields, make_openapi_schema
 
 
-class Size(NamedTuple):
+class PixelSize(NamedTuple):
     """Width and height in pixels."""
 
     width_px: int
     height_px: int
 
 
-class Shape(NamedTuple):
-    """What a delivered clip measures."""
+class ClipFormat(NamedTuple):
+    """The measures of a delivered clip."""
 
-    size: Size
+    size: PixelSize
     frames: int
     fps: Fraction
     audio: bool = False
@@ -35,35 +35,35 @@ class Shape(NamedTuple):
 
 
 class ModelError(Exception):
-    """A model's refusal that surfaces as `status: failed`; the message is the prediction's `error`."""
+    """A failure of the model: the prediction gets `status: failed` and the message as its `error`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One model of the catalogue. `shape` and `refusal` take the effective input, defaults filled in."""
+class EmulatedModel:
+    """A model of the catalogue. Its functions take the effective input, which has all defaults filled in."""
 
     owner: str
     name: str
     description: str
     properties: Mapping[str, Property]
     required: tuple[str, ...]
-    shape: Callable[[Inputs, Size | None], Shape]
-    """Of the effective input and the size of the start image, None without one."""
+    get_format: Callable[[Inputs, PixelSize | None], ClipFormat]
+    """Takes the effective input and the size of the start image, or None without one."""
     run_s: tuple[float, float]
-    """Typical time in `processing`, seconds."""
+    """Typical range of the time in `processing`, in seconds."""
     price: Callable[[Inputs], Decimal] | None = None
-    """USD for one output; None: billed by GPU time."""
+    """Price of one output in USD. None means billed by GPU time."""
     gpu_usd_per_s: Decimal = Decimal(0)
-    refusal: Callable[[Inputs], str | None] = lambda _inputs: None
-    """The error text if inputs that are valid one by one do not go together."""
+    find_conflict: Callable[[Inputs], str | None] = lambda _inputs: None
+    """Returns the error text if inputs that are valid on their own conflict, else None."""
     start_images: tuple[str, ...] = ()
-    """Inputs whose picture the clip shows, the first given one wins."""
+    """Image inputs that can be the start image; the first one that is given is used."""
     other_files: tuple[str, ...] = ()
-    """Inputs that take a URL of something else than an image."""
+    """Inputs that take a URL of a file other than an image."""
     version: str | None = None
-    """The only version of a community model; None: an official model, which has no versions to run."""
+    """The only version of a community model. None means an official model, which is run by name."""
     cold_s: float = 0.0
-    """How long a community model takes to boot for its first prediction."""
+    """Seconds that a community model takes to boot for its first prediction."""
 
     @property
     def full_name(self) -> str:
@@ -77,25 +77,25 @@ class Model:
 
     @property
     def version_id(self) -> str:
-        """64 hex digits: the pinned version, or for official models one made from the schema."""
-        return self.version or hashlib.sha256(json.dumps(self.openapi_schema()).encode()).hexdigest()
+        """64 hex digits: the version of a community model, or the digest of an official model's schema."""
+        return self.version or hashlib.sha256(json.dumps(self.make_openapi_schema()).encode()).hexdigest()
 
-    def openapi_schema(self) -> dict[str, Any]:
-        """The version's OpenAPI document with `components.schemas.Input`."""
-        return publish(self.properties, self.required)
+    def make_openapi_schema(self) -> dict[str, Any]:
+        """Return the version's OpenAPI document with `components.schemas.Input`."""
+        return make_openapi_schema(self.properties, self.required)
 
-    def check(self, given: Inputs) -> list[InvalidField]:
-        """Everything wrong with an input, empty if nothing is."""
-        return check(given, self.properties, self.required)
+    def find_invalid_fields(self, given: Inputs) -> list[InvalidField]:
+        """Return all problems of an input, an empty list if it is valid."""
+        return find_invalid_fields(given, self.properties, self.required)
 
-    def effective(self, given: Inputs) -> dict[str, Any]:
-        """The input as the model sees it."""
-        return effective(given, self.properties)
+    def fill_defaults(self, given: Inputs) -> dict[str, Any]:
+        """Return the effective input: the input as the model sees it."""
+        return fill_defaults(given, self.properties)
 
-    def billed_by(self, inputs: Inputs) -> dict[str, Any]:
-        """Return what an official model's output is billed by, as members of `metrics`; `inputs` are effective ones.
+    def get_billing_metrics(self, inputs: Inputs) -> dict[str, Any]:
+        """Return the members of `metrics` that an official model is billed by; `inputs` is the effective input.
 
-        Source: the metrics of finished predictions of bytedance/seedance-1-lite that people published.
+        Source: published metrics of finished predictions of bytedance/seedance-1-lite.
         """
         billed: dict[str, Any] = {"video_output_count": 1}
         if "duration" in inputs:
@@ -106,8 +106,8 @@ class Model:
             billed["with_audio"] = inputs["generate_audio"]
         return billed
 
-    def image_urls(self, inputs: Inputs) -> dict[str, list[str]]:
-        """The image inputs that were given, by name; lists keep their order."""
+    def get_image_urls(self, inputs: Inputs) -> dict[str, list[str]]:
+        """Return the URLs of the given image inputs by name; lists keep their order."""
         found: dict[str, list[str]] = {}
         for name, plain in self.properties.items():
             value = inputs.get(name) if name not in self.other_files else None
@@ -118,13 +118,13 @@ class Model:
         return found
 
 
-def even(length_px: float) -> int:
-    """The nearest even number of pixels, at least 2."""
+def round_to_even(length_px: float) -> int:
+    """Return the nearest even number of pixels, at least 2."""
     return max(2, round(length_px / 2) * 2)
 
 
-def same_area(reference: Size, ratio: Size) -> Size:
-    """The even size with about as many pixels as `reference` and the shape of `ratio`, at most 2.5 to 1 either way."""
+def scale_to_area(reference: PixelSize, ratio: PixelSize) -> PixelSize:
+    """Return an even size with about the area of `reference` and the shape of `ratio`, at most 2.5:1 either way."""
     aspect = min(2.5, max(0.4, ratio.width_px / ratio.height_px))
     area = reference.width_px * reference.height_px
-    return Size(even(math.sqrt(area * aspect)), even(math.sqrt(area / aspect)))
+    return PixelSize(round_to_even(math.sqrt(area * aspect)), round_to_even(math.sqrt(area / aspect)))

@@ -8,41 +8,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from videogen.emulator.models import Model
+from videogen.emulator.models import EmulatedModel
 from videogen.emulator.settings import EmulatorSettings, Range
 
 OFFICIAL_QUEUE_S: Range = (0.004, 0.015)
-"""Time in `starting` of an official model; 7 ms was recorded."""
+"""Time in `starting` of an official model; 7 ms was measured."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long one prediction takes, in simulated seconds."""
+class PredictionTiming:
+    """The simulated seconds that a prediction spends in `starting` (`queue_s`) and in `processing` (`run_s`)."""
 
     queue_s: float
     run_s: float
 
 
-def draw_pace(model: Model, settings: EmulatorSettings, *, nth: int, cold: bool) -> Pace:
-    """The pace of the nth create: the same for the same seed, number and model."""
+def draw_timing(model: EmulatedModel, settings: EmulatorSettings, *, nth: int, cold: bool) -> PredictionTiming:
+    """Return the times of the nth create, which are equal for equal seeds, numbers and models."""
     rng = random.Random(f"{settings.seed}/{nth}/{model.full_name}")
     bounds = settings.latency_s or model.run_s
-    run_s = log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
-    own = OFFICIAL_QUEUE_S if not cold or settings.latency_s else (model.cold_s, model.cold_s * 1.2)
-    return Pace(rng.uniform(*(settings.queue_s or own)), run_s)
+    run_s = draw_log_normal(rng, bounds) if settings.latency_shape == "log-normal" else rng.uniform(*bounds)
+    has_cold_start = cold and not settings.latency_s
+    model_queue_s = (model.cold_s, model.cold_s * 1.2) if has_cold_start else OFFICIAL_QUEUE_S
+    return PredictionTiming(rng.uniform(*(settings.queue_s or model_queue_s)), run_s)
 
 
-def log_normal(rng: random.Random, bounds: Range) -> float:
-    """A time whose logarithm is normally distributed, with the bounds at two standard deviations; 0 for a low of 0."""
+def draw_log_normal(rng: random.Random, bounds: Range) -> float:
+    """Return a log-normal time with the bounds at two standard deviations, or 0 if the lower bound is 0."""
     low, high = bounds
     if low == 0:
         return 0.0
-    middle, deviation = math.log(low * high) / 2, math.log(high / low) / 4
+    middle = math.log(low * high) / 2
+    deviation = math.log(high / low) / 4
     return min(high, max(low, rng.lognormvariate(middle, deviation)))
 
 
-def stamp(epoch_ns: int, *, digits: int) -> str:
-    """An RFC 3339 time in UTC with that many digits of a second; zeros at the end are left out beyond milliseconds."""
+def format_timestamp(epoch_ns: int, *, digits: int) -> str:
+    """Return an RFC 3339 time in UTC with `digits` decimals; with more than three, trailing zeros are omitted."""
     whole_s, rest_ns = divmod(epoch_ns, 1_000_000_000)
     fraction = f"{rest_ns:09d}"[:digits]
     if digits > 3:
@@ -54,7 +56,7 @@ _CANCEL_AFTER = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
 def parse_cancel_after(text: str) -> int | None:
-    """Seconds of a Cancel-After header (`90s`, `5m`, `1h30m`, `30`), None unless it is 5 s to 24 h.
+    """Return the seconds of a Cancel-After header (`90s`, `5m`, `1h30m`, `30`), or None unless they are 5 s to 24 h.
 
     Source: the description of the header in the published OpenAPI document, https://api.replicate.com/openapi.json.
     """
@@ -67,19 +69,20 @@ def parse_cancel_after(text: str) -> int | None:
 
 
 class RateLimit:
-    """A token bucket: `burst` at once, then `per_minute` evenly, in minutes of `time_scale`."""
+    """A token bucket of `burst` tokens that refills `per_minute`, in minutes multiplied by `time_scale`."""
 
     def __init__(
         self, per_minute: int, burst: int, time_scale: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.per_minute, self.burst = per_minute, burst
+        self.per_minute = per_minute
+        self.burst = burst
         self._interval_s = 60 * time_scale / per_minute
         self._clock = clock
         self._tokens = float(burst)
         self._seen_s = clock()
 
     def take(self) -> int | None:
-        """Take one token: None if there was one, else the whole seconds until there is."""
+        """Take a token and return None, or return the seconds until the next token, rounded up."""
         now = self._clock()
         if self._interval_s == 0:
             return None

@@ -1,4 +1,4 @@
-"""The fault plan: a TOML file of rules that say which call goes wrong, and how. README.md beside this is its manual."""
+"""The fault plan, a TOML file of rules that make calls and predictions fail. README.md beside this is its manual."""
 
 import json
 import re
@@ -22,15 +22,15 @@ from pydantic import (
 
 from videogen.errors import InvalidError
 
-Call = Literal["create", "poll", "list", "cancel", "download", "upload", "account"]
+ApiCall = Literal["create", "poll", "list", "cancel", "download", "upload", "account"]
 MAX_PLAN_BYTES = 1024 * 1024
 
 
 class FaultPlanError(InvalidError):
-    """A fault plan that cannot be used; the message names the file and every problem in it."""
+    """A fault plan is invalid or cannot be read; the message names the file and every problem in it."""
 
 
-def _regex(text: str) -> str:
+def _check_regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as exc:
@@ -38,7 +38,7 @@ def _regex(text: str) -> str:
     return text
 
 
-def _numbers(given: Any) -> frozenset[int]:
+def _check_ordinals(given: Any) -> frozenset[int]:
     numbers = given if isinstance(given, list) else [given]
     if not numbers or not all(type(number) is int and number > 0 for number in numbers):
         raise ValueError("not a number or a list of numbers, counted from 1")
@@ -46,32 +46,32 @@ def _numbers(given: Any) -> frozenset[int]:
 
 
 Body = Literal["problem", "html", "json", "empty"]
-LOGIN = "/login"
-Numbers = Annotated[frozenset[int], BeforeValidator(_numbers)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+LOGIN_PATH = "/login"
+OrdinalSet = Annotated[frozenset[int], BeforeValidator(_check_ordinals)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Rule(BaseModel):
-    """Which calls a rule is for. Every key that is given must match; a rule without keys matches every call."""
+class BaseRule(BaseModel):
+    """The conditions of a rule. All given keys must match, so a rule without keys matches every call."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    on: Call
+    on: ApiCall
     model: str | None = None
     """`owner/name` of the prediction's model."""
     prompt: str | None = None
-    """A part of the prompt, letter for letter."""
-    prompt_regex: Annotated[str, AfterValidator(_regex)] | None = None
-    """A regular expression found somewhere in the prompt."""
-    nth_create: Numbers | None = None
+    """A part of the prompt, matched literally."""
+    prompt_regex: Annotated[str, AfterValidator(_check_regex)] | None = None
+    """A regular expression that is searched for in the prompt."""
+    nth_create: OrdinalSet | None = None
     """Number of the prediction among the accepted creates, from 1."""
-    nth_poll: Numbers | None = None
+    nth_poll: OrdinalSet | None = None
     """Number of the poll of that prediction, from 1."""
     times: PositiveInt | Literal["always"] = 1
-    """How often the rule applies."""
+    """How many times the rule applies."""
 
     @model_validator(mode="after")
-    def _check_keys(self) -> "Rule":
+    def _check_keys(self) -> "BaseRule":
         if self.nth_poll is not None and self.on != "poll":
             raise ValueError('nth_poll needs on = "poll"')
         named = (self.model, self.prompt, self.prompt_regex, self.nth_create)
@@ -80,10 +80,10 @@ class Rule(BaseModel):
         return self
 
 
-# What becomes of a prediction
+# Outcomes of a prediction
 
 
-class Fail(Rule):
+class Fail(BaseRule):
     """The prediction starts and then fails with `error`."""
 
     do: Literal["fail"]
@@ -91,59 +91,59 @@ class Fail(Rule):
     error: str
 
 
-class Abort(Rule):
+class Abort(BaseRule):
     """The prediction is aborted before it starts."""
 
     do: Literal["abort"]
     on: Literal["create"] = "create"
 
 
-class Cancel(Rule):
-    """Somebody else cancels the prediction while it runs."""
+class Cancel(BaseRule):
+    """The prediction is canceled by another caller while it runs."""
 
     do: Literal["cancel"]
     on: Literal["create"] = "create"
 
 
-class Stick(Rule):
+class Stick(BaseRule):
     """The prediction runs until it is canceled or its deadline passes."""
 
     do: Literal["stick"]
     on: Literal["create"] = "create"
 
 
-class WrongDuration(Rule):
-    """The clip is `seconds` long, whatever was asked."""
+class WrongDuration(BaseRule):
+    """The clip is `seconds` long instead of the requested duration."""
 
     do: Literal["wrong_duration"]
     on: Literal["create"] = "create"
     seconds: Annotated[float, Field(gt=0, le=60)]
 
 
-class WrongPicture(Rule):
-    """The clip shows nothing but black, or one frame from start to end; it is whole and as long as asked."""
+class WrongPicture(BaseRule):
+    """The clip is all black, or one frame from start to end, but it is complete and has the requested duration."""
 
     do: Literal["wrong_picture"]
     on: Literal["create"] = "create"
     picture: Literal["black", "frozen"]
 
 
-class Expire(Rule):
-    """A succeeded prediction's data is removed: as soon as it has succeeded, or before this poll or download."""
+class Expire(BaseRule):
+    """The data of a succeeded prediction is removed at once, or before this poll or download."""
 
     do: Literal["expire"]
     on: Literal["create", "poll", "download"] = "create"
 
 
-Fate = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
+OutcomeRule = Fail | Abort | Cancel | Stick | WrongDuration | WrongPicture | Expire
 
-# How a prediction is seen from outside
+# Appearance of a prediction
 
 
-class Show(Rule):
-    """The prediction is shown with other members than it has; `{url}`, `{data}` and `{fill:N}` in texts are filled in.
+class Show(BaseRule):
+    """The prediction is shown with other members than its own; `{url}`, `{data}` and `{fill:N}` in texts are replaced.
 
-    With `on = "create"` it is shown so wherever it is shown, else in this one answer.
+    With `on = "create"` this applies to every answer and the list, else to this one answer.
     """
 
     do: Literal["show"]
@@ -151,7 +151,7 @@ class Show(Rule):
     fields: dict[str, Any] = Field(default_factory=dict)
     """Members of the prediction object, as TOML; `inf` and `nan` are numbers."""
     json_text: str = "{}"
-    """The same as a JSON object, for what TOML cannot say: null, lone surrogates, NUL."""
+    """Members as a JSON object, for values that TOML does not have: null, lone surrogates, NUL."""
     when: Literal["ended", "running", "always"] = "ended"
 
     @model_validator(mode="after")
@@ -174,13 +174,13 @@ class Show(Rule):
         """The members with their placeholders."""
         return {**self.fields, **json.loads(self.json_text)}
 
-    def fits(self, *, ended: bool) -> bool:
-        """Return whether a prediction that has ended, or has not, is shown so."""
+    def is_shown(self, *, ended: bool) -> bool:
+        """Return whether the rule applies to a prediction that has ended or has not."""
         return self.when == "always" or (self.when == "ended") == ended
 
 
-class LateOutput(Rule):
-    """The delivery host does not have the file yet, `seconds` after success and for the first `looks` downloads."""
+class LateOutput(BaseRule):
+    """The output file is missing for `seconds` after success and for the first `looks` downloads."""
 
     do: Literal["late_output"]
     on: Literal["create"] = "create"
@@ -188,10 +188,10 @@ class LateOutput(Rule):
     looks: NonNegativeInt = 0
     status: Annotated[int, Field(ge=300, le=599)] = 404
     body: Body = "problem"
-    location: str = LOGIN
+    location: str = LOGIN_PATH
 
 
-class HideFromList(Rule):
+class HideFromList(BaseRule):
     """The list does not show the prediction until `seconds` after its creation."""
 
     do: Literal["hide_from_list"]
@@ -199,72 +199,72 @@ class HideFromList(Rule):
     seconds: PositiveFloat
 
 
-Trait = Show | LateOutput | HideFromList
+AppearanceRule = Show | LateOutput | HideFromList
 
-# What becomes of a call
+# Faults of a call
 
 
-class Refuse(Rule):
-    """The connection is reset without an answer; nothing was accepted."""
+class Refuse(BaseRule):
+    """The connection is reset without an answer and the call has no effect."""
 
     do: Literal["refuse"]
 
 
-class LoseAnswer(Rule):
+class LoseAnswer(BaseRule):
     """The call takes effect, then the connection is reset without an answer."""
 
     do: Literal["lose_answer"]
 
 
-class Reset(Rule):
+class Reset(BaseRule):
     """The call takes effect, `part` of the answer is sent, then the connection is reset."""
 
     do: Literal["reset"]
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class Stall(Rule):
-    """The call takes effect, `part` of the answer is sent, then nothing more comes and the connection stays."""
+class Stall(BaseRule):
+    """The call takes effect, `part` of the answer is sent, then the connection stays open without more data."""
 
     do: Literal["stall"]
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class Hang(Rule):
-    """No answer comes; the call takes effect only with `accepted`."""
+class Hang(BaseRule):
+    """No answer is sent; the call takes effect only with `accepted`."""
 
     do: Literal["hang"]
     accepted: bool = False
 
 
-class Status(Rule):
-    """Another answer, whoever gives it; the call takes effect only with `accepted`."""
+class Status(BaseRule):
+    """The answer is replaced by one of Replicate or a gateway; the call takes effect only with `accepted`."""
 
     do: Literal["status"]
     status: Annotated[int, Field(ge=200, le=599)]
     body: Body = "problem"
-    """Replicate's own problem+json, a page, JSON of somebody else, or nothing."""
+    """Replicate's problem+json, an HTML page, the JSON of a gateway, or nothing."""
     detail: str | None = None
-    """The text of `body = "problem"`; None: the live API's words, where they are known."""
-    location: str = LOGIN
-    """Where a redirect leads."""
+    """The text of `body = "problem"`. None means the live API's text where it is known."""
+    location: str = LOGIN_PATH
+    """The target of a redirect."""
     retry_after: PositiveInt | None = None
-    """Seconds that a 429 or 503 asks to wait."""
+    """Seconds that a 429 or 503 asks the caller to wait."""
     hint: Literal["both", "header", "body", "text", "date"] = "both"
-    """Where `retry_after` is told: header, body, only in words (the older form), or as a date in the header."""
+    """Place of `retry_after`: header, body, only in the text (the older form), or as a date in the header."""
     accepted: bool = False
 
 
-class Html(Rule):
-    """An error page in HTML; the call takes effect only with `accepted`."""
+class Html(BaseRule):
+    """The answer is an error page in HTML; the call takes effect only with `accepted`."""
 
     do: Literal["html_500"]
     status: Annotated[int, Field(ge=500, le=599)] = 500
     accepted: bool = False
 
 
-class AcceptLate(Rule):
-    """The create is answered with a gateway's error or not at all, and accepted `seconds` later."""
+class AcceptLate(BaseRule):
+    """The create gets a gateway's error or no answer, and is accepted `seconds` later."""
 
     do: Literal["accept_late"]
     on: Literal["create"] = "create"
@@ -274,84 +274,84 @@ class AcceptLate(Rule):
     body: Body = "html"
 
 
-class StaleList(Rule):
-    """The list shows what was there, and how it stood, `seconds` ago."""
+class StaleList(BaseRule):
+    """The list shows the predictions and their states of `seconds` ago."""
 
     do: Literal["stale_list"]
     on: Literal["list"] = "list"
     seconds: PositiveFloat
 
 
-class ShuffleList(Rule):
-    """The rows of the page are in no order."""
+class ShuffleList(BaseRule):
+    """The rows of the page are shuffled."""
 
     do: Literal["shuffle_list"]
     on: Literal["list"] = "list"
 
 
-class MalformedJson(Rule):
+class MalformedJson(BaseRule):
     """The answer's JSON ends in the middle, with a correct length."""
 
     do: Literal["malformed_json"]
     on: Literal["create", "poll", "list", "cancel"]
 
 
-class UnknownStatus(Rule):
-    """The prediction in the answer has a status that nobody documented."""
+class UnknownStatus(BaseRule):
+    """The prediction in the answer has an undocumented status."""
 
     do: Literal["unknown_status"]
     on: Literal["create", "poll", "cancel"] = "poll"
     status: str = "queued"
 
 
-class NullOutput(Rule):
+class NullOutput(BaseRule):
     """A succeeded prediction is shown with output null."""
 
     do: Literal["null_output"]
     on: Literal["poll"] = "poll"
 
 
-class ListOutput(Rule):
+class ListOutput(BaseRule):
     """A succeeded prediction is shown with a list of one URL."""
 
     do: Literal["list_output"]
     on: Literal["poll"] = "poll"
 
 
-class DictOutput(Rule):
+class DictOutput(BaseRule):
     """A succeeded prediction is shown with an object that has the URL under `video`."""
 
     do: Literal["dict_output"]
     on: Literal["poll"] = "poll"
 
 
-class GzipBomb(Rule):
-    """The answer followed by `size_mb` of blanks, as a small gzip."""
+class GzipBomb(BaseRule):
+    """The answer is followed by `size_mb` of blanks, compressed into a small gzip."""
 
     do: Literal["gzip_bomb"]
     size_mb: Annotated[int, Field(ge=1, le=4096)] = 256
 
 
-class SlowLoris(Rule):
-    """The answer, one byte every `every_s` seconds."""
+class SlowLoris(BaseRule):
+    """The answer is sent one byte every `every_s` seconds."""
 
     do: Literal["slow_loris"]
     every_s: PositiveFloat = 1.0
 
 
-# What becomes of a download
+# Faults of a download
 
 
-class Truncate(Rule):
-    """The file ends after `part` of it; the length in the header is that of what is left."""
+class Truncate(BaseRule):
+    """The file is cut after `part` of it; the length in the header is that of the cut file."""
 
     do: Literal["truncate"]
     on: Literal["download"] = "download"
-    part: Part = 0.5
+    part: OpenFraction = 0.5
 
 
-class WrongContent(Rule):
-    """Something else than a video, with status 200."""
+class WrongContent(BaseRule):
+    """Content other than a video is sent with status 200."""
 
     do: Literal["wrong_content"]
     on: Literal["download"] = "download"
@@ -359,7 +359,7 @@ class WrongContent(Rule):
     content_type: str = "video/mp4"
 
 
-class FlipBytes(Rule):
+class FlipBytes(BaseRule):
     """`count` bytes in the file's second half are inverted."""
 
     do: Literal["flip_bytes"]
@@ -367,24 +367,24 @@ class FlipBytes(Rule):
     count: PositiveInt = 64
 
 
-class ZeroTail(Rule):
-    """The last `part` of the file is zeros."""
+class ZeroTail(BaseRule):
+    """The last `part` of the file is replaced by zeros."""
 
     do: Literal["zero_tail"]
     on: Literal["download"] = "download"
-    part: Part = 0.3
+    part: OpenFraction = 0.3
 
 
-class Endless(Rule):
-    """The file over and over, without a length, until the caller hangs up."""
+class Endless(BaseRule):
+    """The file is sent repeatedly, without a length, until the caller disconnects."""
 
     do: Literal["endless"]
     on: Literal["download"] = "download"
 
 
-AnyRule = Annotated[
-    Fate
-    | Trait
+FaultRule = Annotated[
+    OutcomeRule
+    | AppearanceRule
     | AcceptLate
     | StaleList
     | ShuffleList
@@ -412,18 +412,18 @@ AnyRule = Annotated[
 
 
 class FaultPlan(BaseModel):
-    """The rules of a plan; for each call the first one that matches and is not used up applies."""
+    """The rules of a plan. For each call the first rule applies that matches and is not used up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    rules: list[AnyRule] = Field(default_factory=list)
+    rules: list[FaultRule] = Field(default_factory=list)
 
 
-def load(path: Path) -> FaultPlan:
+def load_fault_plan(path: Path) -> FaultPlan:
     """Read a fault plan.
 
     Raises:
-        FaultPlanError: it cannot be read, is no TOML, or has wrong rules; all of them are named.
+        FaultPlanError: the file cannot be read, is not TOML, or has invalid rules; the message names all of them.
     """
     try:
         if path.stat().st_size > MAX_PLAN_BYTES:
@@ -432,13 +432,13 @@ def load(path: Path) -> FaultPlan:
     except OSError as exc:
         raise FaultPlanError(f"{path}: {exc.strerror}") from exc
     except ValidationError as exc:
-        raise FaultPlanError("\n".join(f"{path}: {line}" for line in _lines(exc))) from exc
+        raise FaultPlanError("\n".join(f"{path}: {line}" for line in _describe_problems(exc))) from exc
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise FaultPlanError(f"{path}: not TOML: {exc}") from exc
 
 
-def _lines(exc: ValidationError) -> list[str]:
-    """One line for each problem: `rule 2 (fail): error: Field required`."""
+def _describe_problems(exc: ValidationError) -> list[str]:
+    """Return one line for each problem: `rule 2 (fail): error: Field required`."""
     lines = []
     for error in exc.errors(include_url=False, include_context=False):
         where = list(error["loc"])

@@ -1,4 +1,4 @@
-"""The life of predictions: starting, processing, and one of four ends, in simulated time."""
+"""The life cycle of predictions in simulated time: starting, processing, and one of four terminal states."""
 
 import asyncio
 import base64
@@ -20,49 +20,49 @@ from PIL import Image
 
 from videogen.emulator import plan
 from videogen.emulator.inputs import load_image
-from videogen.emulator.ledger import Entry, Ledger
-from videogen.emulator.models import Model, ModelError, Size
-from videogen.emulator.pace import Pace, draw_pace, stamp
+from videogen.emulator.ledger import Ledger, LedgerEntry
+from videogen.emulator.models import EmulatedModel, ModelError, PixelSize
+from videogen.emulator.pace import PredictionTiming, draw_timing, format_timestamp
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.shots import Shot
-from videogen.emulator.studio import Studio
+from videogen.emulator.shots import RenderSpec
+from videogen.emulator.studio import RenderPool
 
 log = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 _ALPHABET = string.ascii_lowercase + string.digits
 _STEPS = 50
-_FAILS_AFTER = 0.1
-"""The part of its run time after which a model notices that its input is no good."""
-_LOADING_S = 60
-"""True seconds after which an input's pictures are given up."""
-_BROKEN = "Director: unexpected error handling prediction (E9828)"
+_FAILS_AFTER_FRACTION = 0.1
+"""Fraction of its run time after which a model fails on an invalid input."""
+_LOADING_TIMEOUT_S = 60
+"""Timeout of loading the input images, in true seconds."""
+_INTERNAL_ERROR = "Director: unexpected error handling prediction (E9828)"
 
 
-def new_id() -> str:
-    """26 characters of [a-z0-9], never the same twice, not even between two servers with one seed."""
+def make_prediction_id() -> str:
+    """Return 26 characters of [a-z0-9] that are unique, even among servers with the same seed."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(26))
 
 
 @dataclass(slots=True)
-class Prediction:
-    """One prediction; times ending in `_ns` are the wall clock, `_at_s` the monotonic clock."""
+class EmulatedPrediction:
+    """A prediction; times ending in `_ns` are of the wall clock, those in `_at_s` of the monotonic clock."""
 
-    model: Model
+    model: EmulatedModel
     input: Mapping[str, Any]
     effective_input: Mapping[str, Any]
-    pace: Pace
+    timing: PredictionTiming
     nth: int
     created_ns: int
-    fate: plan.Fate | None = None
-    """What a fault plan wants to become of it."""
-    traits: Sequence[plan.Trait] = ()
-    """How a fault plan wants it to be seen from outside."""
+    outcome_rule: plan.OutcomeRule | None = None
+    """The fault plan's rule for its outcome; None means that it succeeds if its input is valid."""
+    appearance_rules: Sequence[plan.AppearanceRule] = ()
+    """The fault plan's rules for its appearance in answers."""
     polls: int = 0
     downloads: int = 0
-    id: str = field(default_factory=new_id)
+    id: str = field(default_factory=make_prediction_id)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    """The unguessable part of the output's URL."""
+    """The secret part of the output's URL."""
     status: str = "starting"
     error: str | None = None
     output: Path | None = None
@@ -82,11 +82,15 @@ class Prediction:
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing will happen to it any more."""
+        """Whether the prediction has ended."""
         return self.status in TERMINAL
 
-    def cost(self) -> Decimal:
-        """USD: one output in full if it succeeded or was canceled while running; GPU time for community models."""
+    def compute_cost(self) -> Decimal:
+        """Return the cost in USD.
+
+        An official model charges one output in full if the prediction succeeded or was canceled while running. A
+        community model charges GPU time, however the prediction ended.
+        """
         if self.model.price is None:
             return (self.model.gpu_usd_per_s * Decimal(str(self.predict_time_s))).quantize(Decimal("0.000001"))
         if self.status == "succeeded" or (self.status == "canceled" and self.started_ns is not None):
@@ -95,130 +99,143 @@ class Prediction:
 
 
 class _DeadlineError(Exception):
-    """A prediction's deadline comes before its next step."""
+    """The deadline of a prediction has passed before its next step."""
 
 
-class Predictions:
-    """All predictions of one server, newest last."""
+class PredictionStore:
+    """All predictions of one server, oldest first."""
 
-    def __init__(self, settings: EmulatorSettings, ledger: Ledger, studio: Studio, uploads: Mapping[str, Path]) -> None:
-        self._settings, self._ledger, self._studio, self._uploads = settings, ledger, studio, uploads
+    def __init__(
+        self, settings: EmulatorSettings, ledger: Ledger, render_pool: RenderPool, uploads: Mapping[str, Path]
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._render_pool = render_pool
+        self._uploads = uploads
         self._scale = settings.time_scale
         self._ahead_ns = int(settings.clock_ahead_s * 1e9)
-        self._by_id: dict[str, Prediction] = {}
-        self._by_secret: dict[str, Prediction] = {}
+        self._by_id: dict[str, EmulatedPrediction] = {}
+        self._by_secret: dict[str, EmulatedPrediction] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._later: list[asyncio.TimerHandle] = []
         self._warm: set[str] = set()
 
     def create(
         self,
-        model: Model,
+        model: EmulatedModel,
         given: Mapping[str, Any],
         *,
         cancel_after_s: int | None = None,
-        fate: plan.Fate | None = None,
-        traits: Sequence[plan.Trait] = (),
-    ) -> Prediction:
-        """Accept a checked input and set it going."""
+        outcome_rule: plan.OutcomeRule | None = None,
+        appearance_rules: Sequence[plan.AppearanceRule] = (),
+    ) -> EmulatedPrediction:
+        """Create a prediction from a valid input and start it."""
         nth = self._ledger.creates + 1
-        pace = draw_pace(model, self._settings, nth=nth, cold=not model.official and model.full_name not in self._warm)
+        timing = draw_timing(
+            model, self._settings, nth=nth, cold=not model.official and model.full_name not in self._warm
+        )
         self._warm.add(model.full_name)
-        prediction = Prediction(model, given, model.effective(given), pace, nth, self._now_ns(), fate, traits)
+        prediction = EmulatedPrediction(
+            model, given, model.fill_defaults(given), timing, nth, self._get_now_ns(), outcome_rule, appearance_rules
+        )
         if cancel_after_s is not None:
             prediction.deadline_s = cancel_after_s
             prediction.deadline_ns = prediction.created_ns + int(cancel_after_s * self._scale * 1e9)
         self._by_id[prediction.id] = self._by_secret[prediction.secret] = prediction
-        self._ledger.opened(_entry(prediction))
+        self._ledger.record_create(_make_entry(prediction))
         self._tasks[prediction.id] = asyncio.create_task(self._run(prediction))
         return prediction
 
-    def _now_ns(self) -> int:
+    def _get_now_ns(self) -> int:
         return time.time_ns() + self._ahead_ns
 
     def call_later(self, after_s: float, act: Callable[[], object]) -> None:
-        """Do something so many true seconds from now, unless the server has stopped by then."""
+        """Call `act` after that many true seconds, unless the server has stopped by then."""
         self._later.append(asyncio.get_running_loop().call_later(after_s, act))
 
-    def get(self, prediction_id: str) -> Prediction | None:
-        """The prediction of that id."""
+    def find(self, prediction_id: str) -> EmulatedPrediction | None:
+        """Return the prediction of that id, or None if there is none."""
         return self._by_id.get(prediction_id)
 
-    def by_secret(self, secret: str) -> Prediction | None:
-        """The prediction whose output lives under that path, None if there is none or its output is removed."""
+    def find_by_secret(self, secret: str) -> EmulatedPrediction | None:
+        """Return the prediction whose output has that secret, or None if there is none or its output is removed."""
         prediction = self._by_secret.get(secret)
-        return None if prediction is None or prediction.output is None or self.removed(prediction) else prediction
+        return None if prediction is None or prediction.output is None or self.is_removed(prediction) else prediction
 
-    def listed(self, *, as_of_s: float = 0) -> Sequence[Prediction]:
-        """Return what the list shows, newest first: all that was there `as_of_s` ago and is not hidden on purpose."""
-        now_ns = self._now_ns()
+    def list_newest_first(self, *, as_of_s: float = 0) -> Sequence[EmulatedPrediction]:
+        """Return the predictions that existed `as_of_s` ago and that no rule hides, newest first."""
+        now_ns = self._get_now_ns()
         return [
             found
             for found in reversed(self._by_id.values())
-            if now_ns - found.created_ns >= max(as_of_s, _hidden_s(found)) * 1e9
+            if now_ns - found.created_ns >= max(as_of_s, _get_hidden_s(found)) * 1e9
         ]
 
-    def cancel(self, prediction: Prediction) -> None:
-        """Cancel by the user; an ended prediction stays as it is."""
+    def cancel(self, prediction: EmulatedPrediction) -> None:
+        """Cancel a prediction for the user; one that has ended is left unchanged."""
         self._end(prediction, "canceled")
 
-    def removed(self, prediction: Prediction) -> bool:
-        """Whether input, output and logs have been removed, `output_ttl_s` after completion."""
+    def is_removed(self, prediction: EmulatedPrediction) -> bool:
+        """Return whether input, output and logs are removed, which happens `output_ttl_s` after completion."""
         if prediction.completed_at_s is None:
             return False
         return time.monotonic() - prediction.completed_at_s >= self._settings.output_ttl_s * self._scale
 
-    def expire(self, prediction: Prediction) -> None:
+    def expire(self, prediction: EmulatedPrediction) -> None:
         """Remove a prediction's data now."""
         prediction.completed_at_s = float("-inf")
 
-    def body(
-        self, prediction: Prediction, base: str, *, shown: Sequence[plan.Show] = (), as_of_s: float = 0
+    def make_body(
+        self, prediction: EmulatedPrediction, base: str, *, shown: Sequence[plan.Show] = (), as_of_s: float = 0
     ) -> dict[str, Any]:
         """Return the prediction object of the API.
 
         Args:
-            prediction: what it is about.
+            prediction: the prediction to show.
             base: this server's address without a slash at the end.
-            shown: how it is to be shown in this answer, besides its own traits.
-            as_of_s: the object as it was so many seconds ago.
+            shown: rules that apply to this answer besides the prediction's own ones.
+            as_of_s: show the state of this many seconds ago.
         """
-        removed = self.removed(prediction)
+        removed = self.is_removed(prediction)
         output = f"{base}/files/{prediction.secret}/output.mp4" if prediction.output and not removed else None
-        body = self._true_body(prediction, base, output, removed=removed)
-        for trait in (*prediction.traits, *shown):
-            if isinstance(trait, plan.Show) and trait.fits(ended=prediction.terminal):
-                body |= {name: _fill(value, output, prediction.output) for name, value in trait.members.items()}
-        return _rewind(body, prediction, self._now_ns() - int(as_of_s * 1e9)) if as_of_s else body
+        body = self._make_true_body(prediction, base, output, removed=removed)
+        for rule in (*prediction.appearance_rules, *shown):
+            if isinstance(rule, plan.Show) and rule.is_shown(ended=prediction.terminal):
+                body |= {
+                    name: _fill_placeholders(value, output, prediction.output) for name, value in rule.members.items()
+                }
+        return _rewind(body, prediction, self._get_now_ns() - int(as_of_s * 1e9)) if as_of_s else body
 
-    def _true_body(self, prediction: Prediction, base: str, output: str | None, *, removed: bool) -> dict[str, Any]:
+    def _make_true_body(
+        self, prediction: EmulatedPrediction, base: str, output: str | None, *, removed: bool
+    ) -> dict[str, Any]:
         return {
             "id": prediction.id,
             "model": prediction.model.full_name,
             "version": prediction.model.version or "hidden",
             "input": {} if removed else prediction.input,
-            "logs": "" if removed else self._logs(prediction),
+            "logs": "" if removed else self._make_logs(prediction),
             "output": output,
             "data_removed": removed,
             "error": prediction.error,
             "source": "api",
             "status": prediction.status,
-            **_times(prediction),
-            "urls": _urls(prediction, base),
+            **_make_times(prediction),
+            "urls": _make_urls(prediction, base),
         }
 
     def close(self) -> None:
-        """Stop everything that is still going on and let go of held creates; nothing is counted any more."""
+        """Cancel all running predictions and release held creates; the ledger does not change any more."""
         for timer in self._later:
             timer.cancel()
         for prediction_id, task in self._tasks.items():
             task.cancel()
             self._by_id[prediction_id].ended.set()
 
-    async def _run(self, prediction: Prediction) -> None:
+    async def _run(self, prediction: EmulatedPrediction) -> None:
         try:
-            await self._reach(prediction, prediction.pace.queue_s)
-            if isinstance(prediction.fate, plan.Abort):
+            await self._wait_until(prediction, prediction.timing.queue_s)
+            if isinstance(prediction.outcome_rule, plan.Abort):
                 self._end(prediction, "aborted")
                 return
             self._start(prediction)
@@ -228,69 +245,77 @@ class Predictions:
             self._end(prediction, status, at_s=prediction.deadline_s)
         except Exception:
             log.exception("rendering prediction %s failed", prediction.id)
-            self._end(prediction, "failed", error=_BROKEN)
+            self._end(prediction, "failed", error=_INTERNAL_ERROR)
 
-    async def _process(self, prediction: Prediction) -> None:
-        """Render the clip, unless the fault plan or the input wants another end."""
-        fails_at_s, done_at_s = (prediction.pace.queue_s + part * prediction.pace.run_s for part in (_FAILS_AFTER, 1.0))
+    async def _process(self, prediction: EmulatedPrediction) -> None:
+        """Render the clip and succeed, or end as the fault plan or an invalid input demands."""
+        timing = prediction.timing
+        fails_at_s = timing.queue_s + _FAILS_AFTER_FRACTION * timing.run_s
+        done_at_s = timing.queue_s + timing.run_s
         try:
-            match prediction.fate:
+            match prediction.outcome_rule:
                 case plan.Fail(error=error):
                     raise ModelError(error)
                 case plan.Cancel():
-                    await self._reach(prediction, fails_at_s)
+                    await self._wait_until(prediction, fails_at_s)
                     self._end(prediction, "canceled", at_s=fails_at_s)
                     return
                 case plan.Stick():
-                    await self._reach(prediction, math.inf)
-            film = await self._begin_film(prediction)
-            await self._reach(prediction, done_at_s)
-            prediction.output = await asyncio.shield(film)
+                    await self._wait_until(prediction, math.inf)
+            rendering = await self._start_rendering(prediction)
+            await self._wait_until(prediction, done_at_s)
+            prediction.output = await asyncio.shield(rendering)
         except ModelError as exc:
-            await self._reach(prediction, fails_at_s)
+            await self._wait_until(prediction, fails_at_s)
             self._end(prediction, "failed", error=str(exc), at_s=fails_at_s)
             return
         self._end(prediction, "succeeded", at_s=done_at_s)
-        if isinstance(prediction.fate, plan.Expire):
+        if isinstance(prediction.outcome_rule, plan.Expire):
             self.expire(prediction)
 
-    def _start(self, prediction: Prediction) -> None:
+    def _start(self, prediction: EmulatedPrediction) -> None:
         prediction.status = "processing"
         prediction.started_at_s = time.monotonic()
-        # The two clocks of the live API disagree: started_at was seen some milliseconds before created_at.
-        prediction.started_ns = self._now_ns() - random.Random(prediction.id).randrange(12_000_000)
-        self._note(prediction)
+        # The two clocks of the live API differ: started_at was observed some milliseconds before created_at.
+        prediction.started_ns = self._get_now_ns() - random.Random(prediction.id).randrange(12_000_000)
+        self._update_ledger(prediction)
 
-    async def _begin_film(self, prediction: Prediction) -> asyncio.Future[Path]:
-        inputs, model = prediction.effective_input, prediction.model
-        if refusal := model.refusal(inputs):
-            raise ModelError(refusal)
-        loaded = await self._load_images(model.image_urls(inputs))
+    async def _start_rendering(self, prediction: EmulatedPrediction) -> asyncio.Future[Path]:
+        inputs = prediction.effective_input
+        model = prediction.model
+        if conflict := model.find_conflict(inputs):
+            raise ModelError(conflict)
+        loaded = await self._load_images(model.get_image_urls(inputs))
         start = next((loaded[name][0] for name in model.start_images if name in loaded), None)
-        shape = model.shape(inputs, Size(*start.size) if start else None)
-        if isinstance(prediction.fate, plan.WrongDuration):
-            shape = shape._replace(frames=max(1, round(prediction.fate.seconds * shape.fps)))
-        digest = hashlib.sha256(start.tobytes()).hexdigest() if start else None
-        seed = inputs.get("seed") or self._settings.seed
-        flaw = prediction.fate.picture if isinstance(prediction.fate, plan.WrongPicture) else None
-        shot = Shot(shape, str(inputs.get("prompt", "")), seed, digest, self._settings.mode == "smooth", flaw)
-        return self._studio.film(shot, start)
+        clip_format = model.get_format(inputs, PixelSize(*start.size) if start else None)
+        rule = prediction.outcome_rule
+        if isinstance(rule, plan.WrongDuration):
+            clip_format = clip_format._replace(frames=max(1, round(rule.seconds * clip_format.fps)))
+        spec = RenderSpec(
+            clip_format=clip_format,
+            prompt=str(inputs.get("prompt", "")),
+            seed=inputs.get("seed") or self._settings.seed,
+            start_digest=hashlib.sha256(start.tobytes()).hexdigest() if start else None,
+            smooth=self._settings.mode == "smooth",
+            flaw=rule.picture if isinstance(rule, plan.WrongPicture) else None,
+        )
+        return self._render_pool.submit(spec, start)
 
     async def _load_images(self, urls: Mapping[str, Sequence[str]]) -> dict[str, list[Image.Image]]:
         try:
-            async with asyncio.timeout(_LOADING_S):
+            async with asyncio.timeout(_LOADING_TIMEOUT_S):
                 return {name: [await load_image(url, self._uploads) for url in given] for name, given in urls.items()}
         except TimeoutError:
-            raise ModelError(f"Failed to download input: not there after {_LOADING_S} s") from None
+            raise ModelError(f"Failed to download input: timed out after {_LOADING_TIMEOUT_S} s") from None
 
-    async def _reach(self, prediction: Prediction, at_s: float) -> None:
-        """Sleep until that simulated second since the creation.
+    async def _wait_until(self, prediction: EmulatedPrediction, at_s: float) -> None:
+        """Wait until `at_s` simulated seconds after the creation.
 
-        Whether the deadline comes first is decided in simulated time alone: a machine that is slow to render, or busy
-        with something else, makes no prediction miss its deadline, however small the time scale is.
+        Only simulated time decides whether the deadline comes first. Slow rendering or a busy machine therefore never
+        makes a prediction miss its deadline, however small the time scale is.
 
         Raises:
-            _DeadlineError: it comes first, and is here.
+            _DeadlineError: the deadline comes first and has passed.
         """
         deadline_s = math.inf if prediction.deadline_s is None else prediction.deadline_s
         until_s = min(at_s, deadline_s)
@@ -298,68 +323,73 @@ class Predictions:
             await asyncio.Event().wait()
         since_s, begun_at_s = 0.0, prediction.created_at_s
         if prediction.started_at_s is not None:
-            since_s, begun_at_s = prediction.pace.queue_s, prediction.started_at_s
+            since_s, begun_at_s = prediction.timing.queue_s, prediction.started_at_s
         await asyncio.sleep(begun_at_s + (until_s - since_s) * self._scale - time.monotonic())
         if deadline_s < at_s:
             raise _DeadlineError
 
-    def _end(self, prediction: Prediction, status: str, *, error: str | None = None, at_s: float | None = None) -> None:
-        """Reach a terminal state, after `at_s` simulated seconds (None: now); whoever comes first decides."""
+    def _end(
+        self, prediction: EmulatedPrediction, status: str, *, error: str | None = None, at_s: float | None = None
+    ) -> None:
+        """End a prediction at `at_s` simulated seconds (None means now); one that has ended is left unchanged."""
         if prediction.terminal:
             return
         prediction.status, prediction.error = status, error
-        prediction.completed_at_s, prediction.completed_ns = time.monotonic(), self._now_ns()
+        prediction.completed_at_s, prediction.completed_ns = time.monotonic(), self._get_now_ns()
         if prediction.deadline_ns is not None:
             prediction.completed_ns = min(prediction.completed_ns, prediction.deadline_ns)
-        prediction.total_time_s = self._elapsed_s(prediction) if at_s is None else at_s
+        prediction.total_time_s = self._get_elapsed_s(prediction) if at_s is None else at_s
         if prediction.started_at_s is not None:
-            prediction.predict_time_s = round(prediction.total_time_s - prediction.pace.queue_s, 9)
+            prediction.predict_time_s = round(prediction.total_time_s - prediction.timing.queue_s, 9)
         task = self._tasks.pop(prediction.id)
         if task is not asyncio.current_task():
             task.cancel()
-        self._ledger.closed()
-        self._note(prediction)
+        self._ledger.record_end()
+        self._update_ledger(prediction)
         prediction.ended.set()
 
-    def _elapsed_s(self, prediction: Prediction) -> float:
-        """Return how many simulated seconds a prediction has been there, no more than it takes."""
+    def _get_elapsed_s(self, prediction: EmulatedPrediction) -> float:
+        """Return the age of a prediction in simulated seconds, at most its total time."""
         if prediction.started_at_s is not None:
-            return prediction.pace.queue_s + self._progress(prediction) * prediction.pace.run_s
+            return prediction.timing.queue_s + self._get_progress(prediction) * prediction.timing.run_s
         since_s = time.monotonic() - prediction.created_at_s
-        return min(prediction.pace.queue_s, since_s / self._scale) if self._scale else prediction.pace.queue_s
+        return min(prediction.timing.queue_s, since_s / self._scale) if self._scale else prediction.timing.queue_s
 
-    def _progress(self, prediction: Prediction) -> float:
-        """The part of the run time that has passed, 0 to 1."""
+    def _get_progress(self, prediction: EmulatedPrediction) -> float:
+        """Return the fraction of the run time that has passed, 0 to 1."""
         if prediction.started_at_s is None:
             return 0.0
         ended_s = time.monotonic() if prediction.completed_at_s is None else prediction.completed_at_s
-        whole_s = prediction.pace.run_s * self._scale
+        whole_s = prediction.timing.run_s * self._scale
         return min(1.0, max(0.0, (ended_s - prediction.started_at_s) / whole_s)) if whole_s else 1.0
 
-    def _logs(self, prediction: Prediction) -> str:
+    def _make_logs(self, prediction: EmulatedPrediction) -> str:
         if prediction.started_at_s is None:
             return ""
-        progress = 1.0 if prediction.status == "succeeded" else min(0.99, self._progress(prediction))
+        progress = 1.0 if prediction.status == "succeeded" else min(0.99, self._get_progress(prediction))
         seed = prediction.effective_input.get("seed") or random.Random(prediction.id).randrange(2**16)
         tenths = range(1, int(progress * 10 + 1e-9) + 1)
-        return "\n".join([f"Using seed: {seed}", *(_progress_line(tenth, prediction.pace.run_s) for tenth in tenths)])
+        return "\n".join(
+            [f"Using seed: {seed}", *(_format_progress(tenth, prediction.timing.run_s) for tenth in tenths)]
+        )
 
-    def _note(self, prediction: Prediction) -> None:
+    def _update_ledger(self, prediction: EmulatedPrediction) -> None:
         """Write the prediction's state into the ledger."""
         if entry := self._ledger.entries.get(prediction.id):
-            entry.status, entry.billed = prediction.status, prediction.cost()
+            entry.status, entry.billed = prediction.status, prediction.compute_cost()
             entry.started_at, entry.completed_at = (
-                stamp(ns, digits=9) if ns else None for ns in (prediction.started_ns, prediction.completed_ns)
+                format_timestamp(ns, digits=9) if ns else None
+                for ns in (prediction.started_ns, prediction.completed_ns)
             )
 
 
-def _hidden_s(prediction: Prediction) -> float:
-    """Return how many seconds after its creation the list begins to show a prediction."""
-    return max((trait.seconds for trait in prediction.traits if isinstance(trait, plan.HideFromList)), default=0)
+def _get_hidden_s(prediction: EmulatedPrediction) -> float:
+    """Return the seconds after its creation for which the list hides a prediction."""
+    return max((rule.seconds for rule in prediction.appearance_rules if isinstance(rule, plan.HideFromList)), default=0)
 
 
-def _rewind(body: dict[str, Any], prediction: Prediction, then_ns: int) -> dict[str, Any]:
-    """Return the object without what happened to the prediction after that moment."""
+def _rewind(body: dict[str, Any], prediction: EmulatedPrediction, then_ns: int) -> dict[str, Any]:
+    """Return the object in the state that the prediction had at that moment."""
     if prediction.completed_ns is not None and prediction.completed_ns > then_ns:
         body = body | {"status": "processing", "output": None, "error": None, "data_removed": False}
         body = {name: value for name, value in body.items() if name not in ("completed_at", "metrics")}
@@ -371,15 +401,15 @@ def _rewind(body: dict[str, Any], prediction: Prediction, then_ns: int) -> dict[
 _FILL = re.compile(r"\{fill:(\d{1,9})\}")
 
 
-def _fill(value: Any, url: str | None, output: Path | None) -> Any:
-    """Return a shown value with its placeholders filled in, in texts at any depth.
+def _fill_placeholders(value: Any, url: str | None, output: Path | None) -> Any:
+    """Return a value with the placeholders in its texts replaced, at any depth.
 
     `{url}` is the output's address, `{data}` its content as a `data:` URL, `{fill:N}` N letters.
     """
     if isinstance(value, dict):
-        return {name: _fill(inner, url, output) for name, inner in value.items()}
+        return {name: _fill_placeholders(inner, url, output) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_fill(inner, url, output) for inner in value]
+        return [_fill_placeholders(inner, url, output) for inner in value]
     if not isinstance(value, str):
         return value
     if "{data}" in value and output is not None:
@@ -387,50 +417,50 @@ def _fill(value: Any, url: str | None, output: Path | None) -> Any:
     return _FILL.sub(lambda found: "x" * int(found[1]), value.replace("{url}", url or ""))
 
 
-def _entry(prediction: Prediction) -> Entry:
-    return Entry(
+def _make_entry(prediction: EmulatedPrediction) -> LedgerEntry:
+    return LedgerEntry(
         prediction.id,
         prediction.model.full_name,
         prediction.input,
         prediction.effective_input,
         prediction.nth,
-        stamp(prediction.created_ns, digits=3),
+        format_timestamp(prediction.created_ns, digits=3),
     )
 
 
-def _times(prediction: Prediction) -> dict[str, Any]:
-    """The times that are known: created_at in milliseconds, the others down to nanoseconds, as live."""
-    times: dict[str, Any] = {"created_at": stamp(prediction.created_ns, digits=3)}
+def _make_times(prediction: EmulatedPrediction) -> dict[str, Any]:
+    """Return the known times: created_at in milliseconds, others in nanoseconds, as the live API shows them."""
+    times: dict[str, Any] = {"created_at": format_timestamp(prediction.created_ns, digits=3)}
     if prediction.deadline_ns is not None:
-        times["deadline"] = stamp(prediction.deadline_ns, digits=3)
+        times["deadline"] = format_timestamp(prediction.deadline_ns, digits=3)
     if prediction.started_ns is not None:
-        times["started_at"] = stamp(prediction.started_ns, digits=9)
+        times["started_at"] = format_timestamp(prediction.started_ns, digits=9)
     if prediction.completed_ns is not None:
-        times["completed_at"] = stamp(prediction.completed_ns, digits=9)
+        times["completed_at"] = format_timestamp(prediction.completed_ns, digits=9)
     if prediction.terminal and prediction.started_ns is not None:
-        times["metrics"] = _metrics(prediction)
+        times["metrics"] = _make_metrics(prediction)
     return times
 
 
-def _metrics(prediction: Prediction) -> dict[str, Any]:
-    """Return the times in simulated seconds, and of a finished official model what it is billed by."""
+def _make_metrics(prediction: EmulatedPrediction) -> dict[str, Any]:
+    """Return the times in simulated seconds and, for a succeeded official model, the measures that it is billed by."""
     metrics: dict[str, Any] = {"predict_time": prediction.predict_time_s, "total_time": prediction.total_time_s}
     if prediction.status == "succeeded" and prediction.model.official:
-        metrics |= prediction.model.billed_by(prediction.effective_input)
+        metrics |= prediction.model.get_billing_metrics(prediction.effective_input)
     return metrics
 
 
-def _urls(prediction: Prediction, base: str) -> dict[str, str]:
+def _make_urls(prediction: EmulatedPrediction, base: str) -> dict[str, str]:
     get = f"{base}/v1/predictions/{prediction.id}"
     stream, web = f"{base}/stream/{prediction.id}", f"{base}/p/{prediction.id}"
     return {"cancel": f"{get}/cancel", "get": get, "stream": stream, "web": web}
 
 
-def _progress_line(tenth: int, run_s: float) -> str:
+def _format_progress(tenth: int, run_s: float) -> str:
     bar, step = "█" * tenth + " " * (10 - tenth), _STEPS * tenth // 10
-    gone, left = (_clock(run_s * part / 10) for part in (tenth, 10 - tenth))
+    gone, left = (_format_clock(run_s * part / 10) for part in (tenth, 10 - tenth))
     return f"{tenth * 10:3d}%|{bar}| {step}/{_STEPS} [{gone}<{left}, {run_s / _STEPS:.2f}s/it]"
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"

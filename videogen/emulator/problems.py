@@ -1,4 +1,4 @@
-"""The error bodies of the API (`application/problem+json`, with a trailing newline)."""
+"""The errors of the API, whose bodies are `application/problem+json` with a trailing newline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 
 class InvalidField(TypedDict):
-    """One entry of `invalid_fields`."""
+    """An entry of `invalid_fields`."""
 
     type: str
     field: str
@@ -41,45 +41,45 @@ class ApiError(Exception):
         self.body = {name: value for name, value in members.items() if value is not None}
         super().__init__(detail)
 
-    def response(self) -> Response:
-        """The answer as it goes over the wire."""
+    def make_response(self) -> Response:
+        """Return the HTTP response for this error."""
         content = json.dumps(self.body, ensure_ascii=False) + "\n"
         return Response(content, self.status, self.headers, "application/problem+json")
 
 
-async def answer(_request: Request, exc: Exception) -> Response:
-    """Exception handler: turn a `ApiError` into its answer."""
+async def handle_api_error(_request: Request, exc: Exception) -> Response:
+    """Return the response for an `ApiError`; this is an exception handler."""
     assert isinstance(exc, ApiError)
-    return exc.response()
+    return exc.make_response()
 
 
-def unauthenticated() -> ApiError:
-    """401: no token, or a wrong one."""
+def make_unauthenticated_error() -> ApiError:
+    """Return a 401: the token is missing or wrong."""
     return ApiError(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
-def not_found(hint: str = "") -> ApiError:
-    """404 for everything that is not there, or not there any more; `hint` follows the live API's words."""
+def make_not_found_error(hint: str = "") -> ApiError:
+    """Return a 404 for a resource that does not exist or was removed; `hint` follows the live API's text."""
     return ApiError(404, " ".join(filter(None, ("The requested resource could not be found.", hint))))
 
 
-def unknown_version() -> ApiError:
-    """422: a version that does not exist, or that this account may not run."""
+def make_unknown_version_error() -> ApiError:
+    """Return a 422: the version does not exist or this account may not run it."""
     detail = (
         "The specified version does not exist (or perhaps you don't have permission to use it?) "
-        "GET /v1/models tells the versions that the emulator has."
+        "GET /v1/models lists the versions that the emulator has."
     )
     return ApiError(422, detail, title="Invalid version or not permitted")
 
 
-def invalid_input(fields: Sequence[InvalidField]) -> ApiError:
-    """422: the body or the model's input breaks its schema; one line for each field."""
+def make_invalid_input_error(fields: Sequence[InvalidField]) -> ApiError:
+    """Return a 422 with one line for each field of the body or the input that violates its schema."""
     lines = (f"- {entry['field'] or '(root)'}: {entry['description']}\n" for entry in fields)
     return ApiError(422, "".join(lines), title="Input validation failed", invalid_fields=fields)
 
 
-def throttled(per_minute: int, burst: int, wait_s: int) -> ApiError:
-    """429 as accounts with little credit get it; `wait_s` is the time to wait in seconds."""
+def make_throttled_error(per_minute: int, burst: int, wait_s: int) -> ApiError:
+    """Return the 429 of accounts with little credit; `wait_s` is the time to wait in seconds."""
     detail = (
         f"Request was throttled. Your rate limit for creating predictions is reduced to {per_minute} requests "
         f"per minute with a burst of {burst} requests while you have less than $5.0 in credit. "

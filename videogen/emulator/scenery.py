@@ -1,4 +1,4 @@
-"""Which picture a prompt asks for: light, land, water and a few things in it, by the prompt's words."""
+"""Reading of prompts: chooses light, land, ground, things and weather of a picture by the prompt's words."""
 
 import random
 import re
@@ -17,29 +17,29 @@ _Name = TypeVar("_Name", bound=str)
 
 
 def rgb(text: str) -> Colour:
-    """The colour of six hex digits."""
+    """Return the colour of six hex digits."""
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The colours of one light."""
+    """The colours of a light."""
 
     sky: tuple[Colour, ...]
     """From the top of the sky to the horizon."""
     haze: Colour
-    """What far things fade into."""
+    """The colour that far things fade into."""
     near: Colour
-    """What the nearest silhouettes are painted in."""
+    """The colour of the nearest silhouettes."""
     sun: Colour
     cloud: Colour
     daylight: float
-    """How much of its own colour the ground shows, 0 to 1."""
+    """The share of its own colour that the ground shows, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenery:
-    """What to paint."""
+    """The content of a picture."""
 
     light: Light
     palette: Palette
@@ -49,43 +49,43 @@ class Scenery:
     weather: tuple[Weather, ...]
 
 
-def _palette(sky: str, others: str, daylight: float) -> Palette:
-    """`others`: haze, near, sun, cloud."""
+def _make_palette(sky: str, others: str, daylight: float) -> Palette:
+    """Return a palette from hex colours; `others` are haze, near, sun and cloud."""
     haze, near, sun, cloud = map(rgb, others.split())
     return Palette(tuple(map(rgb, sky.split())), haze, near, sun, cloud, daylight)
 
 
 PALETTES: Mapping[Light, Sequence[Palette]] = {
     "night": (
-        _palette("060a1e 101b40 22356b 4d5f95 8f93b5", "47578a 050814 f6f1dc 2c3b6b", 0.16),
-        _palette("04101f 0b2540 16425f 3c7089 8fb0b3", "37657c 030b14 f1f5ea 1d4560", 0.16),
+        _make_palette("060a1e 101b40 22356b 4d5f95 8f93b5", "47578a 050814 f6f1dc 2c3b6b", 0.16),
+        _make_palette("04101f 0b2540 16425f 3c7089 8fb0b3", "37657c 030b14 f1f5ea 1d4560", 0.16),
     ),
     "neon": (
-        _palette("0a0620 231048 571b6e a8327c f2708a", "7b2a78 090516 ffd9ec 6b2a78", 0.12),
-        _palette("04081f 0b1c4a 123f7a 1c7a9c 74d0c8", "1f6089 040a18 d8fff6 1c4d83", 0.12),
+        _make_palette("0a0620 231048 571b6e a8327c f2708a", "7b2a78 090516 ffd9ec 6b2a78", 0.12),
+        _make_palette("04081f 0b1c4a 123f7a 1c7a9c 74d0c8", "1f6089 040a18 d8fff6 1c4d83", 0.12),
     ),
-    "aurora": (_palette("040718 08132b 0f2a41 1d4a55 3f7a72", "255560 040a12 e8fff2 12333f", 0.2),),
+    "aurora": (_make_palette("040718 08132b 0f2a41 1d4a55 3f7a72", "255560 040a12 e8fff2 12333f", 0.2),),
     "sunset": (
-        _palette("2b1d55 73306c c94a5c f2834b ffc873", "e57a57 1d1128 fff1c4 8a3c66", 0.32),
-        _palette("1d2b5e 574382 b75a86 f28a78 ffd5a3", "dc8587 1a1530 fff3d6 7d4a83", 0.32),
-        _palette("17324a 3f5d70 b98a6a f3b15c ffe2a0", "d8a067 1a1c22 fff6cf 8f7363", 0.36),
+        _make_palette("2b1d55 73306c c94a5c f2834b ffc873", "e57a57 1d1128 fff1c4 8a3c66", 0.32),
+        _make_palette("1d2b5e 574382 b75a86 f28a78 ffd5a3", "dc8587 1a1530 fff3d6 7d4a83", 0.32),
+        _make_palette("17324a 3f5d70 b98a6a f3b15c ffe2a0", "d8a067 1a1c22 fff6cf 8f7363", 0.36),
     ),
     "dawn": (
-        _palette("6a8fbf 9fb6d6 d9c5d0 f7d5c2 fff0dc", "d3c3cf 3b4760 fffaf0 f4dcdc", 0.55),
-        _palette("7fa6a8 a9c6bf dbdcc4 f6e6c4 fff7e2", "cbd2c2 35504d fffdf0 f3efdc", 0.55),
+        _make_palette("6a8fbf 9fb6d6 d9c5d0 f7d5c2 fff0dc", "d3c3cf 3b4760 fffaf0 f4dcdc", 0.55),
+        _make_palette("7fa6a8 a9c6bf dbdcc4 f6e6c4 fff7e2", "cbd2c2 35504d fffdf0 f3efdc", 0.55),
     ),
     "storm": (
-        _palette("151b24 27313d 43505c 6c7a80 9aa5a3", "5d6a73 0c1116 dfe7e6 2b343e", 0.3),
-        _palette("141a1c 26332f 46574d 758270 aeb094", "627062 0b110e e9eedd 2a3632", 0.3),
-        _palette("070a14 111a2c 24344c 3f566e 65809a", "32465c 04070d dbe6f2 141d2e", 0.22),
+        _make_palette("151b24 27313d 43505c 6c7a80 9aa5a3", "5d6a73 0c1116 dfe7e6 2b343e", 0.3),
+        _make_palette("141a1c 26332f 46574d 758270 aeb094", "627062 0b110e e9eedd 2a3632", 0.3),
+        _make_palette("070a14 111a2c 24344c 3f566e 65809a", "32465c 04070d dbe6f2 141d2e", 0.22),
     ),
     "day": (
-        _palette("1f63b5 4a93da 86c0ee c0e0f5 eaf5f8", "a5cae0 1c3b3f fffbe8 ffffff", 0.85),
-        _palette("1785a8 49afc4 8fd2d4 c9e9dd f6f4de", "a9d3cf 153f47 fffbe0 ffffff", 0.85),
+        _make_palette("1f63b5 4a93da 86c0ee c0e0f5 eaf5f8", "a5cae0 1c3b3f fffbe8 ffffff", 0.85),
+        _make_palette("1785a8 49afc4 8fd2d4 c9e9dd f6f4de", "a9d3cf 153f47 fffbe0 ffffff", 0.85),
     ),
     "space": (
-        _palette("04030d 0a0822 180f3a 2d1450 431a56", "2d1a50 030208 ffe9cf 47207a", 0.25),
-        _palette("020810 051726 0b2b3f 134457 1f5a63", "17475a 010509 eaffff 1b5b70", 0.25),
+        _make_palette("04030d 0a0822 180f3a 2d1450 431a56", "2d1a50 030208 ffe9cf 47207a", 0.25),
+        _make_palette("020810 051726 0b2b3f 134457 1f5a63", "17475a 010509 eaffff 1b5b70", 0.25),
     ),
 }
 
@@ -159,40 +159,40 @@ _GROUND_OF: Mapping[Land, Sequence[Ground]] = {
 }
 
 
-def read(prompt: str, rng: random.Random) -> Scenery:
-    """The scenery of a prompt; what its words leave open is drawn from `rng`."""
+def read_scenery(prompt: str, rng: random.Random) -> Scenery:
+    """Return the scenery of a prompt; `rng` decides everything that the prompt leaves open."""
     words = re.findall(r"\w+", re.sub(r"\b(after|before) (the|a) \w+", " ", prompt.lower()))
-    named: Light | None = _first(words, _LIGHTS)
+    named: Light | None = _find_best_match(words, _LIGHTS)
     light: Light = rng.choice(_ANY_LIGHT) if named is None else named
-    if light == "night" and _speaks_of(words, _LIGHTS["storm"]):
+    if light == "night" and _has_any_word(words, _LIGHTS["storm"]):
         light = "storm"
-    ground = _first(words, _GROUNDS)
-    land = _first(words, _LANDS) or _land_of(ground, rng)
-    if land == "city" and _speaks_of(words, _GROUNDS["water"]):
+    ground = _find_best_match(words, _GROUNDS)
+    land = _find_best_match(words, _LANDS) or _choose_land(ground, rng)
+    if land == "city" and _has_any_word(words, _GROUNDS["water"]):
         ground = "water"
     return Scenery(
         light=light,
-        palette=_palette_of(light, words, rng),
+        palette=_choose_palette(light, words, rng),
         land=land,
         ground=ground if ground and not (land == "city" and ground == "meadow") else rng.choice(_GROUND_OF[land]),
-        things=tuple(_all(words, _THINGS)),
-        weather=tuple(_all(words, _WEATHERS)),
+        things=tuple(_find_all_matches(words, _THINGS)),
+        weather=tuple(_find_all_matches(words, _WEATHERS)),
     )
 
 
-def _palette_of(light: Light, words: Sequence[str], rng: random.Random) -> Palette:
-    """One of the light's palettes; a storm at night has the darkest, what is golden the most golden."""
+def _choose_palette(light: Light, words: Sequence[str], rng: random.Random) -> Palette:
+    """Return a palette of the light: the darkest for a storm at night, the most golden for a golden sunset."""
     palettes = PALETTES[light]
     if light == "storm":
-        return palettes[2] if _speaks_of(words, _LIGHTS["night"]) else rng.choice(palettes[:2])
+        return palettes[2] if _has_any_word(words, _LIGHTS["night"]) else rng.choice(palettes[:2])
     return palettes[2] if light == "sunset" and "golden" in words else rng.choice(palettes)
 
 
-def _speaks_of(words: Sequence[str], listed: str) -> bool:
+def _has_any_word(words: Sequence[str], listed: str) -> bool:
     return any(word in listed.split() for word in words)
 
 
-def _land_of(ground: Ground | None, rng: random.Random) -> Land:
+def _choose_land(ground: Ground | None, rng: random.Random) -> Land:
     if ground == "street":
         return "city"
     if ground == "sand":
@@ -200,12 +200,12 @@ def _land_of(ground: Ground | None, rng: random.Random) -> Land:
     return rng.choice(("mountains", "hills", "mountains", "forest")) if ground != "water" else "hills"
 
 
-def _first(words: Sequence[str], table: Mapping[_Name, str]) -> _Name | None:
-    """The entry that most words speak for; the one named first in the table if several do."""
+def _find_best_match(words: Sequence[str], table: Mapping[_Name, str]) -> _Name | None:
+    """Return the entry with most matching words, the first one in the table of equal ones, or None."""
     counts = {name: sum(word in listed.split() for word in words) for name, listed in table.items()}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else None
 
 
-def _all(words: Sequence[str], table: Mapping[_Name, str]) -> list[_Name]:
-    return [name for name, listed in table.items() if _speaks_of(words, listed)]
+def _find_all_matches(words: Sequence[str], table: Mapping[_Name, str]) -> list[_Name]:
+    return [name for name, listed in table.items() if _has_any_word(words, listed)]

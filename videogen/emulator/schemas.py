@@ -1,6 +1,6 @@
-"""The models' input schemas as the API publishes them, and the checking of inputs against them.
+"""The input schemas of models as the API publishes them, and the validation of inputs against them.
 
-The wording of problems is that of the JSON schema library behind the API.
+The texts of problems are those of the JSON schema library behind the API.
 Source: https://github.com/xeipuuv/gojsonschema/blob/master/locales.go
 """
 
@@ -25,49 +25,49 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def text(description: str, **more: Any) -> Property:
-    """A string input."""
+    """Return the schema of a string input."""
     return {"type": "string", "description": description, **more}
 
 
 def image(description: str, **more: Any) -> Property:
-    """An input that takes the URL of an image."""
+    """Return the schema of an input that takes the URL of an image."""
     return {"type": "string", "format": "uri", "description": description, **more}
 
 
 def images(description: str, *, most: int) -> Property:
-    """An input that takes a list of image URLs."""
+    """Return the schema of an input that takes a list of at most `most` image URLs."""
     items = {"type": "string", "format": "uri"}
     return {"type": "array", "items": items, "default": [], "maxItems": most, "description": description}
 
 
 def choice(values: Sequence[str | int], default: str | int, description: str) -> Property:
-    """An input that takes one of `values`."""
+    """Return the schema of an input that takes one of `values`."""
     kind = "integer" if isinstance(default, int) else "string"
     return {"type": kind, "enum": list(values), "default": default, "description": description}
 
 
 def integer(description: str, **more: Any) -> Property:
-    """A whole number; `minimum` and `maximum` are inclusive."""
+    """Return the schema of an integer input; `minimum` and `maximum` are inclusive."""
     return {"type": "integer", "description": description, **more}
 
 
 def number(description: str, **more: Any) -> Property:
-    """A number; `minimum` and `maximum` are inclusive."""
+    """Return the schema of a number input; `minimum` and `maximum` are inclusive."""
     return {"type": "number", "description": description, **more}
 
 
 def boolean(default: bool, description: str) -> Property:
-    """True or false."""
+    """Return the schema of a boolean input."""
     return {"type": "boolean", "default": default, "description": description}
 
 
 def seed(**more: Any) -> Property:
-    """The seed that most models take."""
+    """Return the schema of the seed that most models take."""
     return integer("Random seed. Omit for random generations", nullable=True, **more)
 
 
-def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document of a model version, with `x-order`, titles, and enums as schemas of their own, as cog's."""
+def make_openapi_schema(properties: Mapping[str, Property], required: Sequence[str]) -> dict[str, Any]:
+    """Return the OpenAPI document of a version like cog's: with `x-order`, titles, and enums as separate schemas."""
     schemas: dict[str, Any] = {}
     inputs: dict[str, Any] = {}
     for order, (name, plain) in enumerate(properties.items()):
@@ -93,17 +93,19 @@ def publish(properties: Mapping[str, Property], required: Sequence[str]) -> dict
     }
 
 
-def check(given: Inputs, properties: Mapping[str, Property], required: Sequence[str]) -> list[InvalidField]:
-    """Everything wrong with an input; keys that the model does not know are no problem, they are dropped."""
-    fields = [_field("required", "input", f"{name} is required") for name in required if name not in given]
+def find_invalid_fields(
+    given: Inputs, properties: Mapping[str, Property], required: Sequence[str]
+) -> list[InvalidField]:
+    """Return all problems of an input. Unknown keys are valid because the API drops them."""
+    fields = [_make_invalid_field("required", "input", f"{name} is required") for name in required if name not in given]
     for name, value in given.items():
         if name in properties:
             fields += _check_value(value, properties[name], name)
     return fields
 
 
-def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
-    """What the model sees: unknown keys dropped, null taken as not given, defaults filled in."""
+def fill_defaults(given: Inputs, properties: Mapping[str, Property]) -> dict[str, Any]:
+    """Return the effective input: without unknown keys and null values, with defaults filled in."""
     known = {name: value for name, value in given.items() if name in properties and value is not None}
     defaults = {name: plain["default"] for name, plain in properties.items() if "default" in plain}
     return {**defaults, **known}
@@ -112,9 +114,9 @@ def effective(given: Inputs, properties: Mapping[str, Property]) -> dict[str, An
 def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
     if value is None and plain.get("nullable"):
         return []
-    if not _is(value, plain["type"]):
-        description = f"Invalid type. Expected: {plain['type']}, given: {_type_of(value)}"
-        return [_field("invalid_type", f"input.{name}", description)]
+    if not _is_of_type(value, plain["type"]):
+        description = f"Invalid type. Expected: {plain['type']}, given: {_name_type(value)}"
+        return [_make_invalid_field("invalid_type", f"input.{name}", description)]
     if plain.get("format") == "uri":
         return _check_uri(value, f"input.{name}")
     return _check_array(value, plain, name) if plain["type"] == "array" else _check_limits(value, plain, name)
@@ -124,17 +126,21 @@ def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
     field, leaf = f"input.{name}", name.rsplit(".", 1)[-1]
     if "enum" in plain and value not in plain["enum"]:
         allowed = ", ".join(json.dumps(entry) for entry in plain["enum"])
-        return [_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
+        return [_make_invalid_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
     if "minimum" in plain and value < plain["minimum"]:
-        return [_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
+        return [_make_invalid_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
     if "maximum" in plain and value > plain["maximum"]:
-        return [_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
+        return [_make_invalid_field("number_lte", field, f"Must be less than or equal to {plain['maximum']}")]
     return []
 
 
 def _check_array(value: list[Any], plain: Property, name: str) -> list[InvalidField]:
     if len(value) > plain["maxItems"]:
-        return [_field("array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items")]
+        return [
+            _make_invalid_field(
+                "array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items"
+            )
+        ]
     return [
         found for index, item in enumerate(value) for found in _check_value(item, plain["items"], f"{name}.{index}")
     ]
@@ -146,11 +152,11 @@ def _check_uri(value: str, field: str) -> list[InvalidField]:
     except ValueError:
         parts = urlsplit("")
     if not parts.scheme or not (parts.netloc or parts.path):
-        return [_field("format", field, "Does not match format 'uri'")]
+        return [_make_invalid_field("format", field, "Does not match format 'uri'")]
     return []
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is_of_type(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
     if kind == "integer" and isinstance(value, float):
@@ -158,11 +164,13 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, _TYPES[kind])
 
 
-def _type_of(value: Any) -> str:
+def _name_type(value: Any) -> str:
     if value is None:
         return "null"
-    return next(kind for kind in ("boolean", "integer", "number", "string", "array", "object") if _is(value, kind))
+    return next(
+        kind for kind in ("boolean", "integer", "number", "string", "array", "object") if _is_of_type(value, kind)
+    )
 
 
-def _field(kind: str, field: str, description: str) -> InvalidField:
+def _make_invalid_field(kind: str, field: str, description: str) -> InvalidField:
     return {"type": kind, "field": field, "description": description}

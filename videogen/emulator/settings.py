@@ -1,4 +1,4 @@
-"""What the emulator can be told: address, pace, limits, who may enter."""
+"""The settings of the emulator: address, timing, limits and tokens."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,57 +11,57 @@ Range = tuple[float, float]
 
 
 class EmulatorSettings(BaseModel):
-    """How one emulator behaves. Every default is how the live API behaves for an account with credit.
+    """The behaviour of one emulator. The defaults are the live API's behaviour for an account with credit.
 
-    `time_scale` multiplies every simulated time: time in `starting` and in `processing`, `Cancel-After` (after its
-    5 s to 24 h check), the removal of outputs and the windows of the rate limit (the wait that a 429 asks for is the
-    true one). It leaves `Prefer: wait` alone, which is the caller's own clock, and `metrics.predict_time` and billing,
-    which count simulated seconds.
+    `time_scale` multiplies every simulated time: the time in `starting` and in `processing`, `Cancel-After` (after its
+    check for 5 s to 24 h), the removal of outputs, and the windows of the rate limit. The wait that a 429 asks for is
+    already multiplied, so it is true time. `time_scale` does not change `Prefer: wait`, which is true time of the
+    caller, nor `metrics.predict_time` and billing, which count simulated seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
-    """TCP port; 0 takes a free one."""
+    """TCP port; 0 chooses a free one."""
     seed: int = 0
-    """With the number of the create it fixes each prediction's times, so that two runs finish in one order."""
+    """Together with the number of the create it determines the times of a prediction, so that runs are repeatable."""
     time_scale: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     latency_s: Range | None = None
-    """Time in `processing`, from this range; None: each model's own typical range."""
+    """Range of the time in `processing`, in seconds. None means each model's own typical range."""
     latency_shape: Literal["even", "log-normal"] = "even"
-    """How times in `processing` lie in their range. `log-normal`: most of them below the middle, a few long ones; the
-    range is two standard deviations to both sides, and what would lie outside lies on its bounds."""
+    """Distribution of the times in `processing`. `log-normal` draws most of them below the middle and a few long ones:
+    the range is two standard deviations to both sides, and values outside of it are set to its bounds."""
     queue_s: Range | None = None
-    """Time in `starting`; None: the model's own, without cold starts if `latency_s` is given."""
+    """Range of the seconds in `starting`. None means the model's own, without cold starts if `latency_s` is given."""
     mode: Literal["quick", "smooth"] = "quick"
-    """`quick` repeats a camera move of two seconds; `smooth` draws one long move, frame by frame."""
+    """`quick` repeats a camera move of two seconds; `smooth` renders one long move, frame by frame."""
     tokens: list[str] | None = None
-    """Bearer tokens that are let in; None: `local` and everything that starts with `r8_`."""
+    """Accepted bearer tokens. None means `local` and all tokens that start with `r8_`."""
     creates_per_minute: int | None = Field(default=None, gt=0)
-    """Rate limit of creates; None: none."""
+    """Rate limit of creates. None means no limit."""
     burst: int | None = Field(default=None, gt=0)
-    """How many creates may come at once; None: a whole minute's worth."""
+    """Number of creates that may come at once. None means `creates_per_minute`."""
     output_ttl_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
-    """How long outputs and inputs are kept after completion."""
+    """Simulated seconds that outputs and inputs are kept after completion."""
     cache: Path | None = None
-    """A folder that keeps rendered clips from one run to the next; None: they go when the server does."""
+    """A folder that keeps rendered clips between runs. None means that they are deleted when the server stops."""
     faults: Path | None = None
     """A fault plan (TOML), see README.md beside this module."""
     clock_ahead_s: float = Field(default=0.0, allow_inf_nan=False)
-    """By how much the server's clock is ahead of this machine's, in its `Date` headers, stamps and list; may be < 0."""
+    """Seconds by which the server's clock (`Date`, timestamps, list) is ahead of this machine's; may be negative."""
 
     @classmethod
     def from_flags(cls, **flags: Any) -> Self:
-        """Return the settings that the command's flags say.
+        """Return the settings of the command's flags.
 
         Raises:
-            SettingsError: they are wrong; every one is named as its flag.
+            SettingsError: flags are invalid; the message has a line for each of them.
         """
         try:
             return cls(**flags)
         except ValidationError as exc:
-            lines = (_describe(error["loc"], error["msg"]) for error in exc.errors(include_url=False))
+            lines = (_describe_problem(error["loc"], error["msg"]) for error in exc.errors(include_url=False))
             raise SettingsError("\n".join(lines)) from None
 
     @model_validator(mode="after")
@@ -74,8 +74,8 @@ class EmulatorSettings(BaseModel):
             raise ValueError("burst: needs creates_per_minute")
         return self
 
-    def admits(self, token: str) -> bool:
-        """Whether this bearer token opens the API."""
+    def is_valid_token(self, token: str) -> bool:
+        """Return whether the API accepts this bearer token."""
         if self.tokens is None:
             return token in ("local",) or token.startswith("r8_")
         return token in self.tokens
@@ -84,8 +84,12 @@ class EmulatorSettings(BaseModel):
 _FLAGS = {"latency_s": "--latency", "mode": "--render"}
 
 
-def _describe(place: tuple[int | str, ...], message: str) -> str:
-    """Return a line on a wrong setting; a validator of the whole names the setting in its message."""
+def _describe_problem(place: tuple[int | str, ...], message: str) -> str:
+    """Return a line on an invalid setting; a validator of the whole model names the setting in its message."""
     message = message.removeprefix("Value error, ")
-    name, _, rest = message.partition(": ") if not place else (str(place[0]), "", message)
-    return f"{_FLAGS.get(name) or '--' + name.replace('_', '-')}: {rest[:1].lower()}{rest[1:]}"
+    if place:
+        name = str(place[0])
+    else:
+        name, _, message = message.partition(": ")
+    flag = _FLAGS.get(name) or "--" + name.replace("_", "-")
+    return f"{flag}: {message[:1].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""Two threads that render, and the folder of what they made."""
+"""A pool of two rendering threads with a folder of rendered clips."""
 
 import asyncio
 import secrets
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from videogen.emulator.shots import Shot
+from videogen.emulator.shots import RenderSpec
 
 THREADS = 2
 
 
-class Studio:
-    """Renders each distinct shot once; the files live until `close`, or in a cache folder for longer."""
+class RenderPool:
+    """Renders each distinct specification once. Files are kept until `close`, or longer in a cache folder."""
 
     def __init__(self, cache: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="videogen-emulator-", ignore_cleanup_errors=True)
@@ -24,20 +24,20 @@ class Studio:
         self._stop = threading.Event()
         self._cache = cache or self.folder
         self._cache.mkdir(parents=True, exist_ok=True)
-        self._films: dict[str, asyncio.Future[Path]] = {}
+        self._clips: dict[str, asyncio.Future[Path]] = {}
 
     @property
     def folder(self) -> Path:
-        """Where this server may keep files."""
+        """The temporary folder of this server's files."""
         return Path(self._folder.name)
 
-    def film(self, shot: Shot, start: Image.Image | None) -> asyncio.Future[Path]:
-        """The file of this shot, now or soon. The future is shared: shield it."""
-        future = self._films.get(shot.digest)
+    def submit(self, spec: RenderSpec, start: Image.Image | None) -> asyncio.Future[Path]:
+        """Return a future of the clip's path. Callers share the future, so shield it from cancellation."""
+        future = self._clips.get(spec.digest)
         if future is None or (future.done() and future.exception() is not None):
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._pool, self._render, shot, start)
-            self._films[shot.digest] = future
+            future = loop.run_in_executor(self._pool, self._render, spec, start)
+            self._clips[spec.digest] = future
         return future
 
     def close(self) -> None:
@@ -46,19 +46,21 @@ class Studio:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._folder.cleanup()
 
-    def _render(self, shot: Shot, start: Image.Image | None) -> Path:
-        path = self._cache / f"{shot.digest}.mp4"
+    def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
+        path = self._cache / f"{spec.digest}.mp4"
         if not path.exists():
-            from videogen.emulator.render import film  # costs an import of PyAV, not needed to start a server
+            from videogen.emulator.render import (
+                render_clip,
+            )  # imports PyAV, which is slow and not needed to start a server
 
-            part = self.folder / f"{shot.digest}.part.mp4"
-            film(shot, start, part, self._stop)
-            _move(part, path)
+            part = self.folder / f"{spec.digest}.part.mp4"
+            render_clip(spec, start, part, self._stop)
+            _move_file(part, path)
         return path
 
 
-def _move(part: Path, path: Path) -> None:
-    """Put a finished file where others look for it, at once, also from another file system."""
+def _move_file(part: Path, path: Path) -> None:
+    """Move a finished file into place atomically, even from another file system."""
     try:
         part.replace(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Silhouettes of things that prompts name: boats, lighthouses, figures, towers, trees."""
+"""Silhouettes of things that prompts mention: boats, lighthouses, figures, towers, trees."""
 
 import math
 import random
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from videogen.emulator.brushes import Pen, glow, mix, silhouette
+from videogen.emulator.brushes import Pen, mix, paint_glow, paint_silhouette
 from videogen.emulator.scenery import Colour, Thing, rgb
 
 
 class Spot(NamedTuple):
-    """Where a thing stands and in what light. Lengths are pixels; `unit` is the picture's shorter side."""
+    """The position and the light of a thing. Lengths are pixels; `unit` is the picture's shorter side."""
 
     x: float
     horizon: float
@@ -23,14 +23,14 @@ class Spot(NamedTuple):
     light: Colour
     night: bool
     wet: bool
-    """Whether the ground is water: who stands needs a rock."""
+    """Whether the ground is water, so that a figure needs a rock to stand on."""
 
 
 Painter = Callable[[Image.Image, Spot, random.Random], None]
 
 
-def fir(pen: Pen, foot: tuple[float, float], tall: float) -> None:
-    """A fir of five tiers."""
+def draw_fir(pen: Pen, foot: tuple[float, float], tall: float) -> None:
+    """Draw a fir with five tiers."""
     x, y = foot
     points = [(x, y - tall)]
     right = []
@@ -42,8 +42,8 @@ def fir(pen: Pen, foot: tuple[float, float], tall: float) -> None:
     pen.rectangle(x - tall * 0.02, y - tall * 0.08, x + tall * 0.02, y + 1)
 
 
-def tower(pen: Pen, box: tuple[float, float, float, float], rng: random.Random) -> None:
-    """A building (left, top, right, bottom) with one of several roofs."""
+def draw_tower(pen: Pen, box: tuple[float, float, float, float], rng: random.Random) -> None:
+    """Draw a building in a box (left, top, right, bottom) with one of several roofs."""
     left, top, right, bottom = box
     wide, middle = right - left, (left + right) / 2
     pen.rectangle(left, top, right, bottom)
@@ -59,15 +59,15 @@ def tower(pen: Pen, box: tuple[float, float, float, float], rng: random.Random) 
         pen.rectangle(left + wide * 0.35, top - wide * 0.6, right - wide * 0.35, top)
 
 
-def _one(picture: Image.Image, spot: Spot, top: float, bottom: float, draw: Callable[[Pen], None]) -> None:
-    silhouette(picture, (top, bottom), (mix(spot.dark, spot.haze, 0.14), spot.dark), draw)
+def _paint_dark(picture: Image.Image, spot: Spot, top: float, bottom: float, draw: Callable[[Pen], None]) -> None:
+    paint_silhouette(picture, (top, bottom), (mix(spot.dark, spot.haze, 0.14), spot.dark), draw)
 
 
-def _lighthouse(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
+def _paint_lighthouse(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
     tall, base = spot.unit * 0.42, spot.horizon + spot.unit * 0.06
     x, top = spot.x, base - spot.unit * 0.42
 
-    def rocks(pen: Pen) -> None:
+    def draw_rocks(pen: Pen) -> None:
         outline = [
             (
                 x - tall * 0.62 + tall * 1.24 * step / 12,
@@ -92,23 +92,23 @@ def _lighthouse(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
         for across in (-0.036, 0.0, 0.036):
             pen.line([(x + tall * across, top + tall * 0.05), (x + tall * across, top + tall * 0.15)], tall * 0.008)
 
-    def stripes(pen: Pen) -> None:
+    def draw_stripes(pen: Pen) -> None:
         for step in (0.26, 0.46, 0.66):
             wide = 0.046 + 0.034 * step
             pen.rectangle(x - tall * wide, top + tall * step, x + tall * wide, top + tall * (step + 0.09), shade=150)
 
     lamp = (x, top + tall * 0.1)
     if spot.night:
-        _beam(picture, lamp, spot)
-    _one(picture, spot, base - tall * 0.25, base + 4, rocks)
-    _one(picture, spot, top - 2, base, body)
+        _paint_beam(picture, lamp, spot)
+    _paint_dark(picture, spot, base - tall * 0.25, base + 4, draw_rocks)
+    _paint_dark(picture, spot, top - 2, base, body)
     pale = mix(spot.haze, (255, 255, 255), 0.25)
-    silhouette(picture, (top, base), (pale, pale), stripes)
-    glow(picture, lamp, tall * 0.3, (255, 240, 200), 0.95 if spot.night else 0.3)
+    paint_silhouette(picture, (top, base), (pale, pale), draw_stripes)
+    paint_glow(picture, lamp, tall * 0.3, (255, 240, 200), 0.95 if spot.night else 0.3)
 
 
-def _beam(picture: Image.Image, lamp: tuple[float, float], spot: Spot) -> None:
-    """A cone of light away from the lamp, weaker the farther it gets."""
+def _paint_beam(picture: Image.Image, lamp: tuple[float, float], spot: Spot) -> None:
+    """Paint a cone of light from the lamp that gets weaker with the distance."""
     away = -1 if spot.x > picture.width / 2 else 1
     reach, steps = spot.unit * 1.1, 24
 
@@ -119,10 +119,10 @@ def _beam(picture: Image.Image, lamp: tuple[float, float], spot: Spot) -> None:
             cone = [(lamp[0] + away * out, lamp[1] - out * 0.12 + side * out * 0.17) for out, side in corners]
             pen.polygon(cone, shade=round(95 * (1 - step / steps) ** 1.3))
 
-    silhouette(picture, (0, spot.horizon), (rgb("fff3cf"), rgb("fff3cf")), draw)
+    paint_silhouette(picture, (0, spot.horizon), (rgb("fff3cf"), rgb("fff3cf")), draw)
 
 
-def _boat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
+def _paint_boat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
     size, x, y = spot.unit * 0.2, spot.x, spot.horizon + spot.unit * 0.1
 
     def draw(pen: Pen) -> None:
@@ -144,7 +144,7 @@ def _boat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
             shade=215,
         )
 
-    def mirrored(pen: Pen) -> None:
+    def draw_reflection(pen: Pen) -> None:
         for step in range(12):
             reach = size * (0.42 - 0.02 * step) * (1 + 0.2 * math.sin(step * 2.1))
             pen.ellipse(
@@ -154,16 +154,16 @@ def _boat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
                 150 - 10 * step,
             )
 
-    _one(picture, spot, y, y + size, mirrored)
-    _one(picture, spot, y - size * 1.2, y + size * 0.1, draw)
+    _paint_dark(picture, spot, y, y + size, draw_reflection)
+    _paint_dark(picture, spot, y - size * 1.2, y + size * 0.1, draw)
 
 
-def _rowboat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
+def _paint_rowboat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
     size, x, y = spot.unit * 0.24, spot.x, spot.horizon + spot.unit * 0.2
 
     def draw(pen: Pen) -> None:
-        hull = [(-0.62, -0.2), (-0.4, -0.08), (0.4, -0.08), (0.64, -0.22), (0.46, 0.1), (-0.44, 0.1)]
-        pen.polygon([(x + size * across, y + size * down) for across, down in hull])
+        draw_hull = [(-0.62, -0.2), (-0.4, -0.08), (0.4, -0.08), (0.64, -0.22), (0.46, 0.1), (-0.44, 0.1)]
+        pen.polygon([(x + size * across, y + size * down) for across, down in draw_hull])
         for seat in (-0.26, 0.02, 0.28):
             head = (x + size * (seat - 0.05), y - size * 0.4)
             pen.ellipse(head, size * 0.055, size * 0.065)
@@ -173,17 +173,17 @@ def _rowboat(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
                 [(x + size * (seat + 0.06), y - size * 0.2), (x + size * (seat - 0.22), y + size * 0.2)], size * 0.022
             )
 
-    def foam(pen: Pen) -> None:
+    def draw_foam(pen: Pen) -> None:
         for step in range(9):
             across = -0.75 + 0.19 * step
             pen.ellipse((x + size * across, y + size * (0.13 + 0.02 * (step % 3))), size * 0.1, size * 0.025, 170)
 
-    _one(picture, spot, y - size * 0.6, y + size * 0.3, draw)
+    _paint_dark(picture, spot, y - size * 0.6, y + size * 0.3, draw)
     pale = mix(spot.haze, (255, 255, 255), 0.45)
-    silhouette(picture, (y, y + size * 0.3), (pale, pale), foam)
+    paint_silhouette(picture, (y, y + size * 0.3), (pale, pale), draw_foam)
 
 
-def _birds(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
+def _paint_birds(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
     flock = [
         (
             spot.x + rng.gauss(0, 0.14) * spot.unit,
@@ -209,16 +209,16 @@ def _birds(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
                 ]
             )
 
-    _one(picture, spot, 0, spot.horizon, draw)
+    _paint_dark(picture, spot, 0, spot.horizon, draw)
 
 
-def _balloon(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
+def _paint_balloon(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
     radius = spot.unit * 0.085
     x, y = spot.x, spot.horizon * 0.42
     body, stripe = rng.sample((rgb("d9483b"), rgb("f0b03f"), rgb("2f7fa8"), rgb("f4ead2"), rgb("7d4fa0")), 2)
     body, stripe = (mix(colour, spot.dark, 0.45 if spot.night else 0.08) for colour in (body, stripe))
 
-    def hull(pen: Pen) -> None:
+    def draw_hull(pen: Pen) -> None:
         pen.ellipse((x, y), radius)
         pen.polygon(
             [
@@ -229,11 +229,11 @@ def _balloon(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
             ]
         )
 
-    def stripes(pen: Pen) -> None:
+    def draw_stripes(pen: Pen) -> None:
         for across in (-0.55, 0.0, 0.55):
             pen.ellipse((x + across * radius, y), radius * (0.17 if across else 0.2), radius * 0.97)
 
-    def basket(pen: Pen) -> None:
+    def draw_basket(pen: Pen) -> None:
         pen.rectangle(x - radius * 0.17, y + radius * 1.62, x + radius * 0.17, y + radius * 1.88)
         for side in (-1, 1):
             pen.line(
@@ -241,19 +241,22 @@ def _balloon(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
                 radius * 0.03,
             )
 
-    silhouette(
+    paint_silhouette(
         picture,
         (y - radius - 2, y + radius * 1.4),
         (mix(body, (255, 255, 255), 0.2), body, mix(body, spot.dark, 0.4)),
-        hull,
+        draw_hull,
     )
-    silhouette(
-        picture, (y - radius - 2, y + radius), (mix(stripe, (255, 255, 255), 0.2), mix(stripe, spot.dark, 0.3)), stripes
+    paint_silhouette(
+        picture,
+        (y - radius - 2, y + radius),
+        (mix(stripe, (255, 255, 255), 0.2), mix(stripe, spot.dark, 0.3)),
+        draw_stripes,
     )
-    _one(picture, spot, y + radius * 1.2, y + radius * 2, basket)
+    _paint_dark(picture, spot, y + radius * 1.2, y + radius * 2, draw_basket)
 
 
-def _castle(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
+def _paint_castle(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
     size, x, base = spot.unit * 0.34, spot.x, spot.horizon - spot.unit * 0.02
     keeps = [(-0.5, 0.5), (-0.28, 0.74), (0.0, 1.0), (0.26, 0.68), (0.48, 0.46)]
 
@@ -274,7 +277,7 @@ def _castle(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
                 [(left - size * 0.03, top), (right + size * 0.03, top), ((left + right) / 2, top - size * 0.24)]
             )
 
-    def windows(pen: Pen) -> None:
+    def draw_windows(pen: Pen) -> None:
         for across, tall in keeps:
             for level in (0.1, 0.24):
                 pen.rectangle(
@@ -285,12 +288,12 @@ def _castle(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
                     rng.choice((120, 230)),
                 )
 
-    _one(picture, spot, base - size * 1.3, base + 5, draw)
+    _paint_dark(picture, spot, base - size * 1.3, base + 5, draw)
     if spot.night:
-        silhouette(picture, (base - size * 1.3, base), (spot.light, spot.light), windows)
+        paint_silhouette(picture, (base - size * 1.3, base), (spot.light, spot.light), draw_windows)
 
 
-def _house(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
+def _paint_house(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
     size, x, base = spot.unit * 0.15, spot.x, spot.ground
 
     def draw(pen: Pen) -> None:
@@ -305,17 +308,17 @@ def _house(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
         )
         pen.rectangle(x + size * 0.2, base - size * 1.18, x + size * 0.34, base - size * 0.8)
 
-    def windows(pen: Pen) -> None:
+    def draw_windows(pen: Pen) -> None:
         for across in (-0.34, 0.1):
             pen.rectangle(x + size * across, base - size * 0.42, x + size * (across + 0.2), base - size * 0.2)
 
-    _one(picture, spot, base - size * 1.3, base + 2, draw)
-    silhouette(picture, (base - size * 0.5, base), (spot.light, spot.light), windows)
+    _paint_dark(picture, spot, base - size * 1.3, base + 2, draw)
+    paint_silhouette(picture, (base - size * 0.5, base), (spot.light, spot.light), draw_windows)
     if spot.night:
-        glow(picture, (x, base - size * 0.3), size * 1.4, spot.light, 0.45)
+        paint_glow(picture, (x, base - size * 0.3), size * 1.4, spot.light, 0.45)
 
 
-def _tree(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
+def _paint_tree(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
     tall, x, base = spot.unit * 0.34, spot.x, spot.ground
     turns = [(rng.uniform(0, math.tau), rng.random() ** 0.5) for _ in range(150)]
     leaves = [
@@ -337,10 +340,10 @@ def _tree(picture: Image.Image, spot: Spot, rng: random.Random) -> None:
         for across, high, radius in leaves:
             pen.ellipse((x + tall * across, base - tall * high), tall * radius, tall * radius * 0.8)
 
-    _one(picture, spot, base - tall * 1.2, base + 2, draw)
+    _paint_dark(picture, spot, base - tall * 1.2, base + 2, draw)
 
 
-def _figure(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
+def _paint_figure(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
     tall, x = spot.unit * 0.25, spot.x
     base = spot.ground + spot.unit * 0.05
 
@@ -368,26 +371,26 @@ def _figure(picture: Image.Image, spot: Spot, _rng: random.Random) -> None:
                 ]
             )
 
-    def shadow(pen: Pen) -> None:
+    def draw_shadow(pen: Pen) -> None:
         pen.ellipse((x, base), tall * 0.3, tall * 0.03, 110)
 
-    def rock(pen: Pen) -> None:
+    def draw_rock(pen: Pen) -> None:
         heights = (0.0, 0.1, 0.07, 0.16, 0.12, 0.14, 0.05, 0.08, 0.0)
         crest = [(x + tall * (step * 0.3 - 1.2), base + tall * (0.12 - high)) for step, high in enumerate(heights)]
         pen.polygon([*crest, (x + tall * 1.0, base + tall * 0.19), (x - tall * 1.0, base + tall * 0.19)])
 
-    _one(picture, spot, base - tall * 0.1, base + tall * 0.2, rock if spot.wet else shadow)
-    _one(picture, spot, base - tall * 1.05, base + 2, draw)
+    _paint_dark(picture, spot, base - tall * 0.1, base + tall * 0.2, draw_rock if spot.wet else draw_shadow)
+    _paint_dark(picture, spot, base - tall * 1.05, base + 2, draw)
 
 
 PAINTERS: Mapping[Thing, Painter] = {
-    "lighthouse": _lighthouse,
-    "boat": _boat,
-    "rowboat": _rowboat,
-    "birds": _birds,
-    "balloon": _balloon,
-    "castle": _castle,
-    "house": _house,
-    "tree": _tree,
-    "figure": _figure,
+    "lighthouse": _paint_lighthouse,
+    "boat": _paint_boat,
+    "rowboat": _paint_rowboat,
+    "birds": _paint_birds,
+    "balloon": _paint_balloon,
+    "castle": _paint_castle,
+    "house": _paint_house,
+    "tree": _paint_tree,
+    "figure": _paint_figure,
 }

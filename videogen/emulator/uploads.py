@@ -1,4 +1,4 @@
-"""Files that a caller uploaded to be used as inputs (POST /v1/files)."""
+"""Files that callers upload with POST /v1/files to use them as inputs."""
 
 import hashlib
 import secrets
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogen.emulator.pace import stamp
+from videogen.emulator.pace import format_timestamp
 
 MAX_BYTES = 100 * 1024 * 1024
-_KEPT_NS = 24 * 3600 * 1_000_000_000
+_LIFETIME_NS = 24 * 3600 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One uploaded file."""
+    """An uploaded file."""
 
     id: str
     name: str
@@ -28,8 +28,8 @@ class Upload:
     created_ns: int
     metadata: Mapping[str, Any]
 
-    def body(self, base: str) -> dict[str, Any]:
-        """The file object of the API."""
+    def make_body(self, base: str) -> dict[str, Any]:
+        """Return the file object of the API."""
         return {
             "id": self.id,
             "name": self.name,
@@ -38,21 +38,21 @@ class Upload:
             "etag": self.md5,  # not in the OpenAPI document, but client 1.0.7 fails without it
             "checksums": {"sha256": self.sha256, "md5": self.md5},
             "metadata": self.metadata,
-            "created_at": stamp(self.created_ns, digits=3),
-            "expires_at": stamp(self.created_ns + _KEPT_NS, digits=3),
+            "created_at": format_timestamp(self.created_ns, digits=3),
+            "expires_at": format_timestamp(self.created_ns + _LIFETIME_NS, digits=3),
             "urls": {"get": f"{base}/v1/files/{self.id}"},
         }
 
 
 class Uploads(Mapping[str, Path]):
-    """The uploads of one server: their paths by id."""
+    """The uploaded files of one server; as a mapping, their paths by id."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._by_id: dict[str, Upload] = {}
 
     def add(self, content: bytes, name: str, content_type: str, metadata: Mapping[str, Any]) -> Upload:
-        """Keep a file."""
+        """Store a file."""
         upload_id = secrets.token_hex(24)
         path = self._folder / f"upload-{upload_id}"
         path.write_bytes(content)
@@ -62,15 +62,15 @@ class Uploads(Mapping[str, Path]):
         return upload
 
     def find(self, upload_id: str) -> Upload | None:
-        """The upload of that id."""
+        """Return the upload of that id, or None if there is none."""
         return self._by_id.get(upload_id)
 
-    def all(self) -> Iterable[Upload]:
-        """Return every upload, newest first."""
+    def list_newest_first(self) -> Iterable[Upload]:
+        """Return all uploads, newest first."""
         return reversed(self._by_id.values())
 
     def remove(self, upload: Upload) -> None:
-        """Forget a file and delete it."""
+        """Delete a file."""
         del self._by_id[upload.id]
         upload.path.unlink()
 

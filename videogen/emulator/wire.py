@@ -1,4 +1,4 @@
-"""Answers that misbehave on the wire: cut, stalled, dripping, endless, or none at all."""
+"""Responses with faults of the transport: cut, stalled, slow, endless, or missing."""
 
 import asyncio
 import contextlib
@@ -15,31 +15,31 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_KEY = "videogen.line"
+_SCOPE_KEY = "videogen.connection"
 _BLANKS = b" " * (1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """The connection under a request."""
+class RequestConnection:
+    """The TCP connection of a request."""
 
     transport: asyncio.Transport
     closing: asyncio.Event
-    """Set when the server stops: whoever holds a caller lets go."""
+    """Set when the server stops, so that held callers are released."""
 
     async def reset(self) -> None:
-        """Tear the connection down with a TCP reset; what was written so far has left."""
+        """Close the connection with a TCP reset after sending the data written so far."""
         await asyncio.sleep(0.02)
         if self.transport.is_closing():
             return
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
-        await asyncio.sleep(0.01)  # the server notices in its next turns; before that it would log a missing answer
+        await asyncio.sleep(0.01)  # let the server notice the reset; otherwise it logs a missing answer
 
     async def hold(self, receive: Receive) -> None:
-        """Do nothing until the caller hangs up or the server stops."""
-        gone = asyncio.create_task(_hung_up(receive))
+        """Wait until the caller disconnects or the server stops, then reset the connection."""
+        gone = asyncio.create_task(_wait_until_hung_up(receive))
         stop = asyncio.create_task(self.closing.wait())
         _done, pending = await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -47,22 +47,24 @@ class Line:
         await self.reset()
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_until_hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class Wire:
-    """The outermost application: tells every request what connection it came by, and every answer its date."""
+class TransportMiddleware:
+    """Middleware that adds the connection to every request and the `Date` header to every answer."""
 
     def __init__(self, app: ASGIApp, closing: asyncio.Event, clock_ahead_s: float = 0) -> None:
-        self._app, self._closing, self._clock_ahead_s = app, closing, clock_ahead_s
+        self._app = app
+        self._closing = closing
+        self._clock_ahead_s = clock_ahead_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on. uvicorn's `send` is a method of the request's cycle, which knows the transport."""
+        """Pass the request on with its connection, which is found through uvicorn's `send`, a bound method."""
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
-            scope[_KEY] = Line(transport, self._closing)
+            scope[_SCOPE_KEY] = RequestConnection(transport, self._closing)
 
         async def send_dated(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -73,18 +75,18 @@ class Wire:
         await self._app(scope, receive, send_dated)
 
 
-def _line(scope: Scope) -> Line:
-    line = scope.get(_KEY)
-    if not isinstance(line, Line):
-        raise RuntimeError("faults on the connection need a real server: use serve() or running()")
-    return line
+def _get_connection(scope: Scope) -> RequestConnection:
+    connection = scope.get(_SCOPE_KEY)
+    if not isinstance(connection, RequestConnection):
+        raise RuntimeError("faults on the connection need a real server: use serve_emulator() or run_emulator()")
+    return connection
 
 
-class AnyJson(JSONResponse):
-    """JSON that may hold what a server should not send: NaN, infinite numbers, lone surrogates."""
+class LenientJSONResponse(JSONResponse):
+    """JSON that may contain values that a server should not send: NaN, infinite numbers, lone surrogates."""
 
     def render(self, content: Any) -> bytes:
-        """Return the text in UTF-8, in escapes where UTF-8 has no bytes for it."""
+        """Return the JSON in UTF-8, escaped if it has characters that UTF-8 cannot encode."""
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         try:
             return text.encode()
@@ -92,15 +94,15 @@ class AnyJson(JSONResponse):
             return json.dumps(content, separators=(",", ":")).encode()
 
 
-class Around(Response):
-    """An answer made from another one."""
+class WrappingResponse(Response):
+    """A response that is made from another one."""
 
     def __init__(self, inner: Response | None) -> None:
         super().__init__()
         self.inner = inner
 
     async def collect(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
-        """The inner answer's head and its whole body, not sent."""
+        """Return the head and the whole body of the inner response without sending them."""
         heads: list[Message] = []
         body = bytearray()
 
@@ -115,115 +117,116 @@ class Around(Response):
         return heads[0], bytes(body)
 
 
-class Counted(Around):
-    """An answer that reports how many bytes of its body were sent, piece by piece."""
+class CountedResponse(WrappingResponse):
+    """A response that reports the number of body bytes after each sent chunk."""
 
     def __init__(self, inner: Response, sent: Callable[[int], None]) -> None:
         super().__init__(inner)
         self._sent = sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response and report its bytes."""
 
-        async def counting(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.body":
                 self._sent(len(message.get("body", b"")))
 
         assert self.inner is not None
-        await self.inner({**scope, "extensions": {}}, receive, counting)
+        await self.inner({**scope, "extensions": {}}, receive, send_counted)
 
 
-class Lost(Around):
-    """No answer: the connection is reset."""
+class ResetResponse(WrappingResponse):
+    """A reset of the connection in place of an answer."""
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """Reset."""
-        await _line(scope).reset()
+        """Reset the connection."""
+        await _get_connection(scope).reset()
 
 
-class Silent(Around):
-    """No answer, and the connection stays."""
+class SilentResponse(WrappingResponse):
+    """An open connection without an answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
-        """Hold."""
-        await _line(scope).hold(receive)
+        """Hold the connection."""
+        await _get_connection(scope).hold(receive)
 
 
-class _EnoughError(Exception):
-    """Enough was sent."""
+class _CutPointError(Exception):
+    """The part of the answer that shall be sent was sent."""
 
 
-class Cut(Around):
-    """A part of an answer; then a reset, or silence."""
+class CutResponse(WrappingResponse):
+    """A part of a response, followed by a reset or by silence."""
 
     def __init__(self, inner: Response, part: float, *, stall: bool) -> None:
         super().__init__(inner)
-        self._part, self._stall = part, stall
+        self._part = part
+        self._stall = stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the part, then stop."""
+        """Send the part, then reset or hold the connection."""
         left = 0
 
-        async def sending(message: Message) -> None:
+        async def send_until_cut(message: Message) -> None:
             nonlocal left
             if message["type"] == "http.response.start":
-                left = int(_length(message) * self._part)
+                left = int(_read_content_length(message) * self._part)
                 await send(message)
                 return
             piece = message.get("body", b"")[:left]
             left -= len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             if not left:
-                raise _EnoughError
+                raise _CutPointError
 
         assert self.inner is not None
-        with contextlib.suppress(_EnoughError):
-            await self.inner({**scope, "extensions": {}}, receive, sending)
-        line = _line(scope)
-        await (line.hold(receive) if self._stall else line.reset())
+        with contextlib.suppress(_CutPointError):
+            await self.inner({**scope, "extensions": {}}, receive, send_until_cut)
+        connection = _get_connection(scope)
+        await (connection.hold(receive) if self._stall else connection.reset())
 
 
-class Drip(Around):
-    """An answer one byte at a time."""
+class DripResponse(WrappingResponse):
+    """A response that is sent one byte at a time."""
 
     def __init__(self, inner: Response, every_s: float) -> None:
         super().__init__(inner)
         self._every_s = every_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, slowly, until the server stops."""
-        line = _line(scope)
+        """Send the response slowly, until it ends or the server stops."""
+        connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         await send(head)
         for index in range(len(body)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(line.closing.wait(), self._every_s)
-                await line.reset()
+                await asyncio.wait_for(connection.closing.wait(), self._every_s)
+                await connection.reset()
                 return
             await send({"type": "http.response.body", "body": body[index : index + 1], "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-class Bomb(Around):
-    """An answer followed by blanks, as a gzip a thousand times smaller."""
+class GzipBombResponse(WrappingResponse):
+    """A response followed by blanks, in a gzip that is a thousand times smaller."""
 
     def __init__(self, inner: Response, size_mb: int) -> None:
         super().__init__(inner)
         self._size_mb = size_mb
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the compressed response."""
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name != b"content-length"]
         await send({**head, "headers": [*kept, (b"content-encoding", b"gzip")]})
-        for piece in _squeeze(body, self._size_mb):
+        for piece in _compress_with_blanks(body, self._size_mb):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
 
 
-def _squeeze(body: bytes, size_mb: int) -> Iterator[bytes]:
+def _compress_with_blanks(body: bytes, size_mb: int) -> Iterator[bytes]:
     packer = zlib.compressobj(6, wbits=31)
     yield packer.compress(body)
     for _ in range(size_mb):
@@ -231,42 +234,42 @@ def _squeeze(body: bytes, size_mb: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-class Unending(Around):
-    """An answer's body over and over, without a length."""
+class EndlessResponse(WrappingResponse):
+    """A response whose body repeats without end and without a length."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the caller hangs up or the server stops."""
-        line = _line(scope)
+        """Send until the caller disconnects or the server stops."""
+        connection = _get_connection(scope)
         head, body = await self.collect(scope, receive)
         kept = [(name, value) for name, value in head["headers"] if name not in (b"content-length", b"content-range")]
         await send({**head, "status": 200, "headers": kept})
-        gone = asyncio.create_task(_hung_up(receive))
-        async for piece in _forever(body):
-            if gone.done() or line.closing.is_set():
+        gone = asyncio.create_task(_wait_until_hung_up(receive))
+        async for piece in _repeat_forever(body):
+            if gone.done() or connection.closing.is_set():
                 break
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         gone.cancel()
-        await line.reset()
+        await connection.reset()
 
 
-async def _forever(body: bytes) -> AsyncIterator[bytes]:
-    body = body or bytes(65536)  # an empty answer has an end, and would never come to the pause
+async def _repeat_forever(body: bytes) -> AsyncIterator[bytes]:
+    body = body or bytes(65536)  # an empty body would make this loop run without ever yielding
     while True:
         for begin in range(0, len(body), 65536):
             yield body[begin : begin + 65536]
             await asyncio.sleep(0)
 
 
-def rewritten(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
-    """A JSON answer with other content."""
-    return AnyJson(change(json.loads(bytes(inner.body))), inner.status_code)
+def rewrite_json(inner: Response, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+    """Return a JSON response with changed content."""
+    return LenientJSONResponse(change(json.loads(bytes(inner.body))), inner.status_code)
 
 
-def cut_json(inner: Response) -> Response:
-    """A JSON answer whose text ends in the middle."""
+def truncate_json(inner: Response) -> Response:
+    """Return a JSON response whose text ends in the middle."""
     body = bytes(inner.body)
     return Response(body[: len(body) // 2], inner.status_code, media_type="application/json")
 
 
-def _length(head: Message) -> int:
+def _read_content_length(head: Message) -> int:
     return next(int(value) for name, value in head["headers"] if name == b"content-length")
