@@ -10,9 +10,9 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.bootstrap import Session
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.contact_sheet import preview, status, time
-from videogen.errors import printable
+from videogen.errors import escape_unprintable
 from videogen.planning import Plan
 
 SHOWN_ROWS = 200
@@ -31,7 +31,7 @@ STEPS = {
 """By the code of a failure: what helps against it."""
 
 
-async def publish(batch: Batch, session: Session) -> None:
+async def publish(batch: RunResult, session: Session) -> None:
     """Records verdict and clips under keys of the job, so that its runs can be compared over time.
 
     Where Prefect does not take them the run goes without: its clips are delivered.
@@ -55,7 +55,7 @@ def key_of(job_id: str, what: str) -> str:
     return f"{slug}-{what}"
 
 
-def verdict_markdown(batch: Batch, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
+def verdict_markdown(batch: RunResult, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
     """What came of the run, what it cost beside what was planned, which clips failed, why, and what to do next."""
     lines = [
         f"# {batch.job_id}: {batch.verdict.status}",
@@ -99,7 +99,7 @@ def _address(picture: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
-def clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object]]:
+def clip_rows(batch: RunResult, gateway: str | None = None) -> list[dict[str, object]]:
     """One row a clip, in scene order; durations in seconds, cost in USD. Of a long job, those that failed first.
 
     With the address of a gateway the scene's name leads to the clip.
@@ -125,7 +125,7 @@ def clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object
     ]
 
 
-def _linked(batch: Batch, clip: Clip, gateway: str | None) -> str:
+def _linked(batch: RunResult, clip: Clip, gateway: str | None) -> str:
     if clip.video_path is None or gateway is None:
         return clip.scene_id
     return f"[{clip.scene_id}]({gateway.rstrip('/')}/runs/{batch.run_id}/clips/{clip.scene_id}.mp4)"
@@ -133,5 +133,5 @@ def _linked(batch: Batch, clip: Clip, gateway: str | None) -> str:
 
 def _plain(text: str) -> str:
     """Text from outside, harmless in Markdown: one line, no HTML, no links, at most 500 characters of it."""
-    shown = printable(" ".join(text.split()))[:500]
+    shown = escape_unprintable(" ".join(text.split()))[:500]
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(shown, quote=False))

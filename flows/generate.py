@@ -24,7 +24,7 @@ from flows.artifacts import publish
 from flows.interruption import unless_interrupted
 from flows.telling import telling
 from videogen.bootstrap import Options, Session, opened, prepare
-from videogen.clip import Batch, Clip, ClipRequest
+from videogen.clip import Clip, ClipRequest, RunResult
 from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
@@ -36,7 +36,7 @@ BACKSTOP_S = 86_400.0
 def run_name() -> str:
     """What a flow run is called: its job and model, or the file that says them."""
     job = flow_run.parameters["job"]
-    return f"{job.id} · {', '.join(job.asked_models)}" if isinstance(job, Job) else str(job)
+    return f"{job.id} · {', '.join(job.models_to_run)}" if isinstance(job, Job) else str(job)
 
 
 async def may_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
@@ -59,7 +59,7 @@ async def generate_clip(request: ClipRequest, session: Session, slot: Slot) -> C
 
 
 @flow(flow_run_name=run_name, validate_parameters=True)
-async def generate(job: Job | str, options: Options | None = None) -> State[Batch]:
+async def generate(job: Job | str, options: Options | None = None) -> State[RunResult]:
     """Makes the clips of a job: Completed, Completed as `PartialSuccess`, Failed with the reason, or Cancelled."""
     prepared = await prepare(job, options or Options())  # the command line's own, where that has prepared the job
     try:
@@ -71,7 +71,7 @@ async def generate(job: Job | str, options: Options | None = None) -> State[Batc
     return final_state(batch)
 
 
-async def make(session: Session) -> Batch:
+async def make(session: Session) -> RunResult:
     """Make all clips of the session, and judge them."""
     return await session.finish(await session.clips(attempted))
 
@@ -85,7 +85,7 @@ async def attempted(request: ClipRequest, session: Session, slot: Slot) -> Clip 
     return await state.aresult(raise_on_failure=False)
 
 
-def final_state(batch: Batch) -> State[Batch]:
+def final_state(batch: RunResult) -> State[RunResult]:
     """The verdict as the flow run's state."""
     verdict = batch.verdict
     if verdict.status == "failed":

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.artifacts import key_of
 from videogen.bootstrap import Listener
-from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
+from videogen.events import ClipEnded, RunCompleted, RunEvent, RunStarted
 from videogen.scene import Job
 
 PROGRESS_EVERY_S = 5.0
@@ -29,15 +29,15 @@ async def telling(job: Job) -> AsyncIterator[Listener]:
     """A listener for the job's session, which passes on what it hears; nothing waits for Prefect."""
     progress = _Progress(job)
 
-    def listen(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def listen(event: RunEvent, payload: Mapping[str, Any]) -> None:
         progress.percent = max(progress.percent, 100.0 * payload["completed"] / payload["total"])
         if isinstance(event, RunStarted):
             progress.begin(payload["run_id"])
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             clip = event.clip
             _emit(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
         elif isinstance(event, RunCompleted):
-            batch = event.batch
+            batch = event.result
             _emit(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
 
     try:
@@ -67,7 +67,7 @@ class _Progress:
     async def _show(self, run_id: str) -> None:
         """Until the run is over, and then what it came to."""
         try:
-            models = (f"model:{model}" for model in self._job.asked_models)
+            models = (f"model:{model}" for model in self._job.models_to_run)
             await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
             shown, name = self.percent, f"Clips of {self._job.id} that are done"
             key = key_of(self._job.id, "progress")
@@ -90,7 +90,7 @@ async def _describe_flow_run(run_id: str, *tags: str) -> None:
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 
-def _emit(event: ClipCompleted | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
+def _emit(event: ClipEnded | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
     """The event as Prefect's; its resource has labels of ours, by which automations can tell it from others."""
     emit_event(
         f"videogen.{event.type}",

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from videogen.registry import Registry
 from videogen.scene import Job
-from videogen.settings import Settings, variables
+from videogen.settings import Settings, get_variable_names
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = ROOT / "docs" / "environment.md"
@@ -81,7 +81,7 @@ def _with_settings(page: str) -> str:
 
 
 def _settings() -> Iterator[tuple[str, str]]:
-    for name, variable in variables().items():
+    for name, variable in get_variable_names().items():
         field = Settings.model_fields[name]
         text = _in_a_file(field.description or "").rstrip(".").replace("left out", "unset")
         yield variable, text if field.default is None else f"{text}; `{field.default}` by default"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from videogen.errors import VideogenError
-from videogen.scene import Scene, name_of
+from videogen.scene import Scene, display_name
 
 COMPOSITION = 1
 """Raised when composing makes other pictures of the same references, so that old clips are not taken for new ones."""
@@ -131,7 +131,7 @@ class ClipRequest(_Frozen):
     def poster_path(self) -> str:
         return f"posters/{self.name}.jpg"
 
-    def takes(self, clip: "Clip") -> bool:
+    def accepts(self, clip: "Clip") -> bool:
         """Whether this clip, delivered for the same key, is good enough: an earlier job may have been less strict."""
         return not (self.strict_quality and {"black", "frozen"} & set(clip.warnings))
 
@@ -148,7 +148,7 @@ class ClipFailure(_Frozen):
     retryable: bool
 
     @classmethod
-    def of(cls, error: BaseException) -> "ClipFailure":
+    def from_error(cls, error: BaseException) -> "ClipFailure":
         if isinstance(error, VideogenError):
             return cls(code=error.code, message=str(error), retryable=error.retryable)
         return cls(code="internal", message=f"{type(error).__name__}: {error}", retryable=False)
@@ -208,11 +208,11 @@ class Clip(_Frozen):
     error: ClipFailure | None = None
 
     @classmethod
-    def failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
-        return cls(status="failed", error=ClipFailure.of(error), **planned(request), **facts)
+    def make_failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
+        return cls(status="failed", error=ClipFailure.from_error(error), **get_planned_fields(request), **facts)
 
 
-def planned(request: ClipRequest) -> dict[str, Any]:
+def get_planned_fields(request: ClipRequest) -> dict[str, Any]:
     """The fields of a `Clip` that are known before anything is made."""
     return {
         "clip_index": request.clip_index,
@@ -227,7 +227,7 @@ def planned(request: ClipRequest) -> dict[str, Any]:
         "inputs": request.inputs,
         "seed": request.scene.seed,
         "take": request.scene.take,
-        "references": tuple(name_of(url) for url in request.scene.reference_urls),
+        "references": tuple(display_name(url) for url in request.scene.reference_urls),
     }
 
 
@@ -239,7 +239,7 @@ class Verdict(_Frozen):
     reason: str
 
 
-class Batch(_Frozen):
+class RunResult(_Frozen):
     """All clips of a run in scene order: the content of `manifest.json`."""
 
     run_id: str
@@ -284,7 +284,7 @@ class Batch(_Frozen):
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
-    def from_manifest(cls, text: str) -> "Batch":
+    def from_manifest(cls, text: str) -> "RunResult":
         """Raises `ValueError` when the text is no manifest of this version."""
         data = json.loads(text)
         if not isinstance(data, dict):
@@ -292,7 +292,7 @@ class Batch(_Frozen):
         return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
 
 
-def judge_each(
+def judge_by_model(
     clips: tuple[Clip, ...], *, models: tuple[str, ...], min_clips: int, required: frozenset[str]
 ) -> tuple[Verdict, dict[str, Verdict]]:
     """The verdict on all clips and, where several models are compared, the one on each: `min_clips` are of each."""

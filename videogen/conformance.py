@@ -7,16 +7,16 @@ from typing import Any
 
 from videogen import drift
 from videogen.complaints import Loc
-from videogen.documents import Document
+from videogen.documents import SourceFile
 from videogen.drift import Finding
 from videogen.endpoints import Endpoint, Snapshots
 from videogen.errors import GoneError, Problem, SettingsError
-from videogen.registry import ModelSpec, registry_document, registry_in
+from videogen.registry import ModelSpec, load_registry_file, parse_registry
 from videogen.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ModelCheck:
     """One model: where it and its endpoint contradict each other, and what is sent to no effect, as it is known."""
 
     id: str
@@ -34,18 +34,18 @@ class Checked:
         return {
             "id": self.id,
             "replicate": self.replicate,
-            "drift": [_told(problem) for problem in self.drift],
-            "ignored": [_told(problem) for problem in self.ignored],
+            "drift": [_as_json(problem) for problem in self.drift],
+            "ignored": [_as_json(problem) for problem in self.ignored],
         }
 
 
-def _told(problem: Problem) -> dict[str, str]:
+def _as_json(problem: Problem) -> dict[str, str]:
     return {"field": problem.where, "position": problem.position, "message": problem.message}
 
 
-async def check_models(
+async def compare_with_endpoints(
     names: Sequence[str], settings: Settings, snapshots: Snapshots, *, offline: bool, keep: bool
-) -> list[Checked]:
+) -> list[ModelCheck]:
     """The models of these names, by default all of the registry, each beside its endpoint.
 
     Args:
@@ -58,24 +58,24 @@ async def check_models(
         AuthenticationError: the token is refused.
         CallError: Replicate cannot be reached.
     """
-    document = registry_document(settings.registry)
-    registry = registry_in(document)
-    specs = {name: registry.model(name) for name in names or registry.models}
+    document = load_registry_file(settings.registry)
+    registry = parse_registry(document)
+    specs = {name: registry.get_model(name) for name in names or registry.models}
     endpoints: Mapping[str, Endpoint | None]
     if offline:
         endpoints = {spec.replicate: snapshots.read(spec.replicate) for spec in specs.values()}
         absent = f"has no snapshot in {snapshots.folder}: run this without --offline, with --snapshot"
     else:
-        endpoints = await _described(specs.values(), settings)
+        endpoints = await _fetch_endpoints(specs.values(), settings)
         absent = "is not on Replicate (404): it was removed, renamed or made private"
     if keep:
         for endpoint in endpoints.values():
             if endpoint:
                 snapshots.write(endpoint)
-    return [_checked(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
+    return [_check_model(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
 
 
-async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
+async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
     """What Replicate says of each model, by `owner/name`, with the versions that are used; None: it is not there."""
     from videogen.adapters.replicate import ReplicateProvider
     from videogen.calls import Calls
@@ -99,18 +99,20 @@ async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[
     return endpoints
 
 
-def _checked(name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: Document) -> Checked:
+def _check_model(
+    name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: SourceFile
+) -> ModelCheck:
     if endpoint is None:
         findings = [Finding(("replicate",), f"{spec.replicate} {absent}")]
     else:
         findings = drift.compare(spec, endpoint)
     contradicted = [(_loc(name, found), found.message) for found in findings if not found.ignored]
     ignored = [(_loc(name, found), found.message) for found in findings if found.ignored]
-    return Checked(
+    return ModelCheck(
         id=name,
         replicate=spec.replicate,
-        drift=tuple(document.problems(contradicted)),
-        ignored=tuple(document.problems(ignored)),
+        drift=tuple(document.problems_at(contradicted)),
+        ignored=tuple(document.problems_at(ignored)),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.errors import StorageError
 from videogen.ports import Store
 
@@ -51,12 +51,12 @@ def status(clip: Clip) -> str:
 # --- index.html
 
 
-def write_page(batch: Batch, prompts: Mapping[str, str], store: Store, *, files: Sequence[str] = ()) -> None:
+def write_page(batch: RunResult, prompts: Mapping[str, str], store: Store, *, files: Sequence[str] = ()) -> None:
     """Writes `index.html`, which links to `files` beside it. Raises `StorageError`."""
     store.put_text(page(batch, prompts, files=files), PAGE)
 
 
-def page(batch: Batch, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
+def page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
     """The contact sheet as HTML: complete but for posters and clips, which it finds beside it in the job's folder.
 
     `prompts` are the job's, by scene id, for clips that do not say what they were made from. Clips to be compared stand
@@ -140,7 +140,7 @@ def _hash(text: str) -> str:
 # --- contact_sheet.jpg
 
 
-def write_picture(batch: Batch, store: Store) -> None:
+def write_picture(batch: RunResult, store: Store) -> None:
     """Writes `contact_sheet.jpg`. Raises `StorageError`."""
     scratch = store.scratch(f"{PICTURE}.part")
     try:
@@ -196,7 +196,7 @@ def grid(number: int, aspect_ratio: str, *, side_by_side: int = 1) -> Grid:
     return Grid(columns, cell, gap, poster, font, row, top)
 
 
-def picture(batch: Batch, store: Store) -> "Image":
+def picture(batch: RunResult, store: Store) -> "Image":
     """All posters in a grid, each with its scene and length below; a clip that failed is a tile with its code."""
     from PIL import Image, ImageDraw, ImageFont
 

@@ -20,7 +20,7 @@ VARIABLE = "VIDEOGEN_CRASH_AT"
 _reached: Counter[str] = Counter()
 
 
-def reached(name: str) -> None:
+def crash_if_requested(name: str) -> None:
     """Does nothing, unless the environment asks for a crash here."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:

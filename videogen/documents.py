@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
-from videogen.complaints import Loc, complaints
+from videogen.complaints import Loc, describe_errors
 from videogen.errors import Problem, ValidationError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Document:
+class SourceFile:
     """A file's text and the data in it."""
 
     path: Path
     text: str
     data: Any
-    base: "Document | None" = None
+    base: "SourceFile | None" = None
     """The file that this one extends: `data` is of both, and a value that is not in this one stands there."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What this file calls a field that the data knows by another name."""
@@ -46,41 +46,41 @@ class Document:
         try:
             return type_.model_validate(self.data)
         except PydanticError as exc:
-            raise self.error(complaints(exc, type_, self.data, self.names)) from None
+            raise self.errors_at(describe_errors(exc, type_, self.data, self.names)) from None
 
-    def error(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
+    def errors_at(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
         """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
-        placed = sorted(((self._place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
+        placed = sorted(((self._find_place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
         shown = [place.problem(text) for place, text in placed[:MAX_PROBLEMS]]
         if len(placed) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(placed) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
 
-    def problems(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
+    def problems_at(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
         """Each problem, in this order, with `file:line:column` (from 1) of its value or of the nearest parent written
         down."""
-        return [self._place(loc).problem(text) for loc, text in problems]
+        return [self._find_place(loc).problem(text) for loc, text in problems]
 
-    def located(self, error: ValidationError) -> ValidationError:
+    def with_positions(self, error: ValidationError) -> ValidationError:
         """The error with the position of each problem that names a place in this document."""
         return ValidationError(
             [
                 problem
                 if problem.position or not problem.where
-                else self._place(undotted(problem.where)).problem(problem.message)
+                else self._find_place(split_path(problem.where)).problem(problem.message)
                 for problem in error.problems
             ]
         )
 
-    def _place(self, loc: Loc) -> "_Place":
+    def _find_place(self, loc: Loc) -> "_Place":
         """Of a value in this file, or in the one it extends where that has more of the way to it."""
-        loc = self._renamed(loc)
-        depth = _depth_written(self.places, loc)
-        if self.base and _depth_written(self.base.places, loc) > depth:
-            return self.base._place(loc)
+        loc = self._to_file_names(loc)
+        depth = _count_written_parts(self.places, loc)
+        if self.base and _count_written_parts(self.base.places, loc) > depth:
+            return self.base._find_place(loc)
         return _Place(self, loc, *self.places.get(loc[:depth], (0, 0)))
 
-    def _renamed(self, loc: Loc) -> Loc:
+    def _to_file_names(self, loc: Loc) -> Loc:
         """As the file names it: the upstream list of clip prompts has no name for itself."""
         if self.names and loc[:1] == ("scenes",):
             loc = loc[1:]
@@ -91,14 +91,14 @@ class Document:
     @cached_property
     def places(self) -> Places:
         """Where every key and array element of the document stands; of one that is there twice, the first."""
-        return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walked(self)))}
+        return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walk(self)))}
 
 
 @dataclass(frozen=True)
 class _Place:
     """Where in a file a value stands, or should: row and column, in bytes and from 0, of what is written down."""
 
-    document: Document
+    source: SourceFile
     loc: Loc
     row: int
     column_bytes: int
@@ -106,16 +106,16 @@ class _Place:
     @property
     def order(self) -> tuple[bool, int, int]:
         """A file comes before the one it extends."""
-        return self.document.base is None, self.row, self.column_bytes
+        return self.source.base is None, self.row, self.column_bytes
 
     def problem(self, message: str) -> Problem:
-        line = self.document.text.split("\n", self.row + 1)[self.row].encode()
+        line = self.source.text.split("\n", self.row + 1)[self.row].encode()
         column = len(line[: self.column_bytes].decode(errors="replace")) + 1
-        position = f"{self.document.path.name}:{self.row + 1}:{column}"
-        return Problem(message, where=dotted(self.loc), position=position)
+        position = f"{self.source.path.name}:{self.row + 1}:{column}"
+        return Problem(message, where=join_path(self.loc), position=position)
 
 
-def read_document(path: Path) -> Document:
+def read_source_file(path: Path) -> SourceFile:
     """The file at `path`: JSON or TOML by its suffix, or by how it begins where the suffix is of neither.
 
     Raises:
@@ -128,12 +128,12 @@ def read_document(path: Path) -> Document:
     try:
         data = load(path, text)
     except RecursionError:
-        raise _too_deep(path.name, text) from None
+        raise _too_deep_error(path.name, text) from None
     except ValueError as exc:  # Python reads no integer of more than 4300 digits
-        raise _refused(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
-    if _depth(data) > MAX_DEPTH:
-        raise _too_deep(path.name, text)
-    return Document(path, text, data)
+        raise _make_error(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
+    if _measure_depth(data) > MAX_DEPTH:
+        raise _too_deep_error(path.name, text)
+    return SourceFile(path, text, data)
 
 
 def _is_json(path: Path, text: str) -> bool:
@@ -141,7 +141,7 @@ def _is_json(path: Path, text: str) -> bool:
     return suffix == ".json" or (suffix != ".toml" and _BEGINS_AS_JSON.match(text) is not None)
 
 
-def _not_ours(path: Path, text: str) -> str:
+def _suggest_format(path: Path, text: str) -> str:
     """Say what a file that is not well-formed should be, where its suffix or its first characters tell what it is."""
     kinds = "job files and registries are TOML or JSON, named .toml or .json"
     if text.lstrip().startswith("```"):
@@ -160,12 +160,12 @@ def _not_ours(path: Path, text: str) -> str:
     return ""
 
 
-def dotted(loc: Loc) -> str:
+def join_path(loc: Loc) -> str:
     """`("models", "veo-3.1", 0)` as `models.veo-3.1.0`."""
     return ".".join(str(part) for part in loc)
 
 
-def undotted(where: str) -> Loc:
+def split_path(where: str) -> Loc:
     """The other way round, for names without dots."""
     return tuple(int(part) if part.isdigit() else part for part in where.split("."))
 
@@ -195,21 +195,21 @@ _STRING = re.compile(r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:[^"\\\n]|\\.)*+
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}")
 
 
-def _masked(text: str) -> str:
+def _mask_strings(text: str) -> str:
     """The text with every string in it as a word of the same length."""
     return _STRING.sub(lambda found: "x" * len(found.group()), text)
 
 
 def _check_size(name: str, text: str) -> None:
     """Raises where reading it would take minutes; each value but the first has a `,`, a `=` or a `[` before it."""
-    masked = _masked(text)
+    masked = _mask_strings(text)
     if sum(map(masked.count, ",=[")) > MAX_VALUES:
-        raise _refused(name, text, None, f"more than {MAX_VALUES:,} values")
+        raise _make_error(name, text, None, f"more than {MAX_VALUES:,} values")
     if found := _LONG_KEY.search(masked):
-        raise _refused(name, text, found, "nested too deeply")
+        raise _make_error(name, text, found, "nested too deeply")
 
 
-def _depth(data: Any) -> int:
+def _measure_depth(data: Any) -> int:
     """How many tables and arrays are around the innermost value, counted no further than needed."""
     level = [data]
     for depth in range(MAX_DEPTH + 1):
@@ -223,16 +223,16 @@ def _depth(data: Any) -> int:
     return MAX_DEPTH + 1
 
 
-def _too_deep(name: str, text: str) -> ValidationError:
+def _too_deep_error(name: str, text: str) -> ValidationError:
     depth, found = 0, None
-    for found in re.finditer(r"[\[\]{}]", _masked(text)):
+    for found in re.finditer(r"[\[\]{}]", _mask_strings(text)):
         depth += 1 if found.group() in "[{" else -1
         if depth > MAX_DEPTH:
             break
-    return _refused(name, text, found, "nested too deeply")
+    return _make_error(name, text, found, "nested too deeply")
 
 
-def _refused(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
+def _make_error(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
     start = where.start() if where else 0
     line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
     return ValidationError([Problem(message, position=f"{name}:{line}:{column}")])
@@ -245,7 +245,7 @@ def _load_toml(path: Path, text: str) -> Any:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        message = f"not valid TOML: {exc.msg}{_not_ours(path, text)}"
+        message = f"not valid TOML: {exc.msg}{_suggest_format(path, text)}"
         raise ValidationError([Problem(message, position=position)]) from None
 
 
@@ -253,7 +253,7 @@ def _load_json(path: Path, text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):  # JSON lets the last one win: more likely than not it is a mistake
-            raise _twice(Document(path, text, None))
+            raise _duplicate_key_error(SourceFile(path, text, None))
         return found
 
     try:
@@ -262,24 +262,26 @@ def _load_json(path: Path, text: str) -> Any:
             json.dumps(data, ensure_ascii=False).encode()
         return data
     except UnicodeEncodeError:
-        raise _refused(path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character") from None
+        raise _make_error(
+            path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character"
+        ) from None
     except json.JSONDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        message = f"not valid JSON: {exc.msg}{_not_ours(path, text)}"
+        message = f"not valid JSON: {exc.msg}{_suggest_format(path, text)}"
         raise ValidationError([Problem(message, position=position)]) from None
 
 
-def _twice(document: Document) -> ValidationError:
-    counts = Counter(loc for loc, _ in _walked(document))
-    return document.error((loc, "is there twice") for loc, count in counts.items() if count > 1)
+def _duplicate_key_error(document: SourceFile) -> ValidationError:
+    counts = Counter(loc for loc, _ in _walk(document))
+    return document.errors_at((loc, "is there twice") for loc, count in counts.items() if count > 1)
 
 
-def _depth_written(places: Places, loc: Loc) -> int:
+def _count_written_parts(places: Places, loc: Loc) -> int:
     """How many parts of `loc` lead to something that is written down."""
     return next((depth for depth in range(len(loc), 0, -1) if loc[:depth] in places), 0)
 
 
-def _walked(document: Document) -> Iterator[tuple[Loc, "Node"]]:
+def _walk(document: SourceFile) -> Iterator[tuple[Loc, "Node"]]:
     from tree_sitter import Language, Parser
 
     is_json = _is_json(document.path, document.text)
@@ -298,13 +300,13 @@ def _walk_toml(root: "Node") -> Iterator[tuple[Loc, "Node"]]:
             yield from _toml_pair(child, ())
         elif child.type in ("table", "table_array_element"):
             key, *pairs = child.named_children
-            loc = _through_arrays(_toml_key(key), counts, opens=child.type == "table_array_element")
+            loc = _insert_array_indexes(_toml_key(key), counts, opens=child.type == "table_array_element")
             yield from ((loc[: depth + 1], key) for depth in range(len(loc)))
             for pair in pairs:
                 yield from _toml_pair(pair, loc)
 
 
-def _through_arrays(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
+def _insert_array_indexes(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
     """The key with the index of the current element behind each array of tables it goes through."""
     loc: Loc = ()
     for depth, part in enumerate(key):
@@ -319,7 +321,7 @@ def _through_arrays(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
 def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if pair.type != "pair":
         return
-    key, value = _uncommented(pair)[:2]
+    key, value = _children_without_comments(pair)[:2]
     loc = base + _toml_key(key)
     yield loc, key
     yield from _toml_value(value, loc)
@@ -327,15 +329,15 @@ def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
 
 def _toml_value(value: "Node", loc: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if value.type == "array":
-        for index, element in enumerate(_uncommented(value)):
+        for index, element in enumerate(_children_without_comments(value)):
             yield (*loc, index), element
             yield from _toml_value(element, (*loc, index))
     elif value.type == "inline_table":
-        for pair in _uncommented(value):
+        for pair in _children_without_comments(value):
             yield from _toml_pair(pair, loc)
 
 
-def _uncommented(node: "Node") -> list["Node"]:
+def _children_without_comments(node: "Node") -> list["Node"]:
     """What a node holds: a comment may stand behind a value, and between the elements of an array."""
     return [child for child in node.named_children if child.type != "comment"]
 

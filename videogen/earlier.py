@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videogen.clip import Batch, Clip, ClipRequest
+from videogen.clip import Clip, ClipRequest, RunResult
 from videogen.errors import InvalidError, StorageError
 from videogen.planning import Plan
 from videogen.ports import Folder, OpenFolder
@@ -101,7 +101,7 @@ class _Look:
         missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
         warnings += self._tell_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
-        delivered = frozenset(key for key, clip in clips.items() if self._asked[key].takes(clip))
+        delivered = frozenset(key for key, clip in clips.items() if self._asked[key].accepts(clip))
         return Earlier(delivered, self._paid, bool(lost), warnings=tuple(warnings))
 
     def for_a_fresh_run(self) -> Earlier:
@@ -110,7 +110,7 @@ class _Look:
         deliveries = {
             key: delivery
             for key, delivery in self._deliveries.items()
-            if key in made and self._asked[key].takes(delivery.clip)
+            if key in made and self._asked[key].accepts(delivery.clip)
         }
         kept = frozenset(_intact_keys(deliveries, self._folders))
         warning = (
@@ -119,7 +119,7 @@ class _Look:
         )
         return Earlier(kept, self._paid, warnings=(warning,) if kept else ())
 
-    def _lost(self, manifest: Batch | None) -> str:
+    def _lost(self, manifest: RunResult | None) -> str:
         """Why the journal may not remember everything that was paid for; empty where it does."""
         address = self._folder.address
         if not self._journal.knows(address):
@@ -128,7 +128,7 @@ class _Look:
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 
-    def _restore(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
+    def _restore(self, manifest: RunResult | None, keys: Collection[str]) -> dict[str, Clip]:
         """Enters into the journal those of the clips that the manifest says are in the job's folder. Returns them."""
         if manifest is None or manifest.provider != self._origin:
             return {}
@@ -237,10 +237,10 @@ def _digests(deliveries: Mapping[str, "Delivery"], folders: OpenFolder) -> dict[
         return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
 
 
-def _manifest(folder: Folder) -> Batch | None:
+def _manifest(folder: Folder) -> RunResult | None:
     """None where there is none that can be read."""
     try:
         text = folder.text("manifest.json")
-        return None if text is None else Batch.from_manifest(text)
+        return None if text is None else RunResult.from_manifest(text)
     except ValueError:
         return None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 
-from videogen.documents import read_document
+from videogen.documents import read_source_file
 from videogen.errors import ValidationError
 
 MAX_NESTED = 8
@@ -38,10 +38,10 @@ class Endpoint(BaseModel):
     openapi_schemas: dict[str, dict[str, Any]]
     """The OpenAPI document of each version that was looked at and is there, by its id."""
 
-    def inputs(self, version: str | None) -> "EndpointInputs | None":
+    def read_inputs(self, version: str | None) -> "EndpointInputs | None":
         """What that version takes, by default the latest; None where it is not there, or tells no inputs."""
         document = self.openapi_schemas.get(version or self.latest_version or "")
-        return None if document is None else _inputs(document)
+        return None if document is None else _read_inputs(document)
 
 
 class InputSchema(BaseModel):
@@ -123,15 +123,15 @@ class EndpointInputs:
     required: tuple[str, ...]
 
 
-def _inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
+def _read_inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
     """The inputs in an OpenAPI document as cog writes it; None where there are none to be read."""
-    components = _table(_table(document.get("components")).get("schemas"))
-    wanted = _table(components.get("Input"))
+    components = _as_table(_as_table(document.get("components")).get("schemas"))
+    wanted = _as_table(components.get("Input"))
     required = wanted.get("required", [])
     try:
         schemas = {
-            name: InputSchema.model_validate(_flat(_table(plain), components))
-            for name, plain in _table(wanted.get("properties")).items()
+            name: InputSchema.model_validate(_flatten(_as_table(plain), components))
+            for name, plain in _as_table(wanted.get("properties")).items()
         }
     except PydanticError:
         return None
@@ -140,37 +140,37 @@ def _inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
     return EndpointInputs(schemas, tuple(str(name) for name in required))
 
 
-def _flat(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+def _flatten(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """The schema with all it refers to in one table: cog keeps enums apart and wraps what may be null."""
     if depth > MAX_NESTED:
         return {}
     flat: dict[str, Any] = {}
-    for part in _parts(schema, components):
-        flat |= _flat(part, components, depth + 1)
+    for part in _iterate_referred(schema, components):
+        flat |= _flatten(part, components, depth + 1)
     flat |= {key: value for key, value in schema.items() if key not in _REFERRING and value is not None}
     if isinstance(flat.get("type"), list):  # OpenAPI 3.1
         kinds = [kind for kind in flat["type"] if kind != "null"]
         flat["type"] = kinds[0] if len(kinds) == 1 else None
     if isinstance(flat.get("items"), dict):
-        flat["items"] = _flat(flat["items"], components, depth + 1)
+        flat["items"] = _flatten(flat["items"], components, depth + 1)
     return flat
 
 
-def _parts(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iterate_referred(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if isinstance(name := schema.get("$ref"), str):
-        yield _table(components.get(name.rpartition("/")[2]))
-    yield from map(_table, _list(schema.get("allOf")))
+        yield _as_table(components.get(name.rpartition("/")[2]))
+    yield from map(_as_table, _as_list(schema.get("allOf")))
     for either in ("anyOf", "oneOf"):
-        alternatives = [part for part in map(_table, _list(schema.get(either))) if part.get("type") != "null"]
+        alternatives = [part for part in map(_as_table, _as_list(schema.get(either))) if part.get("type") != "null"]
         if len(alternatives) == 1:  # of several any may be meant: nothing is known
             yield alternatives[0]
 
 
-def _table(value: Any) -> dict[str, Any]:
+def _as_table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -182,12 +182,12 @@ class Snapshots:
 
     def __init__(self, folder: Path | None = None) -> None:
         """By default the folder that came with videogen."""
-        self.folder = folder or _shipped()
+        self.folder = folder or _find_shipped_folder()
 
     def read(self, name: str) -> Endpoint | None:
         """What was kept of `owner/name`, or None. Raises `ValidationError` where the file is no snapshot."""
         path = self._path(name)
-        return read_document(path).parse(Endpoint) if path.exists() else None
+        return read_source_file(path).parse(Endpoint) if path.exists() else None
 
     def write(self, endpoint: Endpoint) -> None:
         """Keeps it in place of an older one. Raises `ValidationError` where that cannot be written."""
@@ -207,7 +207,7 @@ class Snapshots:
         return self.folder / f"{name}.json"
 
 
-def _shipped() -> Path:
+def _find_shipped_folder() -> Path:
     """In the wheel beside this module, in a checkout among the cassettes."""
     packaged = Path(__file__).with_name("snapshots")
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "cassettes" / "schemas"

@@ -74,7 +74,7 @@ class Problem:
 
     def __str__(self) -> str:
         parts = (self.position, self.where, self.message)
-        return ": ".join(printable(part) for part in parts if part)
+        return ": ".join(escape_unprintable(part) for part in parts if part)
 
     def summary(self) -> dict[str, str | int | None]:
         """As JSON value; `line` and `column` are from 1, None where only the file is known."""
@@ -84,7 +84,7 @@ class Problem:
         return {"file": file, "line": line, "column": column, "field": self.where, "message": self.message}
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """The text on one line, with what a terminal would obey instead of show written as an escape."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
@@ -103,7 +103,7 @@ DISTRIBUTION = "videogen-batch"
 """The name to install by; `videogen` is another company's package."""
 
 
-def install_hint(extra: str) -> str:
+def get_install_hint(extra: str) -> str:
     """Return what to type to get an optional part of videogen, such as `s3`."""
     return f"pip install '{DISTRIBUTION}[{extra}]', or in a checkout: uv sync --extra {extra}"
 
@@ -339,7 +339,7 @@ class UnreachableError(ClipError):
     code = "unreachable"
 
 
-def may_fall_back(error: BaseException) -> bool:
+def is_fallback_allowed(error: BaseException) -> bool:
     """Whether another model may bring a clip that failed for good: nothing of it is left to fetch, and no limit of ours
     stopped it."""
     return isinstance(error, FAILED_FOR_GOOD)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Batch, Clip, ClipFailure, ClipRequest
+from videogen.clip import Clip, ClipFailure, ClipRequest, RunResult
 
 SHOWN_PROMPT_CHARS = 200
 
@@ -31,7 +31,7 @@ class SceneOutline(BaseModel):
     target_duration: float
 
     @classmethod
-    def of(cls, request: ClipRequest) -> "SceneOutline":
+    def from_request(cls, request: ClipRequest) -> "SceneOutline":
         scene, prompt = request.scene, request.scene.prompt
         shown = prompt if len(prompt) <= SHOWN_PROMPT_CHARS else f"{prompt[: SHOWN_PROMPT_CHARS - 1]}…"
         return cls(
@@ -91,26 +91,35 @@ class ClipRetrying(_ClipEvent):
     """Of the next attempt: the same again, or a fallback."""
 
 
-class ClipCompleted(_Event):
-    type: Literal["clip.completed"] = "clip.completed"
+class ClipEnded(_Event):
+    """Base of the two events that end a clip. The payload is the clip as the manifest shows it."""
+
     clip: Clip
 
     def payload(self) -> dict[str, Any]:
         return self.clip.model_dump(mode="json")
 
 
-class ClipFailed(ClipCompleted):
-    type: Literal["clip.failed"] = "clip.failed"  # type: ignore[assignment]
+class ClipCompleted(ClipEnded):
+    """The clip was delivered, or reused from an earlier run."""
+
+    type: Literal["clip.completed"] = "clip.completed"
+
+
+class ClipFailed(ClipEnded):
+    """The clip failed for good; `clip.error` says why."""
+
+    type: Literal["clip.failed"] = "clip.failed"
 
 
 class RunCompleted(_Event):
     type: Literal["run.completed"] = "run.completed"
-    batch: Batch
+    result: RunResult
     warnings: tuple[str, ...] = ()
     """What was left undone without harm to the verdict."""
 
     def payload(self) -> dict[str, Any]:
-        return {**self.batch.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
+        return {**self.result.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
 
 
-ClipEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted
+RunEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted

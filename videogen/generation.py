@@ -21,8 +21,8 @@ from videogen.errors import (
     StorageError,
     UnreachableError,
     VideogenError,
+    is_fallback_allowed,
     is_retryable,
-    may_fall_back,
 )
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.media import Measured
@@ -131,14 +131,14 @@ async def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> N
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
     if not retried and not falls_back(request, exc):
-        run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **spent(attempts))))
+        run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **spent(attempts))))
         return
     run.events.emit(
         ClipRetrying(
             clip_index=request.clip_index,
             scene_id=request.scene.id,
             attempt=len(attempts),
-            error=ClipFailure.of(exc),
+            error=ClipFailure.from_error(exc),
             model=request.model if retried else request.fallbacks[0].model,
         )
     )
@@ -146,4 +146,4 @@ async def _tell_failure(request: ClipRequest, run: Run, exc: VideogenError) -> N
 
 def falls_back(request: ClipRequest, error: BaseException) -> bool:
     """Whether the request's first fallback is tried after this end of its last attempt."""
-    return bool(request.fallbacks) and may_fall_back(error)
+    return bool(request.fallbacks) and is_fallback_allowed(error)

@@ -33,14 +33,14 @@ class Prices(_Answer):
     note: str
 
 
-class ReferenceImages(_Answer):
+class ReferenceImageLimits(_Answer):
     """How many reference images are taken as they are, and the inputs they need."""
 
     max: int
     requires: Inputs
 
 
-class Model(_Answer):
+class ModelInfo(_Answer):
     """One model of the registry. Times are seconds."""
 
     id: str
@@ -54,7 +54,7 @@ class Model(_Answer):
     price: Prices
     audio_price: Prices | None
     """Of a clip with sound; None: the model cannot be asked for sound."""
-    references: ReferenceImages | None
+    references: ReferenceImageLimits | None
     """None: none is taken as it is."""
     composes_references: bool
     """Whether references that are not taken as they are become one start frame; else they are dropped."""
@@ -73,31 +73,31 @@ class Model(_Answer):
     """Those of them that the endpoint ignores."""
 
 
-class Models(_Answer):
+class ModelList(_Answer):
     """All models of the registry."""
 
-    models: tuple[Model, ...]
+    models: tuple[ModelInfo, ...]
 
 
-def models_of(registry: Registry) -> Models:
+def describe_models(registry: Registry) -> ModelList:
     """What can be asked of each model."""
-    return Models(models=tuple(model_of(name, registry) for name in registry.models))
+    return ModelList(models=tuple(describe_model(name, registry) for name in registry.models))
 
 
-def model_of(name: str, registry: Registry) -> Model:
+def describe_model(name: str, registry: Registry) -> ModelInfo:
     """What can be asked of one model. Raises `ValidationError` naming the models there are."""
-    spec = registry.model(name)
+    spec = registry.get_model(name)
     parameters, references = spec.parameters, spec.references
-    return Model(
+    return ModelInfo(
         id=name,
         replicate=spec.replicate,
         version=spec.version,
         source=spec.source,
         aspect_ratios=tuple(spec.aspect_ratios),
-        durations=_durations(spec),
-        price=_prices(spec.price),
-        audio_price=_prices(spec.audio.price) if spec.audio else None,
-        references=ReferenceImages(max=references.max, requires=references.requires) if references else None,
+        durations=_describe_durations(spec),
+        price=_describe_price(spec.price),
+        audio_price=_describe_price(spec.audio.price) if spec.audio else None,
+        references=ReferenceImageLimits(max=references.max, requires=references.requires) if references else None,
         composes_references=parameters.image is not None,
         takes_image=parameters.image is not None or references is not None,
         image_required=parameters.image_required,
@@ -112,7 +112,7 @@ def model_of(name: str, registry: Registry) -> Model:
     )
 
 
-def _durations(spec: ModelSpec) -> Durations:
+def _describe_durations(spec: ModelSpec) -> Durations:
     duration = spec.duration
     lengths = tuple(sorted(duration.lengths))
     if isinstance(duration, Continuous) and not lengths:
@@ -120,5 +120,5 @@ def _durations(spec: ModelSpec) -> Durations:
     return Durations(mode=duration.mode, min=lengths[0], max=lengths[-1], lengths=lengths)
 
 
-def _prices(price: Price) -> Prices:
+def _describe_price(price: Price) -> Prices:
     return Prices.model_validate(price.model_dump())

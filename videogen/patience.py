@@ -23,11 +23,11 @@ class Patience:
     """Between two looks; the first pause is `first_pause_s`, each next one twice as long."""
     first_pause_s: float = 0.5
 
-    def pauses(self) -> "Pauses":
-        return Pauses(self.first_pause_s, self.longest_pause_s)
+    def make_backoff(self) -> "Backoff":
+        return Backoff(self.first_pause_s, self.longest_pause_s)
 
 
-class Pauses:
+class Backoff:
     """The growing pauses of one wait: `next_s()` returns the next one."""
 
     def __init__(self, first_s: float, longest_s: float) -> None:

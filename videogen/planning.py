@@ -16,11 +16,11 @@ from videogen.clip import ClipRequest, ImageInput, ReferenceUse
 from videogen.complaints import did_you_mean
 from videogen.errors import Problem, ValidationError
 from videogen.registry import ModelSpec, Price, Registry
-from videogen.scene import Job, Scene, least_clips
+from videogen.scene import Job, Scene, count_required_clips
 
 _VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
-OLD_PRICE = timedelta(days=90)
-ALIKE = 0.15
+MAX_PRICE_AGE = timedelta(days=90)
+MAX_RATIO_DISTANCE = 0.15
 """Natural logarithm of how much wider one ratio may be than another that is taken for it."""
 
 
@@ -32,7 +32,7 @@ class Plan(BaseModel):
     job_id: str
     model: str
     """Several that are compared are separated by commas."""
-    cells_per_scene: int
+    variants_per_scene: int
     """How many clips of each scene stand side by side, in `requests` one after the other."""
     aspect_ratio: str
     min_clips: int
@@ -85,7 +85,7 @@ class Plan(BaseModel):
         """Percent that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
 
-    def reusing(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
+    def with_reuse(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
         """The plan that makes use of what earlier runs left.
 
         Args:
@@ -93,28 +93,28 @@ class Plan(BaseModel):
             paid: keys of clips that an earlier run began and that are continued.
             kept: ids of scenes whose clip stays as it is, whatever the job says now.
         """
-        requests = tuple(_continued(request, delivered, paid) for request in self.requests)
+        requests = tuple(_prefer_alternative_in_progress(request, delivered, paid) for request in self.requests)
         kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
-        return self.model_copy(update={"requests": requests, "reused": _reused(requests, delivered) | kept_ids})
+        return self.model_copy(update={"requests": requests, "reused": _find_reused(requests, delivered) | kept_ids})
 
-    def keeping(self, before: "Plan", *, made: Container[str]) -> "Plan":
+    def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
         """Return the plan with the requests of an earlier way of planning, for the same scenes, where their clips are
         made: `made` are the keys of those."""
         pairs = zip(self.requests, before.requests, strict=True)
         return self.model_copy(update={"requests": tuple(old if old.key in made else new for new, old in pairs)})
 
-    def warned(self, *warnings: str) -> "Plan":
+    def with_warnings(self, *warnings: str) -> "Plan":
         """The plan with more to be said about it."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
-    def having_spent(self, spent: Decimal) -> "Plan":
+    def with_prior_cost(self, spent: Decimal) -> "Plan":
         """Return the plan with what earlier runs of the job have cost, and a warning where the rest of the cap does not
         cover it."""
         planned = self.model_copy(update={"spent_before": spent})
         if self.max_cost is None or spent + self.total_cost <= self.max_cost:
             return planned
         left = max(Decimal(0), self.max_cost - spent)
-        return planned.warned(
+        return planned.with_warnings(
             f"${spent} of ${self.max_cost} are spent on this job, and this run costs ${self.total_cost}: what the "
             f"${left} left do not cover ends as `budget`; --max-cost {spent + self.total_cost} covers all of it"
         )
@@ -156,7 +156,7 @@ class Plan(BaseModel):
         }
 
 
-def plan(
+def plan_job(
     job: Job,
     registry: Registry,
     *,
@@ -176,70 +176,72 @@ def plan(
     Raises:
         ValidationError: every reason why the job cannot be run, not the first.
     """
-    check(job, registry)
+    validate_job(job, registry)
     buffer, digests = buffer or registry.defaults.duration_buffer, digests or {}
     requests = tuple(
-        _with_fallbacks(job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs)
-        for index, (scene, model) in enumerate(job.cells())
+        _make_request_with_fallbacks(
+            job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs
+        )
+        for index, (scene, model) in enumerate(job.variants())
     )
     return Plan(
         job_id=job.id,
-        model=", ".join(job.asked_models),
-        cells_per_scene=job.cells_per_scene,
+        model=", ".join(job.models_to_run),
+        variants_per_scene=job.variants_per_scene,
         aspect_ratio=job.aspect_ratio,
-        min_clips=least_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
+        min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
-        reused=_reused(requests, frozenset()),
-        warnings=(*_job_warnings(job), *_warnings(registry, requests, today)),
+        reused=_find_reused(requests, frozenset()),
+        warnings=(*_find_job_warnings(job), *_find_warnings(registry, requests, today)),
     )
 
 
-def check(job: Job, registry: Registry) -> None:
+def validate_job(job: Job, registry: Registry) -> None:
     """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
-    if problems := list(problems_of(job, registry)):
+    if problems := list(find_problems(job, registry)):
         raise ValidationError(problems)
 
 
-def problems_of(job: Job, registry: Registry) -> Iterator[Problem]:
+def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
     """Every reason why the job cannot be run."""
-    for index, name in enumerate(job.asked_models):
-        yield from _model_problems(job, name, registry, where=f"models.{index}" if job.models else "model")
+    for index, name in enumerate(job.models_to_run):
+        yield from _find_problems_of_name(job, name, registry, where=f"models.{index}" if job.models else "model")
     for index in range(len(job.fallback_models)):
-        yield from _fallback_problems(job, index, registry)
+        yield from _find_fallback_problems(job, index, registry)
 
 
-def _model_problems(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
+def _find_problems_of_name(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
     if name in registry.models:
-        yield from _problems(job.model_copy(update={"model": name}), registry.model(name), registry)
+        yield from _find_model_problems(job.model_copy(update={"model": name}), registry.get_model(name), registry)
     else:
-        yield Problem(registry.unknown(name), where=where)
+        yield Problem(registry.describe_unknown_model(name), where=where)
 
 
-def check_cost(planned: Plan) -> None:
+def validate_budget(planned: Plan) -> None:
     """Raises `ValidationError` when the plan alone costs more than the job allows."""
     if planned.max_cost is not None and planned.total_cost > planned.max_cost:
         message = f"the plan costs ${planned.total_cost}, more than the ${planned.max_cost} allowed"
         raise ValidationError([Problem(message, where="max_cost")])
 
 
-def _fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:
+def _find_fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:
     """Why this fallback cannot stand in for the job's own model."""
     name, where = job.fallback_models[index], f"fallback_models.{index}"
     if name not in registry.models:
-        yield Problem(registry.unknown(name), where=where)
+        yield Problem(registry.describe_unknown_model(name), where=where)
     elif name in (job.model, *job.fallback_models[:index]):
         yield Problem(f"{name} is tried before already", where=where)
     else:
         asked = job.model_copy(update={"model": name})
-        for problem in _problems(asked, registry.model(name), registry):
+        for problem in _find_model_problems(asked, registry.get_model(name), registry):
             yield replace(problem, where=where)
 
 
-def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
+def _find_model_problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
-        meant, supported = _meant_ratio(job.aspect_ratio, spec.aspect_ratios), ", ".join(spec.aspect_ratios)
+        meant, supported = _suggest_ratio(job.aspect_ratio, spec.aspect_ratios), ", ".join(spec.aspect_ratios)
         yield Problem(
             f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}", where="aspect_ratio"
         )
@@ -249,25 +251,29 @@ def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem
                 f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
                 where=f"scenes.{index}.scene_reference_url",
             )
-        yield from _duration_problem(job, index, scene, spec, _tolerance(job, registry))
+        yield from _find_duration_problem(job, index, scene, spec, _get_tolerance(job, registry))
 
 
-def _meant_ratio(asked: str, known: Iterable[str]) -> str:
+def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
     """Of `16x9` the one that reads like it, of `16:10` the one that looks like it, of `9:16` none: it is meant."""
     if not re.fullmatch(r"[1-9]\d{0,3}:[1-9]\d{0,3}", asked, re.ASCII):
         return did_you_mean(asked, known)
-    alike = [ratio for ratio in known if abs(log(_width_by_height(ratio) / _width_by_height(asked))) < ALIKE]
+    alike = [
+        ratio for ratio in known if abs(log(_calculate_ratio(ratio) / _calculate_ratio(asked))) < MAX_RATIO_DISTANCE
+    ]
     return did_you_mean(alike[0], alike) if alike else ""
 
 
-def _width_by_height(ratio: str) -> float:
+def _calculate_ratio(ratio: str) -> float:
     width, height = map(int, ratio.split(":"))
     return width / height
 
 
-def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
-    longest = spec.duration.requested(spec.duration.buffered(scene.target_duration, 1.0))
-    if durations.shortfall(scene.target_duration, longest) > tolerance_s:
+def _find_duration_problem(
+    job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float
+) -> Iterator[Problem]:
+    longest = spec.duration.choose_length(spec.duration.apply_buffer(scene.target_duration, 1.0))
+    if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
         parts = -int(-scene.target_duration // longest)
         yield Problem(
             f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
@@ -276,7 +282,7 @@ def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, toler
         )
 
 
-def _with_fallbacks(
+def _make_request_with_fallbacks(
     job: Job,
     scene: Scene,
     index: int,
@@ -287,18 +293,22 @@ def _with_fallbacks(
 ) -> ClipRequest:
     later: tuple[ClipRequest, ...] = ()
     for name in (*reversed(job.fallback_models), job.model):
-        request = _request(job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs)
+        request = _make_request(
+            job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs
+        )
         later = (request.model_copy(update={"fallbacks": later}), *later)
     return later[0]
 
 
-def _continued(request: ClipRequest, delivered: Container[str], paid: Container[str]) -> ClipRequest:
+def _prefer_alternative_in_progress(
+    request: ClipRequest, delivered: Container[str], paid: Container[str]
+) -> ClipRequest:
     """The alternative that an earlier run got furthest with."""
     there = (each for keys in (delivered, paid) for each in request.alternatives if each.key in keys)
     return next(there, request)
 
 
-def _request(
+def _make_request(
     job: Job,
     scene: Scene,
     index: int,
@@ -307,39 +317,39 @@ def _request(
     digests: Mapping[str, str],
     cut_outs: Container[str],
 ) -> ClipRequest:
-    spec = registry.model(job.model)
-    buffered = spec.duration.buffered(scene.target_duration, buffer)
-    requested = spec.duration.requested(buffered)
+    spec = registry.get_model(job.model)
+    buffered = spec.duration.apply_buffer(scene.target_duration, buffer)
+    requested = spec.duration.choose_length(buffered)
     inputs: dict[str, Any] = {
         **spec.fixed,
         **spec.aspect_ratios[job.aspect_ratio],
-        **spec.duration.inputs(requested),
+        **spec.duration.make_inputs(requested),
         **(spec.audio.inputs if job.audio and spec.audio else {}),
-        **_scene_inputs(scene, spec),
+        **_make_scene_inputs(scene, spec),
     }
-    images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
-    price = _price(spec, job.audio)
+    images, uses = _make_image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
+    price = _get_price(spec, job.audio)
     return ClipRequest(
         scene=scene,
         clip_index=index if scene.clip_index is None else scene.clip_index,
         model=job.model,
         replicate=spec.replicate,
         version=spec.version,
-        inputs=inputs | {name: _names(value) for name, value in images.items()},
-        images={image.name: image for value in images.values() for image in _listed(value)},
+        inputs=inputs | {name: _get_image_names(value) for name, value in images.items()},
+        images={image.name: image for value in images.values() for image in _as_list(value)},
         references=uses,
         aspect_ratio=job.aspect_ratio,
         ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
         buffered_duration=buffered,
         requested_duration=requested,
-        tolerance_s=_tolerance(job, registry),
+        tolerance_s=_get_tolerance(job, registry),
         timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
-        cost=price.of(requested, spec.typical_run_seconds),
+        cost=price.calculate_cost(requested, spec.typical_run_seconds),
         cost_is_exact=price.basis == "exact",
         gpu_cost_per_s=price.per_gpu_second,
-        buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested)
+        buffer_cost_impact=durations.calculate_cost_impact(scene.target_duration, requested)
         if price.follows_length
         else 0.0,
         audio=job.audio,
@@ -349,17 +359,17 @@ def _request(
     )
 
 
-def _price(spec: ModelSpec, audio: bool) -> Price:
+def _get_price(spec: ModelSpec, audio: bool) -> Price:
     return spec.audio.price if audio and spec.audio else spec.price
 
 
-def _scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
+def _make_scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
     names = spec.parameters
     pairs = ((names.prompt, scene.prompt), (names.negative_prompt, scene.negative_prompt), (names.seed, scene.seed))
     return {name: value for name, value in pairs if name is not None and value is not None}
 
 
-def _image_inputs(
+def _make_image_inputs(
     scene: Scene,
     spec: ModelSpec,
     aspect_ratio: str,
@@ -369,7 +379,7 @@ def _image_inputs(
 ) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
     """The pictures to send by input name: the model's own list where it applies, else one composed start frame."""
     sources = scene.reference_urls
-    shown = tuple(shorten(source) for source in sources)
+    shown = tuple(shorten_address(source) for source in sources)
     native = spec.references
     if not sources:
         return {}, ReferenceUse()
@@ -378,7 +388,7 @@ def _image_inputs(
         return {native.input: listed}, ReferenceUse(used=shown)
     if spec.parameters.image is None:
         return {}, ReferenceUse(dropped=shown)
-    size = spec.frame_size(aspect_ratio)
+    size = spec.get_frame_size(aspect_ratio)
     characters = tuple(digests[source] for source in scene.character_reference_urls)
     covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
     frame = ImageInput(
@@ -386,12 +396,12 @@ def _image_inputs(
         background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
         characters=characters,
         cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in cut_outs})),
-        pixels=_finer_size(size, inputs),
+        pixels=_find_finer_size(size, inputs),
     )
     return {spec.parameters.image: frame}, ReferenceUse(composed=shown)
 
 
-def _finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+def _find_finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:
     """The size of a start frame in the resolution that the model is asked for ("1080p"), where that is finer."""
     named = re.fullmatch(r"(\d{3,4})p", str(inputs.get("resolution")), re.ASCII)
     lines, edge = int(named[1]) if named else 0, min(size)
@@ -400,7 +410,7 @@ def _finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, 
     return round(size[0] * lines / edge / 2) * 2, round(size[1] * lines / edge / 2) * 2
 
 
-def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
+def _find_reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
     seen: set[str] = set()
     reused = set()
     for request in requests:
@@ -410,7 +420,7 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
     return frozenset(reused)
 
 
-def _job_warnings(job: Job) -> Iterator[str]:
+def _find_job_warnings(job: Job) -> Iterator[str]:
     if isinstance(job.min_clips, int) and job.min_clips > len(job.scenes) * job.takes:
         made = len(job.scenes) * job.takes
         clips = f"{made} clip{'s' * (made > 1)}"
@@ -426,21 +436,21 @@ def _job_warnings(job: Job) -> Iterator[str]:
         yield f"and {len(left_in) - 5} prompts more have variables in braces"
 
 
-def _warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
+def _find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
     by_model: dict[str, list[ClipRequest]] = {}
     for request in requests:
         for each in request.alternatives:
             by_model.setdefault(each.model, []).append(each)
     for name, of_one_model in by_model.items():
-        spec = registry.model(name)
-        yield from _model_warnings(spec, of_one_model)
-        price = _price(spec, of_one_model[0].audio)
-        if today and (age := today - price.as_of) > OLD_PRICE:
+        spec = registry.get_model(name)
+        yield from _find_model_warnings(spec, of_one_model)
+        price = _get_price(spec, of_one_model[0].audio)
+        if today and (age := today - price.as_of) > MAX_PRICE_AGE:
             asked = f"{name}: its price of {price.as_of} is {age.days} days old"
             yield f"{asked}, look it up at {spec.source}"
 
 
-def _model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
+def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
     model = requests[0].model
     timeout_s = requests[0].timeout_s
     if timeout_s < spec.typical_run_seconds:
@@ -460,18 +470,18 @@ def _model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterato
             yield f"{model}: {what} ({shown})"
 
 
-def _tolerance(job: Job, registry: Registry) -> float:
+def _get_tolerance(job: Job, registry: Registry) -> float:
     return registry.defaults.duration_tolerance if job.duration_tolerance is None else job.duration_tolerance
 
 
-def _listed(value: ImageInput | list[ImageInput]) -> list[ImageInput]:
+def _as_list(value: ImageInput | list[ImageInput]) -> list[ImageInput]:
     return value if isinstance(value, list) else [value]
 
 
-def _names(value: ImageInput | list[ImageInput]) -> str | list[str]:
+def _get_image_names(value: ImageInput | list[ImageInput]) -> str | list[str]:
     return [image.name for image in value] if isinstance(value, list) else value.name
 
 
-def shorten(source: str) -> str:
+def shorten_address(source: str) -> str:
     """A reference's address, short enough to show: `data:` URLs are cut."""
     return source if len(source) <= 100 else f"{source[:60]}…"

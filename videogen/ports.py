@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from videogen.clip import ImageInput
-from videogen.events import ClipEvent
+from videogen.events import RunEvent
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
-TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
-Failure = Literal["moderation", "input", "passing"]
+TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
+FailureKind = Literal["moderation", "input", "passing"]
 """Why a prediction failed: its content was refused, its inputs do not go together, or something that passes."""
 
 
@@ -34,7 +34,7 @@ class Prediction:
     data_removed: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The whole answer, made safe to keep: long texts are cut."""
-    failure: Failure | None = None
+    failure: FailureKind | None = None
     """Of a prediction that failed, as its provider's adapter understands the error."""
     video_seconds: float | None = None
     """Length of the output that is billed, where the provider tells it."""
@@ -43,7 +43,7 @@ class Prediction:
 
     @property
     def ended(self) -> bool:
-        return self.status in TERMINAL
+        return self.status in TERMINAL_STATUSES
 
     @property
     def has_known_status(self) -> bool:
@@ -162,7 +162,7 @@ class Store(Folder, Protocol):
 
 
 class EventSink(Protocol):
-    def emit(self, event: ClipEvent) -> None: ...
+    def emit(self, event: RunEvent) -> None: ...
 
 
 class ImageSender(Protocol):

@@ -16,14 +16,14 @@ def lower_thread_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-def give_back_memory() -> None:
+def release_memory() -> None:
     """Return to the system what was freed: glibc keeps blocks of up to 32 MB, which add up."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def most_open_files() -> int | None:
+def get_open_file_limit() -> int | None:
     """Return how many files this process may have open; None where there is no limit."""
     try:
         import resource

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from videogen.clip import ClipRequest
-from videogen.crashpoints import reached
+from videogen.crashpoints import crash_if_requested
 from videogen.errors import (
     AccountError,
     BudgetError,
@@ -151,9 +151,9 @@ async def _find_forgotten_create(request: ClipRequest, run: Run, attempt: Attemp
 async def _created(request: ClipRequest, run: Run) -> Running:
     inputs = await _sendable(request, run)
     await run.calls.admit_create()
-    reached("before-intent")
+    crash_if_requested("before-intent")
     attempt, cancel_after_s = await _intend(request, run)
-    reached("after-intent")
+    crash_if_requested("after-intent")
     if run.recovering and (forgotten := await _forgotten(request, run, inputs, attempt)):
         return forgotten
     creation = _Creation(request, run, inputs, attempt, cancel_after_s)
@@ -275,9 +275,9 @@ class _Creation:
         except CallError:  # not sent, or refused for now
             self.is_sent = False
             raise
-        reached("after-create")
+        crash_if_requested("after-create")
         if claimed := await run.journal.created(self.attempt, prediction.id, prediction.created_at):
-            reached("after-id")
+            crash_if_requested("after-id")
             return claimed, prediction
         # An identical clip lost its answer and took our prediction: what it lost is ours.
         if found := await _search_lost(request, run, self.inputs, self.attempt):
@@ -323,7 +323,7 @@ async def _search_lost(
         UnreachableError: the list cannot be read, or a prediction may be this clip's or another one's. The attempt
             stays open, and nothing is created for it.
     """
-    patience, pauses, began = run.patience, run.patience.pauses(), run.provider.now()
+    patience, pauses, began = run.patience, run.patience.make_backoff(), run.provider.now()
     created_after = attempt.intended_at - CLOCK_SKEW
     if attempt.intended_at > began:  # the clock that noted it was ahead: when the create was sent is not known
         created_after = began - run.provider.outputs_kept

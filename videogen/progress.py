@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from videogen.errors import printable
-from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
+from videogen.errors import escape_unprintable
+from videogen.events import ClipEnded, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunEvent, RunStarted
 from videogen.planning import Plan
 
 HEARTBEAT_S = 15.0
@@ -66,7 +66,7 @@ class RunProgress:
         prices = {request.scene.id: max(each.cost for each in request.alternatives) for request in self.plan.requests}
         return {scene_id: prices[scene_id] for scene_id in self.making}
 
-    def hear(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def hear(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
         self.run_id, self.completed = payload["run_id"], payload["completed"]
         if isinstance(event, RunStarted):
             self._began = time.monotonic()
@@ -76,10 +76,10 @@ class RunProgress:
             self.making[event.scene_id].hear(event)
         elif isinstance(event, ClipRetrying):
             self.making.pop(event.scene_id, None)
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             self._hear_end(event)
 
-    def _hear_end(self, event: ClipCompleted) -> None:
+    def _hear_end(self, event: ClipEnded) -> None:
         clip = event.clip
         self.making.pop(clip.scene_id, None)
         self.spent += clip.cost
@@ -120,7 +120,7 @@ class ProgressLines:
         self._said_at = time.monotonic()
         self._live = self._view() if console.is_terminal and not console.is_dumb_terminal else None
 
-    def show(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def show(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
         self.progress.hear(event, payload)
         if isinstance(event, RunStarted) and self._live:
             self._live.start()
@@ -134,21 +134,21 @@ class ProgressLines:
     def say(self, line: str) -> None:
         """One line as it is: neither wrapped, nor read as markup, nor obeyed by the terminal."""
         self._said_at = time.monotonic()
-        self._console.print(printable(line), soft_wrap=True)
+        self._console.print(escape_unprintable(line), soft_wrap=True)
 
     def close(self) -> None:
         """Takes the view away, and gives the terminal its cursor back."""
         if self._live:
             self._live.stop()
 
-    def _lines(self, event: ClipEvent, payload: Mapping[str, Any]) -> Iterator[str]:
+    def _lines(self, event: RunEvent, payload: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(event, ClipStarted):
             again = "continued" if event.resumed else "started"
             yield f"  {event.scene_id}: {again}, attempt {event.attempt}, prediction {event.prediction_id}"
         elif isinstance(event, ClipRetrying):
             again = "again" if event.model == self.progress.models[event.scene_id] else f"with {event.model}"
             yield f"  {event.scene_id}: attempt {event.attempt} failed, trying {again}: {event.error.message}"
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             yield f"  {event.clip.scene_id}: [{payload['completed']}/{payload['total']}] {_outcome(event)}"
         elif isinstance(event, RunCompleted):
             yield from (f"warning: {warning}" for warning in event.warnings)
@@ -178,7 +178,7 @@ def view(progress: RunProgress) -> RenderableType:
         again = f", attempt {clip.attempt}" if clip.attempt > 1 else ""
         left = "" if clip.left_s is None else f", about {clock(clip.left_s)} left"
         bar = ProgressBar(total=1.0, completed=clip.fraction, width=20)
-        table.add_row(f"  {printable(scene_id)}", bar, f"{clock(clip.now_s)}{left}{again}")
+        table.add_row(f"  {escape_unprintable(scene_id)}", bar, f"{clock(clip.now_s)}{left}{again}")
     if len(making) > SHOWN_CLIPS:
         table.add_row(f"  … and {len(making) - SHOWN_CLIPS} more", "", "")
     return Group(table, Text(_totals(progress), style="bold"))
@@ -201,7 +201,7 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _outcome(event: ClipCompleted) -> str:
+def _outcome(event: ClipEnded) -> str:
     clip = event.clip
     if clip.error:
         return f"failed ({clip.error.code}): {clip.error.message}"

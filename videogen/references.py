@@ -29,8 +29,8 @@ from videogen.certificates import load_certificates
 from videogen.clip import ClipRequest
 from videogen.cut_out import cut_out, has_plain_border
 from videogen.errors import Problem, ValidationError
-from videogen.posix import SAFE_OPEN_FLAGS, give_back_memory
-from videogen.scene import is_url, name_of
+from videogen.posix import SAFE_OPEN_FLAGS, release_memory
+from videogen.scene import display_name, is_url
 
 if TYPE_CHECKING:
     import httpx
@@ -101,7 +101,7 @@ async def load_references(
     outside. `resolve` and `transport` stand in for DNS and the network.
 
     Raises:
-        ValidationError: one problem for each source that cannot be used, called `name_of(source)`.
+        ValidationError: one problem for each source that cannot be used, called `display_name(source)`.
     """
     loader = _Loader(base_dir, allow_private, resolve or _system_resolve, transport)
     distinct = list(dict.fromkeys(sources))
@@ -147,7 +147,7 @@ class _Loader:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._decoder, _read_image, source, file, url)
         except _UnusableError as exc:
-            return Problem(str(exc), where=name_of(source))
+            return Problem(str(exc), where=display_name(source))
 
     @asynccontextmanager
     async def _opened(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
@@ -357,7 +357,7 @@ def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
     try:
         image, is_plain = _upright(file)
     finally:
-        give_back_memory()
+        release_memory()
     has_alpha = image.mode == "RGBA"
     data = _encoded(image, "PNG") if has_alpha else _encoded(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
@@ -612,7 +612,7 @@ def warn_of_cards(requests: Iterable[ClipRequest], references: Mapping[str, Refe
             if is_cut_out
             else "it is pasted as a card; give a PNG with a transparent background to let the figure stand in the scene"
         )
-        name = name_of(by_digest[digest].source)
+        name = display_name(by_digest[digest].source)
         yield f"{name} is opaque: {what} ({shown}). Look at it with `videogen plan --frames FOLDER`"
 
 

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import ValidationError as PydanticError
 
 from videogen import durations
-from videogen.complaints import Loc, complaint, complaints, did_you_mean
-from videogen.documents import Document, read_document
+from videogen.complaints import Loc, describe_errors, did_you_mean, make_nested_value_error
+from videogen.documents import SourceFile, read_source_file
 from videogen.errors import Problem, ValidationError
 
 Inputs = dict[str, str | bool | int | float]
@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
-def _written_like(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
     """A constraint whose violation is told in words."""
 
     def fits(value: str) -> str:
@@ -33,11 +33,11 @@ def _written_like(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSch
     return AfterValidator(fits), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-AspectRatio = Annotated[str, *_written_like(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
+AspectRatio = Annotated[str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
 ReplicateName = Annotated[
-    str, *_written_like(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
+    str, *_make_pattern_type(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
 ]
-VersionId = Annotated[str, *_written_like(r"[0-9a-f]{64}", "a version's 64 hex digits")]
+VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]
 FrameSize = tuple[
     Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 ]
@@ -55,7 +55,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Size(_Table):
+class FixedLength(_Table):
     """A fixed length and the inputs that ask for it."""
 
     seconds: Positive
@@ -64,7 +64,7 @@ class Size(_Table):
     """None means: the length itself, under the duration's `input`."""
 
 
-def _size(value: Any) -> Any:
+def _as_fixed_length(value: Any) -> Any:
     return {"seconds": value} if isinstance(value, int | float) else value
 
 
@@ -73,7 +73,11 @@ class Discrete(_Table):
 
     mode: Literal["discrete"]
     sizes: Annotated[
-        tuple[Annotated[Size, BeforeValidator(_size, json_schema_input_type=Positive | Size)], ...], Field(min_length=1)
+        tuple[
+            Annotated[FixedLength, BeforeValidator(_as_fixed_length, json_schema_input_type=Positive | FixedLength)],
+            ...,
+        ],
+        Field(min_length=1),
     ]
     """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that ask for it."""
     input: str | None = None
@@ -90,15 +94,15 @@ class Discrete(_Table):
         """The lengths in seconds that can be asked for."""
         return tuple(size.seconds for size in self.sizes)
 
-    def buffered(self, target_s: float, _buffer: float) -> float:
-        return durations.discrete_duration(target_s, self.lengths)
+    def apply_buffer(self, target_s: float, _buffer: float) -> float:
+        return durations.choose_discrete_duration(target_s, self.lengths)
 
-    def requested(self, buffered_s: float) -> float:
+    def choose_length(self, buffered_s: float) -> float:
         return buffered_s
 
-    def inputs(self, requested_s: float) -> Inputs:
+    def make_inputs(self, requested_s: float) -> Inputs:
         size = next(size for size in self.sizes if size.seconds == requested_s)
-        return size.inputs if size.inputs is not None else {str(self.input): plain_seconds(requested_s)}
+        return size.inputs if size.inputs is not None else {str(self.input): to_plain_number(requested_s)}
 
 
 class Continuous(_Table):
@@ -127,14 +131,14 @@ class Continuous(_Table):
         """The lengths in seconds that can be asked for; empty where any is accepted."""
         return self.accepts or ()
 
-    def buffered(self, target_s: float, buffer: float) -> float:
-        return durations.buffered_duration(target_s, buffer, min_s=self.min, max_s=self.max)
+    def apply_buffer(self, target_s: float, buffer: float) -> float:
+        return durations.apply_buffer(target_s, buffer, min_s=self.min, max_s=self.max)
 
-    def requested(self, buffered_s: float) -> float:
-        return durations.smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
+    def choose_length(self, buffered_s: float) -> float:
+        return durations.choose_smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
 
-    def inputs(self, requested_s: float) -> Inputs:
-        return {self.input: plain_seconds(requested_s)}
+    def make_inputs(self, requested_s: float) -> Inputs:
+        return {self.input: to_plain_number(requested_s)}
 
 
 class Parameters(_Table):
@@ -197,7 +201,7 @@ class Price(_Table):
         """Whether a longer clip costs more."""
         return self.per_second is not None or isinstance(self.per_clip, dict)
 
-    def of(self, requested_s: float, gpu_s: float) -> Decimal:
+    def calculate_cost(self, requested_s: float, gpu_s: float) -> Decimal:
         """USD for one clip of `requested_s` seconds that took `gpu_s` seconds to make."""
         if self.per_second is not None:
             return self.per_second * Decimal(str(requested_s))
@@ -209,7 +213,7 @@ class Price(_Table):
         return self.per_clip
 
 
-class Sound(_Table):
+class AudioOption(_Table):
     """How the endpoint is asked for a clip with sound, and what one costs then."""
 
     inputs: Annotated[Inputs, Field(min_length=1)]
@@ -218,7 +222,7 @@ class Sound(_Table):
     """Of a clip with sound."""
 
 
-class Delivery(_Table):
+class DeliveryFormat(_Table):
     """What the endpoint cannot be told and is made true after the download."""
 
     fps: Annotated[float, Field(ge=1, le=120)] | None = None
@@ -253,11 +257,11 @@ class ModelSpec(_Table):
     """Names of inputs that are sent though the endpoint does not know them."""
     price: Price
     """Of a clip without sound, where `audio` says what one with it costs."""
-    audio: Sound | None = None
+    audio: AudioOption | None = None
     """None means that the endpoint cannot be asked for sound."""
     frame_sizes: dict[AspectRatio, FrameSize] = {}
-    """Size in pixels of the start frame that is sent, where the usual one does not do."""
-    delivery: Delivery = Delivery()
+    """FixedLength in pixels of the start frame that is sent, where the usual one does not do."""
+    delivery: DeliveryFormat = DeliveryFormat()
 
     @model_validator(mode="after")
     def _price_covers_all_sizes(self) -> Self:
@@ -270,7 +274,9 @@ class ModelSpec(_Table):
                 continue
             missing = ", ".join(f"{length:g}" for length in lengths if length not in table)
             if missing or not lengths:
-                raise complaint({loc: f"has no price for {missing or 'every length between min and max'} s"})
+                raise make_nested_value_error(
+                    {loc: f"has no price for {missing or 'every length between min and max'} s"}
+                )
         return self
 
     @model_validator(mode="after")
@@ -278,10 +284,10 @@ class ModelSpec(_Table):
         known = {**FRAME_SIZES, **self.frame_sizes}
         if unknown := [ratio for ratio in self.aspect_ratios if ratio not in known]:
             words = "frame_sizes must name the size in pixels for this ratio"
-            raise complaint({("aspect_ratios", ratio): words for ratio in unknown})
+            raise make_nested_value_error({("aspect_ratios", ratio): words for ratio in unknown})
         return self
 
-    def frame_size(self, aspect_ratio: str) -> tuple[int, int]:
+    def get_frame_size(self, aspect_ratio: str) -> tuple[int, int]:
         """Width and height in pixels of a start frame in that ratio."""
         return self.frame_sizes.get(aspect_ratio) or FRAME_SIZES[aspect_ratio]
 
@@ -310,18 +316,18 @@ class Registry(_Table):
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
     """By the name that a job uses."""
 
-    def model(self, name: str) -> ModelSpec:
+    def get_model(self, name: str) -> ModelSpec:
         """Raises `ValidationError` naming the models there are."""
         if name not in self.models:
-            raise ValidationError([Problem(self.unknown(name), where="model")])
+            raise ValidationError([Problem(self.describe_unknown_model(name), where="model")])
         return self.models[name]
 
-    def unknown(self, name: str) -> str:
+    def describe_unknown_model(self, name: str) -> str:
         """What to say of a model that is not there."""
         return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
 
 
-def registry_path() -> Path:
+def find_registry_path() -> Path:
     """The `models.toml` that came with videogen: in the wheel beside this module, in a checkout one folder up."""
     packaged = Path(__file__).with_name("models.toml")
     return packaged if packaged.exists() else Path(__file__).parent.parent / "models.toml"
@@ -333,29 +339,29 @@ def read_registry(path: Path | None = None) -> Registry:
     Raises:
         ValidationError: every problem, each with the file, line and column where the value stands.
     """
-    return registry_in(registry_document(path))
+    return parse_registry(load_registry_file(path))
 
 
-def registry_in(document: Document) -> Registry:
-    """The registry in the data of `registry_document`. Raises as `read_registry`."""
+def parse_registry(document: SourceFile) -> Registry:
+    """The registry in the data of `load_registry_file`. Raises as `read_registry`."""
     try:
         return Registry.model_validate(document.data)
     except PydanticError as exc:
-        raise document.error(registry_complaints(exc, document)) from None
+        raise document.errors_at(describe_registry_errors(exc, document)) from None
 
 
-def registry_document(path: Path | None = None) -> Document:
+def load_registry_file(path: Path | None = None) -> SourceFile:
     """The data of `read_registry`, not looked at yet. Raises `ValidationError` where a file is not well-formed."""
-    shipped = read_document(registry_path())
+    shipped = read_source_file(find_registry_path())
     if path is None:
         return shipped
-    own = read_document(path)
-    return replace(own, data=_extended(shipped.data, own.data), base=shipped)
+    own = read_source_file(path)
+    return replace(own, data=_merge(shipped.data, own.data), base=shipped)
 
 
-def registry_complaints(error: PydanticError, document: Document) -> list[tuple[Loc, str]]:
-    """As `complaints`; of a model that has next to nothing it is said once that its name may be misspelt."""
-    found = complaints(error, Registry, document.data, {})
+def describe_registry_errors(error: PydanticError, document: SourceFile) -> list[tuple[Loc, str]]:
+    """As `describe_errors`; of a model that has next to nothing it is said once that its name may be misspelt."""
+    found = describe_errors(error, Registry, document.data, {})
     shipped = document.base.data["models"] if document.base else {}
     bare = {loc[:2] for loc, _ in found if len(loc) == 3 and loc[2] == "replicate" and loc[1] not in shipped}
     misspelt = {loc: text for loc in bare if (text := did_you_mean(str(loc[1]), shipped))}
@@ -369,7 +375,7 @@ def registry_complaints(error: PydanticError, document: Document) -> list[tuple[
 _PRICES = ("per_second", "per_clip", "per_gpu_second")
 
 
-def _extended(base: Any, own: Any) -> Any:
+def _merge(base: Any, own: Any) -> Any:
     """Tables are merged, what else stands in `own` replaces. Of what excludes each other only the own is left."""
     if not isinstance(base, dict) or not isinstance(own, dict):
         return own
@@ -377,9 +383,9 @@ def _extended(base: Any, own: Any) -> Any:
         return own
     if any(name in own for name in _PRICES):
         base = {name: value for name, value in base.items() if name in own or name not in _PRICES}
-    return {**base, **{name: _extended(base.get(name), value) for name, value in own.items()}}
+    return {**base, **{name: _merge(base.get(name), value) for name, value in own.items()}}
 
 
-def plain_seconds(seconds: float) -> int | float:
+def to_plain_number(seconds: float) -> int | float:
     """5.0 as 5: endpoints that take whole seconds refuse a float."""
     return int(seconds) if seconds == int(seconds) else seconds

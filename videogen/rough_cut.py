@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.errors import StorageError
 from videogen.media import Part, join
 from videogen.ports import Store
@@ -20,7 +20,7 @@ _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 
 def write(
-    batch: Batch,
+    batch: RunResult,
     store: Store,
     *,
     prompts: Mapping[str, str] | None = None,
@@ -58,7 +58,7 @@ def write(
     store.put(scratch, NAME)
 
 
-def choose(batch: Batch) -> list[Clip]:
+def choose(batch: RunResult) -> list[Clip]:
     """Return one clip of each scene by its place in the film: of the first model and take that brought one."""
     step = max(1, batch.cells_per_scene)
     scenes = [batch.clips[start : start + step] for start in range(0, len(batch.clips), step)]

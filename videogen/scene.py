@@ -11,8 +11,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from videogen.complaints import Loc, complaint
-from videogen.documents import Document, read_document
+from videogen.complaints import Loc, make_nested_value_error
+from videogen.documents import SourceFile, read_source_file
 
 MAX_PROMPT_CHARS = 10_000
 MAX_SCENES = 5_000
@@ -29,7 +29,7 @@ _TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case
 _PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
 
 
-def _count_or_percent(value: Any) -> Any:
+def _validate_count_or_percent(value: Any) -> Any:
     percent, count = isinstance(value, str) and _PERCENT.fullmatch(value), type(value) is int and value >= 1
     if not percent and not count:
         raise ValueError('input should be a number of clips from 1, or a share of the scenes such as "60%"')
@@ -39,13 +39,13 @@ def _count_or_percent(value: Any) -> Any:
 MinClips = Annotated[
     int | str,
     BeforeValidator(
-        _count_or_percent,
+        _validate_count_or_percent,
         json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^(?:{_PERCENT.pattern})$")],
     ),
 ]
 
 
-def least_clips(wanted: int | str, scenes: int) -> int:
+def count_required_clips(wanted: int | str, scenes: int) -> int:
     """How many clips are enough: `wanted` is a count, or a share such as "60%" that is rounded up; 1 to `scenes`."""
     if isinstance(wanted, str):
         wanted = ceil(Decimal(wanted.rstrip("% ")) * scenes / 100)
@@ -55,7 +55,7 @@ def least_clips(wanted: int | str, scenes: int) -> int:
 Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
 
-def safe_name(name: str) -> str:
+def require_safe_name(name: str) -> str:
     """`name`, if it can be a file's name on every system. Raises `ValueError` saying what may be used."""
     if name.partition(".")[0].lower() in _RESERVED_NAMES:
         raise ValueError(f"{name!r} cannot name a file: Windows reserves it")
@@ -67,7 +67,7 @@ def safe_name(name: str) -> str:
     return name
 
 
-def name_of(source: str) -> str:
+def display_name(source: str) -> str:
     """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
     if source[:5].lower() == "data:":
         return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
@@ -87,7 +87,7 @@ Note = Annotated[None, BeforeValidator(lambda _: None, json_schema_input_type=An
 """Whatever stands there is not looked at."""
 
 
-def _without_notes(data: Any) -> Any:
+def _drop_notes(data: Any) -> Any:
     """The table without the keys that begin with `_`, which are its author's own affair."""
     if not isinstance(data, dict) or not any(str(name).startswith("_") for name in data):
         return data
@@ -97,13 +97,13 @@ def _without_notes(data: Any) -> Any:
 _NOTES_IN_SCHEMA: dict[str, Any] = {"patternProperties": {"^_": {}}}
 
 
-def _not_empty(value: str) -> str:
+def _require_text(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty: name a picture, or leave the entry out")
     return value
 
 
-_Reference = Annotated[str, AfterValidator(_not_empty)]
+_Reference = Annotated[str, AfterValidator(_require_text)]
 
 
 class Scene(BaseModel):
@@ -144,12 +144,12 @@ class Scene(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _notes_are_not_read(cls, data: Any) -> Any:
-        return _without_notes(data)
+        return _drop_notes(data)
 
     @field_validator("id")
     @classmethod
     def _id_names_a_file(cls, value: str) -> str:
-        return safe_name(value)
+        return require_safe_name(value)
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
@@ -211,7 +211,7 @@ class Job(BaseModel):
     @field_validator("id")
     @classmethod
     def _id_names_a_folder(cls, value: str) -> str:
-        return safe_name(value)
+        return require_safe_name(value)
 
     @model_validator(mode="after")
     def _compared_models_stand_alone(self) -> Self:
@@ -223,38 +223,38 @@ class Job(BaseModel):
         if self.models and self.fallback_models:
             wrong["fallback_models",] = "models are compared as they are: leave it out"
         if wrong:
-            raise complaint(wrong)
+            raise make_nested_value_error(wrong)
         return self
 
     @model_validator(mode="after")
     def _clips_are_named_apart(self) -> Self:
         seen: set[str] = set()
         taken: dict[Loc, str] = {}
-        for number, (cell, _) in enumerate(self.cells()):
+        for number, (cell, _) in enumerate(self.variants()):
             if cell.id.lower() in seen:
-                taken["scenes", number // self.cells_per_scene, "id"] = f"{cell.id!r} {_TAKEN}"
+                taken["scenes", number // self.variants_per_scene, "id"] = f"{cell.id!r} {_TAKEN}"
             seen.add(cell.id.lower())
         if taken:
-            raise complaint(taken)
+            raise make_nested_value_error(taken)
         return self
 
     @property
-    def asked_models(self) -> tuple[str, ...]:
+    def models_to_run(self) -> tuple[str, ...]:
         """The models that each make every scene."""
         return self.models or (self.model,)
 
     @property
-    def cells_per_scene(self) -> int:
+    def variants_per_scene(self) -> int:
         """How many clips are made of each scene, to be seen side by side."""
-        return len(self.asked_models) * self.takes
+        return len(self.models_to_run) * self.takes
 
-    def cells(self) -> Iterator[tuple[Scene, str]]:
+    def variants(self) -> Iterator[tuple[Scene, str]]:
         """Every clip to make: a scene, named apart where there are several of it, and its model; scene by scene."""
-        if self.cells_per_scene == 1:
-            yield from ((scene, self.asked_models[0]) for scene in self.scenes)
+        if self.variants_per_scene == 1:
+            yield from ((scene, self.models_to_run[0]) for scene in self.scenes)
             return
-        for index, (scene, model, take) in enumerate(product(self.scenes, self.asked_models, range(self.takes))):
-            of_model = f".{model}" if len(self.asked_models) > 1 else ""
+        for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
+            of_model = f".{model}" if len(self.models_to_run) > 1 else ""
             of_take = f".take-{take + 1}" if self.takes > 1 else ""
             named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
             yield scene.model_copy(update=named), model
@@ -262,47 +262,47 @@ class Job(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _scenes_know_their_place(cls, data: Any) -> Any:
-        data = _without_notes(data)
+        data = _drop_notes(data)
         if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
             return data
-        return {**data, "scenes": [_placed(scene, index) for index, scene in enumerate(data["scenes"])]}
+        return {**data, "scenes": [_with_clip_index(scene, index) for index, scene in enumerate(data["scenes"])]}
 
 
-def _placed(scene: Any, index: int) -> Any:
+def _with_clip_index(scene: Any, index: int) -> Any:
     if isinstance(scene, dict) and scene.get("clip_index") is None:
         return {**scene, "clip_index": index}
     return scene
 
 
-def read_job(path: Path) -> tuple[Job, Document]:
+def read_job(path: Path) -> tuple[Job, SourceFile]:
     """The job in a TOML or JSON file, which may also be the upstream module's list of clip prompts.
 
     Raises:
         ValidationError: every problem of the file, each with its line and column.
     """
-    document = job_document(path)
+    document = load_job_file(path)
     return document.parse(Job), document
 
 
-def job_document(path: Path) -> Document:
+def load_job_file(path: Path) -> SourceFile:
     """The data of `read_job`, not looked at yet. Raises `ValidationError` where the file is not well-formed."""
-    document = read_document(path)
+    document = read_source_file(path)
     if isinstance(document.data, list):
-        document = replace(document, data=_from_upstream(document), names=_UPSTREAM_NAMES)
+        document = replace(document, data=_convert_upstream(document), names=_UPSTREAM_NAMES)
     if isinstance(document.data, dict):
-        document = replace(document, data={"id": _slug(path.stem), **document.data})
+        document = replace(document, data={"id": _make_slug(path.stem), **document.data})
     return document
 
 
 _UPSTREAM_NAMES = {"target_duration": "duration", "id": "clip_index"}
 
 
-def _from_upstream(document: Document) -> dict[str, Any]:
+def _convert_upstream(document: SourceFile) -> dict[str, Any]:
     """The scene planner's JSON: `duration` is the target, `clip_index` names the clip, `metadata` is its own affair."""
-    return {"scenes": [_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
+    return {"scenes": [_convert_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
 
 
-def _upstream_scene(clip: Any, index: int) -> Any:
+def _convert_upstream_scene(clip: Any, index: int) -> Any:
     if not isinstance(clip, dict):
         return clip
     renamed = {
@@ -313,5 +313,5 @@ def _upstream_scene(clip: Any, index: int) -> Any:
     return {"id": f"clip-{number:03d}" if isinstance(number, int) else f"clip-{index:03d}", **renamed}
 
 
-def _slug(stem: str) -> str:
+def _make_slug(stem: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "job"

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from videogen.errors import SettingsError
 from videogen.ports import is_remote
-from videogen.registry import read_registry, registry_path
+from videogen.registry import find_registry_path, read_registry
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
@@ -72,10 +72,10 @@ class Settings(BaseSettings):
             return None
         token = value.get_secret_value().strip()
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("must be one word of printable ASCII characters")
+            raise ValueError("must be one word of escape_unprintable ASCII characters")
         return SecretStr(token) if token else None
 
-    def provider_choice(self) -> tuple[ProviderName, str]:
+    def choose_provider(self) -> tuple[ProviderName, str]:
         """The provider to use, and why."""
         if self.provider:
             return self.provider, "asked for"
@@ -89,19 +89,19 @@ class Settings(BaseSettings):
         """`out`, or the folder on this disk that stands in for it where it is remote."""
         return LOCAL_OUT if is_remote(self.out) else Path(self.out)
 
-    def effective_journal_url(self) -> str:
+    def get_journal_url(self) -> str:
         return self.journal_url or f"sqlite:///{(self.local_out / 'journal.db').absolute()}"
 
-    def effective_limit(self) -> str | None:
+    def get_limit_name(self) -> str | None:
         """The limit that this process shares with others; None where its own number of slots is enough."""
-        shares_journal = self.effective_journal_url().startswith("postgres")
+        shares_journal = self.get_journal_url().startswith("postgres")
         return self.limit or (DEFAULT_LIMIT if shares_journal else None)
 
-    def job_folder(self, job_id: str) -> str:
+    def get_job_folder(self, job_id: str) -> str:
         """The address of a job's own folder."""
-        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.work_folder(job_id))
+        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.get_work_folder(job_id))
 
-    def work_folder(self, job_id: str) -> Path:
+    def get_work_folder(self, job_id: str) -> Path:
         """Where a job's files are made: its own folder, or `out/s3/bucket/prefix/<job>` for the one in a bucket."""
         below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
         return (self.local_out / below).absolute() / job_id
@@ -131,7 +131,7 @@ def _check_http_url(value: str) -> None:
 
 
 @dataclass(frozen=True)
-class Effective:
+class EffectiveSetting:
     """A setting as it applies, fit to be shown: without secrets."""
 
     variable: str
@@ -140,40 +140,43 @@ class Effective:
     """`environment`, or why it is what it is where the environment does not say."""
 
 
-def effective(settings: Settings) -> tuple[Effective, ...]:
+def find_effective_settings(settings: Settings) -> tuple[EffectiveSetting, ...]:
     """Every setting with its value and where that comes from, in the order of the type.
 
     Raises `ValidationError` where the registry, which some of it comes from, cannot be read.
     """
-    provider, why = settings.provider_choice()
+    provider, why = settings.choose_provider()
     from_elsewhere: dict[str, tuple[object, str]] = {
         "duration_buffer": (read_registry(settings.registry).defaults.duration_buffer, "registry"),
-        "journal_url": (settings.effective_journal_url(), "default, by VIDEOGEN_OUT"),
-        "limit": (settings.effective_limit(), "default, by VIDEOGEN_JOURNAL_URL"),
-        "registry": (registry_path(), "default"),
+        "journal_url": (settings.get_journal_url(), "default, by VIDEOGEN_OUT"),
+        "limit": (settings.get_limit_name(), "default, by VIDEOGEN_JOURNAL_URL"),
+        "registry": (find_registry_path(), "default"),
         "provider": (provider, f"default: {why}"),
     }
-    return tuple(_effective(settings, name, *from_elsewhere.get(name, (None, "default"))) for name in variables())
+    return tuple(
+        _make_effective_setting(settings, name, *from_elsewhere.get(name, (None, "default")))
+        for name in get_variable_names()
+    )
 
 
-def variables() -> dict[str, str]:
+def get_variable_names() -> dict[str, str]:
     """The environment variable of each setting, by the setting's name."""
     return {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
 
 
-def masked(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """The address with its password, and what is secret in its query, as `***`."""
     text = re.sub(r"(://[^:@/?#]*:).*@", r"\1***@", text)
     return re.sub(r"([?&][^=&#]*(?:password|token|secret|key|signature)[^=&#]*=)[^&#]*", r"\1***", text, flags=re.I)
 
 
-def _effective(settings: Settings, name: str, otherwise: object, origin: str) -> Effective:
+def _make_effective_setting(settings: Settings, name: str, otherwise: object, origin: str) -> EffectiveSetting:
     value = getattr(settings, name)
     if value is not None and name in settings.model_fields_set:
         origin = "environment"
     value = otherwise if value is None else value
-    shown = None if value is None else "***" if isinstance(value, SecretStr) else masked(str(value))
-    return Effective(variables()[name], shown, origin)
+    shown = None if value is None else "***" if isinstance(value, SecretStr) else mask_secrets(str(value))
+    return EffectiveSetting(get_variable_names()[name], shown, origin)
 
 
 def read_settings(**given: Any) -> Settings:
@@ -185,13 +188,13 @@ def read_settings(**given: Any) -> Settings:
         return Settings(**given)
     except PydanticError as exc:
         raise SettingsError(
-            "\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())
+            "\n".join(_format_error(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())
         ) from None
 
 
-def _line(loc: tuple[str | int, ...], message: str, value: object) -> str:
+def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> str:
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
-    shown = "" if "TOKEN" in name else f", not {masked(str(value))[:60]!r}"
+    shown = "" if "TOKEN" in name else f", not {mask_secrets(str(value))[:60]!r}"
     return f"{name}: {message.removeprefix('Value error, ')}{shown}"

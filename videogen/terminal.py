@@ -18,22 +18,29 @@ from rich.console import Console
 from rich.table import Table
 
 from videogen.bootstrap import Listener, Options, Prepared, check_local_references, handing_over, prepare
-from videogen.checking import plan_unseen, read_checked
-from videogen.clip import Batch
+from videogen.checking import load_and_validate, plan_offline
+from videogen.clip import RunResult
 from videogen.endpoints import Snapshots
-from videogen.errors import JournalError, RunInterruptedError, ValidationError, VideogenError, escape_json, printable
-from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
-from videogen.models import Durations, Model, Prices, model_of, models_of
+from videogen.errors import (
+    JournalError,
+    RunInterruptedError,
+    ValidationError,
+    VideogenError,
+    escape_json,
+    escape_unprintable,
+)
+from videogen.events import ClipEnded, RunCompleted, RunEvent, RunStarted
+from videogen.models import Durations, ModelInfo, Prices, describe_model, describe_models
 from videogen.planning import Plan
 from videogen.progress import ProgressLines, clock
 from videogen.registry import read_registry
 from videogen.scene import Job
-from videogen.settings import Settings, effective, read_settings
+from videogen.settings import Settings, find_effective_settings, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from videogen.conformance import Checked
+    from videogen.conformance import ModelCheck
 
 MAX_PARAMETER_BYTES = 400_000
 """Of a job as a flow's parameter: Prefect refuses what takes 524,288 bytes in its own JSON."""
@@ -128,17 +135,17 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     """Says what is wrong with the job and the registry, or in a line what was looked at. Returns the exit code."""
     settings = read_settings()
     try:
-        checked = read_checked(path, registry or settings.registry)
+        checked = load_and_validate(path, registry or settings.registry)
         try:
             asyncio.run(check_local_references(checked.job, path.absolute().parent))
         except ValidationError as exc:
-            raise checked.document.located(exc) from None
+            raise checked.source.with_positions(exc) from None
     except ValidationError as exc:
         if not as_json:
             raise
         print(escape_json(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2)))
         return 2
-    planned = plan_unseen(checked, buffer=settings.duration_buffer)
+    planned = plan_offline(checked, buffer=settings.duration_buffer)
     if as_json:
         names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
         told = {name: value for name, value in planned.summary().items() if name in names}
@@ -181,7 +188,7 @@ def _served(settings: Settings) -> Iterator[str]:
     """The address of a gateway on this machine that shows the runs of these settings."""
     from videogen.gateway import GatewaySettings, running
 
-    shown = GatewaySettings(settings.local_out, settings.effective_journal_url(), settings.registry, port=0)
+    shown = GatewaySettings(settings.local_out, settings.get_journal_url(), settings.registry, port=0)
     with running(shown) as gateway:
         yield gateway.url
 
@@ -197,7 +204,7 @@ async def _run(
     lines = ProgressLines(console, prepared.plan)
     if address:
         lines.say(f"watch it at {address}")
-    interruption.watch(asyncio.current_task(), lines, prepared.settings.effective_journal_url())
+    interruption.watch(asyncio.current_task(), lines, prepared.settings.get_journal_url())
     try:
         listeners = [_event_lines()] if output == "jsonl" else []
         batch, unheard = await _call_flow(prepared, str(file), lines, interruption, listeners)
@@ -233,7 +240,7 @@ async def _call_flow(
     lines: ProgressLines,
     interruption: "Interruption",
     listeners: Sequence[Listener],
-) -> tuple[Batch, str]:
+) -> tuple[RunResult, str]:
     """What came of the run, and why Prefect does not know it; empty when it does."""
     _set_up_prefect(prepared.settings.local_out)
     began = time.monotonic()
@@ -245,14 +252,14 @@ async def _call_flow(
 
     verdict = _Verdict()
 
-    def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def on_event(event: RunEvent, payload: Mapping[str, Any]) -> None:
         verdict.hear(event)
         if isinstance(event, RunStarted):
             lines.say(f"Prefect is there after {time.monotonic() - began:.1f} s")
             interruption.arm()  # Prefect has put its own handler in place
         interruption.is_making = not isinstance(event, RunCompleted)
         lines.show(event, payload)
-        if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
+        if prepared.options.rough_cut and isinstance(event, ClipEnded) and payload["completed"] == payload["total"]:
             lines.say("cutting rough_cut.mp4 …")
 
     try:
@@ -278,12 +285,12 @@ class _Verdict:
     """What came of the run, as soon as it is known."""
 
     def __init__(self) -> None:
-        self.batch: Batch | None = None
+        self.batch: RunResult | None = None
         self.known = asyncio.Event()
 
-    def hear(self, event: ClipEvent) -> None:
+    def hear(self, event: RunEvent) -> None:
         if isinstance(event, RunCompleted):
-            self.batch = event.batch
+            self.batch = event.result
             self.known.set()
 
 
@@ -364,7 +371,7 @@ def _set_up_prefect(out: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
+def _print_result(console: Console, batch: RunResult, prepared: Prepared) -> None:
     table = _table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
@@ -383,11 +390,11 @@ def _print_result(console: Console, batch: Batch, prepared: Prepared) -> None:
     _say(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 
 
-def _seconds(batch: Batch) -> str:
+def _seconds(batch: RunResult) -> str:
     return f"{batch.total_generation_time:.1f} s"
 
 
-def _exit_code(batch: Batch) -> int:
+def _exit_code(batch: RunResult) -> int:
     if any(clip.error and clip.error.code in ACCOUNT_CODES for clip in batch.clips):
         return 3
     return 1 if batch.verdict.status == "failed" else 0
@@ -472,7 +479,7 @@ class Interruption:
         if self._lines:
             self._lines.close()
             for clip in self._lines.progress.making.values():
-                print(f"may still be running: prediction {printable(clip.prediction_id)}", file=sys.stderr)
+                print(f"may still be running: prediction {escape_unprintable(clip.prediction_id)}", file=sys.stderr)
         _leave(self.exit_code)
 
 
@@ -492,7 +499,7 @@ def _leave(code: int) -> NoReturn:
 
 def show_models(extension: Path | None, *, as_json: bool) -> None:
     """Prints the registry."""
-    listed = models_of(read_registry(extension or read_settings().registry))
+    listed = describe_models(read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(listed.model_dump_json(indent=2)))
         return
@@ -502,7 +509,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
         column.width, column.no_wrap = width, False
     for model in listed.models:
         table.add_row(
-            printable(model.id),
+            escape_unprintable(model.id),
             _lengths(model.durations),
             "\n".join(_model_prices(model.price)),
             str(model.price.as_of),
@@ -517,7 +524,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
 
 def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
     """Prints all that is to be known of one model."""
-    model = model_of(name, read_registry(extension or read_settings().registry))
+    model = describe_model(name, read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(model.model_dump_json(indent=2)))
         return
@@ -526,7 +533,7 @@ def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
         _say(console, f"{title:<14}{text}")
 
 
-def _facts(model: Model) -> Iterator[tuple[str, str]]:
+def _facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "model", model.id
     yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
     yield "source", model.source
@@ -577,7 +584,7 @@ def _price_basis(price: Prices) -> str:
     return ", ".join(filter(None, [f"{price.basis}, as of {price.as_of}", price.note]))
 
 
-def _references(model: Model) -> list[str]:
+def _references(model: ModelInfo) -> list[str]:
     """How many references are taken and as what, the preferred way first."""
     native = [f"{model.references.max} native"] if model.references else []
     return [*native, *(["composed"] if model.composes_references else [])] or ["dropped"]
@@ -601,7 +608,9 @@ def check_models(
 
     settings = read_settings()
     settings = settings.model_copy(update={"registry": extension or settings.registry})
-    checked = asyncio.run(conformance.check_models(names, settings, snapshots, offline=offline, keep=snapshot))
+    checked = asyncio.run(
+        conformance.compare_with_endpoints(names, settings, snapshots, offline=offline, keep=snapshot)
+    )
     drifted = [model for model in checked if model.drift]
     if as_json:
         shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
@@ -618,7 +627,7 @@ def check_models(
     return 1 if drifted else 0
 
 
-def _verdict(model: "Checked") -> str:
+def _verdict(model: "ModelCheck") -> str:
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
@@ -629,7 +638,7 @@ def _verdict(model: "Checked") -> str:
 
 def show_settings(*, as_json: bool) -> None:
     """Prints what applies and where it comes from."""
-    found = effective(read_settings())
+    found = find_effective_settings(read_settings())
     if as_json:
         shown = {each.variable: {"value": each.value, "from": each.origin} for each in found}
         print(escape_json(json.dumps(shown, indent=2)))
@@ -663,4 +672,4 @@ def _console(*, stderr: bool) -> Console:
 
 def _say(console: Console, line: str) -> None:
     """One line as it is: neither wrapped, nor read as markup, nor obeyed by the terminal."""
-    console.print(printable(line), soft_wrap=True)
+    console.print(escape_unprintable(line), soft_wrap=True)

@@ -15,7 +15,7 @@ from videogen.gateway.feeds import Feeds, server_sent
 from videogen.gateway.guard import Guard
 from videogen.gateway.runs import RunPage, RunView, home, summary, view
 from videogen.journal import Delivery, Journal, RunRecord
-from videogen.models import Model, Models, model_of, models_of
+from videogen.models import ModelInfo, ModelList, describe_model, describe_models
 from videogen.registry import Registry
 
 RETRY_MS = 1000
@@ -69,17 +69,17 @@ KnownRun = Annotated[RunRecord, Depends(_run)]
 
 
 @router.get("/models")
-def models(sources: Shown) -> Models:
+def models(sources: Shown) -> ModelList:
     """What can be asked of each model."""
-    return models_of(sources.registry)
+    return describe_models(sources.registry)
 
 
 @router.get("/models/{model_id}")
-def model(model_id: str, sources: Shown) -> Model:
+def model(model_id: str, sources: Shown) -> ModelInfo:
     """What can be asked of one model."""
     if model_id not in sources.registry.models:
         raise HTTPException(404, f"there is no model {model_id!r}")
-    return model_of(model_id, sources.registry)
+    return describe_model(model_id, sources.registry)
 
 
 @router.get("/runs")

@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from videogen.posix import most_open_files
+from videogen.posix import get_open_file_limit
 
 HEAD_S = 10.0
 """So long a connection may wait without a request that is let in."""
@@ -94,7 +94,7 @@ def admit(scope: Scope) -> None:
 
 def most_connections() -> int:
     """Return how many connections this process has files for, when each of them reads a clip, too."""
-    files = most_open_files()
+    files = get_open_file_limit()
     return 1024 if files is None else max(16, min(1024, (files - OTHER_FILES) // 2))
 
 
