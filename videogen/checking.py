@@ -1,4 +1,4 @@
-"""A job file and the registry, read together: every problem of both at once, as far as each can be told."""
+"""Load and validate a job file together with the registry, and report the problems of both at once."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -16,19 +16,20 @@ from videogen.registry import Registry, describe_registry_errors, load_registry_
 from videogen.scene import MAX_NAME_CHARS, Job, load_job_file
 
 _MAX_ROUNDS = 4
-"""What a type as a whole demands is seen only when its parts are right: so often the data is looked at again."""
+"""Maximum number of validations of one job. Validators of a whole model run only when all of its fields are valid, so
+further problems show once the wrong fields have been replaced."""
 _VALID_SCENE_VALUES: Mapping[str, Any] = {
     "prompt": "p",
     "target_duration": 1,
     "scene_reference_url": "x",
     "character_reference_urls": ["x"],
 }
-"""Of a scene, what no model objects to."""
+"""Values of a scene's fields that every model accepts."""
 
 
 @dataclass(frozen=True)
 class ValidatedJob:
-    """A job that the registry's models can make, and the file it came from."""
+    """A valid job, the registry with its models, and the file that the job came from."""
 
     job: Job
     registry: Registry
@@ -36,13 +37,15 @@ class ValidatedJob:
 
 
 def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[str, Any] | None = None) -> ValidatedJob:
-    """The job in the file at `path`, with the fields in `flags` over its own, and the registry.
+    """Return the job in the file at `path`, validated against the registry.
 
     Args:
-        registry: extends the shipped one.
+        path: the job file.
+        registry: a TOML file that extends the shipped registry.
+        flags: fields that override those of the job file.
 
     Raises:
-        ValidationError: every problem of the flags, the job and the registry.
+        ValidationError: with every problem of the flags, the job and the registry.
     """
     models, problems = _load_registry(registry)
     try:
@@ -57,8 +60,10 @@ def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[s
 
 
 def _rename_for_ratio(job: Job, document: SourceFile) -> Job:
-    """The job under an id of its own where a flag asks for another ratio than the file: `film` becomes `film-9x16`, so
-    that its folder, page and manifest stand beside those of the file's own ratio."""
+    """Return the job, renamed if a flag overrides the aspect ratio of the file: `film` becomes `film-9x16`.
+
+    That way the clips of each ratio get a folder, page and manifest of their own.
+    """
     file = document.data if isinstance(document.data, dict) else {}
     if job.aspect_ratio == file.get("aspect_ratio", Job.model_fields["aspect_ratio"].default):
         return job
@@ -68,21 +73,21 @@ def _rename_for_ratio(job: Job, document: SourceFile) -> Job:
 
 @dataclass(frozen=True)
 class _LoadedRegistry:
-    """The registry as far as it can be used; None where it cannot be read at all."""
+    """The registry without its invalid models; None if it cannot be used at all."""
 
     registry: Registry | None
     wrong: frozenset[str] = frozenset()
-    """Names of the models that are left out because something is wrong with them."""
+    """Names of the invalid models, which are left out."""
 
 
 def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
-    """The plan as far as it can be told without looking at reference images and earlier runs; `buffer` as in `plan`."""
+    """Return the plan without reading reference images and the journal; `buffer` is as in `plan_job`."""
     references = {url for scene in checked.job.scenes for url in scene.reference_urls}
     return plan_job(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
 
 
 def attribute_to_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
-    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
+    """Return the error with the problems of overridden fields attributed to their flags instead of the file."""
     return ValidationError(
         [
             replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
@@ -124,7 +129,7 @@ def _remove_value(data: Any, loc: Loc) -> None:
 def _validate_job(
     document: SourceFile, flags: Mapping[str, Any], models: _LoadedRegistry
 ) -> tuple[Job | None, list[Problem]]:
-    """The job with what is wrong replaced, and what that is."""
+    """Return the job with its wrong values replaced, and the problems. The job is None if that is impossible."""
     data = {**document.data, **flags} if isinstance(document.data, dict) else document.data
     found = _find_repeated_indexes(data)
     job = _parse_with_substitutes(data, document.names, found)
@@ -147,7 +152,7 @@ def _validate_job(
 
 
 def _find_repeated_indexes(data: Any) -> dict[Loc, str]:
-    """Scenes that say they have another one's place in the film, and are no other take of it."""
+    """Return a message for each scene whose `clip_index` an earlier scene has, unless it is another take."""
     seen: set[tuple[Any, Any]] = set()
     found: dict[Loc, str] = {}
     scenes = data.get("scenes") if isinstance(data, dict) else None
@@ -161,7 +166,10 @@ def _find_repeated_indexes(data: Any) -> dict[Loc, str]:
 
 
 def _parse_with_substitutes(data: Any, names: Mapping[str, str], found: dict[Loc, str]) -> Job | None:
-    """The job in the data. What is wrong is added to `found` and replaced, so that the rest can be looked at."""
+    """Return the job in the data, or None if it cannot be repaired.
+
+    Each problem is added to `found`, and its value replaced so that the rest can be validated.
+    """
     for _ in range(_MAX_ROUNDS):
         try:
             return Job.model_validate(data)
@@ -169,7 +177,7 @@ def _parse_with_substitutes(data: Any, names: Mapping[str, str], found: dict[Loc
             wrong = describe_errors(exc, Job, data, names)
         for loc, message in wrong:
             if loc and (*loc[:-1], names.get(str(loc[-1]))) in found:
-                continue  # the planner's `clip_index` that is there twice makes an `id` that is there twice
+                continue  # in the planner's list a duplicate `clip_index` causes a duplicate `id`
             found.setdefault(loc, message)
         if not isinstance(data, dict):
             return None
@@ -180,24 +188,25 @@ def _parse_with_substitutes(data: Any, names: Mapping[str, str], found: dict[Loc
 
 
 def _substitute_valid_value(data: dict[str, Any], loc: Loc) -> None:
-    """Puts something in the place of a wrong value that no model objects to."""
+    """Replace the wrong value at `loc` with one that every model accepts."""
     if loc == ("scenes",):
         data["scenes"] = [{"id": "mended", **_VALID_SCENE_VALUES}]
     elif loc[0] != "scenes":
         data.pop(str(loc[0]), None)
     else:
         index = int(loc[1])
-        scene, stand_in = data["scenes"][index], {"id": f"mended.{index}", **_VALID_SCENE_VALUES}
+        scene = data["scenes"][index]
+        valid = {"id": f"mended.{index}", **_VALID_SCENE_VALUES}
         if len(loc) == 2:
-            data["scenes"][index] = stand_in
-        elif (name := str(loc[2])) in stand_in:
-            scene[name] = stand_in[name]
+            data["scenes"][index] = valid
+        elif (name := str(loc[2])) in valid:
+            scene[name] = valid[name]
         else:
             scene.pop(name, None)
 
 
 def _is_independent(loc: Loc, found: Mapping[Loc, str]) -> bool:
-    """Whether the problem is not one of a value that was replaced."""
+    """Return whether the problem is independent of replaced values, so that it exists in the original data, too."""
     if ("scenes",) in found or any(wrong[:1] in (("model",), ("models",)) for wrong in found):
         return False
     needed = {"target_duration": {"duration_tolerance"}, "fallback_models": {"duration_tolerance", "aspect_ratio"}}

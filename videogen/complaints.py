@@ -1,4 +1,4 @@
-"""What pydantic has against data, in the words of who wrote the file."""
+"""Describe pydantic's validation errors in words that suit the author of a TOML or JSON file."""
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 Loc = tuple[str | int, ...]
 Schema = dict[str, Any]
 
-_NUMBER, _WHOLE, _TABLE = "input should be a number", "input should be a whole number", "input should be a table"
+_NUMBER = "input should be a number"
+_WHOLE = "input should be a whole number"
+_TABLE = "input should be a table"
 _WORDS = {
     "missing": "is required",
     "union_tag_not_found": "is required",
@@ -35,11 +37,12 @@ _WORDS = {
 }
 _SHOWN_CHARS = 60
 _SUGGESTIONS = 200
-"""More unknown fields than this are no mistake of a person's, and comparing names takes time."""
+"""Maximum number of errors for which similar names are suggested: comparing names takes time, and more unknown fields
+than this are not a typing mistake."""
 
 
 def make_nested_value_error(problems: Mapping[Loc, str]) -> "ValidationError":
-    """What a validator raises where the value that is wrong is one further down."""
+    """Return the error that a validator raises when the wrong values are nested in the value it validates."""
     from pydantic import ValidationError
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -53,7 +56,7 @@ def make_nested_value_error(problems: Mapping[Loc, str]) -> "ValidationError":
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, where one of the known words is close; else nothing."""
+    """Return `; did you mean 'x'?` if one of the known words is similar, else an empty text."""
     by_lower = {each.lower(): each for each in known}
     close = get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
@@ -62,11 +65,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def describe_errors(
     error: "ValidationError", type_: "type[BaseModel]", data: Any, names: Mapping[str, str]
 ) -> list[tuple[Loc, str]]:
-    """Where in `data` each problem is, and what is wrong there and what is allowed.
+    """Return the location of each problem in `data`, and a message that says what is wrong and what is allowed.
 
     Args:
-        type_: what the data should be.
-        names: what the file calls a field that the type knows by another name.
+        error: pydantic's error from validating the data.
+        type_: the type that the data was validated against.
+        data: the data as read from the file.
+        names: the name in the file of each field that has another name in the type.
     """
     found: dict[Loc, list[str]] = {}
     listed: set[Loc] = set()
@@ -74,12 +79,16 @@ def describe_errors(
     entries = error.errors(include_url=False)
     for entry in entries:
         if entry["type"] == "too_short" and any(_is_below(other["loc"], entry["loc"]) for other in entries):
-            continue  # pydantic counts only what is right
-        loc, text = _find_location(entry, data), _describe_error(entry)
+            continue  # pydantic counts only the valid entries
+        loc = _find_location(entry, data)
+        text = _describe_error(entry)
         if entry["type"] == "extra_forbidden" and len(entries) <= _SUGGESTIONS:
             fields = [names.get(name, name) for name in _find_fields(schema, entry["loc"][:-1])]
-            text += did_you_mean(str(loc[-1]), fields) or ("" if loc[:-1] in listed else f"; {_list_fields(fields)}")
-            listed.add(loc[:-1])  # what there is is said once for a table
+            suggestion = did_you_mean(str(loc[-1]), fields)
+            if not suggestion and loc[:-1] not in listed:
+                suggestion = f"; there are: {', '.join(dict.fromkeys(fields))}"
+            text += suggestion
+            listed.add(loc[:-1])  # list the known fields once for each table
         found.setdefault(loc, []).append(text)
     return [(loc, _join_alternatives(texts)) for loc, texts in found.items()]
 
@@ -89,7 +98,10 @@ def _is_below(loc: Loc, parent: Loc) -> bool:
 
 
 def _find_location(entry: "ErrorDetails", data: Any) -> Loc:
-    """Where the value stands: the error's own place without what pydantic puts between, such as names of types."""
+    """Return the location of the wrong value in the data.
+
+    It is pydantic's location without the parts that the data does not have, such as the names of types.
+    """
     blamed: Loc = ()
     for part in entry["loc"]:
         if part in _get_keys(data):
@@ -124,7 +136,7 @@ def _describe_error(entry: "ErrorDetails") -> str:
 
 
 def _got_suffix(value: object) -> str:
-    """`, not …` of a value that fits on the line."""
+    """Return `, not <value>`, shortened to fit on the line, or an empty text for tables and arrays."""
     if not isinstance(value, str | int | float | bool):
         return ""
     shown = repr(value)
@@ -132,7 +144,7 @@ def _got_suffix(value: object) -> str:
 
 
 def _describe_choice(expected: str, value: object) -> str:
-    """Of pydantic's list of what is allowed, such as `'exact' or 'estimated'`."""
+    """Return a message from pydantic's list of allowed values, such as `'exact' or 'estimated'`."""
     allowed = re.findall(r"'([^']*)'", expected)
     meant = did_you_mean(value, allowed) if isinstance(value, str) else ""
     return f"input should be {' or '.join(map(repr, allowed))}{_got_suffix(value)}{meant}"
@@ -143,12 +155,8 @@ def _describe_bound(context: Mapping[str, Any]) -> str:
     return f"{word} {count} {'entry' if count == 1 else 'entries'}"
 
 
-def _list_fields(fields: Iterable[str]) -> str:
-    return f"there are: {', '.join(dict.fromkeys(fields))}"
-
-
 def _join_alternatives(texts: list[str]) -> str:
-    """What each alternative of a type expects, as one sentence."""
+    """Join the messages of the alternatives of a union type to one sentence."""
     if len(texts) == 1:
         return texts[0]
     start = "input should be "
@@ -159,11 +167,11 @@ def _join_alternatives(texts: list[str]) -> str:
     return start + " or ".join(wanted) + (f", not {shown}" if shown else "")
 
 
-# -- what the type's schema says of a place ---------------------------------------------------------------------------
+# -- looking up a location in the type's schema ------------------------------------------------------------------------
 
 
 def _find_fields(schema: Schema, loc: Loc) -> list[str]:
-    """Names of the fields of the table at `loc`, which pydantic gives with the names of union members in it."""
+    """Return the names of the fields of the table at `loc`, a location as pydantic gives it."""
     return [name for node in _find_nodes(schema, loc) for name in node.get("properties", ())]
 
 
@@ -176,12 +184,12 @@ def _find_nodes(schema: Schema, loc: Loc) -> list[Schema]:
             for child in _iterate_children(node, part)
             for member in _iterate_members(child, schema)
         ]
-        nodes = below or nodes  # the name of a union's member leads nowhere
+        nodes = below or nodes  # the name of a union member is not a step in the schema
     return nodes
 
 
 def _iterate_members(node: Schema, root: Schema) -> Iterator[Schema]:
-    """The schemas that a value at this node may follow."""
+    """Yield the schemas that a value at this node may match."""
     if reference := node.get("$ref"):
         node = root["$defs"][reference.rsplit("/", 1)[-1]] | node
     yield node

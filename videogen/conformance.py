@@ -1,4 +1,4 @@
-"""The registry beside what Replicate says of its models now, or said when snapshots were taken."""
+"""Check the registry's models against Replicate's current schemas, or against saved snapshots."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from videogen.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """One model: where it and its endpoint contradict each other, and what is sent to no effect, as it is known."""
+    """The result of checking one model: contradictions to its endpoint, and inputs that are known to be ignored."""
 
     id: str
     replicate: str
@@ -30,7 +30,7 @@ class ModelCheck:
         return sorted({problem.where.rpartition(".")[2] for problem in self.ignored})
 
     def summary(self) -> dict[str, Any]:
-        """As JSON value, with `field` as path in the registry's file."""
+        """Return the result as JSON value, with `field` as path in the registry's file."""
         return {
             "id": self.id,
             "replicate": self.replicate,
@@ -46,16 +46,19 @@ def _as_json(problem: Problem) -> dict[str, str]:
 async def compare_with_endpoints(
     names: Sequence[str], settings: Settings, snapshots: Snapshots, *, offline: bool, keep: bool
 ) -> list[ModelCheck]:
-    """The models of these names, by default all of the registry, each beside its endpoint.
+    """Compare models with their endpoints and return the results, in the same order.
 
     Args:
-        offline: compare with the snapshots, else with what Replicate says now.
-        keep: put what Replicate says into the snapshots.
+        names: names of the models; empty means all models of the registry.
+        settings: the token, the address of Replicate and the registry.
+        snapshots: the folder of saved schemas.
+        offline: compare with the snapshots instead of Replicate's current schemas.
+        keep: save Replicate's current schemas as snapshots.
 
     Raises:
-        ValidationError: the registry or a snapshot is wrong, or has no model of that name.
-        SettingsError: there is no token to ask Replicate with.
-        AuthenticationError: the token is refused.
+        ValidationError: the registry or a snapshot is invalid, or the registry has no model of that name.
+        SettingsError: REPLICATE_API_TOKEN is not set.
+        AuthenticationError: Replicate rejected the token.
         CallError: Replicate cannot be reached.
     """
     document = load_registry_file(settings.registry)
@@ -76,13 +79,15 @@ async def compare_with_endpoints(
 
 
 async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
-    """What Replicate says of each model, by `owner/name`, with the versions that are used; None: it is not there."""
+    """Fetch the endpoint of each model, with the versions in use, by `owner/name`; None if it does not exist."""
     from videogen.adapters.replicate import ReplicateProvider
     from videogen.calls import Calls
 
     token = settings.replicate_api_token
     if token is None:
-        raise SettingsError("REPLICATE_API_TOKEN is not set: Replicate shows schemas to who has one; or use --offline")
+        raise SettingsError(
+            "REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or use --offline to check the saved ones"
+        )
     versions: dict[str, set[str]] = {}
     for spec in specs:
         versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])

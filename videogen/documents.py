@@ -1,4 +1,7 @@
-"""TOML and JSON files, read once; on an error, where in the file each value stands and what would be right."""
+"""Read TOML and JSON files, and report errors with the line and column of each wrong value.
+
+A file is parsed for positions only when there is something to report.
+"""
 
 import json
 import re
@@ -25,31 +28,34 @@ MAX_KEY_PARTS = 6
 MAX_PROBLEMS = 50
 
 Places = dict[Loc, tuple[int, int]]
-"""Row and column, in bytes and from 0, of what is written down."""
+"""Row and column of each key and array element that the file contains, in bytes and from 0."""
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file's text and the data in it."""
+    """The text of a file and the data in it."""
 
     path: Path
     text: str
     data: Any
     base: "SourceFile | None" = None
-    """The file that this one extends: `data` is of both, and a value that is not in this one stands there."""
+    """The file that this one extends. `data` is merged from both, so a value may come from either."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """What this file calls a field that the data knows by another name."""
+    """Name in this file of each field that has another name in the data."""
 
     def parse(self, type_: type[M]) -> M:
-        """The data as `type_`. Raises `ValidationError` with every problem found."""
+        """Return the data as `type_`. Raise `ValidationError` with every problem found."""
         try:
             return type_.model_validate(self.data)
         except PydanticError as exc:
             raise self.errors_at(describe_errors(exc, type_, self.data, self.names)) from None
 
     def errors_at(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
-        """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
+        """Return an error with the problems in the order of the file.
+
+        Each has `file:line:column` (from 1) of its value, or of the nearest parent that the file contains.
+        """
         placed = sorted(((self._find_place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
         shown = [place.problem(text) for place, text in placed[:MAX_PROBLEMS]]
         if len(placed) > MAX_PROBLEMS:
@@ -57,12 +63,14 @@ class SourceFile:
         return ValidationError(shown)
 
     def problems_at(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
-        """Each problem, in this order, with `file:line:column` (from 1) of its value or of the nearest parent written
-        down."""
+        """Return the problems in this order.
+
+        Each has `file:line:column` (from 1) of its value, or of the nearest parent that the file contains.
+        """
         return [self._find_place(loc).problem(text) for loc, text in problems]
 
     def with_positions(self, error: ValidationError) -> ValidationError:
-        """The error with the position of each problem that names a place in this document."""
+        """Return the error with positions added to the problems that name a field of this file."""
         return ValidationError(
             [
                 problem
@@ -73,7 +81,7 @@ class SourceFile:
         )
 
     def _find_place(self, loc: Loc) -> "_Place":
-        """Of a value in this file, or in the one it extends where that has more of the way to it."""
+        """Return the position of a value in this file, or in the base file if more of its path is found there."""
         loc = self._to_file_names(loc)
         depth = _count_written_parts(self.places, loc)
         if self.base and _count_written_parts(self.base.places, loc) > depth:
@@ -81,7 +89,7 @@ class SourceFile:
         return _Place(self, loc, *self.places.get(loc[:depth], (0, 0)))
 
     def _to_file_names(self, loc: Loc) -> Loc:
-        """As the file names it: the upstream list of clip prompts has no name for itself."""
+        """Return the path with the names of the file. The upstream list of clip prompts has no `scenes` key."""
         if self.names and loc[:1] == ("scenes",):
             loc = loc[1:]
         if loc and loc not in self.places:
@@ -90,13 +98,13 @@ class SourceFile:
 
     @cached_property
     def places(self) -> Places:
-        """Where every key and array element of the document stands; of one that is there twice, the first."""
+        """Position of every key and array element of the file. A duplicate key has the position of the first."""
         return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walk(self)))}
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in a file a value stands, or should: row and column, in bytes and from 0, of what is written down."""
+    """The position of a value, or of the nearest parent of a missing one: row and column in bytes, from 0."""
 
     source: SourceFile
     loc: Loc
@@ -105,7 +113,7 @@ class _Place:
 
     @property
     def order(self) -> tuple[bool, int, int]:
-        """A file comes before the one it extends."""
+        """Sort key: a file comes before the one it extends."""
         return self.source.base is None, self.row, self.column_bytes
 
     def problem(self, message: str) -> Problem:
@@ -116,11 +124,11 @@ class _Place:
 
 
 def read_source_file(path: Path) -> SourceFile:
-    """The file at `path`: JSON or TOML by its suffix, or by how it begins where the suffix is of neither.
+    """Return the JSON or TOML file at `path`. The suffix decides; for another suffix, the first characters do.
 
     Raises:
-        ValidationError: it cannot be read, is larger than 8 MiB, not UTF-8, not well-formed, has more values or is
-            nested deeper than any job.
+        ValidationError: the file cannot be read, is larger than 8 MiB, is not UTF-8 or not well-formed, has more than
+            100,000 values or is nested too deeply.
     """
     text = _read_text(path)
     _check_size(path.name, text)
@@ -142,7 +150,7 @@ def _is_json(path: Path, text: str) -> bool:
 
 
 def _suggest_format(path: Path, text: str) -> str:
-    """Say what a file that is not well-formed should be, where its suffix or its first characters tell what it is."""
+    """Return advice for a file that is not well-formed, if its suffix or content shows what it is; else ``""``."""
     kinds = "job files and registries are TOML or JSON, named .toml or .json"
     if text.lstrip().startswith("```"):
         return "; remove the lines with ``` around the data"
@@ -161,12 +169,12 @@ def _suggest_format(path: Path, text: str) -> str:
 
 
 def join_path(loc: Loc) -> str:
-    """`("models", "veo-3.1", 0)` as `models.veo-3.1.0`."""
+    """Return `("models", "veo-3.1", 0)` as `models.veo-3.1.0`."""
     return ".".join(str(part) for part in loc)
 
 
 def split_path(where: str) -> Loc:
-    """The other way round, for names without dots."""
+    """Return `scenes.0.id` as `("scenes", 0, "id")`. The names must not contain dots."""
     return tuple(int(part) if part.isdigit() else part for part in where.split("."))
 
 
@@ -196,12 +204,15 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}
 
 
 def _mask_strings(text: str) -> str:
-    """The text with every string in it as a word of the same length."""
+    """Return the text with every quoted string replaced by a word of the same length."""
     return _STRING.sub(lambda found: "x" * len(found.group()), text)
 
 
 def _check_size(name: str, text: str) -> None:
-    """Raises where reading it would take minutes; each value but the first has a `,`, a `=` or a `[` before it."""
+    """Raise `ValidationError` if parsing the text would take minutes.
+
+    Values are counted by the `,`, `=` or `[` that stands before each but the first.
+    """
     masked = _mask_strings(text)
     if sum(map(masked.count, ",=[")) > MAX_VALUES:
         raise _make_error(name, text, None, f"more than {MAX_VALUES:,} values")
@@ -210,7 +221,7 @@ def _check_size(name: str, text: str) -> None:
 
 
 def _measure_depth(data: Any) -> int:
-    """How many tables and arrays are around the innermost value, counted no further than needed."""
+    """Return how many tables and arrays enclose the innermost value, up to `MAX_DEPTH` + 1."""
     level = [data]
     for depth in range(MAX_DEPTH + 1):
         level = [
@@ -224,7 +235,8 @@ def _measure_depth(data: Any) -> int:
 
 
 def _too_deep_error(name: str, text: str) -> ValidationError:
-    depth, found = 0, None
+    depth = 0
+    found = None
     for found in re.finditer(r"[\[\]{}]", _mask_strings(text)):
         depth += 1 if found.group() in "[{" else -1
         if depth > MAX_DEPTH:
@@ -234,7 +246,8 @@ def _too_deep_error(name: str, text: str) -> ValidationError:
 
 def _make_error(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
     start = where.start() if where else 0
-    line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    line = text.count("\n", 0, start) + 1
+    column = start - text.rfind("\n", 0, start)
     return ValidationError([Problem(message, position=f"{name}:{line}:{column}")])
 
 
@@ -252,7 +265,7 @@ def _load_toml(path: Path, text: str) -> Any:
 def _load_json(path: Path, text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
-        if len(found) < len(pairs):  # JSON lets the last one win: more likely than not it is a mistake
+        if len(found) < len(pairs):  # valid JSON, where the last one wins, but most likely a mistake
             raise _duplicate_key_error(SourceFile(path, text, None))
         return found
 
@@ -277,7 +290,7 @@ def _duplicate_key_error(document: SourceFile) -> ValidationError:
 
 
 def _count_written_parts(places: Places, loc: Loc) -> int:
-    """How many parts of `loc` lead to something that is written down."""
+    """Return how many leading parts of `loc` the file contains."""
     return next((depth for depth in range(len(loc), 0, -1) if loc[:depth] in places), 0)
 
 
@@ -307,7 +320,7 @@ def _walk_toml(root: "Node") -> Iterator[tuple[Loc, "Node"]]:
 
 
 def _insert_array_indexes(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
-    """The key with the index of the current element behind each array of tables it goes through."""
+    """Return the key with the index of the current element inserted after each array of tables in it."""
     loc: Loc = ()
     for depth, part in enumerate(key):
         loc = (*loc, part)
@@ -338,7 +351,7 @@ def _toml_value(value: "Node", loc: Loc) -> Iterator[tuple[Loc, "Node"]]:
 
 
 def _children_without_comments(node: "Node") -> list["Node"]:
-    """What a node holds: a comment may stand behind a value, and between the elements of an array."""
+    """Return the children of a node without comments, which may follow a value or an array element."""
     return [child for child in node.named_children if child.type != "comment"]
 
 

@@ -1,4 +1,4 @@
-"""Where a model of the registry and its endpoint on Replicate contradict each other: pure, nothing is asked here."""
+"""Compare the registry's models with the schemas of their endpoints on Replicate. Pure: no I/O happens here."""
 
 import json
 from collections import Counter
@@ -11,22 +11,23 @@ from videogen.endpoints import Endpoint, EndpointInputs, InputSchema
 from videogen.registry import Continuous, Inputs, ModelSpec, to_plain_number
 
 SEEDS = (0, 2**31 - 1)
-"""What a scene may give as `seed`."""
+"""Lowest and highest `seed` of a scene."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One value of a model that its endpoint refuses; where `ignored`, one that it is known to have no use for."""
+    """A contradiction between a model and its endpoint, or an input that is known to be ignored."""
 
     loc: Loc
-    """Where in the model's table: `("fixed", "fps")`."""
+    """Location in the model's table, such as `("fixed", "fps")`."""
     message: str
-    """What is wrong, and what would be right."""
+    """Description of the problem and of what would be correct."""
     ignored: bool = False
+    """Whether the registry lists the input as ignored, so that this is no contradiction."""
 
 
 def compare(spec: ModelSpec, endpoint: Endpoint) -> list[Finding]:
-    """Everything in the registry's `spec` that the endpoint contradicts, and what it ignores."""
+    """Return everything in `spec` that the endpoint contradicts or ignores."""
     if spec.version is None and endpoint.is_official is False:
         latest = f': add `version = "{endpoint.latest_version}"`' if endpoint.latest_version else ""
         return [Finding(("version",), f"{spec.replicate} is a community model, which is run by version only{latest}")]
@@ -40,7 +41,7 @@ def compare(spec: ModelSpec, endpoint: Endpoint) -> list[Finding]:
 
 
 class _Comparison:
-    """One model beside the inputs of its endpoint."""
+    """The comparison of one model with the inputs of its endpoint."""
 
     def __init__(self, spec: ModelSpec, inputs: EndpointInputs) -> None:
         self._spec, self._known, self._required = spec, inputs.schemas, inputs.required
@@ -56,11 +57,12 @@ class _Comparison:
         yield from self._check_ignored()
 
     def _check_name(self, loc: Loc, name: str) -> Iterator[Finding]:
-        """What is wrong with the input's name alone."""
+        """Yield problems of the input's name: unknown, deprecated or ignored."""
         if name in self._known:
             if self._known[name].deprecated:
-                said = self._known[name].description
-                yield Finding(loc, f"{name!r} is deprecated{f': {said}' if said else ''}")
+                description = self._known[name].description
+                reason = f": {description}" if description else ""
+                yield Finding(loc, f"{name!r} is deprecated{reason}")
         elif name in self._spec.ignored:
             yield Finding(loc, f"{name!r} is ignored by the endpoint", ignored=True)
         else:
@@ -70,7 +72,7 @@ class _Comparison:
         return f"{did_you_mean(name, self._known) or ';'} it takes {', '.join(sorted(self._known))}"
 
     def _check_value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
-        """What is wrong with the input's name, else with its value."""
+        """Yield problems of the input's name and of its fixed value."""
         yield from self._check_name(loc, name)
         if name in self._known:
             yield from self._check_fixed_value(loc, name, value)
@@ -148,7 +150,7 @@ class _Comparison:
     # -- required, ignored --------------------------------------------------------------------------------------------
 
     def _find_missing(self) -> Iterator[Finding]:
-        """Required inputs that are not sent with every clip, at what they are not sent with."""
+        """Yield required inputs that are not sent with every clip, at each place where they are missing."""
         for name in self._required:
             for loc in _find_missing_senders(self._spec, name):
                 yield Finding(loc, f"{name!r} is required by the endpoint, and not sent with every clip")
@@ -164,7 +166,7 @@ class _Comparison:
 
 
 def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
-    """Every set of inputs with fixed values."""
+    """Yield every set of inputs with fixed values, with its location."""
     yield ("fixed",), spec.fixed
     for ratio, inputs in spec.aspect_ratios.items():
         yield ("aspect_ratios", ratio), inputs
@@ -178,13 +180,13 @@ def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
 
 
 def _get_named_parameters(spec: ModelSpec) -> dict[str, str]:
-    """The endpoint's names by ours, of what the model takes."""
+    """Return the endpoint's name of each parameter that the model has, by our name."""
     named = {field: getattr(spec.parameters, field) for field in _PARAMETER_CHECKS}
     return {field: name for field, name in named.items() if name is not None}
 
 
 def _find_missing_senders(spec: ModelSpec, name: str) -> list[Loc]:
-    """What would have to send the input for it to go with every clip; empty where it does."""
+    """Return the places in the model that should send the input so that every clip has it; empty if every clip does."""
     duration, parameters = spec.duration, spec.parameters
     if name in spec.fixed or name == parameters.prompt or (name == parameters.image and parameters.image_required):
         return []
@@ -220,4 +222,4 @@ _PARAMETER_CHECKS: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
     "image": ("the address of a file", _takes_file),
     "seed": (f"every seed from {SEEDS[0]} to {SEEDS[1]}", _takes_seeds),
 }
-"""What is sent for each parameter, and whether an input takes it."""
+"""By parameter: a description of the values that are sent, and a check that an input accepts them."""

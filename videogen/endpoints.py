@@ -1,4 +1,4 @@
-"""What Replicate says of a model's endpoint: the inputs that it takes, and snapshots kept of them."""
+"""Input schemas of the models' endpoints as Replicate describes them, and saved snapshots of them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -33,19 +33,19 @@ class Endpoint(BaseModel):
     name: str
     """`owner/name`."""
     is_official: bool | None = None
-    """Whether it is run by name; a community model is run by version. None where Replicate does not say."""
+    """Whether it is run by name; a community model is run by version. None if Replicate does not say."""
     latest_version: str | None
     openapi_schemas: dict[str, dict[str, Any]]
-    """The OpenAPI document of each version that was looked at and is there, by its id."""
+    """The OpenAPI document of each version that was found, by version id."""
 
     def read_inputs(self, version: str | None) -> "EndpointInputs | None":
-        """What that version takes, by default the latest; None where it is not there, or tells no inputs."""
+        """Return the inputs of a version, by default the latest; None if it does not exist or describes no inputs."""
         document = self.openapi_schemas.get(version or self.latest_version or "")
         return None if document is None else _read_inputs(document)
 
 
 class InputSchema(BaseModel):
-    """What an endpoint says of one input; what it does not say is None."""
+    """The schema of one input; None for each property that the endpoint does not specify."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,11 +61,11 @@ class InputSchema(BaseModel):
 
     @property
     def takes_file(self) -> bool:
-        """Whether it wants the address of a file."""
+        """Whether the input takes the address of a file."""
         return self.type == "string" and self.format == "uri"
 
     def accepts(self, value: Any) -> bool:
-        """Whether the endpoint lets this value in."""
+        """Return whether the endpoint accepts this value."""
         if not self._is_of_type(value):
             return False
         if self.enum is not None:
@@ -75,7 +75,7 @@ class InputSchema(BaseModel):
         return not isinstance(value, int | float) or self.covers(value, value)
 
     def covers(self, low: float, high: float) -> bool:
-        """Whether numbers from `low` to `high` are within its range."""
+        """Return whether all numbers from `low` to `high` are within the range of the input."""
         return (self.minimum is None or low >= self.minimum) and (self.maximum is None or high <= self.maximum)
 
     def _is_of_type(self, value: Any) -> bool:
@@ -88,7 +88,7 @@ class InputSchema(BaseModel):
         return isinstance(value, _TYPES[self.type])
 
     def __str__(self) -> str:
-        """What it takes, in words: `one of 5, 10`."""
+        """Return a description of the accepted values, such as `one of 5, 10`."""
         if self.enum is not None:
             return f"one of {', '.join(json.dumps(entry, ensure_ascii=False) for entry in self.enum)}"
         if self.type == "array":
@@ -117,14 +117,14 @@ _NAMES = {"string": "a text", "integer": "a whole number", "number": "a number",
 
 @dataclass(frozen=True, slots=True)
 class EndpointInputs:
-    """The inputs of one version, by name, and the names of those that it does not do without."""
+    """The inputs of one version, by name, and the names of the required ones."""
 
     schemas: Mapping[str, InputSchema]
     required: tuple[str, ...]
 
 
 def _read_inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
-    """The inputs in an OpenAPI document as cog writes it; None where there are none to be read."""
+    """Return the inputs in an OpenAPI document as cog writes it, or None if there are none or they are malformed."""
     components = _as_table(_as_table(document.get("components")).get("schemas"))
     wanted = _as_table(components.get("Input"))
     required = wanted.get("required", [])
@@ -141,7 +141,10 @@ def _read_inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
 
 
 def _flatten(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """The schema with all it refers to in one table: cog keeps enums apart and wraps what may be null."""
+    """Return the schema merged with all schemas that it refers to.
+
+    cog puts enums into schemas of their own, and wraps nullable types.
+    """
     if depth > MAX_NESTED:
         return {}
     flat: dict[str, Any] = {}
@@ -162,7 +165,7 @@ def _iterate_referred(schema: Mapping[str, Any], components: Mapping[str, Any]) 
     yield from map(_as_table, _as_list(schema.get("allOf")))
     for either in ("anyOf", "oneOf"):
         alternatives = [part for part in map(_as_table, _as_list(schema.get(either))) if part.get("type") != "null"]
-        if len(alternatives) == 1:  # of several any may be meant: nothing is known
+        if len(alternatives) == 1:  # with several alternatives nothing is certain
             yield alternatives[0]
 
 
@@ -181,16 +184,16 @@ class Snapshots:
     """A folder with a JSON file for each endpoint, `owner/name.json`."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """By default the folder that came with videogen."""
+        """Use `folder`, by default the one that is shipped with videogen."""
         self.folder = folder or _find_shipped_folder()
 
     def read(self, name: str) -> Endpoint | None:
-        """What was kept of `owner/name`, or None. Raises `ValidationError` where the file is no snapshot."""
+        """Return the snapshot of `owner/name`, or None. Raise `ValidationError` if the file is not a snapshot."""
         path = self._path(name)
         return read_source_file(path).parse(Endpoint) if path.exists() else None
 
     def write(self, endpoint: Endpoint) -> None:
-        """Keeps it in place of an older one. Raises `ValidationError` where that cannot be written."""
+        """Save a snapshot, replacing an older one. Raise `ValidationError` if the file cannot be written."""
         path = self._path(endpoint.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +203,7 @@ class Snapshots:
 
     @classmethod
     def text(cls, endpoint: Endpoint) -> str:
-        """The file's content: the same for the same schema, whatever the order in which it came."""
+        """Return the content of the file, which does not depend on the order of the schema's keys."""
         return json.dumps(endpoint.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _path(self, name: str) -> Path:
@@ -208,6 +211,6 @@ class Snapshots:
 
 
 def _find_shipped_folder() -> Path:
-    """In the wheel beside this module, in a checkout among the cassettes."""
+    """Return the folder of snapshots: beside this module in a wheel, among the cassettes in a checkout."""
     packaged = Path(__file__).with_name("snapshots")
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "cassettes" / "schemas"

@@ -1,4 +1,4 @@
-"""What happens in a run, told as it happens. Payload fields are named as in the manifest."""
+"""The events of a run. Payload fields have the same names as in the manifest."""
 
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,12 +16,12 @@ class _Event(BaseModel):
     type: str
 
     def payload(self) -> dict[str, Any]:
-        """The event's fields as JSON values."""
+        """Return the event's fields as JSON values."""
         return self.model_dump(mode="json", exclude={"type"})
 
 
 class SceneOutline(BaseModel):
-    """What can be shown of a scene before anything is made: the prompt's beginning, the length in seconds."""
+    """A scene as shown before its clip is made, with the beginning of its prompt. Durations are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +32,7 @@ class SceneOutline(BaseModel):
 
     @classmethod
     def from_request(cls, request: ClipRequest) -> "SceneOutline":
+        """Return the outline of a planned clip's scene, with at most `SHOWN_PROMPT_CHARS` of the prompt."""
         scene, prompt = request.scene, request.scene.prompt
         shown = prompt if len(prompt) <= SHOWN_PROMPT_CHARS else f"{prompt[: SHOWN_PROMPT_CHARS - 1]}…"
         return cls(
@@ -40,7 +41,10 @@ class SceneOutline(BaseModel):
 
 
 class RunStarted(_Event):
-    """Costs are USD; `max_cost` is None where the job has no budget, `spent_before` what its earlier runs have cost."""
+    """The run has started. Costs are in USD.
+
+    `max_cost` is None if the job has no budget. `spent_before` is the cost of the job's earlier runs.
+    """
 
     type: Literal["run.started"] = "run.started"
     job_id: str
@@ -51,7 +55,7 @@ class RunStarted(_Event):
     max_cost: Decimal | None
     spent_before: Decimal = Decimal(0)
     fresh: bool = False
-    """Whether clips are made anew that were delivered before."""
+    """Whether clips that were delivered before are generated again."""
     scenes: tuple[SceneOutline, ...]
 
 
@@ -61,7 +65,7 @@ class _ClipEvent(_Event):
 
 
 class ClipStarted(_ClipEvent):
-    """A prediction is running for this clip: created now, or found again after a crash (`resumed`)."""
+    """A prediction is running for this clip. It was created now, or resumed after a crash."""
 
     type: Literal["clip.started"] = "clip.started"
     attempt: int
@@ -70,8 +74,11 @@ class ClipStarted(_ClipEvent):
 
 
 class ClipProgress(_ClipEvent):
-    """`elapsed` is seconds since the prediction was created, `remaining` an estimate of those to come, 0 when it takes
-    longer than expected; `fraction` is 0 to 1 and never falls."""
+    """The estimated progress of a prediction.
+
+    `elapsed` is the time in seconds since the prediction was created. `remaining` is an estimate in seconds, and 0 if
+    the prediction takes longer than expected. `fraction` is from 0 to 1 and never decreases.
+    """
 
     type: Literal["clip.progress"] = "clip.progress"
     prediction_id: str
@@ -82,13 +89,13 @@ class ClipProgress(_ClipEvent):
 
 
 class ClipRetrying(_ClipEvent):
-    """An attempt ended without a clip; another one follows."""
+    """An attempt ended without a clip, and another one follows."""
 
     type: Literal["clip.retrying"] = "clip.retrying"
     attempt: int
     error: ClipFailure
     model: str
-    """Of the next attempt: the same again, or a fallback."""
+    """Model of the next attempt: the same again, or a fallback."""
 
 
 class ClipEnded(_Event):
@@ -113,10 +120,12 @@ class ClipFailed(ClipEnded):
 
 
 class RunCompleted(_Event):
+    """The run has ended. The payload is the manifest without its clips, with the warnings."""
+
     type: Literal["run.completed"] = "run.completed"
     result: RunResult
     warnings: tuple[str, ...] = ()
-    """What was left undone without harm to the verdict."""
+    """Problems that do not affect the verdict, such as a contact sheet that could not be written."""
 
     def payload(self) -> dict[str, Any]:
         return {**self.result.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}

@@ -1,4 +1,4 @@
-"""What a video model takes and what it costs, as `models.toml` declares it."""
+"""The registry of video models: their inputs, durations and prices, as declared in `models.toml`."""
 
 import re
 from dataclasses import replace
@@ -16,21 +16,21 @@ from videogen.documents import SourceFile, read_source_file
 from videogen.errors import Problem, ValidationError
 
 Inputs = dict[str, str | bool | int | float]
-"""Inputs of a prediction, as sent."""
+"""Inputs of a prediction, by the names of the endpoint."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
 def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """A constraint whose violation is told in words."""
+    """Return annotations that restrict a text to a pattern and describe it in words if it does not match."""
 
-    def fits(value: str) -> str:
+    def check_pattern(value: str) -> str:
         if not re.fullmatch(pattern, value, re.ASCII):
             raise ValueError(f"input should be {words}, not {value[:80]!r}")
         return value
 
-    return AfterValidator(fits), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+    return AfterValidator(check_pattern), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
 AspectRatio = Annotated[str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
@@ -56,12 +56,12 @@ class _Table(BaseModel):
 
 
 class FixedLength(_Table):
-    """A fixed length and the inputs that ask for it."""
+    """A fixed length and the inputs that request it."""
 
     seconds: Positive
     """The length."""
     inputs: Inputs | None = None
-    """None means: the length itself, under the duration's `input`."""
+    """Inputs that request this length; None means the length itself, under the duration's `input`."""
 
 
 def _as_fixed_length(value: Any) -> Any:
@@ -79,9 +79,9 @@ class Discrete(_Table):
         ],
         Field(min_length=1),
     ]
-    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that ask for it."""
+    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that request it."""
     input: str | None = None
-    """Name of the input that takes the length; None where every size has its own inputs."""
+    """Name of the input that takes the length; None where every length has its own inputs."""
 
     @model_validator(mode="after")
     def _every_size_can_be_asked_for(self) -> Self:
@@ -91,7 +91,7 @@ class Discrete(_Table):
 
     @property
     def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be asked for."""
+        """The lengths in seconds that can be requested."""
         return tuple(size.seconds for size in self.sizes)
 
     def apply_buffer(self, target_s: float, _buffer: float) -> float:
@@ -106,7 +106,7 @@ class Discrete(_Table):
 
 
 class Continuous(_Table):
-    """The model makes clips of any length from `min` to `max` seconds, or of those in it that its endpoint accepts."""
+    """The model makes clips of any length from `min` to `max` seconds, or of the lengths in `accepts`."""
 
     mode: Literal["continuous"]
     min: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -114,7 +114,7 @@ class Continuous(_Table):
     max: Positive
     """Longest length in seconds."""
     accepts: tuple[Positive, ...] | None = None
-    """The lengths in seconds that the endpoint takes; None where it takes any."""
+    """The lengths in seconds that the endpoint accepts; None where it accepts any."""
     input: str
     """Name of the input that takes the length."""
 
@@ -128,7 +128,7 @@ class Continuous(_Table):
 
     @property
     def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be asked for; empty where any is accepted."""
+        """The lengths in seconds that can be requested; empty where any is accepted."""
         return self.accepts or ()
 
     def apply_buffer(self, target_s: float, buffer: float) -> float:
@@ -142,16 +142,16 @@ class Continuous(_Table):
 
 
 class Parameters(_Table):
-    """What the endpoint calls what a scene has; None means that it takes no such thing."""
+    """Names of the endpoint's inputs for the fields of a scene; None means that there is no such input."""
 
     prompt: str | None = None
     """Name of the input that takes the prompt."""
     negative_prompt: str | None = None
-    """Name of the input that takes what should not be seen."""
+    """Name of the input that takes the negative prompt."""
     image: str | None = None
     """Name of the input that takes the start frame."""
     image_required: bool = False
-    """Whether the model makes nothing without a start frame."""
+    """Whether the model requires a start frame."""
     seed: str | None = None
     """Name of the input that takes the seed."""
 
@@ -163,31 +163,31 @@ class Parameters(_Table):
 
 
 class References(_Table):
-    """The endpoint takes a list of reference images when all inputs in `requires` have these values."""
+    """The endpoint accepts a list of reference images if all inputs in `requires` have these values."""
 
     input: str
     """Name of the input that takes the list."""
     max: Annotated[int, Field(ge=1)]
-    """How many it takes at most; a scene with more gets one composed start frame."""
+    """Maximum number of images. The references of a scene with more are composed into one start frame."""
     requires: Inputs = {}
-    """Inputs without which the list is not taken."""
+    """Inputs and their values without which the list is not accepted."""
 
 
 class Price(_Table):
-    """USD per second of requested video, per clip (one, or by requested seconds), or per second of GPU time."""
+    """The price in USD per second of requested video, per clip, or per second of GPU time. Exactly one is given."""
 
     per_second: Money | None = None
     """USD for a second of requested video."""
     per_clip: Money | dict[float, Money] | None = None
-    """USD for a clip, or a table of them by requested seconds."""
+    """USD for a clip, or a table of prices by requested seconds."""
     per_gpu_second: Money | None = None
     """USD for a second of GPU time."""
     as_of: date
-    """The day on which it was looked up."""
+    """The day on which the price was looked up."""
     basis: Literal["exact", "estimated"]
-    """`exact`: published by the provider; `estimated`: inferred, see `note`."""
+    """`exact` means published by the provider, `estimated` means inferred; see `note`."""
     note: str = ""
-    """What it depends on, or what it is inferred from."""
+    """Conditions of the price, or how it was estimated."""
 
     @model_validator(mode="after")
     def _one_price(self) -> Self:
@@ -202,7 +202,7 @@ class Price(_Table):
         return self.per_second is not None or isinstance(self.per_clip, dict)
 
     def calculate_cost(self, requested_s: float, gpu_s: float) -> Decimal:
-        """USD for one clip of `requested_s` seconds that took `gpu_s` seconds to make."""
+        """Return the price in USD of a clip of `requested_s` seconds that took `gpu_s` seconds of GPU time."""
         if self.per_second is not None:
             return self.per_second * Decimal(str(requested_s))
         if self.per_gpu_second is not None:
@@ -214,21 +214,21 @@ class Price(_Table):
 
 
 class AudioOption(_Table):
-    """How the endpoint is asked for a clip with sound, and what one costs then."""
+    """The inputs that request a clip with sound, and its price."""
 
     inputs: Annotated[Inputs, Field(min_length=1)]
-    """Sent over those of a silent clip."""
+    """Inputs that are added to those of a silent clip, or override them."""
     price: Price
-    """Of a clip with sound."""
+    """Price of a clip with sound."""
 
 
 class DeliveryFormat(_Table):
-    """What the endpoint cannot be told and is made true after the download."""
+    """Properties of the delivered clip that the endpoint has no input for. The clip is converted after the download."""
 
     fps: Annotated[float, Field(ge=1, le=120)] | None = None
-    """Frames a second of the delivered clip; None leaves it as it comes."""
+    """Frames per second of the delivered clip; None leaves it unchanged."""
     sizes: dict[AspectRatio, FrameSize] = {}
-    """Width and height in pixels of the delivered clip, by ratio; others are left as they come."""
+    """Width and height in pixels of the delivered clip, by ratio. Other ratios are left unchanged."""
 
 
 class ModelSpec(_Table):
@@ -237,30 +237,31 @@ class ModelSpec(_Table):
     replicate: ReplicateName
     """`owner/name` on Replicate."""
     version: VersionId | None = None
-    """Community models are run by version; None means an official model."""
+    """Id of the version to run, for a community model; None means an official model, which is run by name."""
     source: str
-    """Where its inputs and price are documented."""
+    """Address of the page that documents its inputs and price."""
     typical_run_seconds: Positive
-    """How long a prediction usually takes, without the time in the queue."""
+    """Usual duration of a prediction, without the time in the queue."""
     timeout_seconds: Positive | None = None
     """A prediction is canceled after this time; None means the defaults' `timeout_seconds`."""
     duration: Annotated[Discrete | Continuous, Field(discriminator="mode")]
-    """Which lengths can be asked for, and how."""
+    """The lengths that can be requested, and the inputs for them."""
     aspect_ratios: Annotated[dict[AspectRatio, Inputs], Field(min_length=1)]
-    """The ratios that can be asked for, each with all inputs that ask for it."""
+    """The ratios that can be requested, each with all inputs that request it."""
     parameters: Parameters
     references: References | None = None
-    """None means that the endpoint takes no list of reference images: they are composed to one start frame."""
+    """The input for a list of reference images; None means that there is none, so that they are composed into one start
+    frame."""
     fixed: Inputs = {}
     """Inputs that are sent with every prediction."""
     ignored: tuple[str, ...] = ()
-    """Names of inputs that are sent though the endpoint does not know them."""
+    """Names of inputs that are sent although the endpoint does not know them."""
     price: Price
-    """Of a clip without sound, where `audio` says what one with it costs."""
+    """Price of a clip; if `audio` is given, of a clip without sound."""
     audio: AudioOption | None = None
-    """None means that the endpoint cannot be asked for sound."""
+    """How to request sound; None means that the endpoint has no option for it."""
     frame_sizes: dict[AspectRatio, FrameSize] = {}
-    """FixedLength in pixels of the start frame that is sent, where the usual one does not do."""
+    """Width and height in pixels of the start frame, by ratio, where they differ from the usual ones."""
     delivery: DeliveryFormat = DeliveryFormat()
 
     @model_validator(mode="after")
@@ -288,62 +289,62 @@ class ModelSpec(_Table):
         return self
 
     def get_frame_size(self, aspect_ratio: str) -> tuple[int, int]:
-        """Width and height in pixels of a start frame in that ratio."""
+        """Return width and height in pixels of a start frame in that ratio."""
         return self.frame_sizes.get(aspect_ratio) or FRAME_SIZES[aspect_ratio]
 
 
 class Defaults(_Table):
-    """What applies where neither the job nor the model says otherwise. Times are seconds."""
+    """Values that apply unless the job or the model has its own. Times are seconds."""
 
     timeout_seconds: Positive = 120.0
     """A prediction is canceled after this time."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How many predictions are made for a clip at most."""
+    """Maximum number of predictions for a clip."""
     concurrency: Annotated[int, Field(ge=1, le=100)] = 5
-    """How many clips are in the making at once."""
+    """Maximum number of concurrent predictions."""
     duration_buffer: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
     """Multiplier for models of continuous duration."""
     duration_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    """How far a clip may be off the requested length, or short of its target."""
+    """Seconds by which a clip may differ from the requested length, or fall short of its target."""
     min_clips: Annotated[int, Field(ge=1)] = 3
-    """Fewer delivered clips fail a job."""
+    """Minimum number of delivered clips; with fewer the job fails."""
 
 
 class Registry(_Table):
-    """All models that can be asked, by the name a job uses."""
+    """All models that jobs can use, and the defaults."""
 
     defaults: Defaults = Defaults()
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
-    """By the name that a job uses."""
+    """The models, by the name that a job uses."""
 
     def get_model(self, name: str) -> ModelSpec:
-        """Raises `ValidationError` naming the models there are."""
+        """Return a model. Raise `ValidationError` with the known names if there is none of that name."""
         if name not in self.models:
             raise ValidationError([Problem(self.describe_unknown_model(name), where="model")])
         return self.models[name]
 
     def describe_unknown_model(self, name: str) -> str:
-        """What to say of a model that is not there."""
+        """Return the message for a name that is not in the registry."""
         return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
 
 
 def find_registry_path() -> Path:
-    """The `models.toml` that came with videogen: in the wheel beside this module, in a checkout one folder up."""
+    """Return the path of the shipped `models.toml`: beside this module in a wheel, one folder up in a checkout."""
     packaged = Path(__file__).with_name("models.toml")
     return packaged if packaged.exists() else Path(__file__).parent.parent / "models.toml"
 
 
 def read_registry(path: Path | None = None) -> Registry:
-    """The shipped registry, extended and changed by the TOML file at `path`.
+    """Return the shipped registry, extended and changed by the TOML file at `path`.
 
     Raises:
-        ValidationError: every problem, each with the file, line and column where the value stands.
+        ValidationError: with every problem, each with the file, line and column of the wrong value.
     """
     return parse_registry(load_registry_file(path))
 
 
 def parse_registry(document: SourceFile) -> Registry:
-    """The registry in the data of `load_registry_file`. Raises as `read_registry`."""
+    """Return the registry in a file that `load_registry_file` read. Raise the same error as `read_registry`."""
     try:
         return Registry.model_validate(document.data)
     except PydanticError as exc:
@@ -351,7 +352,10 @@ def parse_registry(document: SourceFile) -> Registry:
 
 
 def load_registry_file(path: Path | None = None) -> SourceFile:
-    """The data of `read_registry`, not looked at yet. Raises `ValidationError` where a file is not well-formed."""
+    """Read the shipped registry, merged with the file at `path`, without validating it.
+
+    Raises `ValidationError` if a file is not well-formed.
+    """
     shipped = read_source_file(find_registry_path())
     if path is None:
         return shipped
@@ -360,7 +364,10 @@ def load_registry_file(path: Path | None = None) -> SourceFile:
 
 
 def describe_registry_errors(error: PydanticError, document: SourceFile) -> list[tuple[Loc, str]]:
-    """As `describe_errors`; of a model that has next to nothing it is said once that its name may be misspelt."""
+    """Describe the errors of a registry, as `describe_errors` does.
+
+    An almost empty model is reported once, as a probable misspelling of a shipped model's name.
+    """
     found = describe_errors(error, Registry, document.data, {})
     shipped = document.base.data["models"] if document.base else {}
     bare = {loc[:2] for loc, _ in found if len(loc) == 3 and loc[2] == "replicate" and loc[1] not in shipped}
@@ -376,7 +383,10 @@ _PRICES = ("per_second", "per_clip", "per_gpu_second")
 
 
 def _merge(base: Any, own: Any) -> Any:
-    """Tables are merged, what else stands in `own` replaces. Of what excludes each other only the own is left."""
+    """Return `base` with `own` merged into it.
+
+    Tables are merged, other values are replaced. Where keys exclude each other, only those of `own` are kept.
+    """
     if not isinstance(base, dict) or not isinstance(own, dict):
         return own
     if {base.get("mode"), own.get("mode")} == {"discrete", "continuous"}:
@@ -387,5 +397,5 @@ def _merge(base: Any, own: Any) -> Any:
 
 
 def to_plain_number(seconds: float) -> int | float:
-    """5.0 as 5: endpoints that take whole seconds refuse a float."""
+    """Return 5.0 as 5, because endpoints with whole seconds reject a float."""
     return int(seconds) if seconds == int(seconds) else seconds

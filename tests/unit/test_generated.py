@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.generated import ROOT, files
+from tests.generated import ROOT, make_files
 from videogen.settings import get_variable_names
 
 SHIPPED = ["models.toml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.toml"))]
 TOMBI = str(Path(sys.executable).with_name("tombi"))
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", make_files(), ids=lambda path: path.name)
 def test_what_is_generated_is_fresh(path: Path) -> None:
     """Else: `just generate`."""
-    assert path.read_text(encoding="utf-8") == files()[path]
+    assert path.read_text(encoding="utf-8") == make_files()[path]
 
 
 def test_the_page_has_every_variable_once() -> None:
