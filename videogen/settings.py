@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
     """Folder for the jobs' folders: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL of the journal; `postgresql+psycopg://…` needs the extra `postgres`. None means `journal.db` in
+    """SQLAlchemy URL of the journal; `postgresql+psycopg://…` needs the extra `postgres`; None means `journal.db` in
     `VIDEOGEN_OUT`, or in the local folder `out` if that is an address."""
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
