@@ -65,7 +65,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def describe_errors(
     error: "ValidationError", type_: "type[BaseModel]", data: Any, names: Mapping[str, str]
 ) -> list[tuple[Loc, str]]:
-    """Return the location of each problem in `data`, and a message that says what is wrong and what is allowed.
+    """Return the location of each problem in `data`, and a message with the error and the allowed values.
 
     Args:
         error: pydantic's error from validating the data.

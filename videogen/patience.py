@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a run keeps asking, in seconds, before it takes an answer as final.
+    """Times in seconds for which a run keeps asking before it takes an answer as final.
 
     The body of the provider's answer is final. A status code from an intermediary, a list that may lag behind, and a
     404 for an address are not: the question is repeated with growing pauses for these times.

@@ -71,7 +71,7 @@ class VideoProvider(Protocol):
 
     @property
     def outputs_kept(self) -> timedelta:
-        """How long the provider keeps the output of a prediction. Until then, an unknown id may be temporary."""
+        """Time for which the provider keeps the output of a prediction. Until then, an unknown id may be temporary."""
 
     def now(self) -> datetime:
         """Return the current time by the provider's clock, in UTC.
