@@ -10,9 +10,9 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.bootstrap import JobRunner
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.contact_sheet import format_duration, get_clip_status, render_thumbnail
-from videogen.errors import printable
+from videogen.errors import escape_unprintable
 from videogen.planning import Plan
 
 MAX_SHOWN_ROWS = 200
@@ -31,7 +31,7 @@ ADVICE_BY_CODE = {
 """Advice for each failure code."""
 
 
-async def publish_artifacts(batch: Batch, session: JobRunner) -> None:
+async def publish_artifacts(batch: RunResult, session: JobRunner) -> None:
     """Publish verdict and clips under keys of the job, so that its runs can be compared over time.
 
     If Prefect refuses an artifact, a warning is logged and the run goes on: its clips are delivered.
@@ -60,7 +60,7 @@ def make_artifact_key(job_id: str, what: str) -> str:
     return f"{slug}-{what}"
 
 
-def render_verdict(batch: Batch, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
+def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
     """Return the verdict as Markdown: result, planned and actual cost, failed clips with reasons, and next steps."""
     lines = [
         f"# {batch.job_id}: {batch.verdict.status}",
@@ -104,7 +104,7 @@ def _make_data_url(picture: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
-def make_clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, object]]:
+def make_clip_rows(batch: RunResult, gateway: str | None = None) -> list[dict[str, object]]:
     """Return one row for each clip, in scene order; of a long job only `MAX_SHOWN_ROWS`, failed clips first.
 
     Durations are in seconds, costs in USD. With the address of a gateway, the scene's name links to the clip.
@@ -130,7 +130,7 @@ def make_clip_rows(batch: Batch, gateway: str | None = None) -> list[dict[str, o
     ]
 
 
-def _link_clip(batch: Batch, clip: Clip, gateway: str | None) -> str:
+def _link_clip(batch: RunResult, clip: Clip, gateway: str | None) -> str:
     if clip.video_path is None or gateway is None:
         return clip.scene_id
     return f"[{clip.scene_id}]({gateway.rstrip('/')}/runs/{batch.run_id}/clips/{clip.scene_id}.mp4)"
@@ -138,5 +138,5 @@ def _link_clip(batch: Batch, clip: Clip, gateway: str | None) -> str:
 
 def _escape_markdown(text: str) -> str:
     """Make untrusted text harmless in Markdown: one line of at most 500 characters, without HTML and links."""
-    shown = printable(" ".join(text.split()))[:500]
+    shown = escape_unprintable(" ".join(text.split()))[:500]
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(shown, quote=False))

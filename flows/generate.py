@@ -24,7 +24,7 @@ from flows.artifacts import publish_artifacts
 from flows.interruption import run_unless_interrupted
 from flows.telling import report_progress
 from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
-from videogen.clip import Batch, Clip, ClipRequest
+from videogen.clip import Clip, ClipRequest, RunResult
 from videogen.errors import RunInterruptedError, is_retryable
 from videogen.run import Slot
 from videogen.scene import Job
@@ -36,7 +36,7 @@ TIMEOUT_MARGIN_S = 86_400.0
 def make_run_name() -> str:
     """Return the name of a flow run: its job and models, or the file of the job."""
     job = flow_run.parameters["job"]
-    return f"{job.id} · {', '.join(job.asked_models)}" if isinstance(job, Job) else str(job)
+    return f"{job.id} · {', '.join(job.models_to_run)}" if isinstance(job, Job) else str(job)
 
 
 async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
@@ -59,7 +59,7 @@ async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) ->
 
 
 @flow(flow_run_name=make_run_name, validate_parameters=True)
-async def generate(job: Job | str, options: RunOptions | None = None) -> State[Batch]:
+async def generate(job: Job | str, options: RunOptions | None = None) -> State[RunResult]:
     """Make the clips of a job.
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
@@ -76,7 +76,7 @@ async def generate(job: Job | str, options: RunOptions | None = None) -> State[B
     return make_final_state(batch)
 
 
-async def make_clips_and_judge(session: JobRunner) -> Batch:
+async def make_clips_and_judge(session: JobRunner) -> RunResult:
     """Make all clips of the session and return the batch with its verdict."""
     return await session.finish(await session.make_clips(run_attempts))
 
@@ -90,7 +90,7 @@ async def run_attempts(request: ClipRequest, session: JobRunner, slot: Slot) -> 
     return await state.aresult(raise_on_failure=False)
 
 
-def make_final_state(batch: Batch) -> State[Batch]:
+def make_final_state(batch: RunResult) -> State[RunResult]:
     """Return the flow run's final state, which follows from the verdict."""
     verdict = batch.verdict
     if verdict.status == "failed":

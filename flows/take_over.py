@@ -94,7 +94,7 @@ def _find_record(run: FlowRun) -> RunRecord | None:
     run_id = run.labels.get(RUN_LABEL)
     if run_id is None:
         return None
-    with closing(Journal(read_settings().effective_journal_url(), read_only=True)) as journal:
+    with closing(Journal(read_settings().get_journal_url(), read_only=True)) as journal:
         return journal.find_run(str(run_id))
 
 

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.artifacts import make_artifact_key
 from videogen.bootstrap import Listener
-from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
+from videogen.events import ClipEnded, RunCompleted, RunEvent, RunStarted
 from videogen.scene import Job
 
 PROGRESS_EVERY_S = 5.0
@@ -29,15 +29,15 @@ async def report_progress(job: Job) -> AsyncIterator[Listener]:
     """Provide a listener that reports the events of a job to Prefect. The run never waits for Prefect meanwhile."""
     progress = _Progress(job)
 
-    def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def on_event(event: RunEvent, payload: Mapping[str, Any]) -> None:
         progress.percent = max(progress.percent, 100.0 * payload["completed"] / payload["total"])
         if isinstance(event, RunStarted):
             progress.begin(payload["run_id"])
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             clip = event.clip
             _emit_prefect_event(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
         elif isinstance(event, RunCompleted):
-            batch = event.batch
+            batch = event.result
             _emit_prefect_event(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
 
     try:
@@ -67,7 +67,7 @@ class _Progress:
     async def _show(self, run_id: str) -> None:
         """Keep the artifact up to date until the run is over, and then show the final share."""
         try:
-            models = (f"model:{model}" for model in self._job.asked_models)
+            models = (f"model:{model}" for model in self._job.models_to_run)
             await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
             shown = self.percent
             name = f"Clips of {self._job.id} that are done"
@@ -93,7 +93,7 @@ async def _describe_flow_run(run_id: str, *tags: str) -> None:
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 
-def _emit_prefect_event(event: ClipCompleted | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
+def _emit_prefect_event(event: ClipEnded | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
     """Emit an event of Prefect. Its resource has labels of ours, by which automations can select it."""
     emit_event(
         f"videogen.{event.type}",

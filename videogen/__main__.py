@@ -1,4 +1,4 @@
-"""Where the command starts: `videogen`, `python -m videogen`, and `python -m flows.generate`."""
+"""Entry point of the commands `videogen`, `python -m videogen` and `python -m flows.generate`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code, see `videogen.cli.main`. A Ctrl-C that nobody handles, such as one
-    during the imports, ends in one line."""
+    """Run a command line and return its exit code, see `videogen.cli.main`.
+
+    An unhandled Ctrl-C, such as one during the imports, prints one line instead of a traceback.
+    """
     try:
         from videogen import cli
 

@@ -1,13 +1,14 @@
-"""Which IP addresses are on the public internet.
+"""Tell public IP addresses from private ones.
 
-Reference images and outputs are held to the same rule. The tables are our own, because what `ipaddress` says of an
-address changes with the version of Python: `192.0.0.192` is global for 3.11.7.
+Reference images and outputs follow the same rule. The tables are our own, because the properties of `ipaddress` change
+with the version of Python: `192.0.0.192` is global for 3.11.7.
 """
 
 import ipaddress
 from contextlib import suppress
 
-IPv4Network, IPv6Network = ipaddress.IPv4Network, ipaddress.IPv6Network
+IPv4Network = ipaddress.IPv4Network
+IPv6Network = ipaddress.IPv6Network
 
 NOT_PUBLIC_V4 = tuple(
     map(
@@ -35,7 +36,7 @@ NOT_PUBLIC_V4 = tuple(
 """Source: https://www.iana.org/assignments/iana-ipv4-special-registry, read 2026-10; the services in 192.0.0.0/24 that
 it calls globally reachable serve no files, so the block is listed as a whole."""
 GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
-"""All that is assigned. Source: https://www.iana.org/assignments/ipv6-address-space"""
+"""All assigned addresses. Source: https://www.iana.org/assignments/ipv6-address-space"""
 NOT_PUBLIC_V6 = tuple(
     map(
         IPv6Network,
@@ -46,13 +47,13 @@ NOT_PUBLIC_V6 = tuple(
         ),
     )
 )
-"""Inside of `GLOBAL_UNICAST_V6`. Source: https://www.iana.org/assignments/iana-ipv6-special-registry"""
+"""Parts of `GLOBAL_UNICAST_V6` that are not public. Source: https://www.iana.org/assignments/iana-ipv6-special-registry"""
 WRAPPING_V6 = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host as it is written is this machine."""
+    """Return whether a host, given as in a URL, is this machine."""
     if host.rstrip(".").lower() == "localhost":
         return True
     with suppress(ValueError):
@@ -61,9 +62,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Return whether the IP address is on the public internet, once an IPv4 address is taken out of its IPv6 wrapping.
+    """Return whether a text is an IP address on the public internet.
 
-    What is not an IP address is not public.
+    An IPv6 address that wraps an IPv4 address is judged by the latter.
     """
     try:
         ip = ipaddress.ip_address(address)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Batch, Clip, ClipRequest, judge_each
-from videogen.crashpoints import reached
+from videogen.clip import Clip, ClipRequest, RunResult, judge_by_model
+from videogen.crashpoints import crash_if_requested
 from videogen.earlier import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.errors import (
     JournalError,
@@ -32,8 +32,8 @@ from videogen.errors import (
     ValidationError,
     is_retryable,
 )
-from videogen.events import ClipCompleted, ClipEvent, ClipFailed, RunCompleted, RunStarted, SceneOutline
-from videogen.planning import Plan, check, check_cost, plan
+from videogen.events import ClipCompleted, ClipEnded, ClipFailed, RunCompleted, RunEvent, RunStarted, SceneOutline
+from videogen.planning import Plan, plan_job, validate_budget, validate_job
 from videogen.ports import is_remote
 from videogen.registry import read_registry
 from videogen.scene import Job
@@ -54,7 +54,7 @@ EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
 """Range of seconds that a clip takes on the emulator that a run starts for itself."""
 
-Listener = Callable[[ClipEvent, Mapping[str, Any]], None]
+Listener = Callable[[RunEvent, Mapping[str, Any]], None]
 """Called with each event and its payload, after the event was recorded in the journal."""
 
 
@@ -109,12 +109,12 @@ class PreparedJob:
     @property
     def folder(self) -> str:
         """The path or URL of the job's own folder."""
-        return self.settings.job_folder(self.job.id)
+        return self.settings.get_job_folder(self.job.id)
 
     @property
     def work_folder(self) -> Path:
         """The local folder in which its files are made."""
-        return self.settings.work_folder(self.job.id)
+        return self.settings.get_work_folder(self.job.id)
 
 
 @dataclass(frozen=True)
@@ -173,16 +173,16 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
 
     settings = options.resolve_settings()
     registry = read_registry(settings.registry)
-    check(job, registry)  # report problems before anything is fetched
-    provider, why = settings.provider_choice()
+    validate_job(job, registry)  # report problems before anything is fetched
+    provider, why = settings.choose_provider()
     origin = _name_origin(settings, provider)
     references = await _load_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    planned = plan(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
-    folders, url = cache(open_folder), settings.effective_journal_url()
-    folder = folders(settings.job_folder(job.id))
+    planned = plan_job(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
+    folders, url = cache(open_folder), settings.get_journal_url()
+    folder = folders(settings.get_job_folder(job.id))
 
     async def look(planned: Plan) -> PriorWork:
         return await asyncio.to_thread(
@@ -190,18 +190,18 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         )
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
-        before = plan(job, registry, digests=digests, buffer=buffer, today=today)
-        planned = planned.keeping(before, made=(await look(before)).delivered)
+        before = plan_job(job, registry, digests=digests, buffer=buffer, today=today)
+        planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
     if references:
         from videogen.references import warn_about_cards
 
-        planned = planned.warned(*warn_about_cards(planned.requests, references))
+        planned = planned.with_warnings(*warn_about_cards(planned.requests, references))
     can_keep = options.retry_failed and not options.fresh
     kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
     earlier = await look(planned)
-    planned = planned.reusing(earlier.delivered, paid=earlier.in_flight, kept=kept).warned(*earlier.warnings)
-    planned = planned.having_spent(earlier.spent)
-    check_cost(planned)
+    planned = planned.with_reuse(earlier.delivered, paid=earlier.in_flight, kept=kept).with_warnings(*earlier.warnings)
+    planned = planned.with_prior_cost(earlier.spent)
+    validate_budget(planned)
     return PreparedJob(job, planned, settings, options, provider, why, origin, references, kept, earlier.history_lost)
 
 
@@ -225,7 +225,7 @@ async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[st
     if not sources:
         return {}
     from videogen.references import load_references
-    from videogen.scene import name_of
+    from videogen.scene import display_name
 
     try:
         return await load_references(sorted(sources), base_dir=folder)
@@ -233,9 +233,9 @@ async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[st
         problems = {problem.where: problem.message for problem in exc.problems}
         raise ValidationError(
             [
-                Problem(f"{name_of(source)}: {problems[name_of(source)]}", where=where)
+                Problem(f"{display_name(source)}: {problems[display_name(source)]}", where=where)
                 for where, source in _find_reference_places(job)
-                if name_of(source) in problems
+                if display_name(source) in problems
             ]
         ) from None
 
@@ -271,7 +271,7 @@ class JobRunner:
                 max_cost=prepared.plan.max_cost,
                 spent_before=prepared.plan.spent_before,
                 fresh=prepared.options.fresh,
-                scenes=tuple(SceneOutline.of(request) for request in prepared.plan.requests),
+                scenes=tuple(SceneOutline.from_request(request) for request in prepared.plan.requests),
             )
         )
 
@@ -343,20 +343,20 @@ class JobRunner:
         from videogen.delivery import sum_attempts
 
         attempts = await self.run.journal.find_attempts(self.run.id, request.scene.id)
-        clip = Clip.failed(request, error, **sum_attempts(attempts))
+        clip = Clip.make_failed(request, error, **sum_attempts(attempts))
         if clip.scene_id not in self._events.done:  # no attempt has reported this error
             self._events.emit(ClipFailed(clip=clip))
         return clip
 
-    async def finish(self, clips: Sequence[Clip]) -> Batch:
+    async def finish(self, clips: Sequence[Clip]) -> RunResult:
         """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
         spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
-        verdict, verdicts = judge_each(
-            tuple(clips), models=job.asked_models, min_clips=plan.min_clips, required=required
+        verdict, verdicts = judge_by_model(
+            tuple(clips), models=job.models_to_run, min_clips=plan.min_clips, required=required
         )
-        batch = Batch(
+        batch = RunResult(
             run_id=self.run.id,
             job_id=job.id,
             model=plan.model,
@@ -364,20 +364,20 @@ class JobRunner:
             provider=self._prepared.origin,
             verdict=verdict,
             verdicts=verdicts,
-            cells_per_scene=plan.cells_per_scene,
+            cells_per_scene=plan.variants_per_scene,
             total_generation_time=round(monotonic() - self._began, 3),
             job_cost=spent + reserved,
             clips=tuple(clips),
         )
         warnings = await self._write_pictures(batch)
-        reached("before-manifest")
+        crash_if_requested("before-manifest")
         await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
         await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
-        self._events.emit(RunCompleted(batch=batch, warnings=warnings))
+        self._events.emit(RunCompleted(result=batch, warnings=warnings))
         await self._events.flush()
         return batch
 
-    async def _write_pictures(self, batch: Batch) -> tuple[str, ...]:
+    async def _write_pictures(self, batch: RunResult) -> tuple[str, ...]:
         """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the
         verdict is valid without it."""
         from videogen import contact_sheet, rough_cut
@@ -446,10 +446,10 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         handed = _handover.get()
         if prepared.plan.to_create and not handed:  # the command line has checked the account already
             await gate.call_with_retries(provider.check_account, tries=4)
-        sync_journal = await asyncio.to_thread(Journal, prepared.settings.effective_journal_url())
+        sync_journal = await asyncio.to_thread(Journal, prepared.settings.get_journal_url())
         journal = AsyncJournal(sync_journal)
         stack.push_async_callback(journal.aclose)
-        run_id, limit = uuid.uuid4().hex[:12], prepared.settings.effective_limit()
+        run_id, limit = uuid.uuid4().hex[:12], prepared.settings.get_limit_name()
         if limit:
             await asyncio.to_thread(require_limit, sync_journal, limit)
         keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
@@ -546,14 +546,14 @@ class _EventRecorder:
     def __init__(self, journal: "AsyncJournal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
         self._journal, self._run_id, self._listeners = journal, run_id, listeners
         self._total = total
-        self._emitted: asyncio.Queue[tuple[ClipEvent, dict[str, Any]]] = asyncio.Queue()
+        self._emitted: asyncio.Queue[tuple[RunEvent, dict[str, Any]]] = asyncio.Queue()
         self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
         """Ids of the scenes whose clip is delivered or failed. A clip that fails and is delivered later counts once."""
         self._failed: set[str] = set()
 
-    def emit(self, event: ClipEvent) -> None:
-        if isinstance(event, ClipCompleted):
+    def emit(self, event: RunEvent) -> None:
+        if isinstance(event, ClipEnded):
             self.done.add(event.clip.scene_id)
             (self._failed.add if event.clip.error else self._failed.discard)(event.clip.scene_id)
         done = {"completed": len(self.done), "failed": len(self._failed), "total": self._total}

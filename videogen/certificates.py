@@ -1,4 +1,4 @@
-"""Whose certificates are trusted wherever videogen connects: the environment says so, else they are those of httpx."""
+"""Trusted certificates for all connections: those that the environment names, else those of httpx."""
 
 import os
 import ssl
@@ -7,13 +7,13 @@ from pathlib import Path
 from videogen.errors import SettingsError
 
 VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The first that is set counts; in networks whose gateway opens TLS it names the company's own certificates."""
+"""The first variable that is set counts. Where a proxy inspects TLS, it names the company's certificates."""
 
 
 def load_certificates() -> ssl.SSLContext:
-    """Return what to verify servers with. It takes 20 ms: keep it.
+    """Return the context for verifying servers. Creating it takes 20 ms, so keep it.
 
-    Raises `SettingsError` where the environment names a file or a folder that cannot be used.
+    Raises `SettingsError` if the environment names a file or a folder that cannot be used.
     """
     import httpx
 
@@ -29,7 +29,7 @@ def _load(name: str, place: str) -> ssl.SSLContext:
             return ssl.create_default_context(capath=place)
         return ssl.create_default_context(cafile=place)
     except ssl.SSLError as exc:
-        raise SettingsError(f"{name}: {place} is no PEM file of certificates") from exc
+        raise SettingsError(f"{name}: {place} is not a PEM file of certificates") from exc
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SettingsError(f"{name}: the certificates in {place} cannot be read: {reason}") from exc

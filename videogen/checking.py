@@ -1,4 +1,4 @@
-"""A job file and the registry, read together: every problem of both at once, as far as each can be told."""
+"""Load and validate a job file together with the registry, and report the problems of both at once."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -8,57 +8,62 @@ from typing import Any
 
 from pydantic import ValidationError as PydanticError
 
-from videogen.complaints import Loc, complaints
-from videogen.documents import Document, dotted, undotted
+from videogen.complaints import Loc, describe_errors
+from videogen.documents import SourceFile, join_path, split_path
 from videogen.errors import Problem, ValidationError
-from videogen.planning import Plan, plan, problems_of
-from videogen.registry import Registry, registry_complaints, registry_document
-from videogen.scene import MAX_NAME_CHARS, Job, job_document
+from videogen.planning import Plan, find_problems, plan_job
+from videogen.registry import Registry, describe_registry_errors, load_registry_file
+from videogen.scene import MAX_NAME_CHARS, Job, load_job_file
 
-_ROUNDS = 4
-"""What a type as a whole demands is seen only when its parts are right: so often the data is looked at again."""
-_STAND_IN: Mapping[str, Any] = {
+_MAX_ROUNDS = 4
+"""Maximum number of validations of one job. Validators of a whole model run only when all of its fields are valid, so
+further problems show once the wrong fields have been replaced."""
+_VALID_SCENE_VALUES: Mapping[str, Any] = {
     "prompt": "p",
     "target_duration": 1,
     "scene_reference_url": "x",
     "character_reference_urls": ["x"],
 }
-"""Of a scene, what no model objects to."""
+"""Values of a scene's fields that every model accepts."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A job that the registry's models can make, and the file it came from."""
+class ValidatedJob:
+    """A valid job, the registry with its models, and the file that the job came from."""
 
     job: Job
     registry: Registry
-    document: Document
+    source: SourceFile
 
 
-def read_checked(path: Path, registry: Path | None = None, flags: Mapping[str, Any] | None = None) -> Checked:
-    """The job in the file at `path`, with the fields in `flags` over its own, and the registry.
+def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[str, Any] | None = None) -> ValidatedJob:
+    """Return the job in the file at `path`, validated against the registry.
 
     Args:
-        registry: extends the shipped one.
+        path: the job file.
+        registry: a TOML file that extends the shipped registry.
+        flags: fields that override those of the job file.
 
     Raises:
-        ValidationError: every problem of the flags, the job and the registry.
+        ValidationError: with every problem of the flags, the job and the registry.
     """
-    models, problems = _registry(registry)
+    models, problems = _load_registry(registry)
     try:
-        document = job_document(path)
+        document = load_job_file(path)
     except ValidationError as exc:
         raise ValidationError([*problems, *exc.problems]) from None
-    job, of_job = _job(document, flags or {}, models)
+    job, of_job = _validate_job(document, flags or {}, models)
     problems += of_job
     if problems or not job or not models.registry:
         raise ValidationError(problems)
-    return Checked(_name_variant(job, document), models.registry, document)
+    return ValidatedJob(_rename_for_ratio(job, document), models.registry, document)
 
 
-def _name_variant(job: Job, document: Document) -> Job:
-    """The job under an id of its own where a flag asks for another ratio than the file: `film` becomes `film-9x16`, so
-    that its folder, page and manifest stand beside those of the file's own ratio."""
+def _rename_for_ratio(job: Job, document: SourceFile) -> Job:
+    """Return the job, renamed if a flag overrides the aspect ratio of the file: `film` becomes `film-9x16`.
+
+    That way the clips of each ratio get a folder, page and manifest of their own.
+    """
     file = document.data if isinstance(document.data, dict) else {}
     if job.aspect_ratio == file.get("aspect_ratio", Job.model_fields["aspect_ratio"].default):
         return job
@@ -67,22 +72,22 @@ def _name_variant(job: Job, document: Document) -> Job:
 
 
 @dataclass(frozen=True)
-class _Models:
-    """The registry as far as it can be used; None where it cannot be read at all."""
+class _LoadedRegistry:
+    """The registry without its invalid models; None if it cannot be used at all."""
 
     registry: Registry | None
     wrong: frozenset[str] = frozenset()
-    """Names of the models that are left out because something is wrong with them."""
+    """Names of the invalid models, which are left out."""
 
 
-def plan_unseen(checked: Checked, *, buffer: float | None = None) -> Plan:
-    """The plan as far as it can be told without looking at reference images and earlier runs; `buffer` as in `plan`."""
+def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
+    """Return the plan without reading reference images and the journal; `buffer` is as in `plan_job`."""
     references = {url for scene in checked.job.scenes for url in scene.reference_urls}
-    return plan(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
+    return plan_job(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
 
 
-def blamed_on_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
-    """The error where what is wrong with an overridden field is the flag's fault, not the file's."""
+def attribute_to_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
+    """Return the error with the problems of overridden fields attributed to their flags instead of the file."""
     return ValidationError(
         [
             replace(problem, where=f"--{problem.where.replace('_', '-')}", position="command line")
@@ -93,27 +98,27 @@ def blamed_on_flags(error: ValidationError, flags: Iterable[str]) -> ValidationE
     )
 
 
-def _registry(path: Path | None) -> tuple[_Models, list[Problem]]:
+def _load_registry(path: Path | None) -> tuple[_LoadedRegistry, list[Problem]]:
     try:
-        document = registry_document(path)
+        document = load_registry_file(path)
     except ValidationError as exc:
-        return _Models(None), list(exc.problems)
+        return _LoadedRegistry(None), list(exc.problems)
     try:
-        return _Models(Registry.model_validate(document.data)), []
+        return _LoadedRegistry(Registry.model_validate(document.data)), []
     except PydanticError as exc:
-        found = registry_complaints(exc, document)
+        found = describe_registry_errors(exc, document)
     data = deepcopy(document.data)
     for loc, _ in found:
-        _leave_out(data, loc[:2])
+        _remove_value(data, loc[:2])
     wrong = frozenset(str(loc[1]) for loc, _ in found if loc[:1] == ("models",) and len(loc) > 1)
-    problems = list(document.error(found).problems)
+    problems = list(document.errors_at(found).problems)
     try:
-        return _Models(Registry.model_validate(data), wrong), problems
+        return _LoadedRegistry(Registry.model_validate(data), wrong), problems
     except PydanticError:
-        return _Models(None), problems
+        return _LoadedRegistry(None), problems
 
 
-def _leave_out(data: Any, loc: Loc) -> None:
+def _remove_value(data: Any, loc: Loc) -> None:
     *way, name = loc or ("",)
     for part in way:
         data = data.get(part) if isinstance(data, dict) else None
@@ -121,15 +126,17 @@ def _leave_out(data: Any, loc: Loc) -> None:
         data.pop(name, None)
 
 
-def _job(document: Document, flags: Mapping[str, Any], models: _Models) -> tuple[Job | None, list[Problem]]:
-    """The job with what is wrong replaced, and what that is."""
+def _validate_job(
+    document: SourceFile, flags: Mapping[str, Any], models: _LoadedRegistry
+) -> tuple[Job | None, list[Problem]]:
+    """Return the job with its wrong values replaced, and the problems. The job is None if that is impossible."""
     data = {**document.data, **flags} if isinstance(document.data, dict) else document.data
-    found = _repeated_places(data)
-    job = _read(data, document.names, found)
+    found = _find_repeated_indexes(data)
+    job = _parse_with_substitutes(data, document.names, found)
     told = list(found.items())
-    if job and models.registry and models.wrong.isdisjoint((*job.asked_models, *job.fallback_models)):
-        more = [(undotted(problem.where), problem.message) for problem in problems_of(job, models.registry)]
-        told += [(loc, message) for loc, message in more if _can_be_told(loc, found)]
+    if job and models.registry and models.wrong.isdisjoint((*job.models_to_run, *job.fallback_models)):
+        more = [(split_path(problem.where), problem.message) for problem in find_problems(job, models.registry)]
+        told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
     if job and "min_clips" in flags and isinstance(job.min_clips, int):
         made = len(job.scenes) * job.takes
         if job.min_clips > made and ("scenes",) not in found:
@@ -139,13 +146,13 @@ def _job(document: Document, flags: Mapping[str, Any], models: _Models) -> tuple
                     f"the job has {made} clip{'s' * (made > 1)}, fewer than {job.min_clips}: ask for {made} at most",
                 )
             )
-    of_flags = [Problem(message, where=dotted(loc[:1])) for loc, message in told if loc and loc[0] in flags]
+    of_flags = [Problem(message, where=join_path(loc[:1])) for loc, message in told if loc and loc[0] in flags]
     of_file = [(loc, message) for loc, message in told if not loc or loc[0] not in flags]
-    return job, [*blamed_on_flags(ValidationError(of_flags), flags).problems, *document.error(of_file).problems]
+    return job, [*attribute_to_flags(ValidationError(of_flags), flags).problems, *document.errors_at(of_file).problems]
 
 
-def _repeated_places(data: Any) -> dict[Loc, str]:
-    """Scenes that say they have another one's place in the film, and are no other take of it."""
+def _find_repeated_indexes(data: Any) -> dict[Loc, str]:
+    """Return a message for each scene whose `clip_index` an earlier scene has, unless it is another take."""
     seen: set[tuple[Any, Any]] = set()
     found: dict[Loc, str] = {}
     scenes = data.get("scenes") if isinstance(data, dict) else None
@@ -158,44 +165,48 @@ def _repeated_places(data: Any) -> dict[Loc, str]:
     return found
 
 
-def _read(data: Any, names: Mapping[str, str], found: dict[Loc, str]) -> Job | None:
-    """The job in the data. What is wrong is added to `found` and replaced, so that the rest can be looked at."""
-    for _ in range(_ROUNDS):
+def _parse_with_substitutes(data: Any, names: Mapping[str, str], found: dict[Loc, str]) -> Job | None:
+    """Return the job in the data, or None if it cannot be repaired.
+
+    Each problem is added to `found`, and its value replaced so that the rest can be validated.
+    """
+    for _ in range(_MAX_ROUNDS):
         try:
             return Job.model_validate(data)
         except PydanticError as exc:
-            wrong = complaints(exc, Job, data, names)
+            wrong = describe_errors(exc, Job, data, names)
         for loc, message in wrong:
             if loc and (*loc[:-1], names.get(str(loc[-1]))) in found:
-                continue  # the planner's `clip_index` that is there twice makes an `id` that is there twice
+                continue  # in the planner's list a duplicate `clip_index` causes a duplicate `id`
             found.setdefault(loc, message)
         if not isinstance(data, dict):
             return None
         data = deepcopy(data)
         for loc, _ in wrong:
-            _mend(data, loc)
+            _substitute_valid_value(data, loc)
     return None
 
 
-def _mend(data: dict[str, Any], loc: Loc) -> None:
-    """Puts something in the place of a wrong value that no model objects to."""
+def _substitute_valid_value(data: dict[str, Any], loc: Loc) -> None:
+    """Replace the wrong value at `loc` with one that every model accepts."""
     if loc == ("scenes",):
-        data["scenes"] = [{"id": "mended", **_STAND_IN}]
+        data["scenes"] = [{"id": "mended", **_VALID_SCENE_VALUES}]
     elif loc[0] != "scenes":
         data.pop(str(loc[0]), None)
     else:
         index = int(loc[1])
-        scene, stand_in = data["scenes"][index], {"id": f"mended.{index}", **_STAND_IN}
+        scene = data["scenes"][index]
+        valid = {"id": f"mended.{index}", **_VALID_SCENE_VALUES}
         if len(loc) == 2:
-            data["scenes"][index] = stand_in
-        elif (name := str(loc[2])) in stand_in:
-            scene[name] = stand_in[name]
+            data["scenes"][index] = valid
+        elif (name := str(loc[2])) in valid:
+            scene[name] = valid[name]
         else:
             scene.pop(name, None)
 
 
-def _can_be_told(loc: Loc, found: Mapping[Loc, str]) -> bool:
-    """Whether the problem is not one of a value that was replaced."""
+def _is_independent(loc: Loc, found: Mapping[Loc, str]) -> bool:
+    """Return whether the problem is independent of replaced values, so that it exists in the original data, too."""
     if ("scenes",) in found or any(wrong[:1] in (("model",), ("models",)) for wrong in found):
         return False
     needed = {"target_duration": {"duration_tolerance"}, "fallback_models": {"duration_tolerance", "aspect_ratio"}}

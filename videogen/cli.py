@@ -18,7 +18,7 @@ from videogen.errors import (
     StorageError,
     ValidationError,
     VideogenError,
-    printable,
+    escape_unprintable,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _add_advice(message: str) -> str:
 
 def _print_errors(message: str, code: int) -> int:
     for line in message.splitlines():
-        print(f"error: {printable(line)}", file=sys.stderr)
+        print(f"error: {escape_unprintable(line)}", file=sys.stderr)
     return code
 
 
@@ -265,15 +265,15 @@ def plan_job(
 @contextmanager
 def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
     """Load the job in a file, overridden by flags, and add line and column to problems found in the block."""
-    from videogen.checking import blamed_on_flags, read_checked
+    from videogen.checking import attribute_to_flags, load_and_validate
     from videogen.settings import read_settings
 
     overrides = flags.overrides()
-    checked = read_checked(path, flags.registry or read_settings().registry, overrides)
+    checked = load_and_validate(path, flags.registry or read_settings().registry, overrides)
     try:
         yield checked.job
     except ValidationError as exc:
-        raise checked.document.located(blamed_on_flags(exc, overrides)) from None
+        raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
 
 
 @app.command(name="check")
@@ -408,7 +408,7 @@ def limit(name: str, slots: int | None = None, /) -> None:
         raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_LIMIT_NAME} characters")
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
-    journal = Journal(read_settings().effective_journal_url())
+    journal = Journal(read_settings().get_journal_url())
     try:
         if slots is not None:
             journal.set_limit(name, slots)
@@ -444,7 +444,7 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
     serve_gateway(
         GatewaySettings(
             out=settings.local_out,
-            journal_url=settings.effective_journal_url(),
+            journal_url=settings.get_journal_url(),
             registry=settings.registry,
             host=host,
             port=port,

@@ -1,4 +1,4 @@
-"""What is asked for one clip, what came of it, and the verdict on all of them."""
+"""The request for a clip, its result, and the result of a run with the verdict on it."""
 
 import hashlib
 import json
@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from videogen.errors import VideogenError
-from videogen.scene import Scene, name_of
+from videogen.scene import Scene, display_name
 
 COMPOSITION = 1
-"""Raised when composing makes other pictures of the same references, so that old clips are not taken for new ones."""
+"""Version of the composition of start frames. It is part of the key, so it is raised when the same references give
+another frame, and only then."""
 
 
 class _Frozen(BaseModel):
@@ -20,49 +21,50 @@ class _Frozen(BaseModel):
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 (hex) of a JSON value. It does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ImageInput(_Frozen):
-    """One picture to send: a reference as it is, or a start frame composed of several."""
+    """One image to send: a single reference, or a start frame composed of several."""
 
     size: tuple[int, int] | None = None
-    """Width and height in pixels of the composed frame; None sends the single reference as it is."""
+    """Width and height in pixels of the composed frame; None sends the single reference unchanged."""
     background: str | None = None
+    """SHA-256 (hex) of the bytes of the background; None means that there is none."""
     characters: tuple[str, ...] = ()
-    """SHA-256 (hex) of the references' bytes, as is `background`."""
+    """SHA-256 (hex) of the bytes of each character reference."""
     cut_outs: tuple[str, ...] = ()
-    """Those of `characters` whose plain background is cut away."""
+    """Those of `characters` whose plain background is removed."""
     pixels: tuple[int, int] | None = None
-    """Width and height in which the frame is sent, where the model takes a finer one than `size`. It shows the same,
-    and does not name the picture: what was paid for in the other size stays free."""
+    """Width and height in pixels of the sent frame, if finer than `size`; None means `size`. It is not part of `name`:
+    clips that were made from the coarser frame are still reused."""
 
     @property
     def name(self) -> str:
-        """Stands for the picture in a request's inputs: `sha256:` of its bytes, or `frame:` of what it is made of."""
+        """Name of the image in a request's inputs: `sha256:` of its bytes, or `frame:` and the digest of its recipe."""
         if self.size is None:
             return f"sha256:{self.background}"
         recipe: list[Any] = [COMPOSITION, self.size, self.background, self.characters]
-        if self.cut_outs:  # named apart only then, so that all other names are as they have always been
+        if self.cut_outs:  # added only if present, so that the names of all other frames do not change
             recipe.append(["cut out", *self.cut_outs])
         return f"frame:{digest(recipe)}"
 
 
 class ReferenceUse(_Frozen):
-    """What becomes of a scene's references, by their addresses in the job."""
+    """How the references of a scene are used, by their addresses in the job."""
 
     used: tuple[str, ...] = ()
-    """Sent one by one."""
+    """References that are sent one by one."""
     composed: tuple[str, ...] = ()
-    """Put together in one start frame."""
+    """References that are composed into one start frame."""
     dropped: tuple[str, ...] = ()
-    """The model takes no pictures."""
+    """References that are not sent, because the model accepts no images."""
 
 
 class ClipRequest(_Frozen):
-    """One planned clip. Durations and times are seconds, costs USD."""
+    """One planned clip. Durations and times are in seconds, costs in USD."""
 
     scene: Scene
     clip_index: int
@@ -71,35 +73,36 @@ class ClipRequest(_Frozen):
     """`owner/name` on Replicate."""
     version: str | None
     inputs: dict[str, Any]
-    """As they will be sent, but for pictures, which are named by digest and made by `images`."""
+    """Inputs of the prediction. Images are given by name; `images` describes them."""
     images: dict[str, ImageInput] = {}
+    """The images in `inputs`, by name."""
     references: ReferenceUse = ReferenceUse()
     aspect_ratio: str
     ratio_inputs: dict[str, Any] = {}
-    """Those of `inputs` that ask for the ratio."""
+    """Those of `inputs` that request the aspect ratio."""
     buffered_duration: float
     requested_duration: float
     tolerance_s: float
     timeout_s: float
     typical_run_s: float
     attempts: int
-    """How many predictions may be made at most."""
+    """Maximum number of predictions."""
     cost: Decimal
     """Price of one prediction."""
     cost_is_exact: bool
     """Whether the provider publishes that price; otherwise it is inferred."""
     gpu_cost_per_s: Decimal | None = None
-    """USD per second of GPU time where the model is billed so; its `cost` is then an estimate."""
+    """USD per second of GPU time, in which case `cost` is an estimate; None if the model is not billed that way."""
     buffer_cost_impact: float
     """Percent."""
     audio: bool = False
-    """Whether sound that the model delivers is kept. Where it can be asked for sound, `inputs` do."""
+    """Whether sound is kept. If the model has an option for sound, `inputs` request it."""
     strict_quality: bool = False
     """Whether a clip that is black or frozen from start to end fails the attempt."""
     deliver_fps: float | None = None
     deliver_size: tuple[int, int] | None = None
     fallbacks: tuple["ClipRequest", ...] = ()
-    """The same scene asked of other models, in the order they are tried when this one fails for good."""
+    """Requests for the same scene to other models, in the order in which they are tried if this one fails for good."""
 
     @property
     def alternatives(self) -> tuple["ClipRequest", ...]:
@@ -108,31 +111,32 @@ class ClipRequest(_Frozen):
 
     @property
     def worst_case_cost(self) -> Decimal:
-        """If every attempt is needed and billed, also those of the fallbacks."""
+        """Cost if every attempt, including those of the fallbacks, is needed and billed."""
         return sum((each.cost * each.attempts for each in self.alternatives), Decimal(0))
 
     @property
     def key(self) -> str:
-        """Digest (32 hex) of all that decides what the clip shows; what was delivered under a key is free."""
-        asked = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
-        return digest(asked)[:32]
+        """Digest (32 hex) of everything that determines the content of the clip. Clips of one key are reused."""
+        content = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
+        return digest(content)[:32]
 
     @property
     def name(self) -> str:
-        """Stem of the clip's files: readable, and another one when another clip is asked for."""
+        """Stem of the clip's files: the scene's id and the beginning of the key."""
         return f"{self.scene.id}-{self.key[:8]}"
 
     @property
     def video_path(self) -> str:
-        """Where the clip goes in the job's folder, as does its poster at `poster_path`."""
+        """Path of the clip in the job's folder."""
         return f"clips/{self.name}.mp4"
 
     @property
     def poster_path(self) -> str:
+        """Path of the poster in the job's folder."""
         return f"posters/{self.name}.jpg"
 
-    def takes(self, clip: "Clip") -> bool:
-        """Whether this clip, delivered for the same key, is good enough: an earlier job may have been less strict."""
+    def accepts(self, clip: "Clip") -> bool:
+        """Return whether a clip delivered for the same key is good enough. An earlier job may have been less strict."""
         return not (self.strict_quality and {"black", "frozen"} & set(clip.warnings))
 
     @property
@@ -141,27 +145,31 @@ class ClipRequest(_Frozen):
 
 
 class ClipFailure(_Frozen):
-    """Why there is no clip."""
+    """The error of a failed clip."""
 
     code: str
     message: str
     retryable: bool
 
     @classmethod
-    def of(cls, error: BaseException) -> "ClipFailure":
+    def from_error(cls, error: BaseException) -> "ClipFailure":
+        """Return the failure for an error. An error that is not of videogen has the code `internal`."""
         if isinstance(error, VideogenError):
             return cls(code=error.code, message=str(error), retryable=error.retryable)
         return cls(code="internal", message=f"{type(error).__name__}: {error}", retryable=False)
 
 
 class Clip(_Frozen):
-    """What came of one request, as the manifest tells it. Durations and times are seconds, costs USD, paths relative to
-    the job's folder; measured values are None where nothing was delivered."""
+    """The result of one request, as in the manifest.
+
+    Durations and times are in seconds, costs in USD, paths relative to the job's folder. Measured values are None if
+    nothing was delivered.
+    """
 
     clip_index: int
     scene_id: str
     model: str
-    """The one that made it, or failed last."""
+    """The model that made the clip, or failed last."""
     status: Literal["success", "failed"]
     video_path: str | None = None
     poster_path: str | None = None
@@ -172,17 +180,17 @@ class Clip(_Frozen):
     requested_duration: float
     actual_duration: float | None = None
     duration_diff: float | None = None
-    """Actual minus target."""
+    """Actual minus target duration."""
     width: int | None = None
     height: int | None = None
     fps: float | None = None
     frames: int | None = None
     codec: str | None = None
-    """Of the picture, by FFmpeg's name: `h264`."""
+    """Video codec by FFmpeg's name, such as `h264`."""
     has_audio: bool | None = None
     size_bytes: int | None = None
     cost: Decimal = Decimal(0)
-    """All predictions of this run for this clip, failed ones too; 0 where it was reused."""
+    """Cost of all predictions of this run for this clip, including failed ones; 0 if it was reused."""
     buffer_cost_impact: float
     """Percent."""
     attempts: int = 0
@@ -191,29 +199,31 @@ class Clip(_Frozen):
     prediction_ids: tuple[str, ...] = ()
     reused: bool = False
     prompt: str | None = None
-    """This and the fields up to `delivered_at` say what the clip was made from, whatever the job file says now; None in
-    manifests of versions that did not keep it."""
+    """This and the fields up to `delivered_at` record how the clip was made, even if the job file has changed since.
+    They are None in manifests of versions that did not record them."""
     inputs: dict[str, Any] | None = None
-    """As they were sent, with pictures named by their digest."""
+    """Inputs as sent, with images given by name."""
     seed: int | None = None
     take: int | None = None
     references: tuple[str, ...] | None = None
-    """The reference pictures as the job named them, without what may be secret in an address."""
+    """The reference images as in the job, without the parts of an address that may be secret."""
     created_at: datetime | None = None
-    """When the prediction was created, by the provider's clock."""
+    """Time when the prediction was created, by the provider's clock."""
     delivered_at: datetime | None = None
     warnings: tuple[str, ...] = ()
-    """`black` or `frozen`: the clip is so from start to end. `short` of its target. `codec`: not played everywhere.
-    `transcoded`: it came in a codec that no browser plays. `hdr`: it came in HDR. `sound`: in an unknown codec."""
+    """`black` or `frozen` from start to end. `short`: shorter than its target. `codec`: some players cannot play it.
+    `transcoded`: the original codec cannot be played by browsers. `hdr`: the original was HDR. `sound`: its codec is
+    unknown."""
     error: ClipFailure | None = None
 
     @classmethod
-    def failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
-        return cls(status="failed", error=ClipFailure.of(error), **planned(request), **facts)
+    def make_failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
+        """Return the failed clip of a request; `facts` are further fields, such as its cost."""
+        return cls(status="failed", error=ClipFailure.from_error(error), **get_planned_fields(request), **facts)
 
 
-def planned(request: ClipRequest) -> dict[str, Any]:
-    """The fields of a `Clip` that are known before anything is made."""
+def get_planned_fields(request: ClipRequest) -> dict[str, Any]:
+    """Return the fields of a `Clip` that are known before its prediction."""
     return {
         "clip_index": request.clip_index,
         "scene_id": request.scene.id,
@@ -227,20 +237,20 @@ def planned(request: ClipRequest) -> dict[str, Any]:
         "inputs": request.inputs,
         "seed": request.scene.seed,
         "take": request.scene.take,
-        "references": tuple(name_of(url) for url in request.scene.reference_urls),
+        "references": tuple(display_name(url) for url in request.scene.reference_urls),
     }
 
 
 class Verdict(_Frozen):
-    """Whether enough clips came of a job: `complete` (all), `partial` (enough), `failed` (too few)."""
+    """Whether enough clips were delivered: `complete` (all), `partial` (enough), `failed` (too few)."""
 
     status: Literal["complete", "partial", "failed"]
     min_clips: int
     reason: str
 
 
-class Batch(_Frozen):
-    """All clips of a run in scene order: the content of `manifest.json`."""
+class RunResult(_Frozen):
+    """The result of a run, with all clips in scene order: the content of `manifest.json`."""
 
     run_id: str
     job_id: str
@@ -249,13 +259,13 @@ class Batch(_Frozen):
     provider: str
     verdict: Verdict
     verdicts: dict[str, Verdict] = {}
-    """By model, where several are compared."""
+    """The verdict on each model, if several are compared."""
     cells_per_scene: int = 1
-    """How many clips of each scene stand side by side, in `clips` one after the other."""
+    """Number of variants of each scene (models × takes). They follow each other in `clips`."""
     total_generation_time: float
-    """Seconds from the start of the run to its verdict."""
+    """Duration of the run in seconds, from its start to its verdict."""
     job_cost: Decimal | None = None
-    """USD that all runs of the job have cost so far, with this one, and what is still reserved; None in manifests of
+    """Cost in USD of all runs of the job so far, including this one and the amount still reserved; None in manifests of
     versions that did not count it."""
     clips: tuple[Clip, ...]
 
@@ -280,22 +290,25 @@ class Batch(_Frozen):
         return sum((clip.cost for clip in self.clips), Decimal(0))
 
     def manifest(self) -> str:
-        """The batch as JSON text; money as decimal strings."""
+        """Return the result as JSON text, with money as decimal strings."""
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
-    def from_manifest(cls, text: str) -> "Batch":
-        """Raises `ValueError` when the text is no manifest of this version."""
+    def from_manifest(cls, text: str) -> "RunResult":
+        """Return the result in a manifest. Raise `ValueError` if the text is not a manifest of this version."""
         data = json.loads(text)
         if not isinstance(data, dict):
             raise ValueError("a manifest is a JSON object")
         return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
 
 
-def judge_each(
+def judge_by_model(
     clips: tuple[Clip, ...], *, models: tuple[str, ...], min_clips: int, required: frozenset[str]
 ) -> tuple[Verdict, dict[str, Verdict]]:
-    """The verdict on all clips and, where several models are compared, the one on each: `min_clips` are of each."""
+    """Return the verdict on all clips and, if several models are compared, the verdict on each by name.
+
+    `min_clips` is the minimum for each model.
+    """
     if len(models) == 1:
         return judge(clips, min_clips=min_clips, required=required), {}
     verdicts = {}
@@ -309,7 +322,10 @@ def judge_each(
 
 
 def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) -> Verdict:
-    """The verdict on the clips of a job. `min_clips` is capped at their number; `required` are ids of scenes."""
+    """Return the verdict on the clips of a job.
+
+    `min_clips` is capped at the number of clips. `required` are the ids of scenes without which the job fails.
+    """
     wanted = min(min_clips, len(clips))
     good = sum(clip.status == "success" for clip in clips)
     missing = [clip.scene_id for clip in clips if clip.status == "failed" and clip.scene_id in required]

@@ -1,4 +1,4 @@
-"""What pydantic has against data, in the words of who wrote the file."""
+"""Describe pydantic's validation errors in words that suit the author of a TOML or JSON file."""
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 Loc = tuple[str | int, ...]
 Schema = dict[str, Any]
 
-_NUMBER, _WHOLE, _TABLE = "input should be a number", "input should be a whole number", "input should be a table"
+_NUMBER = "input should be a number"
+_WHOLE = "input should be a whole number"
+_TABLE = "input should be a table"
 _WORDS = {
     "missing": "is required",
     "union_tag_not_found": "is required",
@@ -35,11 +37,12 @@ _WORDS = {
 }
 _SHOWN_CHARS = 60
 _SUGGESTIONS = 200
-"""More unknown fields than this are no mistake of a person's, and comparing names takes time."""
+"""Maximum number of errors for which similar names are suggested: comparing names takes time, and more unknown fields
+than this are not a typing mistake."""
 
 
-def complaint(problems: Mapping[Loc, str]) -> "ValidationError":
-    """What a validator raises where the value that is wrong is one further down."""
+def make_nested_value_error(problems: Mapping[Loc, str]) -> "ValidationError":
+    """Return the error that a validator raises when the wrong values are nested in the value it validates."""
     from pydantic import ValidationError
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -53,20 +56,22 @@ def complaint(problems: Mapping[Loc, str]) -> "ValidationError":
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, where one of the known words is close; else nothing."""
+    """Return `; did you mean 'x'?` if one of the known words is similar, else an empty text."""
     by_lower = {each.lower(): each for each in known}
     close = get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
-def complaints(
+def describe_errors(
     error: "ValidationError", type_: "type[BaseModel]", data: Any, names: Mapping[str, str]
 ) -> list[tuple[Loc, str]]:
-    """Where in `data` each problem is, and what is wrong there and what is allowed.
+    """Return the location of each problem in `data`, and a message with the error and the allowed values.
 
     Args:
-        type_: what the data should be.
-        names: what the file calls a field that the type knows by another name.
+        error: pydantic's error from validating the data.
+        type_: the type that the data was validated against.
+        data: the data as read from the file.
+        names: the name in the file of each field that has another name in the type.
     """
     found: dict[Loc, list[str]] = {}
     listed: set[Loc] = set()
@@ -74,25 +79,32 @@ def complaints(
     entries = error.errors(include_url=False)
     for entry in entries:
         if entry["type"] == "too_short" and any(_is_below(other["loc"], entry["loc"]) for other in entries):
-            continue  # pydantic counts only what is right
-        loc, text = _blamed(entry, data), _message(entry)
+            continue  # pydantic counts only the valid entries
+        loc = _find_location(entry, data)
+        text = _describe_error(entry)
         if entry["type"] == "extra_forbidden" and len(entries) <= _SUGGESTIONS:
-            fields = [names.get(name, name) for name in _fields(schema, entry["loc"][:-1])]
-            text += did_you_mean(str(loc[-1]), fields) or ("" if loc[:-1] in listed else f"; {_choice(fields)}")
-            listed.add(loc[:-1])  # what there is is said once for a table
+            fields = [names.get(name, name) for name in _find_fields(schema, entry["loc"][:-1])]
+            suggestion = did_you_mean(str(loc[-1]), fields)
+            if not suggestion and loc[:-1] not in listed:
+                suggestion = f"; there are: {', '.join(dict.fromkeys(fields))}"
+            text += suggestion
+            listed.add(loc[:-1])  # list the known fields once for each table
         found.setdefault(loc, []).append(text)
-    return [(loc, _joined(texts)) for loc, texts in found.items()]
+    return [(loc, _join_alternatives(texts)) for loc, texts in found.items()]
 
 
 def _is_below(loc: Loc, parent: Loc) -> bool:
     return len(loc) > len(parent) and loc[: len(parent)] == parent
 
 
-def _blamed(entry: "ErrorDetails", data: Any) -> Loc:
-    """Where the value stands: the error's own place without what pydantic puts between, such as names of types."""
+def _find_location(entry: "ErrorDetails", data: Any) -> Loc:
+    """Return the location of the wrong value in the data.
+
+    It is pydantic's location without the parts that the data does not have, such as the names of types.
+    """
     blamed: Loc = ()
     for part in entry["loc"]:
-        if part in _keys(data):
+        if part in _get_keys(data):
             blamed, data = (*blamed, part), data[part]
     if entry["type"] == "missing":
         return (*blamed, entry["loc"][-1])
@@ -101,54 +113,50 @@ def _blamed(entry: "ErrorDetails", data: Any) -> Loc:
     return blamed
 
 
-def _keys(data: Any) -> Container[str | int]:
+def _get_keys(data: Any) -> Container[str | int]:
     if isinstance(data, list | tuple):
         return range(len(data))
     return data if isinstance(data, dict) else ()
 
 
-def _message(entry: "ErrorDetails") -> str:
+def _describe_error(entry: "ErrorDetails") -> str:
     kind, context, value = entry["type"], entry.get("ctx", {}), entry["input"]
     if kind == "extra_forbidden":
         return "unknown field"
     if kind == "value_error":
         return entry["msg"].removeprefix("Value error, ")
     if kind == "union_tag_invalid":
-        return _choice_of(context["expected_tags"], context["tag"])
+        return _describe_choice(context["expected_tags"], context["tag"])
     if kind == "literal_error":
-        return _choice_of(context["expected"], value)
+        return _describe_choice(context["expected"], value)
     if kind in ("too_short", "too_long"):
-        return f"should have {_bound(context)}, not {context['actual_length']}"
+        return f"should have {_describe_bound(context)}, not {context['actual_length']}"
     text = _WORDS.get(kind) or entry["msg"][:1].lower() + entry["msg"][1:]
-    return text + _instead(value)
+    return text + _got_suffix(value)
 
 
-def _instead(value: object) -> str:
-    """`, not …` of a value that fits on the line."""
+def _got_suffix(value: object) -> str:
+    """Return `, not <value>`, shortened to fit on the line, or an empty text for tables and arrays."""
     if not isinstance(value, str | int | float | bool):
         return ""
     shown = repr(value)
     return f", not {shown if len(shown) <= _SHOWN_CHARS else shown[: _SHOWN_CHARS - 3] + '...'}"
 
 
-def _choice_of(expected: str, value: object) -> str:
-    """Of pydantic's list of what is allowed, such as `'exact' or 'estimated'`."""
+def _describe_choice(expected: str, value: object) -> str:
+    """Return a message from pydantic's list of allowed values, such as `'exact' or 'estimated'`."""
     allowed = re.findall(r"'([^']*)'", expected)
     meant = did_you_mean(value, allowed) if isinstance(value, str) else ""
-    return f"input should be {' or '.join(map(repr, allowed))}{_instead(value)}{meant}"
+    return f"input should be {' or '.join(map(repr, allowed))}{_got_suffix(value)}{meant}"
 
 
-def _bound(context: Mapping[str, Any]) -> str:
+def _describe_bound(context: Mapping[str, Any]) -> str:
     word, count = ("at most", context["max_length"]) if "max_length" in context else ("at least", context["min_length"])
     return f"{word} {count} {'entry' if count == 1 else 'entries'}"
 
 
-def _choice(fields: Iterable[str]) -> str:
-    return f"there are: {', '.join(dict.fromkeys(fields))}"
-
-
-def _joined(texts: list[str]) -> str:
-    """What each alternative of a type expects, as one sentence."""
+def _join_alternatives(texts: list[str]) -> str:
+    """Join the messages of the alternatives of a union type to one sentence."""
     if len(texts) == 1:
         return texts[0]
     start = "input should be "
@@ -159,33 +167,38 @@ def _joined(texts: list[str]) -> str:
     return start + " or ".join(wanted) + (f", not {shown}" if shown else "")
 
 
-# -- what the type's schema says of a place ---------------------------------------------------------------------------
+# -- looking up a location in the type's schema ------------------------------------------------------------------------
 
 
-def _fields(schema: Schema, loc: Loc) -> list[str]:
-    """Names of the fields of the table at `loc`, which pydantic gives with the names of union members in it."""
-    return [name for node in _nodes(schema, loc) for name in node.get("properties", ())]
+def _find_fields(schema: Schema, loc: Loc) -> list[str]:
+    """Return the names of the fields of the table at `loc`, a location as pydantic gives it."""
+    return [name for node in _find_nodes(schema, loc) for name in node.get("properties", ())]
 
 
-def _nodes(schema: Schema, loc: Loc) -> list[Schema]:
-    nodes = list(_members(schema, schema))
+def _find_nodes(schema: Schema, loc: Loc) -> list[Schema]:
+    nodes = list(_iterate_members(schema, schema))
     for part in loc:
-        below = [member for node in nodes for child in _children(node, part) for member in _members(child, schema)]
-        nodes = below or nodes  # the name of a union's member leads nowhere
+        below = [
+            member
+            for node in nodes
+            for child in _iterate_children(node, part)
+            for member in _iterate_members(child, schema)
+        ]
+        nodes = below or nodes  # the name of a union member is not a step in the schema
     return nodes
 
 
-def _members(node: Schema, root: Schema) -> Iterator[Schema]:
-    """The schemas that a value at this node may follow."""
+def _iterate_members(node: Schema, root: Schema) -> Iterator[Schema]:
+    """Yield the schemas that a value at this node may match."""
     if reference := node.get("$ref"):
         node = root["$defs"][reference.rsplit("/", 1)[-1]] | node
     yield node
     if "discriminator" not in node:
         for member in (*node.get("anyOf", ()), *node.get("allOf", ())):
-            yield from _members(member, root)
+            yield from _iterate_members(member, root)
 
 
-def _children(node: Schema, part: str | int) -> Iterator[Schema]:
+def _iterate_children(node: Schema, part: str | int) -> Iterator[Schema]:
     if isinstance(part, int):
         yield from (child for child in (node.get("items"),) if isinstance(child, dict))
         return

@@ -1,4 +1,4 @@
-"""The registry beside what Replicate says of its models now, or said when snapshots were taken."""
+"""Check the registry's models against Replicate's current schemas, or against saved snapshots."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 
 from videogen import drift
 from videogen.complaints import Loc
-from videogen.documents import Document
+from videogen.documents import SourceFile
 from videogen.drift import Finding
 from videogen.endpoints import Endpoint, Snapshots
 from videogen.errors import GoneError, Problem, SettingsError
-from videogen.registry import ModelSpec, registry_document, registry_in
+from videogen.registry import ModelSpec, load_registry_file, parse_registry
 from videogen.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """One model: where it and its endpoint contradict each other, and what is sent to no effect, as it is known."""
+class ModelCheck:
+    """The result of checking one model: contradictions to its endpoint, and inputs that are known to be ignored."""
 
     id: str
     replicate: str
@@ -30,59 +30,64 @@ class Checked:
         return sorted({problem.where.rpartition(".")[2] for problem in self.ignored})
 
     def summary(self) -> dict[str, Any]:
-        """As JSON value, with `field` as path in the registry's file."""
+        """Return the result as JSON value, with `field` as path in the registry's file."""
         return {
             "id": self.id,
             "replicate": self.replicate,
-            "drift": [_told(problem) for problem in self.drift],
-            "ignored": [_told(problem) for problem in self.ignored],
+            "drift": [_as_json(problem) for problem in self.drift],
+            "ignored": [_as_json(problem) for problem in self.ignored],
         }
 
 
-def _told(problem: Problem) -> dict[str, str]:
+def _as_json(problem: Problem) -> dict[str, str]:
     return {"field": problem.where, "position": problem.position, "message": problem.message}
 
 
-async def check_models(
+async def compare_with_endpoints(
     names: Sequence[str], settings: Settings, snapshots: Snapshots, *, offline: bool, keep: bool
-) -> list[Checked]:
-    """The models of these names, by default all of the registry, each beside its endpoint.
+) -> list[ModelCheck]:
+    """Compare models with their endpoints and return the results, in the same order.
 
     Args:
-        offline: compare with the snapshots, else with what Replicate says now.
-        keep: put what Replicate says into the snapshots.
+        names: names of the models; empty means all models of the registry.
+        settings: the token, the address of Replicate and the registry.
+        snapshots: the folder of saved schemas.
+        offline: compare with the snapshots instead of Replicate's current schemas.
+        keep: save Replicate's current schemas as snapshots.
 
     Raises:
-        ValidationError: the registry or a snapshot is wrong, or has no model of that name.
-        SettingsError: there is no token to ask Replicate with.
-        AuthenticationError: the token is refused.
+        ValidationError: the registry or a snapshot is invalid, or the registry has no model of that name.
+        SettingsError: REPLICATE_API_TOKEN is not set.
+        AuthenticationError: Replicate rejected the token.
         CallError: Replicate cannot be reached.
     """
-    document = registry_document(settings.registry)
-    registry = registry_in(document)
-    specs = {name: registry.model(name) for name in names or registry.models}
+    document = load_registry_file(settings.registry)
+    registry = parse_registry(document)
+    specs = {name: registry.get_model(name) for name in names or registry.models}
     endpoints: Mapping[str, Endpoint | None]
     if offline:
         endpoints = {spec.replicate: snapshots.read(spec.replicate) for spec in specs.values()}
         absent = f"has no snapshot in {snapshots.folder}: run this without --offline, with --snapshot"
     else:
-        endpoints = await _described(specs.values(), settings)
+        endpoints = await _fetch_endpoints(specs.values(), settings)
         absent = "is not on Replicate (404): it was removed, renamed or made private"
     if keep:
         for endpoint in endpoints.values():
             if endpoint:
                 snapshots.write(endpoint)
-    return [_checked(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
+    return [_check_model(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
 
 
-async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
-    """What Replicate says of each model, by `owner/name`, with the versions that are used; None: it is not there."""
+async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
+    """Fetch the endpoint of each model, with the versions in use, by `owner/name`; None if it does not exist."""
     from videogen.adapters.replicate import ReplicateProvider
     from videogen.calls import ProviderGate
 
     token = settings.replicate_api_token
     if token is None:
-        raise SettingsError("REPLICATE_API_TOKEN is not set: Replicate shows schemas to who has one; or use --offline")
+        raise SettingsError(
+            "REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or use --offline to check the saved ones"
+        )
     versions: dict[str, set[str]] = {}
     for spec in specs:
         versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
@@ -99,18 +104,20 @@ async def _described(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[
     return endpoints
 
 
-def _checked(name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: Document) -> Checked:
+def _check_model(
+    name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: SourceFile
+) -> ModelCheck:
     if endpoint is None:
         findings = [Finding(("replicate",), f"{spec.replicate} {absent}")]
     else:
         findings = drift.compare(spec, endpoint)
     contradicted = [(_loc(name, found), found.message) for found in findings if not found.ignored]
     ignored = [(_loc(name, found), found.message) for found in findings if found.ignored]
-    return Checked(
+    return ModelCheck(
         id=name,
         replicate=spec.replicate,
-        drift=tuple(document.problems(contradicted)),
-        ignored=tuple(document.problems(ignored)),
+        drift=tuple(document.problems_at(contradicted)),
+        ignored=tuple(document.problems_at(ignored)),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.errors import StorageError
 from videogen.ports import Store
 
@@ -54,12 +54,12 @@ def get_clip_status(clip: Clip) -> str:
 # --- index.html
 
 
-def write_page(batch: Batch, prompts: Mapping[str, str], store: Store, *, files: Sequence[str] = ()) -> None:
+def write_page(batch: RunResult, prompts: Mapping[str, str], store: Store, *, files: Sequence[str] = ()) -> None:
     """Write `index.html`, with links to `files` beside it. Raise `StorageError` when it cannot be written."""
     store.put_text(render_page(batch, prompts, files=files), PAGE_NAME)
 
 
-def render_page(batch: Batch, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
+def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
     """Return the contact sheet as HTML, complete except for the posters and clips beside it in the job's folder.
 
     `prompts` are the job's, by scene id. They are used for clips that have no prompt of their own. Clips to be compared
@@ -148,7 +148,7 @@ def _hash_source(text: str) -> str:
 # --- contact_sheet.jpg
 
 
-def write_image(batch: Batch, store: Store) -> None:
+def write_image(batch: RunResult, store: Store) -> None:
     """Write `contact_sheet.jpg`. Raise `StorageError` when it cannot be written."""
     scratch = store.scratch(f"{IMAGE_NAME}.part")
     try:
@@ -208,7 +208,7 @@ def lay_out_grid(number: int, aspect_ratio: str, *, side_by_side: int = 1) -> Gr
     return Grid(columns, cell, gap, poster, font, row, top)
 
 
-def render_image(batch: Batch, store: Store) -> "Image":
+def render_image(batch: RunResult, store: Store) -> "Image":
     """Draw all posters in a grid, each with its scene and length. A failed clip is an empty tile with its code."""
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""Named places where a test can have the process killed, to see that the next run goes on from there."""
+"""Named points at which a test can kill the process, to check that the next run resumes from there."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ NAMES = (
     "before-manifest",
 )
 VARIABLE = "VIDEOGEN_CRASH_AT"
-"""`NAME` or `NAME:N`: kill -9 at that place, the N-th time it is reached."""
+"""`NAME` or `NAME:N`: kill -9 at that point, the N-th time it is reached."""
 
 _reached: Counter[str] = Counter()
 
 
-def reached(name: str) -> None:
-    """Does nothing, unless the environment asks for a crash here."""
+def crash_if_requested(name: str) -> None:
+    """Kill the process if the environment asks for a crash at this point; otherwise do nothing."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return

@@ -22,7 +22,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from videogen.errors import JournalError, SettingsError, UnreadableJournalError, install_hint
+from videogen.errors import JournalError, SettingsError, UnreadableJournalError, get_install_hint
 
 T = TypeVar("T")
 
@@ -220,7 +220,7 @@ def _make_engine(url: str) -> sa.Engine:
     except sa.exc.NoSuchModuleError as exc:
         raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; {EXAMPLE}") from exc
     except ImportError as exc:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; for PostgreSQL: {install_hint('postgres')}") from exc
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; for PostgreSQL: {get_install_hint('postgres')}") from exc
     if engine.dialect.is_async:
         raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {engine.driver} is a driver for asyncio only; {EXAMPLE}")
     return engine

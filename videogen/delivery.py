@@ -12,8 +12,8 @@ from threading import Event
 from typing import Any
 
 from videogen import durations, media
-from videogen.clip import Clip, ClipRequest, planned
-from videogen.crashpoints import reached
+from videogen.clip import Clip, ClipRequest, get_planned_fields
+from videogen.crashpoints import crash_if_requested
 from videogen.earlier import is_intact
 from videogen.errors import (
     BadOutputError,
@@ -76,7 +76,7 @@ async def _download(run: RunContext, prediction: Prediction, part: Path) -> None
 
     If its URL is refused, or the answer has no output yet, ask the provider for a new URL, with growing pauses.
     """
-    pauses, waited_s = run.patience.pauses(), 0.0
+    pauses, waited_s = run.patience.make_backoff(), 0.0
     while True:
         try:
             return await _download_once(run, prediction, part)
@@ -158,9 +158,9 @@ async def deliver(
     picture = _poster_path(part)
     part, measured = await run.run_in_decoder(partial(_conform, request, part, measured))
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
-    reached("before-rename")
+    crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
-    reached("after-rename")
+    crash_if_requested("after-rename")
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
     run.force_keys.discard(request.key)
     await run.journal.record_delivery(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
@@ -184,17 +184,17 @@ def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: 
 
 def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     tolerance_s, target_s = request.tolerance_s, request.scene.target_duration
-    if not durations.within(request.requested_duration, actual_s, tolerance_s):
+    if not durations.is_within_tolerance(request.requested_duration, actual_s, tolerance_s):
         return f"{actual_s:.2f} s came for the {request.requested_duration:g} s asked for (±{tolerance_s:g} s)"
-    if durations.shortfall(target_s, actual_s) > tolerance_s:
+    if durations.calculate_shortfall(target_s, actual_s) > tolerance_s:
         return f"{actual_s:.2f} s is more than {tolerance_s:g} s short of the target of {target_s:g} s"
     return None
 
 
 def _make_clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt]) -> Clip:
-    short_s = durations.shortfall(request.scene.target_duration, measured.duration)
+    short_s = durations.calculate_shortfall(request.scene.target_duration, measured.duration)
     return Clip(
-        **planned(request),
+        **get_planned_fields(request),
         status="success",
         video_path=request.video_path,
         poster_path=request.poster_path,
@@ -236,7 +236,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
     delivery = await run.journal.find_delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.force_keys:
         return None
-    if not request.takes(delivery.clip):
+    if not request.accepts(delivery.clip):
         run.force_keys.add(request.key)
         return None
     if not await asyncio.to_thread(is_intact, delivery, run.open_folder):
@@ -249,7 +249,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
         await asyncio.to_thread(run.store.take_over, source, str(name), new_name)
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
     paths = {"video_path": request.video_path, "poster_path": request.poster_path}
-    return mark_reused(delivery.clip).model_copy(update=planned(request) | paths | {"duration_diff": diff})
+    return mark_reused(delivery.clip).model_copy(update=get_planned_fields(request) | paths | {"duration_diff": diff})
 
 
 def mark_reused(clip: Clip) -> Clip:

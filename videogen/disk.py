@@ -1,21 +1,21 @@
-"""What survives a loss of power, on the file systems that people have."""
+"""Make files and folders survive a loss of power, as far as their file system supports it."""
 
 import errno
 import os
 from pathlib import Path
 
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})
-"""What file systems answer that know no fsync, or none of this kind of file: SMB, VirtualBox, rclone, some FUSE."""
+"""Errors of file systems without fsync, or without it for this kind of file: SMB, VirtualBox, rclone, some FUSE."""
 _NO_FOLDER_SYNC = _NO_SYNC | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
-"""Windows opens no folders."""
+"""Errors of systems that do not support fsync of folders. Windows cannot open folders at all."""
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file survive a loss of power, where its file system can do that.
+    """Make the content of a file survive a loss of power, if its file system supports that.
 
-    Raises `OSError` where the bytes could not be stored: no room, no quota, a broken disk.
+    Raises `OSError` if the bytes could not be stored: no space, no quota, a broken disk.
     """
-    descriptor = os.open(path, os.O_RDWR)  # Windows syncs nothing that is only open for reading
+    descriptor = os.open(path, os.O_RDWR)  # Windows does not sync files that are open for reading only
     try:
         os.fsync(descriptor)
     except OSError as exc:
@@ -26,9 +26,9 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a loss of power, where its file system can do that.
+    """Make the names in a folder survive a loss of power, if its file system supports that.
 
-    Raises `OSError` where they could not be stored.
+    Raises `OSError` if they could not be stored.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,7 @@
-"""TOML and JSON files, read once; on an error, where in the file each value stands and what would be right."""
+"""Read TOML and JSON files, and report errors with the line and column of each wrong value.
+
+A file is parsed for positions only when there is something to report.
+"""
 
 import json
 import re
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
-from videogen.complaints import Loc, complaints
+from videogen.complaints import Loc, describe_errors
 from videogen.errors import Problem, ValidationError
 
 if TYPE_CHECKING:
@@ -25,63 +28,68 @@ MAX_KEY_PARTS = 6
 MAX_PROBLEMS = 50
 
 Places = dict[Loc, tuple[int, int]]
-"""Row and column, in bytes and from 0, of what is written down."""
+"""Row and column of each key and array element that the file contains, in bytes and from 0."""
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Document:
-    """A file's text and the data in it."""
+class SourceFile:
+    """The text of a file and the data in it."""
 
     path: Path
     text: str
     data: Any
-    base: "Document | None" = None
-    """The file that this one extends: `data` is of both, and a value that is not in this one stands there."""
+    base: "SourceFile | None" = None
+    """The file that this one extends. `data` is merged from both, so a value may come from either."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """What this file calls a field that the data knows by another name."""
+    """Name in this file of each field that has another name in the data."""
 
     def parse(self, type_: type[M]) -> M:
-        """The data as `type_`. Raises `ValidationError` with every problem found."""
+        """Return the data as `type_`. Raise `ValidationError` with every problem found."""
         try:
             return type_.model_validate(self.data)
         except PydanticError as exc:
-            raise self.error(complaints(exc, type_, self.data, self.names)) from None
+            raise self.errors_at(describe_errors(exc, type_, self.data, self.names)) from None
 
-    def error(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
-        """The problems, each with `file:line:column` (from 1) of its value or of the nearest parent written down."""
-        placed = sorted(((self._place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
+    def errors_at(self, problems: Iterable[tuple[Loc, str]]) -> ValidationError:
+        """Return an error with the problems in the order of the file.
+
+        Each has `file:line:column` (from 1) of its value, or of the nearest parent that the file contains.
+        """
+        placed = sorted(((self._find_place(loc), text) for loc, text in problems), key=lambda entry: entry[0].order)
         shown = [place.problem(text) for place, text in placed[:MAX_PROBLEMS]]
         if len(placed) > MAX_PROBLEMS:
             shown.append(Problem(f"and {len(placed) - MAX_PROBLEMS} problems more", position=self.path.name))
         return ValidationError(shown)
 
-    def problems(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
-        """Each problem, in this order, with `file:line:column` (from 1) of its value or of the nearest parent written
-        down."""
-        return [self._place(loc).problem(text) for loc, text in problems]
+    def problems_at(self, problems: Iterable[tuple[Loc, str]]) -> list[Problem]:
+        """Return the problems in this order.
 
-    def located(self, error: ValidationError) -> ValidationError:
-        """The error with the position of each problem that names a place in this document."""
+        Each has `file:line:column` (from 1) of its value, or of the nearest parent that the file contains.
+        """
+        return [self._find_place(loc).problem(text) for loc, text in problems]
+
+    def with_positions(self, error: ValidationError) -> ValidationError:
+        """Return the error with positions added to the problems that name a field of this file."""
         return ValidationError(
             [
                 problem
                 if problem.position or not problem.where
-                else self._place(undotted(problem.where)).problem(problem.message)
+                else self._find_place(split_path(problem.where)).problem(problem.message)
                 for problem in error.problems
             ]
         )
 
-    def _place(self, loc: Loc) -> "_Place":
-        """Of a value in this file, or in the one it extends where that has more of the way to it."""
-        loc = self._renamed(loc)
-        depth = _depth_written(self.places, loc)
-        if self.base and _depth_written(self.base.places, loc) > depth:
-            return self.base._place(loc)
+    def _find_place(self, loc: Loc) -> "_Place":
+        """Return the position of a value in this file, or in the base file if more of its path is found there."""
+        loc = self._to_file_names(loc)
+        depth = _count_written_parts(self.places, loc)
+        if self.base and _count_written_parts(self.base.places, loc) > depth:
+            return self.base._find_place(loc)
         return _Place(self, loc, *self.places.get(loc[:depth], (0, 0)))
 
-    def _renamed(self, loc: Loc) -> Loc:
-        """As the file names it: the upstream list of clip prompts has no name for itself."""
+    def _to_file_names(self, loc: Loc) -> Loc:
+        """Return the path with the names of the file. The upstream list of clip prompts has no `scenes` key."""
         if self.names and loc[:1] == ("scenes",):
             loc = loc[1:]
         if loc and loc not in self.places:
@@ -90,37 +98,37 @@ class Document:
 
     @cached_property
     def places(self) -> Places:
-        """Where every key and array element of the document stands; of one that is there twice, the first."""
-        return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walked(self)))}
+        """Position of every key and array element of the file. A duplicate key has the position of the first."""
+        return {loc: (node.start_point[0], node.start_point[1]) for loc, node in reversed(list(_walk(self)))}
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in a file a value stands, or should: row and column, in bytes and from 0, of what is written down."""
+    """The position of a value, or of the nearest parent of a missing one: row and column in bytes, from 0."""
 
-    document: Document
+    source: SourceFile
     loc: Loc
     row: int
     column_bytes: int
 
     @property
     def order(self) -> tuple[bool, int, int]:
-        """A file comes before the one it extends."""
-        return self.document.base is None, self.row, self.column_bytes
+        """Sort key: a file comes before the one it extends."""
+        return self.source.base is None, self.row, self.column_bytes
 
     def problem(self, message: str) -> Problem:
-        line = self.document.text.split("\n", self.row + 1)[self.row].encode()
+        line = self.source.text.split("\n", self.row + 1)[self.row].encode()
         column = len(line[: self.column_bytes].decode(errors="replace")) + 1
-        position = f"{self.document.path.name}:{self.row + 1}:{column}"
-        return Problem(message, where=dotted(self.loc), position=position)
+        position = f"{self.source.path.name}:{self.row + 1}:{column}"
+        return Problem(message, where=join_path(self.loc), position=position)
 
 
-def read_document(path: Path) -> Document:
-    """The file at `path`: JSON or TOML by its suffix, or by how it begins where the suffix is of neither.
+def read_source_file(path: Path) -> SourceFile:
+    """Return the JSON or TOML file at `path`. The suffix decides; for another suffix, the first characters do.
 
     Raises:
-        ValidationError: it cannot be read, is larger than 8 MiB, not UTF-8, not well-formed, has more values or is
-            nested deeper than any job.
+        ValidationError: the file cannot be read, is larger than 8 MiB, is not UTF-8 or not well-formed, has more than
+            100,000 values or is nested too deeply.
     """
     text = _read_text(path)
     _check_size(path.name, text)
@@ -128,12 +136,12 @@ def read_document(path: Path) -> Document:
     try:
         data = load(path, text)
     except RecursionError:
-        raise _too_deep(path.name, text) from None
+        raise _too_deep_error(path.name, text) from None
     except ValueError as exc:  # Python reads no integer of more than 4300 digits
-        raise _refused(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
-    if _depth(data) > MAX_DEPTH:
-        raise _too_deep(path.name, text)
-    return Document(path, text, data)
+        raise _make_error(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
+    if _measure_depth(data) > MAX_DEPTH:
+        raise _too_deep_error(path.name, text)
+    return SourceFile(path, text, data)
 
 
 def _is_json(path: Path, text: str) -> bool:
@@ -141,8 +149,8 @@ def _is_json(path: Path, text: str) -> bool:
     return suffix == ".json" or (suffix != ".toml" and _BEGINS_AS_JSON.match(text) is not None)
 
 
-def _not_ours(path: Path, text: str) -> str:
-    """Say what a file that is not well-formed should be, where its suffix or its first characters tell what it is."""
+def _suggest_format(path: Path, text: str) -> str:
+    """Return advice for a file that is not well-formed, if its suffix or content shows what it is; else ``""``."""
     kinds = "job files and registries are TOML or JSON, named .toml or .json"
     if text.lstrip().startswith("```"):
         return "; remove the lines with ``` around the data"
@@ -160,13 +168,13 @@ def _not_ours(path: Path, text: str) -> str:
     return ""
 
 
-def dotted(loc: Loc) -> str:
-    """`("models", "veo-3.1", 0)` as `models.veo-3.1.0`."""
+def join_path(loc: Loc) -> str:
+    """Return `("models", "veo-3.1", 0)` as `models.veo-3.1.0`."""
     return ".".join(str(part) for part in loc)
 
 
-def undotted(where: str) -> Loc:
-    """The other way round, for names without dots."""
+def split_path(where: str) -> Loc:
+    """Return `scenes.0.id` as `("scenes", 0, "id")`. The names must not contain dots."""
     return tuple(int(part) if part.isdigit() else part for part in where.split("."))
 
 
@@ -195,22 +203,25 @@ _STRING = re.compile(r"""\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3}|"(?:[^"\\\n]|\\.)*+
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}")
 
 
-def _masked(text: str) -> str:
-    """The text with every string in it as a word of the same length."""
+def _mask_strings(text: str) -> str:
+    """Return the text with every quoted string replaced by a word of the same length."""
     return _STRING.sub(lambda found: "x" * len(found.group()), text)
 
 
 def _check_size(name: str, text: str) -> None:
-    """Raises where reading it would take minutes; each value but the first has a `,`, a `=` or a `[` before it."""
-    masked = _masked(text)
+    """Raise `ValidationError` if parsing the text would take minutes.
+
+    Values are counted by the `,`, `=` or `[` that stands before each but the first.
+    """
+    masked = _mask_strings(text)
     if sum(map(masked.count, ",=[")) > MAX_VALUES:
-        raise _refused(name, text, None, f"more than {MAX_VALUES:,} values")
+        raise _make_error(name, text, None, f"more than {MAX_VALUES:,} values")
     if found := _LONG_KEY.search(masked):
-        raise _refused(name, text, found, "nested too deeply")
+        raise _make_error(name, text, found, "nested too deeply")
 
 
-def _depth(data: Any) -> int:
-    """How many tables and arrays are around the innermost value, counted no further than needed."""
+def _measure_depth(data: Any) -> int:
+    """Return how many tables and arrays enclose the innermost value, up to `MAX_DEPTH` + 1."""
     level = [data]
     for depth in range(MAX_DEPTH + 1):
         level = [
@@ -223,18 +234,20 @@ def _depth(data: Any) -> int:
     return MAX_DEPTH + 1
 
 
-def _too_deep(name: str, text: str) -> ValidationError:
-    depth, found = 0, None
-    for found in re.finditer(r"[\[\]{}]", _masked(text)):
+def _too_deep_error(name: str, text: str) -> ValidationError:
+    depth = 0
+    found = None
+    for found in re.finditer(r"[\[\]{}]", _mask_strings(text)):
         depth += 1 if found.group() in "[{" else -1
         if depth > MAX_DEPTH:
             break
-    return _refused(name, text, found, "nested too deeply")
+    return _make_error(name, text, found, "nested too deeply")
 
 
-def _refused(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
+def _make_error(name: str, text: str, where: re.Match[str] | None, message: str) -> ValidationError:
     start = where.start() if where else 0
-    line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    line = text.count("\n", 0, start) + 1
+    column = start - text.rfind("\n", 0, start)
     return ValidationError([Problem(message, position=f"{name}:{line}:{column}")])
 
 
@@ -245,15 +258,15 @@ def _load_toml(path: Path, text: str) -> Any:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        message = f"not valid TOML: {exc.msg}{_not_ours(path, text)}"
+        message = f"not valid TOML: {exc.msg}{_suggest_format(path, text)}"
         raise ValidationError([Problem(message, position=position)]) from None
 
 
 def _load_json(path: Path, text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
-        if len(found) < len(pairs):  # JSON lets the last one win: more likely than not it is a mistake
-            raise _twice(Document(path, text, None))
+        if len(found) < len(pairs):  # valid JSON, where the last one wins, but most likely a mistake
+            raise _duplicate_key_error(SourceFile(path, text, None))
         return found
 
     try:
@@ -262,24 +275,26 @@ def _load_json(path: Path, text: str) -> Any:
             json.dumps(data, ensure_ascii=False).encode()
         return data
     except UnicodeEncodeError:
-        raise _refused(path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character") from None
+        raise _make_error(
+            path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character"
+        ) from None
     except json.JSONDecodeError as exc:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
-        message = f"not valid JSON: {exc.msg}{_not_ours(path, text)}"
+        message = f"not valid JSON: {exc.msg}{_suggest_format(path, text)}"
         raise ValidationError([Problem(message, position=position)]) from None
 
 
-def _twice(document: Document) -> ValidationError:
-    counts = Counter(loc for loc, _ in _walked(document))
-    return document.error((loc, "is there twice") for loc, count in counts.items() if count > 1)
+def _duplicate_key_error(document: SourceFile) -> ValidationError:
+    counts = Counter(loc for loc, _ in _walk(document))
+    return document.errors_at((loc, "is there twice") for loc, count in counts.items() if count > 1)
 
 
-def _depth_written(places: Places, loc: Loc) -> int:
-    """How many parts of `loc` lead to something that is written down."""
+def _count_written_parts(places: Places, loc: Loc) -> int:
+    """Return how many leading parts of `loc` the file contains."""
     return next((depth for depth in range(len(loc), 0, -1) if loc[:depth] in places), 0)
 
 
-def _walked(document: Document) -> Iterator[tuple[Loc, "Node"]]:
+def _walk(document: SourceFile) -> Iterator[tuple[Loc, "Node"]]:
     from tree_sitter import Language, Parser
 
     is_json = _is_json(document.path, document.text)
@@ -298,14 +313,14 @@ def _walk_toml(root: "Node") -> Iterator[tuple[Loc, "Node"]]:
             yield from _toml_pair(child, ())
         elif child.type in ("table", "table_array_element"):
             key, *pairs = child.named_children
-            loc = _through_arrays(_toml_key(key), counts, opens=child.type == "table_array_element")
+            loc = _insert_array_indexes(_toml_key(key), counts, opens=child.type == "table_array_element")
             yield from ((loc[: depth + 1], key) for depth in range(len(loc)))
             for pair in pairs:
                 yield from _toml_pair(pair, loc)
 
 
-def _through_arrays(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
-    """The key with the index of the current element behind each array of tables it goes through."""
+def _insert_array_indexes(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
+    """Return the key with the index of the current element inserted after each array of tables in it."""
     loc: Loc = ()
     for depth, part in enumerate(key):
         loc = (*loc, part)
@@ -319,7 +334,7 @@ def _through_arrays(key: Loc, counts: dict[Loc, int], *, opens: bool) -> Loc:
 def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if pair.type != "pair":
         return
-    key, value = _uncommented(pair)[:2]
+    key, value = _children_without_comments(pair)[:2]
     loc = base + _toml_key(key)
     yield loc, key
     yield from _toml_value(value, loc)
@@ -327,16 +342,16 @@ def _toml_pair(pair: "Node", base: Loc) -> Iterator[tuple[Loc, "Node"]]:
 
 def _toml_value(value: "Node", loc: Loc) -> Iterator[tuple[Loc, "Node"]]:
     if value.type == "array":
-        for index, element in enumerate(_uncommented(value)):
+        for index, element in enumerate(_children_without_comments(value)):
             yield (*loc, index), element
             yield from _toml_value(element, (*loc, index))
     elif value.type == "inline_table":
-        for pair in _uncommented(value):
+        for pair in _children_without_comments(value):
             yield from _toml_pair(pair, loc)
 
 
-def _uncommented(node: "Node") -> list["Node"]:
-    """What a node holds: a comment may stand behind a value, and between the elements of an array."""
+def _children_without_comments(node: "Node") -> list["Node"]:
+    """Return the children of a node without comments, which may follow a value or an array element."""
     return [child for child in node.named_children if child.type != "comment"]
 
 

@@ -1,4 +1,4 @@
-"""Where a model of the registry and its endpoint on Replicate contradict each other: pure, nothing is asked here."""
+"""Compare the registry's models with the schemas of their endpoints on Replicate. Pure: no I/O happens here."""
 
 import json
 from collections import Counter
@@ -8,98 +8,102 @@ from typing import Any
 
 from videogen.complaints import Loc, did_you_mean
 from videogen.endpoints import Endpoint, EndpointInputs, InputSchema
-from videogen.registry import Continuous, Inputs, ModelSpec, plain_seconds
+from videogen.registry import Continuous, Inputs, ModelSpec, to_plain_number
 
 SEEDS = (0, 2**31 - 1)
-"""What a scene may give as `seed`."""
+"""Lowest and highest `seed` of a scene."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One value of a model that its endpoint refuses; where `ignored`, one that it is known to have no use for."""
+    """A contradiction between a model and its endpoint, or an input that is known to be ignored."""
 
     loc: Loc
-    """Where in the model's table: `("fixed", "fps")`."""
+    """Location in the model's table, such as `("fixed", "fps")`."""
     message: str
-    """What is wrong, and what would be right."""
+    """Description of the problem and of what would be correct."""
     ignored: bool = False
+    """Whether the registry lists the input as ignored, so that this is no contradiction."""
 
 
 def compare(spec: ModelSpec, endpoint: Endpoint) -> list[Finding]:
-    """Everything in the registry's `spec` that the endpoint contradicts, and what it ignores."""
+    """Return everything in `spec` that the endpoint contradicts or ignores."""
     if spec.version is None and endpoint.is_official is False:
         latest = f': add `version = "{endpoint.latest_version}"`' if endpoint.latest_version else ""
         return [Finding(("version",), f"{spec.replicate} is a community model, which is run by version only{latest}")]
     if spec.version and spec.version not in endpoint.openapi_schemas:
         latest = endpoint.latest_version or "not shown"
         return [Finding(("version",), f"{spec.replicate} has no such version; the latest is {latest}")]
-    inputs = endpoint.inputs(spec.version)
+    inputs = endpoint.read_inputs(spec.version)
     if inputs is None:
         return [Finding(("replicate",), f"{spec.replicate} does not say what inputs it takes: look at {spec.source}")]
     return list(_Comparison(spec, inputs).findings())
 
 
 class _Comparison:
-    """One model beside the inputs of its endpoint."""
+    """The comparison of one model with the inputs of its endpoint."""
 
     def __init__(self, spec: ModelSpec, inputs: EndpointInputs) -> None:
         self._spec, self._known, self._required = spec, inputs.schemas, inputs.required
 
     def findings(self) -> Iterator[Finding]:
-        for loc, inputs in _tables(self._spec):
+        for loc, inputs in _iterate_fixed_inputs(self._spec):
             for name, value in inputs.items():
-                yield from self._value((*loc, name), name, value)
-        yield from self._duration()
-        yield from self._parameters()
-        yield from self._references()
-        yield from self._missing()
-        yield from self._ignored()
+                yield from self._check_value((*loc, name), name, value)
+        yield from self._check_duration()
+        yield from self._check_parameters()
+        yield from self._check_references()
+        yield from self._find_missing()
+        yield from self._check_ignored()
 
-    def _name(self, loc: Loc, name: str) -> Iterator[Finding]:
-        """What is wrong with the input's name alone."""
+    def _check_name(self, loc: Loc, name: str) -> Iterator[Finding]:
+        """Yield problems of the input's name: unknown, deprecated or ignored."""
         if name in self._known:
             if self._known[name].deprecated:
-                said = self._known[name].description
-                yield Finding(loc, f"{name!r} is deprecated{f': {said}' if said else ''}")
+                description = self._known[name].description
+                reason = f": {description}" if description else ""
+                yield Finding(loc, f"{name!r} is deprecated{reason}")
         elif name in self._spec.ignored:
             yield Finding(loc, f"{name!r} is ignored by the endpoint", ignored=True)
         else:
-            yield Finding(loc, f"{self._spec.replicate} has no input {name!r}{self._meant(name)}")
+            yield Finding(loc, f"{self._spec.replicate} has no input {name!r}{self._suggest_input(name)}")
 
-    def _meant(self, name: str) -> str:
+    def _suggest_input(self, name: str) -> str:
         return f"{did_you_mean(name, self._known) or ';'} it takes {', '.join(sorted(self._known))}"
 
-    def _value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
-        """What is wrong with the input's name, else with its value."""
-        yield from self._name(loc, name)
+    def _check_value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
+        """Yield problems of the input's name and of its fixed value."""
+        yield from self._check_name(loc, name)
         if name in self._known:
-            yield from self._refused(loc, name, value)
+            yield from self._check_fixed_value(loc, name, value)
 
-    def _refused(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
+    def _check_fixed_value(self, loc: Loc, name: str, value: Any) -> Iterator[Finding]:
         if not self._known[name].accepts(value):
             shown = json.dumps(value, ensure_ascii=False)
             yield Finding(loc, f"{shown} is refused, {name!r} takes {self._known[name]}")
 
     # -- duration -----------------------------------------------------------------------------------------------------
 
-    def _duration(self) -> Iterator[Finding]:
+    def _check_duration(self) -> Iterator[Finding]:
         duration = self._spec.duration
         name = duration.input
         if name is None:
             return
-        yield from self._name(("duration", "input"), name)
+        yield from self._check_name(("duration", "input"), name)
         if name not in self._known:
             return
         if isinstance(duration, Continuous):
-            yield from self._continuous(duration, self._known[name])
+            yield from self._check_continuous(duration, self._known[name])
             return
         for index, size in enumerate(duration.sizes):
             if size.inputs is None:
-                yield from self._refused(("duration", "sizes", index, "seconds"), name, plain_seconds(size.seconds))
+                yield from self._check_fixed_value(
+                    ("duration", "sizes", index, "seconds"), name, to_plain_number(size.seconds)
+                )
 
-    def _continuous(self, duration: Continuous, schema: InputSchema) -> Iterator[Finding]:
+    def _check_continuous(self, duration: Continuous, schema: InputSchema) -> Iterator[Finding]:
         for index, seconds in enumerate(duration.accepts or ()):
-            yield from self._refused(("duration", "accepts", index), duration.input, plain_seconds(seconds))
+            yield from self._check_fixed_value(("duration", "accepts", index), duration.input, to_plain_number(seconds))
         if duration.accepts is None and (schema.enum is not None or schema.type != "number"):
             yield Finding(
                 ("duration", "accepts"),
@@ -114,26 +118,26 @@ class _Comparison:
 
     # -- parameters and references ------------------------------------------------------------------------------------
 
-    def _parameters(self) -> Iterator[Finding]:
-        named = _parameters(self._spec)
+    def _check_parameters(self) -> Iterator[Finding]:
+        named = _get_named_parameters(self._spec)
         names = Counter(named.values())
         for field, name in named.items():
             loc = ("parameters", field)
-            yield from self._name(loc, name)
+            yield from self._check_name(loc, name)
             if name not in self._known:
                 continue
-            wanted, fits = _WANTED[field]
+            wanted, fits = _PARAMETER_CHECKS[field]
             if not fits(self._known[name]):
                 yield Finding(loc, f"{name!r} does not take {wanted} but {self._known[name]}")
             if names[name] > 1:
                 others = ", ".join(other for other in named if named[other] == name and other != field)
                 yield Finding(loc, f"{name!r} is sent for {others} too: each needs an input of its own")
 
-    def _references(self) -> Iterator[Finding]:
+    def _check_references(self) -> Iterator[Finding]:
         references = self._spec.references
         if references is None:
             return
-        yield from self._name(("references", "input"), references.input)
+        yield from self._check_name(("references", "input"), references.input)
         schema = self._known.get(references.input)
         if schema is None:
             return
@@ -145,15 +149,15 @@ class _Comparison:
 
     # -- required, ignored --------------------------------------------------------------------------------------------
 
-    def _missing(self) -> Iterator[Finding]:
-        """Required inputs that are not sent with every clip, at what they are not sent with."""
+    def _find_missing(self) -> Iterator[Finding]:
+        """Yield required inputs that are not sent with every clip, at each place where they are missing."""
         for name in self._required:
-            for loc in _senders_without(self._spec, name):
+            for loc in _find_missing_senders(self._spec, name):
                 yield Finding(loc, f"{name!r} is required by the endpoint, and not sent with every clip")
 
-    def _ignored(self) -> Iterator[Finding]:
-        sent = {name for _, inputs in _tables(self._spec) for name in inputs}
-        sent |= {*_parameters(self._spec).values(), self._spec.duration.input or ""}
+    def _check_ignored(self) -> Iterator[Finding]:
+        sent = {name for _, inputs in _iterate_fixed_inputs(self._spec) for name in inputs}
+        sent |= {*_get_named_parameters(self._spec).values(), self._spec.duration.input or ""}
         for index, name in enumerate(self._spec.ignored):
             if name in self._known:
                 yield Finding(("ignored", index), f"{name!r} is not ignored: it takes {self._known[name]}")
@@ -161,8 +165,8 @@ class _Comparison:
                 yield Finding(("ignored", index), f"{name!r} is never sent")
 
 
-def _tables(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
-    """Every set of inputs with fixed values."""
+def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
+    """Yield every set of inputs with fixed values, with its location."""
     yield ("fixed",), spec.fixed
     for ratio, inputs in spec.aspect_ratios.items():
         yield ("aspect_ratios", ratio), inputs
@@ -175,18 +179,18 @@ def _tables(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
         yield ("references", "requires"), spec.references.requires
 
 
-def _parameters(spec: ModelSpec) -> dict[str, str]:
-    """The endpoint's names by ours, of what the model takes."""
-    named = {field: getattr(spec.parameters, field) for field in _WANTED}
+def _get_named_parameters(spec: ModelSpec) -> dict[str, str]:
+    """Return the endpoint's name of each parameter that the model has, by our name."""
+    named = {field: getattr(spec.parameters, field) for field in _PARAMETER_CHECKS}
     return {field: name for field, name in named.items() if name is not None}
 
 
-def _senders_without(spec: ModelSpec, name: str) -> list[Loc]:
-    """What would have to send the input for it to go with every clip; empty where it does."""
+def _find_missing_senders(spec: ModelSpec, name: str) -> list[Loc]:
+    """Return the places in the model that should send the input so that every clip has it; empty if every clip does."""
     duration, parameters = spec.duration, spec.parameters
     if name in spec.fixed or name == parameters.prompt or (name == parameters.image and parameters.image_required):
         return []
-    sizes: list[Inputs] = [duration.inputs(length) for length in duration.lengths] or [{duration.input or "": 0}]
+    sizes: list[Inputs] = [duration.make_inputs(length) for length in duration.lengths] or [{duration.input or "": 0}]
     ratios = [("aspect_ratios", ratio) for ratio, inputs in spec.aspect_ratios.items() if name not in inputs]
     lengths = [("duration", "sizes", index) for index, inputs in enumerate(sizes) if name not in inputs]
     if not ratios or not lengths:
@@ -197,7 +201,7 @@ def _senders_without(spec: ModelSpec, name: str) -> list[Loc]:
         return list(lengths)
     if name == parameters.image:
         return [("parameters", "image_required")]
-    return [("parameters", *(field for field, named in _parameters(spec).items() if named == name))]
+    return [("parameters", *(field for field, named in _get_named_parameters(spec).items() if named == name))]
 
 
 def _takes_text(schema: InputSchema) -> bool:
@@ -212,10 +216,10 @@ def _takes_seeds(schema: InputSchema) -> bool:
     return schema.enum is None and schema.type in ("integer", "number") and schema.covers(*SEEDS)
 
 
-_WANTED: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
+_PARAMETER_CHECKS: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
     "prompt": ("any text", _takes_text),
     "negative_prompt": ("any text", _takes_text),
     "image": ("the address of a file", _takes_file),
     "seed": (f"every seed from {SEEDS[0]} to {SEEDS[1]}", _takes_seeds),
 }
-"""What is sent for each parameter, and whether an input takes it."""
+"""By parameter: a description of the values that are sent, and a check that an input accepts them."""

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videogen.clip import Batch, Clip, ClipRequest
+from videogen.clip import Clip, ClipRequest, RunResult
 from videogen.errors import InvalidError, StorageError
 from videogen.planning import Plan
 from videogen.ports import Folder, OpenFolder
@@ -101,7 +101,7 @@ class _Inspection:
         missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
         warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
-        delivered = frozenset(key for key, clip in clips.items() if self._requests[key].takes(clip))
+        delivered = frozenset(key for key, clip in clips.items() if self._requests[key].accepts(clip))
         return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
 
     def inspect_for_fresh_run(self) -> PriorWork:
@@ -110,7 +110,7 @@ class _Inspection:
         deliveries = {
             key: delivery
             for key, delivery in self._deliveries.items()
-            if key in made and self._requests[key].takes(delivery.clip)
+            if key in made and self._requests[key].accepts(delivery.clip)
         }
         kept = frozenset(_find_intact_keys(deliveries, self._open_folder))
         warning = (
@@ -119,7 +119,7 @@ class _Inspection:
         )
         return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
 
-    def _explain_lost_history(self, manifest: Batch | None) -> str:
+    def _explain_lost_history(self, manifest: RunResult | None) -> str:
         """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
         address = self._folder.address
         if not self._journal.has_complete_history(address):
@@ -128,7 +128,7 @@ class _Inspection:
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 
-    def _import_from_manifest(self, manifest: Batch | None, keys: Collection[str]) -> dict[str, Clip]:
+    def _import_from_manifest(self, manifest: RunResult | None, keys: Collection[str]) -> dict[str, Clip]:
         """Import into the journal those of the clips that the manifest lists in the job's folder. Return them."""
         if manifest is None or manifest.provider != self._origin:
             return {}
@@ -239,10 +239,10 @@ def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: Op
         return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
 
 
-def _read_manifest(folder: Folder) -> Batch | None:
+def _read_manifest(folder: Folder) -> RunResult | None:
     """Return the manifest of the folder's last run, or None if there is none that can be read."""
     try:
         text = folder.text("manifest.json")
-        return None if text is None else Batch.from_manifest(text)
+        return None if text is None else RunResult.from_manifest(text)
     except ValueError:
         return None

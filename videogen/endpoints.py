@@ -1,4 +1,4 @@
-"""What Replicate says of a model's endpoint: the inputs that it takes, and snapshots kept of them."""
+"""Input schemas of the models' endpoints as Replicate describes them, and saved snapshots of them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 
-from videogen.documents import read_document
+from videogen.documents import read_source_file
 from videogen.errors import ValidationError
 
 MAX_NESTED = 8
@@ -33,19 +33,19 @@ class Endpoint(BaseModel):
     name: str
     """`owner/name`."""
     is_official: bool | None = None
-    """Whether it is run by name; a community model is run by version. None where Replicate does not say."""
+    """Whether it is run by name; a community model is run by version. None if Replicate does not say."""
     latest_version: str | None
     openapi_schemas: dict[str, dict[str, Any]]
-    """The OpenAPI document of each version that was looked at and is there, by its id."""
+    """The OpenAPI document of each version that was found, by version id."""
 
-    def inputs(self, version: str | None) -> "EndpointInputs | None":
-        """What that version takes, by default the latest; None where it is not there, or tells no inputs."""
+    def read_inputs(self, version: str | None) -> "EndpointInputs | None":
+        """Return the inputs of a version, by default the latest; None if it does not exist or describes no inputs."""
         document = self.openapi_schemas.get(version or self.latest_version or "")
-        return None if document is None else _inputs(document)
+        return None if document is None else _read_inputs(document)
 
 
 class InputSchema(BaseModel):
-    """What an endpoint says of one input; what it does not say is None."""
+    """The schema of one input; None for each property that the endpoint does not specify."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,11 +61,11 @@ class InputSchema(BaseModel):
 
     @property
     def takes_file(self) -> bool:
-        """Whether it wants the address of a file."""
+        """Whether the input takes the address of a file."""
         return self.type == "string" and self.format == "uri"
 
     def accepts(self, value: Any) -> bool:
-        """Whether the endpoint lets this value in."""
+        """Return whether the endpoint accepts this value."""
         if not self._is_of_type(value):
             return False
         if self.enum is not None:
@@ -75,7 +75,7 @@ class InputSchema(BaseModel):
         return not isinstance(value, int | float) or self.covers(value, value)
 
     def covers(self, low: float, high: float) -> bool:
-        """Whether numbers from `low` to `high` are within its range."""
+        """Return whether all numbers from `low` to `high` are within the range of the input."""
         return (self.minimum is None or low >= self.minimum) and (self.maximum is None or high <= self.maximum)
 
     def _is_of_type(self, value: Any) -> bool:
@@ -88,7 +88,7 @@ class InputSchema(BaseModel):
         return isinstance(value, _TYPES[self.type])
 
     def __str__(self) -> str:
-        """What it takes, in words: `one of 5, 10`."""
+        """Return a description of the accepted values, such as `one of 5, 10`."""
         if self.enum is not None:
             return f"one of {', '.join(json.dumps(entry, ensure_ascii=False) for entry in self.enum)}"
         if self.type == "array":
@@ -117,21 +117,21 @@ _NAMES = {"string": "a text", "integer": "a whole number", "number": "a number",
 
 @dataclass(frozen=True, slots=True)
 class EndpointInputs:
-    """The inputs of one version, by name, and the names of those that it does not do without."""
+    """The inputs of one version, by name, and the names of the required ones."""
 
     schemas: Mapping[str, InputSchema]
     required: tuple[str, ...]
 
 
-def _inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
-    """The inputs in an OpenAPI document as cog writes it; None where there are none to be read."""
-    components = _table(_table(document.get("components")).get("schemas"))
-    wanted = _table(components.get("Input"))
+def _read_inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
+    """Return the inputs in an OpenAPI document as cog writes it, or None if there are none or they are malformed."""
+    components = _as_table(_as_table(document.get("components")).get("schemas"))
+    wanted = _as_table(components.get("Input"))
     required = wanted.get("required", [])
     try:
         schemas = {
-            name: InputSchema.model_validate(_flat(_table(plain), components))
-            for name, plain in _table(wanted.get("properties")).items()
+            name: InputSchema.model_validate(_flatten(_as_table(plain), components))
+            for name, plain in _as_table(wanted.get("properties")).items()
         }
     except PydanticError:
         return None
@@ -140,37 +140,40 @@ def _inputs(document: Mapping[str, Any]) -> EndpointInputs | None:
     return EndpointInputs(schemas, tuple(str(name) for name in required))
 
 
-def _flat(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """The schema with all it refers to in one table: cog keeps enums apart and wraps what may be null."""
+def _flatten(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return the schema merged with all schemas that it refers to.
+
+    cog puts enums into schemas of their own, and wraps nullable types.
+    """
     if depth > MAX_NESTED:
         return {}
     flat: dict[str, Any] = {}
-    for part in _parts(schema, components):
-        flat |= _flat(part, components, depth + 1)
+    for part in _iterate_referred(schema, components):
+        flat |= _flatten(part, components, depth + 1)
     flat |= {key: value for key, value in schema.items() if key not in _REFERRING and value is not None}
     if isinstance(flat.get("type"), list):  # OpenAPI 3.1
         kinds = [kind for kind in flat["type"] if kind != "null"]
         flat["type"] = kinds[0] if len(kinds) == 1 else None
     if isinstance(flat.get("items"), dict):
-        flat["items"] = _flat(flat["items"], components, depth + 1)
+        flat["items"] = _flatten(flat["items"], components, depth + 1)
     return flat
 
 
-def _parts(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iterate_referred(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if isinstance(name := schema.get("$ref"), str):
-        yield _table(components.get(name.rpartition("/")[2]))
-    yield from map(_table, _list(schema.get("allOf")))
+        yield _as_table(components.get(name.rpartition("/")[2]))
+    yield from map(_as_table, _as_list(schema.get("allOf")))
     for either in ("anyOf", "oneOf"):
-        alternatives = [part for part in map(_table, _list(schema.get(either))) if part.get("type") != "null"]
-        if len(alternatives) == 1:  # of several any may be meant: nothing is known
+        alternatives = [part for part in map(_as_table, _as_list(schema.get(either))) if part.get("type") != "null"]
+        if len(alternatives) == 1:  # with several alternatives nothing is certain
             yield alternatives[0]
 
 
-def _table(value: Any) -> dict[str, Any]:
+def _as_table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -181,16 +184,16 @@ class Snapshots:
     """A folder with a JSON file for each endpoint, `owner/name.json`."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """By default the folder that came with videogen."""
-        self.folder = folder or _shipped()
+        """Use `folder`, by default the one that is shipped with videogen."""
+        self.folder = folder or _find_shipped_folder()
 
     def read(self, name: str) -> Endpoint | None:
-        """What was kept of `owner/name`, or None. Raises `ValidationError` where the file is no snapshot."""
+        """Return the snapshot of `owner/name`, or None. Raise `ValidationError` if the file is not a snapshot."""
         path = self._path(name)
-        return read_document(path).parse(Endpoint) if path.exists() else None
+        return read_source_file(path).parse(Endpoint) if path.exists() else None
 
     def write(self, endpoint: Endpoint) -> None:
-        """Keeps it in place of an older one. Raises `ValidationError` where that cannot be written."""
+        """Save a snapshot, replacing an older one. Raise `ValidationError` if the file cannot be written."""
         path = self._path(endpoint.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,14 +203,14 @@ class Snapshots:
 
     @classmethod
     def text(cls, endpoint: Endpoint) -> str:
-        """The file's content: the same for the same schema, whatever the order in which it came."""
+        """Return the content of the file, which does not depend on the order of the schema's keys."""
         return json.dumps(endpoint.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
 
-def _shipped() -> Path:
-    """In the wheel beside this module, in a checkout among the cassettes."""
+def _find_shipped_folder() -> Path:
+    """Return the folder of snapshots: beside this module in a wheel, among the cassettes in a checkout."""
     packaged = Path(__file__).with_name("snapshots")
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "cassettes" / "schemas"

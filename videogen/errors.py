@@ -1,41 +1,41 @@
-"""Everything that can go wrong, as one tree.
+"""The tree of all errors that videogen raises on purpose.
 
 ::
 
     VideogenError
-    ├── InvalidError                 exit 2: nothing was sent, mend the input
-    │   ├── ValidationError          job, registry, plan: every problem at once
+    ├── InvalidError                 exit 2: nothing was sent, correct the input
+    │   ├── ValidationError          job, registry or plan: every problem at once
     │   └── SettingsError            an environment variable or a flag
     ├── AccountError                 exit 3: stops the whole job
     │   ├── AuthenticationError      401; 403 in the provider's own words
     │   └── BillingError             402 in the provider's own words
     ├── JobLockedError               another run holds this job's folder
     ├── RunInterruptedError          the run was cancelled or interrupted by a person
-    ├── LeaseLostError               another run took this run's work over
+    ├── LeaseLostError               another run took over this run's work
     ├── JournalError                 the journal cannot be read or written
-    │   └── UnreadableJournalError   what is there is damaged, or of another version
-    ├── CallError                    one HTTP call; carried by transport retries, never an attempt
+    │   └── UnreadableJournalError   it is damaged, or of another version
+    ├── CallError                    one HTTP call failed; it is retried without using an attempt
     │   ├── NotSentError             certain: the request did not reach the server
     │   ├── OutcomeUnknownError      a create that may have been accepted
-    │   ├── TransientError           an idempotent call that may be repeated
+    │   ├── TransientError           an idempotent call failed and may be repeated
     │   ├── RateLimitedError         429: wait `retry_after_s`
-    │   └── GoneError                404: this prediction or file is not there, or not there yet
+    │   └── GoneError                404: the prediction or file does not exist, or not yet
     └── ClipError                    the end of one attempt (an attempt is a prediction)
         ├── InputRejectedError       422, 404 on create: permanent
         ├── ModerationError          flagged by the provider: permanent
-        ├── PredictionFailedError    the model failed: passing
-        ├── PredictionCanceledError  canceled by somebody else, or by its deadline
+        ├── PredictionFailedError    the model failed: temporary
+        ├── PredictionCanceledError  canceled by another client, or by its deadline
         ├── PredictionAbortedError   its deadline passed before it started
-        ├── ClipTimeoutError         longer than the clip's timeout; canceled remotely
+        ├── ClipTimeoutError         it took longer than the clip's timeout; canceled remotely
         ├── OutputExpiredError       finished, but the provider deleted the output
-        ├── BadOutputError           finished, but what came is not a whole video: permanent
-        │   └── SoundError           its picture is whole, but the sound that is wanted is not: permanent
-        ├── DurationError            whole, but too far from the length asked for
-        ├── QualityError             whole, but black or frozen from start to end, and the job is strict
+        ├── BadOutputError           finished, but the output is not a complete video: permanent
+        │   └── SoundError           the picture is complete, but the requested sound is damaged: permanent
+        ├── DurationError            complete, but too far from the requested length
+        ├── QualityError             complete, but black or frozen from start to end, and the job is strict
         ├── UnusableReferenceError   a reference image cannot be used: permanent
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
-        ├── ClaimedError             another job's run is making this very clip: wait for it
-        ├── DeliveredError           another run has delivered this very clip meanwhile: look it up
+        ├── ClaimedError             another job's run is making this clip: wait for it
+        ├── DeliveredError           another run has delivered this clip meanwhile: reuse it
         ├── BudgetError              it would cost more than `max_cost` allows: permanent
         └── UnreachableError         the provider could not be reached for too long
 """
@@ -49,7 +49,8 @@ from typing import ClassVar
 class VideogenError(Exception):
     """Base of all errors that videogen raises on purpose.
 
-    `code` is stable and made for programs (manifest, events); the message is for people: what, where, what to do.
+    `code` is stable and meant for programs (manifest, events). The message is meant for people: it says what happened,
+    where, and what to do.
     """
 
     code: ClassVar[str] = "error"
@@ -57,40 +58,40 @@ class VideogenError(Exception):
 
 
 class InvalidError(VideogenError):
-    """What was asked is not valid; nothing was sent."""
+    """The input is not valid. Nothing was sent."""
 
     code = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a job or a registry: where it is and what would be right."""
+    """One problem of a job or a registry, with its location and advice."""
 
     message: str
     where: str = ""
-    """Where in the document, as dotted path (`scenes.2.prompt`); empty for the document as a whole."""
+    """Dotted path in the file, such as `scenes.2.prompt`; empty for the file as a whole."""
     position: str = ""
-    """`file:line:column` where known, `file` otherwise; empty for what has no file."""
+    """`file:line:column` if known, else `file`; empty if there is no file."""
 
     def __str__(self) -> str:
         parts = (self.position, self.where, self.message)
-        return ": ".join(printable(part) for part in parts if part)
+        return ": ".join(escape_unprintable(part) for part in parts if part)
 
     def summary(self) -> dict[str, str | int | None]:
-        """As JSON value; `line` and `column` are from 1, None where only the file is known."""
+        """Return the problem as JSON value. `line` and `column` are from 1, or None if only the file is known."""
         file, *at = self.position.rsplit(":", 2)
         line, column = map(int, at) if len(at) == 2 and all(map(str.isdigit, at)) else (None, None)
         file = self.position if line is None else file
         return {"file": file, "line": line, "column": column, "field": self.where, "message": self.message}
 
 
-def printable(text: str) -> str:
-    """The text on one line, with what a terminal would obey instead of show written as an escape."""
+def escape_unprintable(text: str) -> str:
+    """Return the text on one line, with line breaks and control characters as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def escape_json(text: str) -> str:
-    """Return JSON text in ASCII: the same value, with nothing in it that a terminal obeys or a console cannot show."""
+    """Return JSON text of the same value in ASCII, without characters that a terminal would interpret or not show."""
     return re.sub(r"[^\n -~]", lambda found: _escape_character(found.group()), text)
 
 
@@ -100,16 +101,16 @@ def _escape_character(character: str) -> str:
 
 
 DISTRIBUTION = "videogen-batch"
-"""The name to install by; `videogen` is another company's package."""
+"""The name of the package on PyPI, where `videogen` belongs to another company."""
 
 
-def install_hint(extra: str) -> str:
-    """Return what to type to get an optional part of videogen, such as `s3`."""
+def get_install_hint(extra: str) -> str:
+    """Return the command that installs an optional extra of videogen, such as `s3`."""
     return f"pip install '{DISTRIBUTION}[{extra}]', or in a checkout: uv sync --extra {extra}"
 
 
 class ValidationError(InvalidError):
-    """A job, registry or plan that cannot be run; carries every problem found, not the first."""
+    """A job, registry or plan is not valid. The error carries every problem found."""
 
     code = "validation"
 
@@ -143,20 +144,19 @@ class BillingError(AccountError):
 
 
 class JobLockedError(VideogenError):
-    """Another run of this job is going on."""
+    """Another run of this job is in progress."""
 
     code = "locked"
 
 
 class RunInterruptedError(VideogenError):
-    """The run was cancelled or interrupted by a person: nothing new is begun."""
+    """The run was cancelled or interrupted by a person. Nothing new is started."""
 
     code = "interrupted"
 
 
 class LeaseLostError(VideogenError):
-    """This run was not heard of for too long, and another run took its work over: nothing more is created or recorded
-    for it."""
+    """This run's lease expired and another run took over its work. This run creates and records nothing more."""
 
     code = "lease-lost"
 
@@ -168,13 +168,13 @@ class JournalError(VideogenError):
 
 
 class UnreadableJournalError(JournalError):
-    """The journal is there, but damaged or of another version."""
+    """The journal exists, but is damaged or of another version."""
 
     code = "journal-unreadable"
 
 
 class CallError(VideogenError):
-    """One call to the provider did not answer as hoped."""
+    """One call to the provider failed."""
 
     code = "call"
 
@@ -187,20 +187,20 @@ class NotSentError(CallError):
 
 
 class OutcomeUnknownError(CallError):
-    """A create whose answer was lost, or was not the provider's: it may have been accepted and may cost money."""
+    """The answer to a create was lost, or not from the provider. The prediction may exist and may cost money."""
 
     code = "outcome-unknown"
 
 
 class TransientError(CallError):
-    """An idempotent call failed in a way that passes: time-out, reset, 5xx, broken JSON, a hop's status code."""
+    """An idempotent call failed temporarily: timeout, reset, 5xx, broken JSON, or a status code of an intermediary."""
 
     code = "transient"
     retryable = True
 
 
 class RateLimitedError(CallError):
-    """429. Uses no attempt and does not eat the clip's timeout."""
+    """The provider answered 429. This uses no attempt and does not count against the clip's timeout."""
 
     code = "rate-limited"
     retryable = True
@@ -211,7 +211,10 @@ class RateLimitedError(CallError):
 
 
 class GoneError(CallError):
-    """404 or 410: the prediction or file asked for is not there, not yet or not any more; a hop may say so, too."""
+    """The answer was 404 or 410: the prediction or file does not exist, not yet or not any more.
+
+    An intermediary may have answered so, too.
+    """
 
     code = "gone"
 
@@ -223,40 +226,40 @@ class ClipError(VideogenError):
 
 
 class InputRejectedError(ClipError):
-    """The endpoint refused the input (422) or does not exist (404); the same call would be refused again."""
+    """The endpoint rejected the input (422) or does not exist (404). The same call would be rejected again."""
 
     code = "input"
 
 
 class ModerationError(ClipError):
-    """Input or output was flagged as sensitive; the same prompt would be flagged again."""
+    """Input or output was flagged as sensitive. The same prompt would be flagged again."""
 
     code = "moderation"
 
 
 class PredictionFailedError(ClipError):
-    """The model failed in a way that passes (out of memory, interrupted, overloaded, internal error)."""
+    """The model failed temporarily (out of memory, interrupted, overloaded, internal error)."""
 
     code = "model-error"
     retryable = True
 
 
 class PredictionCanceledError(ClipError):
-    """The prediction was canceled by somebody else, or by its remote deadline while it ran."""
+    """The prediction was canceled by another client, or by its remote deadline while it ran."""
 
     code = "canceled"
     retryable = True
 
 
 class PredictionAbortedError(ClipError):
-    """The prediction's remote deadline passed before it started; nothing was billed."""
+    """The prediction's remote deadline passed before it started. Nothing was billed."""
 
     code = "aborted"
     retryable = True
 
 
 class ClipTimeoutError(ClipError):
-    """The clip was not there when its timeout ended; the prediction was canceled remotely."""
+    """The clip did not finish within its timeout. The prediction was canceled remotely."""
 
     code = "timeout"
     retryable = True
@@ -270,26 +273,26 @@ class OutputExpiredError(ClipError):
 
 
 class BadOutputError(ClipError):
-    """What the provider delivered is not a whole video; the raw bytes are kept beside the clips."""
+    """The output is not a complete video. The raw bytes are kept beside the clips."""
 
     code = "bad-output"
 
 
 class SoundError(BadOutputError):
-    """The picture is whole, but its sound, which the job wants, is damaged; the raw bytes are kept beside the clips."""
+    """The picture is complete, but the requested sound is damaged. The raw bytes are kept beside the clips."""
 
     code = "bad-sound"
 
 
 class DurationError(ClipError):
-    """The clip is whole, but its length is outside the tolerance."""
+    """The clip is complete, but its length is outside the tolerance."""
 
     code = "duration"
     retryable = True
 
 
 class QualityError(ClipError):
-    """The clip is whole, but black or frozen from start to end, which the job's `strict_quality` does not take."""
+    """The clip is complete, but black or frozen from start to end, and the job sets `strict_quality`."""
 
     code = "quality"
     retryable = True
@@ -302,19 +305,19 @@ class UnusableReferenceError(ClipError):
 
 
 class StorageError(ClipError):
-    """The clip could not be written (disk full, no permission); its prediction is kept, a re-run only downloads."""
+    """The clip could not be written (disk full, no permission). The next run downloads it without a new prediction."""
 
     code = "storage"
 
 
 class ClaimedError(ClipError):
-    """Another job's run, which is alive, is making this very clip: it is waited for, not paid for twice."""
+    """Another job's run is making the same clip now. This run waits for it, so that it is not paid for twice."""
 
     code = "claimed"
 
 
 class DeliveredError(ClipError):
-    """Another run delivered this very clip while this one was about to create it: it is looked up, not paid for."""
+    """Another run delivered the same clip while this one was about to create it. It is reused, not paid for again."""
 
     code = "delivered"
 
@@ -322,8 +325,8 @@ class DeliveredError(ClipError):
 class BudgetError(ClipError):
     """Creating this prediction could take the job above its `max_cost`.
 
-    `may_free` says whether predictions of the same run are still open, which may cost less than what is reserved for
-    them: there may be room for this one then.
+    `may_free` is true if predictions of the same run are still open. They may cost less than the amount reserved for
+    them, so there may be room for this one later.
     """
 
     code = "budget"
@@ -334,14 +337,16 @@ class BudgetError(ClipError):
 
 
 class UnreachableError(ClipError):
-    """The provider could not be reached until the clip's deadline; its prediction, if any, is kept for the next run."""
+    """The provider could not be reached until the clip's deadline. The next run resumes the prediction, if any."""
 
     code = "unreachable"
 
 
-def may_fall_back(error: BaseException) -> bool:
-    """Whether another model may bring a clip that failed for good: nothing of it is left to fetch, and no limit of ours
-    stopped it."""
+def is_fallback_allowed(error: BaseException) -> bool:
+    """Return whether a fallback model may be tried after this error.
+
+    It may if the clip failed for good, with no output left to download, and none of our own limits was the reason.
+    """
     return isinstance(error, FAILED_FOR_GOOD)
 
 
@@ -360,5 +365,5 @@ FAILED_FOR_GOOD = (
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a new attempt may succeed where this one ended: the one place where this is decided."""
+    """Return whether a new attempt may succeed after this error. No other code decides this."""
     return isinstance(error, VideogenError) and error.retryable

@@ -1,11 +1,11 @@
-"""What happens in a run, told as it happens. Payload fields are named as in the manifest."""
+"""The events of a run. Payload fields have the same names as in the manifest."""
 
 from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Batch, Clip, ClipFailure, ClipRequest
+from videogen.clip import Clip, ClipFailure, ClipRequest, RunResult
 
 SHOWN_PROMPT_CHARS = 200
 
@@ -16,12 +16,12 @@ class _Event(BaseModel):
     type: str
 
     def payload(self) -> dict[str, Any]:
-        """The event's fields as JSON values."""
+        """Return the event's fields as JSON values."""
         return self.model_dump(mode="json", exclude={"type"})
 
 
 class SceneOutline(BaseModel):
-    """What can be shown of a scene before anything is made: the prompt's beginning, the length in seconds."""
+    """A scene as shown before its clip is made, with the beginning of its prompt. Durations are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,8 @@ class SceneOutline(BaseModel):
     target_duration: float
 
     @classmethod
-    def of(cls, request: ClipRequest) -> "SceneOutline":
+    def from_request(cls, request: ClipRequest) -> "SceneOutline":
+        """Return the outline of a planned clip's scene, with at most `SHOWN_PROMPT_CHARS` of the prompt."""
         scene, prompt = request.scene, request.scene.prompt
         shown = prompt if len(prompt) <= SHOWN_PROMPT_CHARS else f"{prompt[: SHOWN_PROMPT_CHARS - 1]}…"
         return cls(
@@ -40,7 +41,10 @@ class SceneOutline(BaseModel):
 
 
 class RunStarted(_Event):
-    """Costs are USD; `max_cost` is None where the job has no budget, `spent_before` what its earlier runs have cost."""
+    """The run has started. Costs are in USD.
+
+    `max_cost` is None if the job has no budget. `spent_before` is the cost of the job's earlier runs.
+    """
 
     type: Literal["run.started"] = "run.started"
     job_id: str
@@ -51,7 +55,7 @@ class RunStarted(_Event):
     max_cost: Decimal | None
     spent_before: Decimal = Decimal(0)
     fresh: bool = False
-    """Whether clips are made anew that were delivered before."""
+    """Whether clips that were delivered before are generated again."""
     scenes: tuple[SceneOutline, ...]
 
 
@@ -61,7 +65,7 @@ class _ClipEvent(_Event):
 
 
 class ClipStarted(_ClipEvent):
-    """A prediction is running for this clip: created now, or found again after a crash (`resumed`)."""
+    """A prediction is running for this clip. It was created now, or resumed after a crash."""
 
     type: Literal["clip.started"] = "clip.started"
     attempt: int
@@ -70,8 +74,11 @@ class ClipStarted(_ClipEvent):
 
 
 class ClipProgress(_ClipEvent):
-    """`elapsed` is seconds since the prediction was created, `remaining` an estimate of those to come, 0 when it takes
-    longer than expected; `fraction` is 0 to 1 and never falls."""
+    """The estimated progress of a prediction.
+
+    `elapsed` is the time in seconds since the prediction was created. `remaining` is an estimate in seconds, and 0 if
+    the prediction takes longer than expected. `fraction` is from 0 to 1 and never decreases.
+    """
 
     type: Literal["clip.progress"] = "clip.progress"
     prediction_id: str
@@ -82,35 +89,46 @@ class ClipProgress(_ClipEvent):
 
 
 class ClipRetrying(_ClipEvent):
-    """An attempt ended without a clip; another one follows."""
+    """An attempt ended without a clip, and another one follows."""
 
     type: Literal["clip.retrying"] = "clip.retrying"
     attempt: int
     error: ClipFailure
     model: str
-    """Of the next attempt: the same again, or a fallback."""
+    """Model of the next attempt: the same again, or a fallback."""
 
 
-class ClipCompleted(_Event):
-    type: Literal["clip.completed"] = "clip.completed"
+class ClipEnded(_Event):
+    """Base of the two events that end a clip. The payload is the clip as the manifest shows it."""
+
     clip: Clip
 
     def payload(self) -> dict[str, Any]:
         return self.clip.model_dump(mode="json")
 
 
-class ClipFailed(ClipCompleted):
-    type: Literal["clip.failed"] = "clip.failed"  # type: ignore[assignment]
+class ClipCompleted(ClipEnded):
+    """The clip was delivered, or reused from an earlier run."""
+
+    type: Literal["clip.completed"] = "clip.completed"
+
+
+class ClipFailed(ClipEnded):
+    """The clip failed for good; `clip.error` says why."""
+
+    type: Literal["clip.failed"] = "clip.failed"
 
 
 class RunCompleted(_Event):
+    """The run has ended. The payload is the manifest without its clips, with the warnings."""
+
     type: Literal["run.completed"] = "run.completed"
-    batch: Batch
+    result: RunResult
     warnings: tuple[str, ...] = ()
-    """What was left undone without harm to the verdict."""
+    """Problems that do not affect the verdict, such as a contact sheet that could not be written."""
 
     def payload(self) -> dict[str, Any]:
-        return {**self.batch.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
+        return {**self.result.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
 
 
-ClipEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted
+RunEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted

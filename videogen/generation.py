@@ -21,8 +21,8 @@ from videogen.errors import (
     StorageError,
     UnreachableError,
     VideogenError,
+    is_fallback_allowed,
     is_retryable,
-    may_fall_back,
 )
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.media import VideoInfo
@@ -141,14 +141,14 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
     if not retried and not should_fall_back(request, exc):
-        run.events.emit(ClipFailed(clip=Clip.failed(request, exc, **sum_attempts(attempts))))
+        run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **sum_attempts(attempts))))
         return
     run.events.emit(
         ClipRetrying(
             clip_index=request.clip_index,
             scene_id=request.scene.id,
             attempt=len(attempts),
-            error=ClipFailure.of(exc),
+            error=ClipFailure.from_error(exc),
             model=request.model if retried else request.fallbacks[0].model,
         )
     )
@@ -156,4 +156,4 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
 
 def should_fall_back(request: ClipRequest, error: BaseException) -> bool:
     """Return whether the request's first fallback is tried after its last attempt ended with this error."""
-    return bool(request.fallbacks) and may_fall_back(error)
+    return bool(request.fallbacks) and is_fallback_allowed(error)

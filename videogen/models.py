@@ -1,4 +1,4 @@
-"""What a person or a form needs to know of a video model: the registry, told without its own words."""
+"""Description of the video models for `videogen models` and the gateway, without the registry's internals."""
 
 from datetime import date
 from decimal import Decimal
@@ -14,7 +14,7 @@ class _Answer(BaseModel):
 
 
 class Durations(_Answer):
-    """Seconds. `lengths` are all that can be asked for; empty where any from `min` to `max` can."""
+    """The lengths in seconds that can be requested. `lengths` is empty where any from `min` to `max` can."""
 
     mode: Literal["discrete", "continuous"]
     min: float
@@ -23,7 +23,7 @@ class Durations(_Answer):
 
 
 class Prices(_Answer):
-    """USD; the one that is not None applies, `per_clip` with its prices by requested seconds where they differ."""
+    """The price in USD. Exactly one of the three is not None; `per_clip` may be a table by requested seconds."""
 
     per_second: Decimal | None
     per_clip: Decimal | dict[float, Decimal] | None
@@ -33,31 +33,31 @@ class Prices(_Answer):
     note: str
 
 
-class ReferenceImages(_Answer):
-    """How many reference images are taken as they are, and the inputs they need."""
+class ReferenceImageLimits(_Answer):
+    """Maximum number of reference images that are sent unchanged, and the inputs that this requires."""
 
     max: int
     requires: Inputs
 
 
-class Model(_Answer):
+class ModelInfo(_Answer):
     """One model of the registry. Times are seconds."""
 
     id: str
-    """As a job names it."""
+    """The name that a job uses."""
     replicate: str
     version: str | None
-    """Which one of a community model is run; None: an official model."""
+    """Id of the version that is run; None means an official model."""
     source: str
     aspect_ratios: tuple[str, ...]
     durations: Durations
     price: Prices
     audio_price: Prices | None
-    """Of a clip with sound; None: the model cannot be asked for sound."""
-    references: ReferenceImages | None
-    """None: none is taken as it is."""
+    """Price of a clip with sound; None means that the model has no option for sound."""
+    references: ReferenceImageLimits | None
+    """None means that no reference is sent unchanged."""
     composes_references: bool
-    """Whether references that are not taken as they are become one start frame; else they are dropped."""
+    """Whether other references are composed into one start frame. If false, they are dropped."""
     takes_image: bool
     image_required: bool
     takes_prompt: bool
@@ -66,38 +66,38 @@ class Model(_Answer):
     typical_run_seconds: float
     timeout_seconds: float
     fixed_inputs: Inputs
-    """Sent with every clip."""
+    """Inputs that are sent with every clip."""
     ratio_inputs: dict[str, Inputs]
-    """Sent for each ratio."""
+    """Inputs that are sent for each ratio."""
     ignored_inputs: tuple[str, ...]
-    """Those of them that the endpoint ignores."""
+    """Names of those inputs that the endpoint ignores."""
 
 
-class Models(_Answer):
+class ModelList(_Answer):
     """All models of the registry."""
 
-    models: tuple[Model, ...]
+    models: tuple[ModelInfo, ...]
 
 
-def models_of(registry: Registry) -> Models:
-    """What can be asked of each model."""
-    return Models(models=tuple(model_of(name, registry) for name in registry.models))
+def describe_models(registry: Registry) -> ModelList:
+    """Return the descriptions of all models."""
+    return ModelList(models=tuple(describe_model(name, registry) for name in registry.models))
 
 
-def model_of(name: str, registry: Registry) -> Model:
-    """What can be asked of one model. Raises `ValidationError` naming the models there are."""
-    spec = registry.model(name)
+def describe_model(name: str, registry: Registry) -> ModelInfo:
+    """Return the description of one model. Raise `ValidationError` with the known names if there is none."""
+    spec = registry.get_model(name)
     parameters, references = spec.parameters, spec.references
-    return Model(
+    return ModelInfo(
         id=name,
         replicate=spec.replicate,
         version=spec.version,
         source=spec.source,
         aspect_ratios=tuple(spec.aspect_ratios),
-        durations=_durations(spec),
-        price=_prices(spec.price),
-        audio_price=_prices(spec.audio.price) if spec.audio else None,
-        references=ReferenceImages(max=references.max, requires=references.requires) if references else None,
+        durations=_describe_durations(spec),
+        price=_describe_price(spec.price),
+        audio_price=_describe_price(spec.audio.price) if spec.audio else None,
+        references=ReferenceImageLimits(max=references.max, requires=references.requires) if references else None,
         composes_references=parameters.image is not None,
         takes_image=parameters.image is not None or references is not None,
         image_required=parameters.image_required,
@@ -112,7 +112,7 @@ def model_of(name: str, registry: Registry) -> Model:
     )
 
 
-def _durations(spec: ModelSpec) -> Durations:
+def _describe_durations(spec: ModelSpec) -> Durations:
     duration = spec.duration
     lengths = tuple(sorted(duration.lengths))
     if isinstance(duration, Continuous) and not lengths:
@@ -120,5 +120,5 @@ def _durations(spec: ModelSpec) -> Durations:
     return Durations(mode=duration.mode, min=lengths[0], max=lengths[-1], lengths=lengths)
 
 
-def _prices(price: Price) -> Prices:
+def _describe_price(price: Price) -> Prices:
     return Prices.model_validate(price.model_dump())

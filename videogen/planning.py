@@ -1,4 +1,4 @@
-"""From a job and the registry to requests: pure, nothing is read, fetched or spent here."""
+"""Plan the requests of a job. Pure: nothing is read, fetched or spent here."""
 
 import heapq
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
-from math import log
+from math import ceil, log
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,27 +16,28 @@ from videogen.clip import ClipRequest, ImageInput, ReferenceUse
 from videogen.complaints import did_you_mean
 from videogen.errors import Problem, ValidationError
 from videogen.registry import ModelSpec, Price, Registry
-from videogen.scene import Job, Scene, least_clips
+from videogen.scene import Job, Scene, count_required_clips
 
 _VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
-OLD_PRICE = timedelta(days=90)
-ALIKE = 0.15
-"""Natural logarithm of how much wider one ratio may be than another that is taken for it."""
+MAX_PRICE_AGE = timedelta(days=90)
+"""A plan warns about prices that were looked up longer ago than this."""
+MAX_RATIO_DISTANCE = 0.15
+"""Largest difference of two ratios' natural logarithms at which one is suggested for the other."""
 
 
 class Plan(BaseModel):
-    """Everything a run will ask for, and what it costs. Money is USD, times are seconds."""
+    """All requests of a run, and their cost. Money is in USD, times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_id: str
     model: str
-    """Several that are compared are separated by commas."""
-    cells_per_scene: int
-    """How many clips of each scene stand side by side, in `requests` one after the other."""
+    """Name of the model; the names of several models are separated by commas."""
+    variants_per_scene: int
+    """Number of clips of each scene. They follow each other in `requests`."""
     aspect_ratio: str
     min_clips: int
-    """Of each model."""
+    """Minimum number of delivered clips, of each model."""
     concurrency: int
     max_cost: Decimal | None
     requests: tuple[ClipRequest, ...]
@@ -44,36 +45,36 @@ class Plan(BaseModel):
     """Ids of the scenes that cost nothing: delivered before, or the same clip as an earlier scene of the job."""
     warnings: tuple[str, ...]
     spent_before: Decimal = Decimal(0)
-    """What earlier runs of the job have cost, with what is still reserved for their predictions."""
+    """Cost of earlier runs of the job, including the amount still reserved for their predictions."""
 
     @property
     def to_create(self) -> tuple[ClipRequest, ...]:
-        """The requests that a prediction must be paid for."""
+        """The requests that need a paid prediction."""
         return tuple(request for request in self.requests if request.scene.id not in self.reused)
 
     @property
     def total_cost(self) -> Decimal:
-        """Price if every prediction succeeds at once."""
+        """Price if every first prediction succeeds."""
         return sum((request.cost for request in self.to_create), Decimal(0))
 
     @property
     def worst_case_cost(self) -> Decimal:
-        """Price if every clip needs all its attempts, of its fallback models too, and all of them are billed."""
+        """Price if every clip needs all attempts, including those of its fallback models, and all are billed."""
         return sum((request.worst_case_cost for request in self.to_create), Decimal(0))
 
     @property
     def cost_is_exact(self) -> bool:
-        """Whether all prices in `total_cost` are published ones."""
+        """Whether the provider publishes all prices in `total_cost`."""
         return all(request.cost_is_exact for request in self.to_create)
 
     @property
     def start_order(self) -> tuple[ClipRequest, ...]:
-        """The requests as they are begun: those that take longest first, so that no slot works alone in the end."""
+        """The requests in the order in which they start: longest first, so that all slots end at about one time."""
         return tuple(sorted(self.requests, key=lambda r: -r.typical_run_s * r.requested_duration))
 
     @property
     def expected_s(self) -> float:
-        """How long the run takes when every prediction takes as long as is typical and succeeds at once."""
+        """Duration of the run if every prediction takes its typical time and succeeds."""
         slots = [0.0] * self.concurrency
         for request in self.start_order:
             if request.scene.id not in self.reused:
@@ -82,45 +83,46 @@ class Plan(BaseModel):
 
     @property
     def buffer_cost_impact(self) -> float:
-        """Percent that the buffer adds to a clip, on average."""
+        """Percentage that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
 
-    def reusing(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
-        """The plan that makes use of what earlier runs left.
+    def with_reuse(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
+        """Return the plan with the work of earlier runs reused.
 
         Args:
-            delivered: keys of clips that are reused. A scene that a fallback model has made stays with it.
-            paid: keys of clips that an earlier run began and that are continued.
-            kept: ids of scenes whose clip stays as it is, whatever the job says now.
+            delivered: keys of delivered clips, which are reused. A scene that a fallback model made stays with it.
+            paid: keys of clips that an earlier run started, which are continued.
+            kept: ids of scenes whose clip is kept even if the job has changed.
         """
-        requests = tuple(_continued(request, delivered, paid) for request in self.requests)
+        requests = tuple(_prefer_alternative_in_progress(request, delivered, paid) for request in self.requests)
         kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
-        return self.model_copy(update={"requests": requests, "reused": _reused(requests, delivered) | kept_ids})
+        return self.model_copy(update={"requests": requests, "reused": _find_reused(requests, delivered) | kept_ids})
 
-    def keeping(self, before: "Plan", *, made: Container[str]) -> "Plan":
-        """Return the plan with the requests of an earlier way of planning, for the same scenes, where their clips are
-        made: `made` are the keys of those."""
+    def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
+        """Return the plan with requests of `before`, which an earlier version would plan, where their clips exist.
+
+        Both plans have the same scenes. `made` are the keys of the existing clips.
+        """
         pairs = zip(self.requests, before.requests, strict=True)
         return self.model_copy(update={"requests": tuple(old if old.key in made else new for new, old in pairs)})
 
-    def warned(self, *warnings: str) -> "Plan":
-        """The plan with more to be said about it."""
+    def with_warnings(self, *warnings: str) -> "Plan":
+        """Return the plan with warnings added."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
-    def having_spent(self, spent: Decimal) -> "Plan":
-        """Return the plan with what earlier runs of the job have cost, and a warning where the rest of the cap does not
-        cover it."""
+    def with_prior_cost(self, spent: Decimal) -> "Plan":
+        """Return the plan with the cost of earlier runs, and a warning if the rest of `max_cost` does not cover it."""
         planned = self.model_copy(update={"spent_before": spent})
         if self.max_cost is None or spent + self.total_cost <= self.max_cost:
             return planned
         left = max(Decimal(0), self.max_cost - spent)
-        return planned.warned(
+        return planned.with_warnings(
             f"${spent} of ${self.max_cost} are spent on this job, and this run costs ${self.total_cost}: what the "
             f"${left} left do not cover ends as `budget`; --max-cost {spent + self.total_cost} covers all of it"
         )
 
     def summary(self) -> dict[str, Any]:
-        """The plan as JSON value, as `--dry-run --json` prints it."""
+        """Return the plan as JSON value, as `--dry-run --json` prints it."""
         return {
             "job_id": self.job_id,
             "model": self.model,
@@ -156,7 +158,7 @@ class Plan(BaseModel):
         }
 
 
-def plan(
+def plan_job(
     job: Job,
     registry: Registry,
     *,
@@ -165,81 +167,88 @@ def plan(
     buffer: float | None = None,
     today: date | None = None,
 ) -> Plan:
-    """What to ask of the model for every scene of the job.
+    """Return the plan of a job: one request for every clip.
 
     Args:
+        job: the job.
+        registry: the models and defaults.
         digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
-        cut_outs: those of the digests whose picture is opaque, but has a plain background that can be cut away.
+        cut_outs: the digests of opaque images with a plain background that can be removed.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
-        today: what the age of prices is told by; None tells none.
+        today: date used to warn about old prices; None disables the warning.
 
     Raises:
-        ValidationError: every reason why the job cannot be run, not the first.
+        ValidationError: with every reason why the job cannot be run.
     """
-    check(job, registry)
-    buffer, digests = buffer or registry.defaults.duration_buffer, digests or {}
+    validate_job(job, registry)
+    buffer = buffer or registry.defaults.duration_buffer
+    digests = digests or {}
     requests = tuple(
-        _with_fallbacks(job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs)
-        for index, (scene, model) in enumerate(job.cells())
+        _make_request_with_fallbacks(
+            job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs
+        )
+        for index, (scene, model) in enumerate(job.variants())
     )
     return Plan(
         job_id=job.id,
-        model=", ".join(job.asked_models),
-        cells_per_scene=job.cells_per_scene,
+        model=", ".join(job.models_to_run),
+        variants_per_scene=job.variants_per_scene,
         aspect_ratio=job.aspect_ratio,
-        min_clips=least_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
+        min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
-        reused=_reused(requests, frozenset()),
-        warnings=(*_job_warnings(job), *_warnings(registry, requests, today)),
+        reused=_find_reused(requests, frozenset()),
+        warnings=(*_find_job_warnings(job), *_find_warnings(registry, requests, today)),
     )
 
 
-def check(job: Job, registry: Registry) -> None:
-    """Raises `ValidationError` with every reason why the job cannot be run, not the first."""
-    if problems := list(problems_of(job, registry)):
+def validate_job(job: Job, registry: Registry) -> None:
+    """Raise `ValidationError` with every reason why the job cannot be run."""
+    if problems := list(find_problems(job, registry)):
         raise ValidationError(problems)
 
 
-def problems_of(job: Job, registry: Registry) -> Iterator[Problem]:
-    """Every reason why the job cannot be run."""
-    for index, name in enumerate(job.asked_models):
-        yield from _model_problems(job, name, registry, where=f"models.{index}" if job.models else "model")
+def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
+    """Yield every reason why the job cannot be run."""
+    for index, name in enumerate(job.models_to_run):
+        yield from _find_problems_of_name(job, name, registry, where=f"models.{index}" if job.models else "model")
     for index in range(len(job.fallback_models)):
-        yield from _fallback_problems(job, index, registry)
+        yield from _find_fallback_problems(job, index, registry)
 
 
-def _model_problems(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
+def _find_problems_of_name(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
     if name in registry.models:
-        yield from _problems(job.model_copy(update={"model": name}), registry.model(name), registry)
+        yield from _find_model_problems(job.model_copy(update={"model": name}), registry.get_model(name), registry)
     else:
-        yield Problem(registry.unknown(name), where=where)
+        yield Problem(registry.describe_unknown_model(name), where=where)
 
 
-def check_cost(planned: Plan) -> None:
-    """Raises `ValidationError` when the plan alone costs more than the job allows."""
+def validate_budget(planned: Plan) -> None:
+    """Raise `ValidationError` if the plan costs more than the job allows."""
     if planned.max_cost is not None and planned.total_cost > planned.max_cost:
         message = f"the plan costs ${planned.total_cost}, more than the ${planned.max_cost} allowed"
         raise ValidationError([Problem(message, where="max_cost")])
 
 
-def _fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:
-    """Why this fallback cannot stand in for the job's own model."""
-    name, where = job.fallback_models[index], f"fallback_models.{index}"
+def _find_fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:
+    """Yield every reason why this fallback cannot replace the job's own model."""
+    name = job.fallback_models[index]
+    where = f"fallback_models.{index}"
     if name not in registry.models:
-        yield Problem(registry.unknown(name), where=where)
+        yield Problem(registry.describe_unknown_model(name), where=where)
     elif name in (job.model, *job.fallback_models[:index]):
         yield Problem(f"{name} is tried before already", where=where)
     else:
         asked = job.model_copy(update={"model": name})
-        for problem in _problems(asked, registry.model(name), registry):
+        for problem in _find_model_problems(asked, registry.get_model(name), registry):
             yield replace(problem, where=where)
 
 
-def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
+def _find_model_problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
-        meant, supported = _meant_ratio(job.aspect_ratio, spec.aspect_ratios), ", ".join(spec.aspect_ratios)
+        meant = _suggest_ratio(job.aspect_ratio, spec.aspect_ratios)
+        supported = ", ".join(spec.aspect_ratios)
         yield Problem(
             f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}", where="aspect_ratio"
         )
@@ -249,26 +258,33 @@ def _problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem
                 f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
                 where=f"scenes.{index}.scene_reference_url",
             )
-        yield from _duration_problem(job, index, scene, spec, _tolerance(job, registry))
+        yield from _find_duration_problem(job, index, scene, spec, _get_tolerance(job, registry))
 
 
-def _meant_ratio(asked: str, known: Iterable[str]) -> str:
-    """Of `16x9` the one that reads like it, of `16:10` the one that looks like it, of `9:16` none: it is meant."""
+def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
+    """Return a suggestion for a ratio that the model does not support, or an empty text.
+
+    `16x9` gets a ratio that is spelt alike, `16:10` one of nearly the same shape.
+    """
     if not re.fullmatch(r"[1-9]\d{0,3}:[1-9]\d{0,3}", asked, re.ASCII):
         return did_you_mean(asked, known)
-    alike = [ratio for ratio in known if abs(log(_width_by_height(ratio) / _width_by_height(asked))) < ALIKE]
+    alike = [
+        ratio for ratio in known if abs(log(_calculate_ratio(ratio) / _calculate_ratio(asked))) < MAX_RATIO_DISTANCE
+    ]
     return did_you_mean(alike[0], alike) if alike else ""
 
 
-def _width_by_height(ratio: str) -> float:
+def _calculate_ratio(ratio: str) -> float:
     width, height = map(int, ratio.split(":"))
     return width / height
 
 
-def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
-    longest = spec.duration.requested(spec.duration.buffered(scene.target_duration, 1.0))
-    if durations.shortfall(scene.target_duration, longest) > tolerance_s:
-        parts = -int(-scene.target_duration // longest)
+def _find_duration_problem(
+    job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float
+) -> Iterator[Problem]:
+    longest = spec.duration.choose_length(spec.duration.apply_buffer(scene.target_duration, 1.0))
+    if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
+        parts = ceil(scene.target_duration / longest)
         yield Problem(
             f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
             f": split the scene into {parts} of {scene.target_duration / parts:.4g} s",
@@ -276,7 +292,7 @@ def _duration_problem(job: Job, index: int, scene: Scene, spec: ModelSpec, toler
         )
 
 
-def _with_fallbacks(
+def _make_request_with_fallbacks(
     job: Job,
     scene: Scene,
     index: int,
@@ -287,18 +303,22 @@ def _with_fallbacks(
 ) -> ClipRequest:
     later: tuple[ClipRequest, ...] = ()
     for name in (*reversed(job.fallback_models), job.model):
-        request = _request(job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs)
+        request = _make_request(
+            job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs
+        )
         later = (request.model_copy(update={"fallbacks": later}), *later)
     return later[0]
 
 
-def _continued(request: ClipRequest, delivered: Container[str], paid: Container[str]) -> ClipRequest:
-    """The alternative that an earlier run got furthest with."""
+def _prefer_alternative_in_progress(
+    request: ClipRequest, delivered: Container[str], paid: Container[str]
+) -> ClipRequest:
+    """Return the alternative that an earlier run delivered or at least paid for, else the request itself."""
     there = (each for keys in (delivered, paid) for each in request.alternatives if each.key in keys)
     return next(there, request)
 
 
-def _request(
+def _make_request(
     job: Job,
     scene: Scene,
     index: int,
@@ -307,41 +327,40 @@ def _request(
     digests: Mapping[str, str],
     cut_outs: Container[str],
 ) -> ClipRequest:
-    spec = registry.model(job.model)
-    buffered = spec.duration.buffered(scene.target_duration, buffer)
-    requested = spec.duration.requested(buffered)
+    spec = registry.get_model(job.model)
+    buffered = spec.duration.apply_buffer(scene.target_duration, buffer)
+    requested = spec.duration.choose_length(buffered)
     inputs: dict[str, Any] = {
         **spec.fixed,
         **spec.aspect_ratios[job.aspect_ratio],
-        **spec.duration.inputs(requested),
+        **spec.duration.make_inputs(requested),
         **(spec.audio.inputs if job.audio and spec.audio else {}),
-        **_scene_inputs(scene, spec),
+        **_make_scene_inputs(scene, spec),
     }
-    images, uses = _image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
-    price = _price(spec, job.audio)
+    images, uses = _make_image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
+    price = _get_price(spec, job.audio)
+    impact = durations.calculate_cost_impact(scene.target_duration, requested) if price.follows_length else 0.0
     return ClipRequest(
         scene=scene,
         clip_index=index if scene.clip_index is None else scene.clip_index,
         model=job.model,
         replicate=spec.replicate,
         version=spec.version,
-        inputs=inputs | {name: _names(value) for name, value in images.items()},
-        images={image.name: image for value in images.values() for image in _listed(value)},
+        inputs=inputs | {name: _get_image_names(value) for name, value in images.items()},
+        images={image.name: image for value in images.values() for image in _as_list(value)},
         references=uses,
         aspect_ratio=job.aspect_ratio,
         ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
         buffered_duration=buffered,
         requested_duration=requested,
-        tolerance_s=_tolerance(job, registry),
+        tolerance_s=_get_tolerance(job, registry),
         timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
-        cost=price.of(requested, spec.typical_run_seconds),
+        cost=price.calculate_cost(requested, spec.typical_run_seconds),
         cost_is_exact=price.basis == "exact",
         gpu_cost_per_s=price.per_gpu_second,
-        buffer_cost_impact=durations.buffer_cost_impact(scene.target_duration, requested)
-        if price.follows_length
-        else 0.0,
+        buffer_cost_impact=impact,
         audio=job.audio,
         strict_quality=job.strict_quality,
         deliver_fps=spec.delivery.fps,
@@ -349,17 +368,17 @@ def _request(
     )
 
 
-def _price(spec: ModelSpec, audio: bool) -> Price:
+def _get_price(spec: ModelSpec, audio: bool) -> Price:
     return spec.audio.price if audio and spec.audio else spec.price
 
 
-def _scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
+def _make_scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
     names = spec.parameters
     pairs = ((names.prompt, scene.prompt), (names.negative_prompt, scene.negative_prompt), (names.seed, scene.seed))
     return {name: value for name, value in pairs if name is not None and value is not None}
 
 
-def _image_inputs(
+def _make_image_inputs(
     scene: Scene,
     spec: ModelSpec,
     aspect_ratio: str,
@@ -367,9 +386,12 @@ def _image_inputs(
     digests: Mapping[str, str],
     cut_outs: Container[str],
 ) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
-    """The pictures to send by input name: the model's own list where it applies, else one composed start frame."""
+    """Return the images to send, by input name, and how the references are used.
+
+    They are sent as a list where the model accepts one, else composed into one start frame.
+    """
     sources = scene.reference_urls
-    shown = tuple(shorten(source) for source in sources)
+    shown = tuple(shorten_address(source) for source in sources)
     native = spec.references
     if not sources:
         return {}, ReferenceUse()
@@ -378,7 +400,7 @@ def _image_inputs(
         return {native.input: listed}, ReferenceUse(used=shown)
     if spec.parameters.image is None:
         return {}, ReferenceUse(dropped=shown)
-    size = spec.frame_size(aspect_ratio)
+    size = spec.get_frame_size(aspect_ratio)
     characters = tuple(digests[source] for source in scene.character_reference_urls)
     covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
     frame = ImageInput(
@@ -386,21 +408,22 @@ def _image_inputs(
         background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
         characters=characters,
         cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in cut_outs})),
-        pixels=_finer_size(size, inputs),
+        pixels=_find_finer_size(size, inputs),
     )
     return {spec.parameters.image: frame}, ReferenceUse(composed=shown)
 
 
-def _finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The size of a start frame in the resolution that the model is asked for ("1080p"), where that is finer."""
+def _find_finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the size of a start frame in the requested resolution ("1080p"), or None if that is not finer."""
     named = re.fullmatch(r"(\d{3,4})p", str(inputs.get("resolution")), re.ASCII)
-    lines, edge = int(named[1]) if named else 0, min(size)
+    lines = int(named[1]) if named else 0
+    edge = min(size)
     if lines <= edge:
         return None
     return round(size[0] * lines / edge / 2) * 2, round(size[1] * lines / edge / 2) * 2
 
 
-def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
+def _find_reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:
     seen: set[str] = set()
     reused = set()
     for request in requests:
@@ -410,7 +433,7 @@ def _reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> fro
     return frozenset(reused)
 
 
-def _job_warnings(job: Job) -> Iterator[str]:
+def _find_job_warnings(job: Job) -> Iterator[str]:
     if isinstance(job.min_clips, int) and job.min_clips > len(job.scenes) * job.takes:
         made = len(job.scenes) * job.takes
         clips = f"{made} clip{'s' * (made > 1)}"
@@ -426,27 +449,27 @@ def _job_warnings(job: Job) -> Iterator[str]:
         yield f"and {len(left_in) - 5} prompts more have variables in braces"
 
 
-def _warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
+def _find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
     by_model: dict[str, list[ClipRequest]] = {}
     for request in requests:
         for each in request.alternatives:
             by_model.setdefault(each.model, []).append(each)
     for name, of_one_model in by_model.items():
-        spec = registry.model(name)
-        yield from _model_warnings(spec, of_one_model)
-        price = _price(spec, of_one_model[0].audio)
-        if today and (age := today - price.as_of) > OLD_PRICE:
+        spec = registry.get_model(name)
+        yield from _find_model_warnings(spec, of_one_model)
+        price = _get_price(spec, of_one_model[0].audio)
+        if today and (age := today - price.as_of) > MAX_PRICE_AGE:
             asked = f"{name}: its price of {price.as_of} is {age.days} days old"
             yield f"{asked}, look it up at {spec.source}"
 
 
-def _model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
+def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
     model = requests[0].model
     timeout_s = requests[0].timeout_s
     if timeout_s < spec.typical_run_seconds:
         typical = f"{spec.typical_run_seconds:g} s that {model} typically needs"
         yield f"the timeout of {timeout_s:g} s is below the {typical}"
-    unheard: tuple[tuple[str, Callable[[ClipRequest], object]], ...] = (
+    unmet: tuple[tuple[str, Callable[[ClipRequest], object]], ...] = (
         ("references are dropped, the model takes no images", lambda r: r.references.dropped),
         ("the negative prompt is not sent", lambda r: r.scene.negative_prompt and not spec.parameters.negative_prompt),
         ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),
@@ -454,24 +477,24 @@ def _model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterato
         ("sound is wanted, but the model cannot be asked for it", lambda r: r.audio and not spec.audio),
         ("shorter than the target within the tolerance", lambda r: r.requested_duration < r.scene.target_duration),
     )
-    for what, applies in unheard:
+    for what, applies in unmet:
         if scenes := [request.scene.id for request in requests if applies(request)]:
             shown = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
             yield f"{model}: {what} ({shown})"
 
 
-def _tolerance(job: Job, registry: Registry) -> float:
+def _get_tolerance(job: Job, registry: Registry) -> float:
     return registry.defaults.duration_tolerance if job.duration_tolerance is None else job.duration_tolerance
 
 
-def _listed(value: ImageInput | list[ImageInput]) -> list[ImageInput]:
+def _as_list(value: ImageInput | list[ImageInput]) -> list[ImageInput]:
     return value if isinstance(value, list) else [value]
 
 
-def _names(value: ImageInput | list[ImageInput]) -> str | list[str]:
+def _get_image_names(value: ImageInput | list[ImageInput]) -> str | list[str]:
     return [image.name for image in value] if isinstance(value, list) else value.name
 
 
-def shorten(source: str) -> str:
-    """A reference's address, short enough to show: `data:` URLs are cut."""
+def shorten_address(source: str) -> str:
+    """Return the address of a reference, shortened to 61 characters if it has more than 100."""
     return source if len(source) <= 100 else f"{source[:60]}…"

@@ -1,4 +1,4 @@
-"""What the life of a clip needs from outside, as protocols; `videogen.adapters` has the real ones."""
+"""Protocols for the services that the core uses. `videogen.adapters` has the implementations."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from videogen.clip import ImageInput
-from videogen.events import ClipEvent
+from videogen.events import RunEvent
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
-TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
-Failure = Literal["moderation", "input", "passing"]
-"""Why a prediction failed: its content was refused, its inputs do not go together, or something that passes."""
+TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
+FailureKind = Literal["moderation", "input", "passing"]
+"""Why a prediction failed: its content was flagged, its inputs are not valid, or a temporary problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A prediction as the provider tells it. A status that nobody knows yet counts as `processing`."""
+    """A prediction as the provider describes it. An unknown status counts as `processing`."""
 
     id: str
     status: Status
@@ -30,147 +30,164 @@ class Prediction:
     completed_at: datetime | None = None
     predict_time_s: float | None = None
     started: bool = True
-    """False while it is known not to have started: nothing is billed then."""
+    """False if it is known not to have started, in which case nothing is billed."""
     data_removed: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The whole answer, made safe to keep: long texts are cut."""
-    failure: Failure | None = None
-    """Of a prediction that failed, as its provider's adapter understands the error."""
+    """The whole answer, with long texts shortened so that it can be stored."""
+    failure: FailureKind | None = None
+    """The kind of failure, as the provider's adapter classifies it; None if the prediction did not fail."""
     video_seconds: float | None = None
-    """Length of the output that is billed, where the provider tells it."""
+    """Billed length of the output in seconds; None if the provider does not report it."""
     holds_no_video: bool = False
-    """True when there is an output, but no address in it could be a video's: asking again would not change that."""
+    """Whether there is an output, but no address in it can be that of a video. Polling again would not change that."""
 
     @property
     def ended(self) -> bool:
-        return self.status in TERMINAL
+        """Whether the status is final."""
+        return self.status in TERMINAL_STATUSES
 
     @property
     def has_known_status(self) -> bool:
-        """Whether the provider's word for its status is one that we know."""
+        """Whether the provider's status is a known one."""
         return self.ended or self.raw.get("status", self.status) == self.status
 
     @property
     def run_s(self) -> float | None:
-        """Seconds from its creation to its end, by the provider's clock. None where that is no length of time."""
+        """Seconds from creation to end by the provider's clock; None if a time is missing or the end is first."""
         if self.created_at is None or self.completed_at is None or self.completed_at < self.created_at:
             return None
         return (self.completed_at - self.created_at).total_seconds()
 
 
 class VideoProvider(Protocol):
-    """Where predictions are made. Each method is one call; raises `CallError` or `AccountError`, repeats nothing."""
+    """A service that makes predictions.
+
+    Each method makes one call without retries, and raises `CallError` or `AccountError` if it fails.
+    """
 
     @property
     def origin(self) -> str:
-        """Whose predictions these are; what was paid for at one origin is not reused for another."""
+        """Identifies the provider and account. Work of one origin is not reused for another."""
 
     @property
     def outputs_kept(self) -> timedelta:
-        """How long the output of a finished prediction is there, and how long an id may be unknown for a while only."""
+        """Time for which the provider keeps the output of a prediction. Until then, an unknown id may be temporary."""
 
     def now(self) -> datetime:
-        """The time by the provider's clock, in UTC: its times are compared with this one, not with the local clock."""
+        """Return the current time by the provider's clock, in UTC.
+
+        Times of the provider are compared with this one, not with the local clock.
+        """
 
     async def check_account(self) -> None:
-        """Raises `AuthenticationError` when the token is refused."""
+        """Raise `AuthenticationError` if the token is rejected."""
 
     async def create(
         self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
     ) -> Prediction:
-        """Starts a prediction that the provider itself ends after `cancel_after_s`.
+        """Create a prediction that the provider itself cancels after `cancel_after_s`.
 
-        Raises `InputRejectedError` or `ModerationError` when the same call would be refused again,
-        `OutcomeUnknownError` when it may have been accepted.
+        Raises `InputRejectedError` or `ModerationError` if the same call would be rejected again, and
+        `OutcomeUnknownError` if the prediction may have been created.
         """
 
-    async def get(self, prediction_id: str) -> Prediction: ...
+    async def get(self, prediction_id: str) -> Prediction:
+        """Return the current state of a prediction."""
 
-    async def cancel(self, prediction_id: str) -> Prediction: ...
+    async def cancel(self, prediction_id: str) -> Prediction:
+        """Cancel a prediction and return its state."""
 
     def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
-        """The account's predictions, newest first."""
+        """Yield the account's predictions created after this time, newest first."""
 
     async def upload(self, data: bytes, *, name: str, media_type: str) -> str:
-        """The URL under which the provider's models can read these bytes."""
+        """Upload these bytes and return a URL from which the provider's models can read them."""
 
     async def download(self, url: str, part: Path) -> None:
-        """Writes what is at `url`, which may be a `data:` address, to `part`, continuing what is there. Raises
-        `GoneError`, `NotSentError`, `TransientError`, `BadOutputError` (more than the byte cap, or an address that is
-        not fetched from), `StorageError`."""
+        """Download `url`, which may be a `data:` address, to `part`. A partial file there is continued.
+
+        Raises `GoneError`, `NotSentError`, `TransientError`, `StorageError`, or `BadOutputError` if the file is larger
+        than the maximum or the address is not allowed.
+        """
 
 
 class Folder(Protocol):
-    """The finished files of a job, on this disk or elsewhere. Names are relative to it.
+    """The finished files of a job, on this disk or elsewhere. Names are relative to the folder.
 
-    The methods may take seconds: call them in a thread. They raise `StorageError` where the place cannot be asked,
-    which is not to be taken for "not there".
+    The methods may take seconds, so call them in a thread. They raise `StorageError` if the folder cannot be reached,
+    which does not mean that a file does not exist.
     """
 
     @property
     def address(self) -> str:
-        """As the journal keeps it: an absolute path, or such as `s3://bucket/prefix/job`."""
+        """Address as recorded in the journal: an absolute path, or for example `s3://bucket/prefix/job`."""
 
     def exists(self) -> bool:
-        """Whether a run has used it before."""
+        """Return whether a run has used the folder before."""
 
     def sha256(self, name: str) -> str | None:
-        """Of a file's bytes; None where there is no such file."""
+        """Return the SHA-256 (hex) of a file's bytes; None if there is no such file."""
 
     def text(self, name: str) -> str | None:
-        """A text file's content; None where there is no such file. Raises `ValueError` when it is not UTF-8."""
+        """Return the content of a text file; None if there is no such file. Raise `ValueError` if it is not UTF-8."""
 
     def fetch(self, name: str, to: Path) -> bool:
-        """Writes a file's bytes to a local path. False where there is no such file."""
+        """Copy a file to a local path. Return False if there is no such file."""
 
     def free_bytes(self) -> int | None:
-        """How much room there is for more files; None where that is not known."""
+        """Return the free space in bytes; None if it is not known."""
 
 
 def is_remote(address: str) -> bool:
-    """Whether a folder's address is not a path on this disk."""
+    """Return whether the address of a folder is something else than a local path."""
     return "://" in address
 
 
 OpenFolder = Callable[[str], Folder]
-"""The folder at an address. Raises `SettingsError` where this installation cannot read such addresses."""
+"""Return the folder at an address. Raise `SettingsError` if this installation does not support such addresses."""
 
 
 class Store(Folder, Protocol):
-    """Where a job's files are made and kept."""
+    """The folder that a run writes a job's files to."""
 
     def check_writable(self) -> None:
-        """Writes, replaces and removes a file. Raises `StorageError` where that fails: finished clips would, too."""
+        """Write, replace and remove a test file. Raise `StorageError` if that fails, as it would for clips."""
 
     def scratch(self, name: str) -> Path:
-        """A local path for what is not finished yet; its folder exists, and belongs to this user alone.
+        """Return a local path for an unfinished file. Its folder exists and is accessible to this user only.
 
-        The name may be anything: the path is below that folder, and has the name's ending. What is there already is an
-        unfinished file, never a link.
+        The name may be any text: the path is always below that folder, and has the name's suffix. A file that already
+        exists there is an unfinished one, never a link.
         """
 
     def path(self, name: str) -> Path:
-        """The local path of a finished file, which is fetched for that when it is elsewhere."""
+        """Return the local path of a finished file. It is downloaded first if the folder is not local."""
 
     def put(self, scratch: Path, name: str) -> None:
-        """Makes a scratch file a finished one: whole or not at all, also through a crash. Raises `StorageError`."""
+        """Move a scratch file to the finished files, atomically even if the process crashes. Raise `StorageError`."""
 
-    def put_text(self, text: str, name: str) -> None: ...
+    def put_text(self, text: str, name: str) -> None:
+        """Write a finished text file, atomically as `put` does."""
 
     def take_over(self, source: Folder, name: str, new_name: str) -> None:
-        """Makes a finished file of another folder one of this one. Does nothing where it is not there."""
+        """Copy a finished file of another folder to this one. Do nothing if there is no such file."""
 
 
 class EventSink(Protocol):
-    def emit(self, event: ClipEvent) -> None: ...
+    """A receiver of the events of a run."""
+
+    def emit(self, event: RunEvent) -> None:
+        """Take an event without blocking."""
 
 
 class ImageSender(Protocol):
+    """Makes images available to the provider's models."""
+
     async def url(self, image: ImageInput) -> str:
-        """An address the model can read the picture at: `data:`, or uploaded once and reused.
+        """Return an address from which the model can read the image: a `data:` URL, or that of an upload, made once.
 
         Raises `UnusableReferenceError`.
         """
 
     def name_at(self, address: str) -> str | None:
-        """The `ImageInput.name` of the picture that this run, or an earlier one of its job, sent under an address."""
+        """Return the `ImageInput.name` of the image that a run of this job sent as this address, or None."""

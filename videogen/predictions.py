@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from videogen.clip import ClipRequest
-from videogen.crashpoints import reached
+from videogen.crashpoints import crash_if_requested
 from videogen.errors import (
     AccountError,
     BudgetError,
@@ -164,9 +164,9 @@ async def _find_unrecorded_prediction(
 async def _create_new(request: ClipRequest, run: RunContext) -> ActivePrediction:
     inputs = await _resolve_inputs(request, run)
     await run.gate.wait_for_create()
-    reached("before-intent")
+    crash_if_requested("before-intent")
     attempt, cancel_after_s = await _record_intent(request, run)
-    reached("after-intent")
+    crash_if_requested("after-intent")
     if run.recovering and (forgotten := await _find_despite_lost_journal(request, run, inputs, attempt)):
         return forgotten
     creation = _Creation(request, run, inputs, attempt, cancel_after_s)
@@ -292,9 +292,9 @@ class _Creation:
         except CallError:  # not sent, or refused for now
             self.is_sent = False
             raise
-        reached("after-create")
+        crash_if_requested("after-create")
         if claimed := await run.journal.record_prediction(self.attempt, prediction.id, prediction.created_at):
-            reached("after-id")
+            crash_if_requested("after-id")
             return claimed, prediction
         # An identical clip lost its answer and took our prediction. We take the one that it lost.
         if found := await _search_lost_create(request, run, self.inputs, self.attempt):
@@ -342,7 +342,7 @@ async def _search_lost_create(
         UnreachableError: the list cannot be read, or a prediction may belong to this clip or to another one. The
             attempt stays open, and nothing is created for it.
     """
-    patience, pauses, began = run.patience, run.patience.pauses(), run.provider.now()
+    patience, pauses, began = run.patience, run.patience.make_backoff(), run.provider.now()
     created_after = attempt.intended_at - CLOCK_SKEW
     if attempt.intended_at > began:  # the clock was ahead then, so the time of the create is not known
         created_after = began - run.provider.outputs_kept

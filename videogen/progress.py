@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from videogen.errors import printable
-from videogen.events import ClipCompleted, ClipEvent, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunStarted
+from videogen.errors import escape_unprintable
+from videogen.events import ClipEnded, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunEvent, RunStarted
 from videogen.planning import Plan
 
 HEARTBEAT_S = 15.0
@@ -69,7 +69,7 @@ class RunProgress:
         prices = {request.scene.id: max(each.cost for each in request.alternatives) for request in self.plan.requests}
         return {scene_id: prices[scene_id] for scene_id in self.in_progress}
 
-    def update(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def update(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
         self.run_id = payload["run_id"]
         self.completed = payload["completed"]
         if isinstance(event, RunStarted):
@@ -80,10 +80,10 @@ class RunProgress:
             self.in_progress[event.scene_id].update(event)
         elif isinstance(event, ClipRetrying):
             self.in_progress.pop(event.scene_id, None)
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             self._record_end(event)
 
-    def _record_end(self, event: ClipCompleted) -> None:
+    def _record_end(self, event: ClipEnded) -> None:
         clip = event.clip
         self.in_progress.pop(clip.scene_id, None)
         self.spent += clip.cost
@@ -130,7 +130,7 @@ class ProgressLines:
         self._printed_at = time.monotonic()
         self._live = self._make_live_view() if console.is_terminal and not console.is_dumb_terminal else None
 
-    def show(self, event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def show(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
         self.progress.update(event, payload)
         if isinstance(event, RunStarted) and self._live:
             self._live.start()
@@ -144,21 +144,21 @@ class ProgressLines:
     def print_line(self, line: str) -> None:
         """Print a line literally: it is neither wrapped nor parsed as markup, and control characters are escaped."""
         self._printed_at = time.monotonic()
-        self._console.print(printable(line), soft_wrap=True)
+        self._console.print(escape_unprintable(line), soft_wrap=True)
 
     def close(self) -> None:
         """Remove the live view and restore the terminal's cursor."""
         if self._live:
             self._live.stop()
 
-    def _lines(self, event: ClipEvent, payload: Mapping[str, Any]) -> Iterator[str]:
+    def _lines(self, event: RunEvent, payload: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(event, ClipStarted):
             again = "continued" if event.resumed else "started"
             yield f"  {event.scene_id}: {again}, attempt {event.attempt}, prediction {event.prediction_id}"
         elif isinstance(event, ClipRetrying):
             again = "again" if event.model == self.progress.models[event.scene_id] else f"with {event.model}"
             yield f"  {event.scene_id}: attempt {event.attempt} failed, trying {again}: {event.error.message}"
-        elif isinstance(event, ClipCompleted):
+        elif isinstance(event, ClipEnded):
             yield f"  {event.clip.scene_id}: [{payload['completed']}/{payload['total']}] {_describe_outcome(event)}"
         elif isinstance(event, RunCompleted):
             yield from (f"warning: {warning}" for warning in event.warnings)
@@ -190,7 +190,7 @@ def render_view(progress: RunProgress) -> RenderableType:
         again = f", attempt {clip.attempt}" if clip.attempt > 1 else ""
         left = "" if clip.remaining_now_s is None else f", about {format_clock(clip.remaining_now_s)} left"
         bar = ProgressBar(total=1.0, completed=clip.fraction, width=20)
-        table.add_row(f"  {printable(scene_id)}", bar, f"{format_clock(clip.elapsed_now_s)}{left}{again}")
+        table.add_row(f"  {escape_unprintable(scene_id)}", bar, f"{format_clock(clip.elapsed_now_s)}{left}{again}")
     if len(in_progress) > MAX_SHOWN_CLIPS:
         table.add_row(f"  … and {len(in_progress) - MAX_SHOWN_CLIPS} more", "", "")
     return Group(table, Text(_format_totals(progress), style="bold"))
@@ -217,7 +217,7 @@ def format_clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _describe_outcome(event: ClipCompleted) -> str:
+def _describe_outcome(event: ClipEnded) -> str:
     clip = event.clip
     if clip.error:
         return f"failed ({clip.error.code}): {clip.error.message}"

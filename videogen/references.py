@@ -30,8 +30,8 @@ from videogen.certificates import load_certificates
 from videogen.clip import ClipRequest
 from videogen.cut_out import cut_out, has_plain_border
 from videogen.errors import Problem, ValidationError
-from videogen.posix import SAFE_OPEN_FLAGS, give_back_memory
-from videogen.scene import is_url, name_of
+from videogen.posix import SAFE_OPEN_FLAGS, release_memory
+from videogen.scene import display_name, is_url
 
 if TYPE_CHECKING:
     import httpx
@@ -103,7 +103,7 @@ async def load_references(
     replace DNS and the network.
 
     Raises:
-        ValidationError: it has one problem for each source that cannot be used, located at `name_of(source)`.
+        ValidationError: it has one problem for each source that cannot be used, located at `display_name(source)`.
     """
     loader = _Loader(base_dir, allow_private, resolve or _system_resolve, transport)
     distinct = list(dict.fromkeys(sources))
@@ -149,7 +149,7 @@ class _Loader:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._decoder, _read_image, source, file, url)
         except _UnusableError as exc:
-            return Problem(str(exc), where=name_of(source))
+            return Problem(str(exc), where=display_name(source))
 
     @asynccontextmanager
     async def _open(self, source: str) -> AsyncIterator[tuple[_File, str | None]]:
@@ -368,7 +368,7 @@ def _read_image(source: str, file: _File, url: str | None) -> ReferenceImage:
     try:
         image, is_plain = _decode_upright(file)
     finally:
-        give_back_memory()
+        release_memory()
     has_alpha = image.mode == "RGBA"
     data = _encode(image, "PNG") if has_alpha else _encode(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
@@ -633,7 +633,7 @@ def warn_about_cards(requests: Iterable[ClipRequest], references: Mapping[str, R
             if is_cut_out
             else "it is pasted as a card; give a PNG with a transparent background to let the figure stand in the scene"
         )
-        name = name_of(by_digest[digest].source)
+        name = display_name(by_digest[digest].source)
         yield f"{name} is opaque: {what} ({shown}). Look at it with `videogen plan --frames FOLDER`"
 
 

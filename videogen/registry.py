@@ -1,4 +1,4 @@
-"""What a video model takes and what it costs, as `models.toml` declares it."""
+"""The registry of video models: their inputs, durations and prices, as declared in `models.toml`."""
 
 import re
 from dataclasses import replace
@@ -11,33 +11,33 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import ValidationError as PydanticError
 
 from videogen import durations
-from videogen.complaints import Loc, complaint, complaints, did_you_mean
-from videogen.documents import Document, read_document
+from videogen.complaints import Loc, describe_errors, did_you_mean, make_nested_value_error
+from videogen.documents import SourceFile, read_source_file
 from videogen.errors import Problem, ValidationError
 
 Inputs = dict[str, str | bool | int | float]
-"""Inputs of a prediction, as sent."""
+"""Inputs of a prediction, by the names of the endpoint."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
-def _written_like(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """A constraint whose violation is told in words."""
+def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """Return annotations that restrict a text to a pattern and describe it in words if it does not match."""
 
-    def fits(value: str) -> str:
+    def check_pattern(value: str) -> str:
         if not re.fullmatch(pattern, value, re.ASCII):
             raise ValueError(f"input should be {words}, not {value[:80]!r}")
         return value
 
-    return AfterValidator(fits), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+    return AfterValidator(check_pattern), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-AspectRatio = Annotated[str, *_written_like(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
+AspectRatio = Annotated[str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
 ReplicateName = Annotated[
-    str, *_written_like(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
+    str, *_make_pattern_type(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
 ]
-VersionId = Annotated[str, *_written_like(r"[0-9a-f]{64}", "a version's 64 hex digits")]
+VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]
 FrameSize = tuple[
     Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 ]
@@ -55,16 +55,16 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Size(_Table):
-    """A fixed length and the inputs that ask for it."""
+class FixedLength(_Table):
+    """A fixed length and the inputs that request it."""
 
     seconds: Positive
     """The length."""
     inputs: Inputs | None = None
-    """None means: the length itself, under the duration's `input`."""
+    """Inputs that request this length; None means the length itself, under the duration's `input`."""
 
 
-def _size(value: Any) -> Any:
+def _as_fixed_length(value: Any) -> Any:
     return {"seconds": value} if isinstance(value, int | float) else value
 
 
@@ -73,11 +73,15 @@ class Discrete(_Table):
 
     mode: Literal["discrete"]
     sizes: Annotated[
-        tuple[Annotated[Size, BeforeValidator(_size, json_schema_input_type=Positive | Size)], ...], Field(min_length=1)
+        tuple[
+            Annotated[FixedLength, BeforeValidator(_as_fixed_length, json_schema_input_type=Positive | FixedLength)],
+            ...,
+        ],
+        Field(min_length=1),
     ]
-    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that ask for it."""
+    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that request it."""
     input: str | None = None
-    """Name of the input that takes the length; None where every size has its own inputs."""
+    """Name of the input that takes the length; None where every length has its own inputs."""
 
     @model_validator(mode="after")
     def _every_size_can_be_asked_for(self) -> Self:
@@ -87,22 +91,22 @@ class Discrete(_Table):
 
     @property
     def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be asked for."""
+        """The lengths in seconds that can be requested."""
         return tuple(size.seconds for size in self.sizes)
 
-    def buffered(self, target_s: float, _buffer: float) -> float:
-        return durations.discrete_duration(target_s, self.lengths)
+    def apply_buffer(self, target_s: float, _buffer: float) -> float:
+        return durations.choose_discrete_duration(target_s, self.lengths)
 
-    def requested(self, buffered_s: float) -> float:
+    def choose_length(self, buffered_s: float) -> float:
         return buffered_s
 
-    def inputs(self, requested_s: float) -> Inputs:
+    def make_inputs(self, requested_s: float) -> Inputs:
         size = next(size for size in self.sizes if size.seconds == requested_s)
-        return size.inputs if size.inputs is not None else {str(self.input): plain_seconds(requested_s)}
+        return size.inputs if size.inputs is not None else {str(self.input): to_plain_number(requested_s)}
 
 
 class Continuous(_Table):
-    """The model makes clips of any length from `min` to `max` seconds, or of those in it that its endpoint accepts."""
+    """The model makes clips of any length from `min` to `max` seconds, or of the lengths in `accepts`."""
 
     mode: Literal["continuous"]
     min: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -110,7 +114,7 @@ class Continuous(_Table):
     max: Positive
     """Longest length in seconds."""
     accepts: tuple[Positive, ...] | None = None
-    """The lengths in seconds that the endpoint takes; None where it takes any."""
+    """The lengths in seconds that the endpoint accepts; None where it accepts any."""
     input: str
     """Name of the input that takes the length."""
 
@@ -124,30 +128,30 @@ class Continuous(_Table):
 
     @property
     def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be asked for; empty where any is accepted."""
+        """The lengths in seconds that can be requested; empty where any is accepted."""
         return self.accepts or ()
 
-    def buffered(self, target_s: float, buffer: float) -> float:
-        return durations.buffered_duration(target_s, buffer, min_s=self.min, max_s=self.max)
+    def apply_buffer(self, target_s: float, buffer: float) -> float:
+        return durations.apply_buffer(target_s, buffer, min_s=self.min, max_s=self.max)
 
-    def requested(self, buffered_s: float) -> float:
-        return durations.smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
+    def choose_length(self, buffered_s: float) -> float:
+        return durations.choose_smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
 
-    def inputs(self, requested_s: float) -> Inputs:
-        return {self.input: plain_seconds(requested_s)}
+    def make_inputs(self, requested_s: float) -> Inputs:
+        return {self.input: to_plain_number(requested_s)}
 
 
 class Parameters(_Table):
-    """What the endpoint calls what a scene has; None means that it takes no such thing."""
+    """Names of the endpoint's inputs for the fields of a scene; None means that there is no such input."""
 
     prompt: str | None = None
     """Name of the input that takes the prompt."""
     negative_prompt: str | None = None
-    """Name of the input that takes what should not be seen."""
+    """Name of the input that takes the negative prompt."""
     image: str | None = None
     """Name of the input that takes the start frame."""
     image_required: bool = False
-    """Whether the model makes nothing without a start frame."""
+    """Whether the model requires a start frame."""
     seed: str | None = None
     """Name of the input that takes the seed."""
 
@@ -159,31 +163,31 @@ class Parameters(_Table):
 
 
 class References(_Table):
-    """The endpoint takes a list of reference images when all inputs in `requires` have these values."""
+    """The endpoint accepts a list of reference images if all inputs in `requires` have these values."""
 
     input: str
     """Name of the input that takes the list."""
     max: Annotated[int, Field(ge=1)]
-    """How many it takes at most; a scene with more gets one composed start frame."""
+    """Maximum number of images. The references of a scene with more are composed into one start frame."""
     requires: Inputs = {}
-    """Inputs without which the list is not taken."""
+    """Inputs and their values without which the list is not accepted."""
 
 
 class Price(_Table):
-    """USD per second of requested video, per clip (one, or by requested seconds), or per second of GPU time."""
+    """The price in USD per second of requested video, per clip, or per second of GPU time. Exactly one is given."""
 
     per_second: Money | None = None
     """USD for a second of requested video."""
     per_clip: Money | dict[float, Money] | None = None
-    """USD for a clip, or a table of them by requested seconds."""
+    """USD for a clip, or a table of prices by requested seconds."""
     per_gpu_second: Money | None = None
     """USD for a second of GPU time."""
     as_of: date
-    """The day on which it was looked up."""
+    """The day on which the price was looked up."""
     basis: Literal["exact", "estimated"]
-    """`exact`: published by the provider; `estimated`: inferred, see `note`."""
+    """`exact` means published by the provider, `estimated` means inferred; see `note`."""
     note: str = ""
-    """What it depends on, or what it is inferred from."""
+    """Conditions of the price, or how it was estimated."""
 
     @model_validator(mode="after")
     def _one_price(self) -> Self:
@@ -197,8 +201,8 @@ class Price(_Table):
         """Whether a longer clip costs more."""
         return self.per_second is not None or isinstance(self.per_clip, dict)
 
-    def of(self, requested_s: float, gpu_s: float) -> Decimal:
-        """USD for one clip of `requested_s` seconds that took `gpu_s` seconds to make."""
+    def calculate_cost(self, requested_s: float, gpu_s: float) -> Decimal:
+        """Return the price in USD of a clip of `requested_s` seconds that took `gpu_s` seconds of GPU time."""
         if self.per_second is not None:
             return self.per_second * Decimal(str(requested_s))
         if self.per_gpu_second is not None:
@@ -209,22 +213,22 @@ class Price(_Table):
         return self.per_clip
 
 
-class Sound(_Table):
-    """How the endpoint is asked for a clip with sound, and what one costs then."""
+class AudioOption(_Table):
+    """The inputs that request a clip with sound, and its price."""
 
     inputs: Annotated[Inputs, Field(min_length=1)]
-    """Sent over those of a silent clip."""
+    """Inputs that are added to those of a silent clip, or override them."""
     price: Price
-    """Of a clip with sound."""
+    """Price of a clip with sound."""
 
 
-class Delivery(_Table):
-    """What the endpoint cannot be told and is made true after the download."""
+class DeliveryFormat(_Table):
+    """Properties of the delivered clip that the endpoint has no input for. The clip is converted after the download."""
 
     fps: Annotated[float, Field(ge=1, le=120)] | None = None
-    """Frames a second of the delivered clip; None leaves it as it comes."""
+    """Frames per second of the delivered clip; None leaves it unchanged."""
     sizes: dict[AspectRatio, FrameSize] = {}
-    """Width and height in pixels of the delivered clip, by ratio; others are left as they come."""
+    """Width and height in pixels of the delivered clip, by ratio. Other ratios are left unchanged."""
 
 
 class ModelSpec(_Table):
@@ -233,31 +237,32 @@ class ModelSpec(_Table):
     replicate: ReplicateName
     """`owner/name` on Replicate."""
     version: VersionId | None = None
-    """Community models are run by version; None means an official model."""
+    """Id of the version to run, for a community model; None means an official model, which is run by name."""
     source: str
-    """Where its inputs and price are documented."""
+    """Address of the page that documents its inputs and price."""
     typical_run_seconds: Positive
-    """How long a prediction usually takes, without the time in the queue."""
+    """Usual duration of a prediction, without the time in the queue."""
     timeout_seconds: Positive | None = None
     """A prediction is canceled after this time; None means the defaults' `timeout_seconds`."""
     duration: Annotated[Discrete | Continuous, Field(discriminator="mode")]
-    """Which lengths can be asked for, and how."""
+    """The lengths that can be requested, and the inputs for them."""
     aspect_ratios: Annotated[dict[AspectRatio, Inputs], Field(min_length=1)]
-    """The ratios that can be asked for, each with all inputs that ask for it."""
+    """The ratios that can be requested, each with all inputs that request it."""
     parameters: Parameters
     references: References | None = None
-    """None means that the endpoint takes no list of reference images: they are composed to one start frame."""
+    """The input for a list of reference images; None means that there is none, so that they are composed into one start
+    frame."""
     fixed: Inputs = {}
     """Inputs that are sent with every prediction."""
     ignored: tuple[str, ...] = ()
-    """Names of inputs that are sent though the endpoint does not know them."""
+    """Names of inputs that are sent although the endpoint does not know them."""
     price: Price
-    """Of a clip without sound, where `audio` says what one with it costs."""
-    audio: Sound | None = None
-    """None means that the endpoint cannot be asked for sound."""
+    """Price of a clip; if `audio` is given, of a clip without sound."""
+    audio: AudioOption | None = None
+    """How to request sound; None means that the endpoint has no option for it."""
     frame_sizes: dict[AspectRatio, FrameSize] = {}
-    """Size in pixels of the start frame that is sent, where the usual one does not do."""
-    delivery: Delivery = Delivery()
+    """Width and height in pixels of the start frame, by ratio, where they differ from the usual ones."""
+    delivery: DeliveryFormat = DeliveryFormat()
 
     @model_validator(mode="after")
     def _price_covers_all_sizes(self) -> Self:
@@ -270,7 +275,9 @@ class ModelSpec(_Table):
                 continue
             missing = ", ".join(f"{length:g}" for length in lengths if length not in table)
             if missing or not lengths:
-                raise complaint({loc: f"has no price for {missing or 'every length between min and max'} s"})
+                raise make_nested_value_error(
+                    {loc: f"has no price for {missing or 'every length between min and max'} s"}
+                )
         return self
 
     @model_validator(mode="after")
@@ -278,84 +285,90 @@ class ModelSpec(_Table):
         known = {**FRAME_SIZES, **self.frame_sizes}
         if unknown := [ratio for ratio in self.aspect_ratios if ratio not in known]:
             words = "frame_sizes must name the size in pixels for this ratio"
-            raise complaint({("aspect_ratios", ratio): words for ratio in unknown})
+            raise make_nested_value_error({("aspect_ratios", ratio): words for ratio in unknown})
         return self
 
-    def frame_size(self, aspect_ratio: str) -> tuple[int, int]:
-        """Width and height in pixels of a start frame in that ratio."""
+    def get_frame_size(self, aspect_ratio: str) -> tuple[int, int]:
+        """Return width and height in pixels of a start frame in that ratio."""
         return self.frame_sizes.get(aspect_ratio) or FRAME_SIZES[aspect_ratio]
 
 
 class Defaults(_Table):
-    """What applies where neither the job nor the model says otherwise. Times are seconds."""
+    """Values that apply unless the job or the model has its own. Times are seconds."""
 
     timeout_seconds: Positive = 120.0
     """A prediction is canceled after this time."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How many predictions are made for a clip at most."""
+    """Maximum number of predictions for a clip."""
     concurrency: Annotated[int, Field(ge=1, le=100)] = 5
-    """How many clips are in the making at once."""
+    """Maximum number of concurrent predictions."""
     duration_buffer: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
     """Multiplier for models of continuous duration."""
     duration_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    """How far a clip may be off the requested length, or short of its target."""
+    """Seconds by which a clip may differ from the requested length, or fall short of its target."""
     min_clips: Annotated[int, Field(ge=1)] = 3
-    """Fewer delivered clips fail a job."""
+    """Minimum number of delivered clips; with fewer the job fails."""
 
 
 class Registry(_Table):
-    """All models that can be asked, by the name a job uses."""
+    """All models that jobs can use, and the defaults."""
 
     defaults: Defaults = Defaults()
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
-    """By the name that a job uses."""
+    """The models, by the name that a job uses."""
 
-    def model(self, name: str) -> ModelSpec:
-        """Raises `ValidationError` naming the models there are."""
+    def get_model(self, name: str) -> ModelSpec:
+        """Return a model. Raise `ValidationError` with the known names if there is none of that name."""
         if name not in self.models:
-            raise ValidationError([Problem(self.unknown(name), where="model")])
+            raise ValidationError([Problem(self.describe_unknown_model(name), where="model")])
         return self.models[name]
 
-    def unknown(self, name: str) -> str:
-        """What to say of a model that is not there."""
+    def describe_unknown_model(self, name: str) -> str:
+        """Return the message for a name that is not in the registry."""
         return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
 
 
-def registry_path() -> Path:
-    """The `models.toml` that came with videogen: in the wheel beside this module, in a checkout one folder up."""
+def find_registry_path() -> Path:
+    """Return the path of the shipped `models.toml`: beside this module in a wheel, one folder up in a checkout."""
     packaged = Path(__file__).with_name("models.toml")
     return packaged if packaged.exists() else Path(__file__).parent.parent / "models.toml"
 
 
 def read_registry(path: Path | None = None) -> Registry:
-    """The shipped registry, extended and changed by the TOML file at `path`.
+    """Return the shipped registry, extended and changed by the TOML file at `path`.
 
     Raises:
-        ValidationError: every problem, each with the file, line and column where the value stands.
+        ValidationError: with every problem, each with the file, line and column of the wrong value.
     """
-    return registry_in(registry_document(path))
+    return parse_registry(load_registry_file(path))
 
 
-def registry_in(document: Document) -> Registry:
-    """The registry in the data of `registry_document`. Raises as `read_registry`."""
+def parse_registry(document: SourceFile) -> Registry:
+    """Return the registry in a file that `load_registry_file` read. Raise the same error as `read_registry`."""
     try:
         return Registry.model_validate(document.data)
     except PydanticError as exc:
-        raise document.error(registry_complaints(exc, document)) from None
+        raise document.errors_at(describe_registry_errors(exc, document)) from None
 
 
-def registry_document(path: Path | None = None) -> Document:
-    """The data of `read_registry`, not looked at yet. Raises `ValidationError` where a file is not well-formed."""
-    shipped = read_document(registry_path())
+def load_registry_file(path: Path | None = None) -> SourceFile:
+    """Read the shipped registry, merged with the file at `path`, without validating it.
+
+    Raises `ValidationError` if a file is not well-formed.
+    """
+    shipped = read_source_file(find_registry_path())
     if path is None:
         return shipped
-    own = read_document(path)
-    return replace(own, data=_extended(shipped.data, own.data), base=shipped)
+    own = read_source_file(path)
+    return replace(own, data=_merge(shipped.data, own.data), base=shipped)
 
 
-def registry_complaints(error: PydanticError, document: Document) -> list[tuple[Loc, str]]:
-    """As `complaints`; of a model that has next to nothing it is said once that its name may be misspelt."""
-    found = complaints(error, Registry, document.data, {})
+def describe_registry_errors(error: PydanticError, document: SourceFile) -> list[tuple[Loc, str]]:
+    """Describe the errors of a registry, as `describe_errors` does.
+
+    An almost empty model is reported once, as a probable misspelling of a shipped model's name.
+    """
+    found = describe_errors(error, Registry, document.data, {})
     shipped = document.base.data["models"] if document.base else {}
     bare = {loc[:2] for loc, _ in found if len(loc) == 3 and loc[2] == "replicate" and loc[1] not in shipped}
     misspelt = {loc: text for loc in bare if (text := did_you_mean(str(loc[1]), shipped))}
@@ -369,17 +382,20 @@ def registry_complaints(error: PydanticError, document: Document) -> list[tuple[
 _PRICES = ("per_second", "per_clip", "per_gpu_second")
 
 
-def _extended(base: Any, own: Any) -> Any:
-    """Tables are merged, what else stands in `own` replaces. Of what excludes each other only the own is left."""
+def _merge(base: Any, own: Any) -> Any:
+    """Return `base` with `own` merged into it.
+
+    Tables are merged, other values are replaced. Where keys exclude each other, only those of `own` are kept.
+    """
     if not isinstance(base, dict) or not isinstance(own, dict):
         return own
     if {base.get("mode"), own.get("mode")} == {"discrete", "continuous"}:
         return own
     if any(name in own for name in _PRICES):
         base = {name: value for name, value in base.items() if name in own or name not in _PRICES}
-    return {**base, **{name: _extended(base.get(name), value) for name, value in own.items()}}
+    return {**base, **{name: _merge(base.get(name), value) for name, value in own.items()}}
 
 
-def plain_seconds(seconds: float) -> int | float:
-    """5.0 as 5: endpoints that take whole seconds refuse a float."""
+def to_plain_number(seconds: float) -> int | float:
+    """Return 5.0 as 5, because endpoints with whole seconds reject a float."""
     return int(seconds) if seconds == int(seconds) else seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.errors import StorageError
 from videogen.media import FilmPart, concatenate
 from videogen.ports import Store
@@ -20,7 +20,7 @@ _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 
 def write_rough_cut(
-    batch: Batch,
+    batch: RunResult,
     store: Store,
     *,
     prompts: Mapping[str, str] | None = None,
@@ -58,7 +58,7 @@ def write_rough_cut(
     store.put(scratch, ROUGH_CUT_NAME)
 
 
-def choose_clips(batch: Batch) -> list[Clip]:
+def choose_clips(batch: RunResult) -> list[Clip]:
     """Return one clip for each scene, in film order: the first successful one of its models and takes."""
     step = max(1, batch.cells_per_scene)
     scenes = [batch.clips[start : start + step] for start in range(0, len(batch.clips), step)]

@@ -1,4 +1,4 @@
-"""What is asked: a job and its scenes."""
+"""The job and its scenes, as a user writes them in a job file."""
 
 import re
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from videogen.complaints import Loc, complaint
-from videogen.documents import Document, read_document
+from videogen.complaints import Loc, make_nested_value_error
+from videogen.documents import SourceFile, read_source_file
 
 MAX_PROMPT_CHARS = 10_000
 MAX_SCENES = 5_000
@@ -20,18 +20,20 @@ _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com"
 MAX_NAME_CHARS = 80
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 1}}}", re.ASCII)
 _LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
-"""What Windows, spreadsheets and word processors write in place of LF. U+2028 and U+2029 are sent as they are, as they
-always were: a prompt that changes is another prompt, and is paid for again."""
+"""Line ends that Windows, spreadsheets and word processors write in place of LF. U+2028 and U+2029 are sent unchanged,
+because a changed prompt gets another key and the clip would be paid for again."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e]")
-"""Bidirectional isolates, U+2066 to U+2069, are text: phones put them around names."""
+"""Control characters that a prompt may not contain. Bidirectional isolates, U+2066 to U+2069, are allowed: phones put
+them around names."""
 
 _TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case is ignored"
 _PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
 
 
-def _count_or_percent(value: Any) -> Any:
-    percent, count = isinstance(value, str) and _PERCENT.fullmatch(value), type(value) is int and value >= 1
-    if not percent and not count:
+def _validate_count_or_percent(value: Any) -> Any:
+    is_percent = isinstance(value, str) and _PERCENT.fullmatch(value)
+    is_count = type(value) is int and value >= 1
+    if not is_percent and not is_count:
         raise ValueError('input should be a number of clips from 1, or a share of the scenes such as "60%"')
     return value
 
@@ -39,14 +41,17 @@ def _count_or_percent(value: Any) -> Any:
 MinClips = Annotated[
     int | str,
     BeforeValidator(
-        _count_or_percent,
+        _validate_count_or_percent,
         json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^(?:{_PERCENT.pattern})$")],
     ),
 ]
 
 
-def least_clips(wanted: int | str, scenes: int) -> int:
-    """How many clips are enough: `wanted` is a count, or a share such as "60%" that is rounded up; 1 to `scenes`."""
+def count_required_clips(wanted: int | str, scenes: int) -> int:
+    """Return how many clips a job needs, from 1 to `scenes`.
+
+    `wanted` is a count, or a share of the scenes such as "60%", which is rounded up.
+    """
     if isinstance(wanted, str):
         wanted = ceil(Decimal(wanted.rstrip("% ")) * scenes / 100)
     return min(max(wanted, 1), scenes)
@@ -55,8 +60,8 @@ def least_clips(wanted: int | str, scenes: int) -> int:
 Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
 
-def safe_name(name: str) -> str:
-    """`name`, if it can be a file's name on every system. Raises `ValueError` saying what may be used."""
+def require_safe_name(name: str) -> str:
+    """Return `name` if it can name a file on every system, else raise `ValueError` with the allowed characters."""
     if name.partition(".")[0].lower() in _RESERVED_NAMES:
         raise ValueError(f"{name!r} cannot name a file: Windows reserves it")
     if not _NAME.fullmatch(name) or name.endswith("."):
@@ -67,8 +72,8 @@ def safe_name(name: str) -> str:
     return name
 
 
-def name_of(source: str) -> str:
-    """What `source` is called in messages: short, printable, and without the parts of a URL that may be secret."""
+def display_name(source: str) -> str:
+    """Return a short, printable name of a reference for messages, without the parts of a URL that may be secret."""
     if source[:5].lower() == "data:":
         return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
     name = source
@@ -84,11 +89,11 @@ def is_url(source: str) -> bool:
 
 
 Note = Annotated[None, BeforeValidator(lambda _: None, json_schema_input_type=Any)]
-"""Whatever stands there is not looked at."""
+"""A field for the user's own data. Its value is discarded."""
 
 
-def _without_notes(data: Any) -> Any:
-    """The table without the keys that begin with `_`, which are its author's own affair."""
+def _drop_notes(data: Any) -> Any:
+    """Return the table without the keys that begin with `_`, which are notes of its author."""
     if not isinstance(data, dict) or not any(str(name).startswith("_") for name in data):
         return data
     return {name: value for name, value in data.items() if not str(name).startswith("_")}
@@ -97,59 +102,59 @@ def _without_notes(data: Any) -> Any:
 _NOTES_IN_SCHEMA: dict[str, Any] = {"patternProperties": {"^_": {}}}
 
 
-def _not_empty(value: str) -> str:
+def _require_text(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty: name a picture, or leave the entry out")
     return value
 
 
-_Reference = Annotated[str, AfterValidator(_not_empty)]
+_Reference = Annotated[str, AfterValidator(_require_text)]
 
 
 class Scene(BaseModel):
-    """One clip that is wanted. Durations are seconds."""
+    """One scene of a job, of which one clip is made. Durations are seconds."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
     )
 
     id: str
-    """Unique in its job, also when case is ignored; names the clip's files."""
+    """Names the clip's files. It must be unique in the job, also when case is ignored."""
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
-    """What is to be seen."""
+    """Description of what the clip should show."""
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
-    """What is not to be seen; sent to models that take it."""
+    """Description of what the clip should not show. It is sent to models that support it."""
     target_duration: Seconds
-    """Seconds that the film needs: a clip may be longer, and little shorter."""
+    """Seconds that the film needs. A clip may be longer, and shorter only within the tolerance."""
     original_target_duration: Seconds | None = None
-    """What the composer planned with; None means `target_duration`."""
+    """The duration before the composer adjusted it, for comparison in the manifest; None means `target_duration`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Sent to models that take it; None leaves it to them."""
+    """Sent to models that support it; None leaves the choice to the model."""
     take: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Another number asks for another version of the same scene."""
+    """Number of the version: another number asks for another version of the same scene."""
     scene_reference_url: str | None = None
-    """Background: https or `data:` URL, or a path beside the job file."""
+    """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
-    """Who or what is to be seen: addresses as for `scene_reference_url`."""
+    """Images of characters and objects to show, given as in `scene_reference_url`."""
     required: bool = False
-    """The job fails without this clip, however many others there are."""
+    """Whether the job fails without this clip, however many others are delivered."""
     clip_index: Annotated[int, Field(ge=0)] | None = None
-    """Place in the film; where the job does not say, the scene's place in the job, from 0."""
+    """Position in the film, from 0; None means the scene's position in the job."""
 
     notes: Note = None
-    """Whatever you want to keep with the scene; it is not sent. Keys that begin with `_` are notes, too."""
+    """Your own notes on the scene, of any type. They are not sent. Keys that begin with `_` are notes, too."""
     metadata: Note = None
-    """The same, for programs."""
+    """Your own data of any type, such as a program's. It is not sent."""
 
     @model_validator(mode="before")
     @classmethod
     def _notes_are_not_read(cls, data: Any) -> Any:
-        return _without_notes(data)
+        return _drop_notes(data)
 
     @field_validator("id")
     @classmethod
     def _id_names_a_file(cls, value: str) -> str:
-        return safe_name(value)
+        return require_safe_name(value)
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
@@ -162,56 +167,59 @@ class Scene(BaseModel):
 
     @property
     def reference_urls(self) -> tuple[str, ...]:
-        """All references, the scene's own first."""
+        """All references, with the background first."""
         return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
 
 
 class Job(BaseModel):
-    """Scenes for one model, or for several that are compared."""
+    """A list of scenes, to be made by one model or by several models that are compared."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
     )
 
     id: str = "job"
-    """Names the job's folder; by default the job file's name without its suffix."""
+    """Names the job's folder. By default it is the job file's name without its suffix."""
     model: str = "kling-v2.5-turbo"
-    """A model of the registry: `videogen models` lists them."""
+    """Name of a model in the registry; `videogen models` lists them."""
     aspect_ratio: str = "16:9"
-    """One that the model supports."""
+    """Aspect ratio of the clips. The model must support it."""
     models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
-    """Compared with each other: each of them makes every scene, in place of `model`."""
+    """Models to compare. Each of them makes every scene, in place of `model`."""
     takes: Annotated[int, Field(ge=1, le=10)] = 1
-    """Versions of every scene that are made, of each model."""
+    """How many versions of every scene each model makes."""
     fallback_models: Annotated[tuple[str, ...], Field(max_length=5)] = ()
-    """Tried in order for a scene whose clip failed for good; each takes the job's ratio and every scene."""
+    """Models to try, in order, for a scene whose clip failed for good. Each must support the job's aspect ratio and
+    all of its scenes."""
     min_clips: MinClips | None = None
-    """Fewer delivered clips than this fail the job: a count, capped at the number of scenes, or a share ("60%")."""
+    """Minimum number of delivered clips; with fewer the job fails. A count, capped at the number of scenes, or a share
+    ("60%")."""
     max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
-    """USD; None means no cap."""
+    """Maximum cost of the job in USD; None means no maximum."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
     """A prediction is canceled after this time; None means the model's own, or the registry's default."""
     attempts: Annotated[int, Field(ge=1, le=10)] | None = None
-    """How many predictions are made for a clip at most; None means the registry's default."""
+    """Maximum number of predictions for a clip; None means the registry's default."""
     concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
-    """How many clips are in the making at once; None means the registry's default."""
+    """Maximum number of concurrent predictions; None means the registry's default."""
     duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
-    """How many seconds a clip may be off the requested length, or short of its target; None means the registry's
-    default."""
+    """Seconds by which a clip may differ from the requested length, or fall short of its target; None means the
+    registry's default."""
     audio: bool = False
-    """Whether clips have sound: asked, and paid, for where the model can be asked; without it none is delivered."""
+    """Whether clips have sound. It is requested, and paid for, where the model has an option for it. If false, sound is
+    removed."""
     strict_quality: bool = False
-    """Whether a clip that is black or frozen from start to end fails; without it the manifest warns of it."""
+    """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
     notes: Note = None
-    """Whatever you want to keep with the job; it is not sent. Keys that begin with `_` are notes, too."""
+    """Your own notes on the job, of any type. They are not sent. Keys that begin with `_` are notes, too."""
     metadata: Note = None
-    """The same, for programs."""
+    """Your own data of any type, such as a program's. It is not sent."""
     scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=MAX_SCENES)]
 
     @field_validator("id")
     @classmethod
     def _id_names_a_folder(cls, value: str) -> str:
-        return safe_name(value)
+        return require_safe_name(value)
 
     @model_validator(mode="after")
     def _compared_models_stand_alone(self) -> Self:
@@ -223,38 +231,41 @@ class Job(BaseModel):
         if self.models and self.fallback_models:
             wrong["fallback_models",] = "models are compared as they are: leave it out"
         if wrong:
-            raise complaint(wrong)
+            raise make_nested_value_error(wrong)
         return self
 
     @model_validator(mode="after")
     def _clips_are_named_apart(self) -> Self:
         seen: set[str] = set()
         taken: dict[Loc, str] = {}
-        for number, (cell, _) in enumerate(self.cells()):
-            if cell.id.lower() in seen:
-                taken["scenes", number // self.cells_per_scene, "id"] = f"{cell.id!r} {_TAKEN}"
-            seen.add(cell.id.lower())
+        for number, (variant, _) in enumerate(self.variants()):
+            if variant.id.lower() in seen:
+                taken["scenes", number // self.variants_per_scene, "id"] = f"{variant.id!r} {_TAKEN}"
+            seen.add(variant.id.lower())
         if taken:
-            raise complaint(taken)
+            raise make_nested_value_error(taken)
         return self
 
     @property
-    def asked_models(self) -> tuple[str, ...]:
-        """The models that each make every scene."""
+    def models_to_run(self) -> tuple[str, ...]:
+        """The models that each make every scene, in the order of the job file."""
         return self.models or (self.model,)
 
     @property
-    def cells_per_scene(self) -> int:
-        """How many clips are made of each scene, to be seen side by side."""
-        return len(self.asked_models) * self.takes
+    def variants_per_scene(self) -> int:
+        """Number of clips made of each scene: one for each model and take."""
+        return len(self.models_to_run) * self.takes
 
-    def cells(self) -> Iterator[tuple[Scene, str]]:
-        """Every clip to make: a scene, named apart where there are several of it, and its model; scene by scene."""
-        if self.cells_per_scene == 1:
-            yield from ((scene, self.asked_models[0]) for scene in self.scenes)
+    def variants(self) -> Iterator[tuple[Scene, str]]:
+        """Yield a scene and its model for every clip to make, scene by scene.
+
+        A scene with several variants is copied for each, with an id of its own.
+        """
+        if self.variants_per_scene == 1:
+            yield from ((scene, self.models_to_run[0]) for scene in self.scenes)
             return
-        for index, (scene, model, take) in enumerate(product(self.scenes, self.asked_models, range(self.takes))):
-            of_model = f".{model}" if len(self.asked_models) > 1 else ""
+        for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
+            of_model = f".{model}" if len(self.models_to_run) > 1 else ""
             of_take = f".take-{take + 1}" if self.takes > 1 else ""
             named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
             yield scene.model_copy(update=named), model
@@ -262,47 +273,50 @@ class Job(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _scenes_know_their_place(cls, data: Any) -> Any:
-        data = _without_notes(data)
+        data = _drop_notes(data)
         if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
             return data
-        return {**data, "scenes": [_placed(scene, index) for index, scene in enumerate(data["scenes"])]}
+        return {**data, "scenes": [_with_clip_index(scene, index) for index, scene in enumerate(data["scenes"])]}
 
 
-def _placed(scene: Any, index: int) -> Any:
+def _with_clip_index(scene: Any, index: int) -> Any:
     if isinstance(scene, dict) and scene.get("clip_index") is None:
         return {**scene, "clip_index": index}
     return scene
 
 
-def read_job(path: Path) -> tuple[Job, Document]:
-    """The job in a TOML or JSON file, which may also be the upstream module's list of clip prompts.
+def read_job(path: Path) -> tuple[Job, SourceFile]:
+    """Return the job in a TOML or JSON file, and the file. It may also be the upstream module's list of clip prompts.
 
     Raises:
-        ValidationError: every problem of the file, each with its line and column.
+        ValidationError: with every problem of the file, each with its line and column.
     """
-    document = job_document(path)
+    document = load_job_file(path)
     return document.parse(Job), document
 
 
-def job_document(path: Path) -> Document:
-    """The data of `read_job`, not looked at yet. Raises `ValidationError` where the file is not well-formed."""
-    document = read_document(path)
+def load_job_file(path: Path) -> SourceFile:
+    """Read a job file without validating its data. Raise `ValidationError` if it is not well-formed."""
+    document = read_source_file(path)
     if isinstance(document.data, list):
-        document = replace(document, data=_from_upstream(document), names=_UPSTREAM_NAMES)
+        document = replace(document, data=_convert_upstream(document), names=_UPSTREAM_NAMES)
     if isinstance(document.data, dict):
-        document = replace(document, data={"id": _slug(path.stem), **document.data})
+        document = replace(document, data={"id": _make_slug(path.stem), **document.data})
     return document
 
 
 _UPSTREAM_NAMES = {"target_duration": "duration", "id": "clip_index"}
 
 
-def _from_upstream(document: Document) -> dict[str, Any]:
-    """The scene planner's JSON: `duration` is the target, `clip_index` names the clip, `metadata` is its own affair."""
-    return {"scenes": [_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
+def _convert_upstream(document: SourceFile) -> dict[str, Any]:
+    """Convert the scene planner's JSON to a job.
+
+    `duration` becomes the target duration, `clip_index` names the clip, and `metadata` is dropped.
+    """
+    return {"scenes": [_convert_upstream_scene(clip, index) for index, clip in enumerate(document.data)]}
 
 
-def _upstream_scene(clip: Any, index: int) -> Any:
+def _convert_upstream_scene(clip: Any, index: int) -> Any:
     if not isinstance(clip, dict):
         return clip
     renamed = {
@@ -313,5 +327,5 @@ def _upstream_scene(clip: Any, index: int) -> Any:
     return {"id": f"clip-{number:03d}" if isinstance(number, int) else f"clip-{index:03d}", **renamed}
 
 
-def _slug(stem: str) -> str:
+def _make_slug(stem: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "job"

@@ -1,4 +1,4 @@
-"""What the environment says."""
+"""Settings, read from environment variables."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from videogen.errors import SettingsError
 from videogen.ports import is_remote
-from videogen.registry import read_registry, registry_path
+from videogen.registry import find_registry_path, read_registry
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
@@ -22,34 +22,34 @@ MAX_LIMIT_NAME = 80
 
 
 class Settings(BaseSettings):
-    """Read from environment variables when made; every field names its variable."""
+    """The settings of this process. Creating an instance reads the environment variable that each field names."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True)
 
     replicate_api_token: Annotated[SecretStr | None, Field(validation_alias="REPLICATE_API_TOKEN")] = None
-    """With it clips come from Replicate, without it from the emulator on this machine."""
+    """Token of the Replicate account. Without it, clips come from the emulator on this machine."""
     replicate_base_url: Annotated[str, Field(validation_alias="REPLICATE_BASE_URL")] = "https://api.replicate.com"
-    """A server that speaks Replicate's API."""
+    """Address of a server with Replicate's API."""
     duration_buffer: Annotated[
         float | None, Field(validation_alias="VIDEO_GENERATOR_DURATION_BUFFER", ge=1, allow_inf_nan=False)
     ] = None
     """Multiplier for models of continuous duration, at least 1; None means the registry's, which is 1.25."""
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
-    """Jobs get a folder each in here: a path, or the address of an object store such as `s3://bucket/prefix`."""
+    """Folder for the jobs' folders: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL of the journal, also `postgresql+psycopg://…` with the extra `postgres`; None means `journal.db`
-    in `VIDEOGEN_OUT`, or in the local `out` where that is an address."""
+    """SQLAlchemy URL of the journal; `postgresql+psycopg://…` needs the extra `postgres`; None means `journal.db` in
+    `VIDEOGEN_OUT`, or in the local folder `out` if that is an address."""
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
-    `replicate` with PostgreSQL, and none with SQLite."""
+    `replicate` with PostgreSQL, and no shared limit with SQLite."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
-    """A `models.toml` that adds models to the shipped ones or changes them; None means the shipped ones."""
+    """A `models.toml` that adds models to the shipped ones or changes them; None means only the shipped ones."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
-    """`replicate` or `local`; None means Replicate when there is a token for it, else the emulator."""
+    """`replicate` or `local`; None means `replicate` if `REPLICATE_API_TOKEN` is set, else `local`, the emulator."""
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
-    """Who has it may look at the gateway; None means everybody on this machine."""
+    """Token required to view the gateway; None means that anyone on this machine may view it."""
     gateway_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_GATEWAY_URL")] = None
-    """Where people reach the gateway: the artifacts of a run in Prefect link to its page and clips there."""
+    """Public address of the gateway, to which the artifacts of a run in Prefect link."""
 
     @field_validator("replicate_base_url", "gateway_url")
     @classmethod
@@ -72,11 +72,11 @@ class Settings(BaseSettings):
             return None
         token = value.get_secret_value().strip()
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("must be one word of printable ASCII characters")
+            raise ValueError("must be one word of escape_unprintable ASCII characters")
         return SecretStr(token) if token else None
 
-    def provider_choice(self) -> tuple[ProviderName, str]:
-        """The provider to use, and why."""
+    def choose_provider(self) -> tuple[ProviderName, str]:
+        """Return the provider to use, and the reason."""
         if self.provider:
             return self.provider, "asked for"
         if self.replicate_api_token:
@@ -86,29 +86,30 @@ class Settings(BaseSettings):
 
     @property
     def local_out(self) -> Path:
-        """`out`, or the folder on this disk that stands in for it where it is remote."""
+        """`out`, or the local folder that is used instead if `out` is remote."""
         return LOCAL_OUT if is_remote(self.out) else Path(self.out)
 
-    def effective_journal_url(self) -> str:
+    def get_journal_url(self) -> str:
+        """Return the journal's URL, by default that of `journal.db` in `local_out`."""
         return self.journal_url or f"sqlite:///{(self.local_out / 'journal.db').absolute()}"
 
-    def effective_limit(self) -> str | None:
-        """The limit that this process shares with others; None where its own number of slots is enough."""
-        shares_journal = self.effective_journal_url().startswith("postgres")
+    def get_limit_name(self) -> str | None:
+        """Return the name of the limit that this process shares with others; None if it shares none."""
+        shares_journal = self.get_journal_url().startswith("postgres")
         return self.limit or (DEFAULT_LIMIT if shares_journal else None)
 
-    def job_folder(self, job_id: str) -> str:
-        """The address of a job's own folder."""
-        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.work_folder(job_id))
+    def get_job_folder(self, job_id: str) -> str:
+        """Return the address of a job's folder."""
+        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.get_work_folder(job_id))
 
-    def work_folder(self, job_id: str) -> Path:
-        """Where a job's files are made: its own folder, or `out/s3/bucket/prefix/<job>` for the one in a bucket."""
+    def get_work_folder(self, job_id: str) -> Path:
+        """Return the local folder for a job's files: its own, or `out/s3/bucket/prefix/<job>` for one in a bucket."""
         below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
         return (self.local_out / below).absolute() / job_id
 
 
 def _check_http_url(value: str) -> None:
-    """Raise `ValueError` for what no client can connect to, saying which part of it is wrong."""
+    """Raise `ValueError` naming the wrong part if no client could connect to this address."""
     import httpx
 
     if not value.startswith(("http://", "https://")):
@@ -131,67 +132,73 @@ def _check_http_url(value: str) -> None:
 
 
 @dataclass(frozen=True)
-class Effective:
-    """A setting as it applies, fit to be shown: without secrets."""
+class EffectiveSetting:
+    """The value of a setting that is in effect, with secrets masked so that it can be shown."""
 
     variable: str
     value: str | None
     origin: str
-    """`environment`, or why it is what it is where the environment does not say."""
+    """`environment`, or the reason for the value if the environment does not set it."""
 
 
-def effective(settings: Settings) -> tuple[Effective, ...]:
-    """Every setting with its value and where that comes from, in the order of the type.
+def find_effective_settings(settings: Settings) -> tuple[EffectiveSetting, ...]:
+    """Return the value and origin of every setting, in the order of the fields of `Settings`.
 
-    Raises `ValidationError` where the registry, which some of it comes from, cannot be read.
+    Raises `ValidationError` if the registry, which has some of the defaults, is not valid.
     """
-    provider, why = settings.provider_choice()
+    provider, why = settings.choose_provider()
     from_elsewhere: dict[str, tuple[object, str]] = {
         "duration_buffer": (read_registry(settings.registry).defaults.duration_buffer, "registry"),
-        "journal_url": (settings.effective_journal_url(), "default, by VIDEOGEN_OUT"),
-        "limit": (settings.effective_limit(), "default, by VIDEOGEN_JOURNAL_URL"),
-        "registry": (registry_path(), "default"),
+        "journal_url": (settings.get_journal_url(), "default, by VIDEOGEN_OUT"),
+        "limit": (settings.get_limit_name(), "default, by VIDEOGEN_JOURNAL_URL"),
+        "registry": (find_registry_path(), "default"),
         "provider": (provider, f"default: {why}"),
     }
-    return tuple(_effective(settings, name, *from_elsewhere.get(name, (None, "default"))) for name in variables())
+    return tuple(
+        _make_effective_setting(settings, name, *from_elsewhere.get(name, (None, "default")))
+        for name in get_variable_names()
+    )
 
 
-def variables() -> dict[str, str]:
-    """The environment variable of each setting, by the setting's name."""
+def get_variable_names() -> dict[str, str]:
+    """Return the environment variable of each setting, by the name of the setting."""
     return {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
 
 
-def masked(text: str) -> str:
-    """The address with its password, and what is secret in its query, as `***`."""
+def mask_secrets(text: str) -> str:
+    """Return the address with its password and the secret parts of its query replaced by `***`."""
     text = re.sub(r"(://[^:@/?#]*:).*@", r"\1***@", text)
     return re.sub(r"([?&][^=&#]*(?:password|token|secret|key|signature)[^=&#]*=)[^&#]*", r"\1***", text, flags=re.I)
 
 
-def _effective(settings: Settings, name: str, otherwise: object, origin: str) -> Effective:
+def _make_effective_setting(settings: Settings, name: str, otherwise: object, origin: str) -> EffectiveSetting:
     value = getattr(settings, name)
     if value is not None and name in settings.model_fields_set:
         origin = "environment"
-    value = otherwise if value is None else value
-    shown = None if value is None else "***" if isinstance(value, SecretStr) else masked(str(value))
-    return Effective(variables()[name], shown, origin)
+    if value is None:
+        value = otherwise
+    shown = None
+    if value is not None:
+        shown = "***" if isinstance(value, SecretStr) else mask_secrets(str(value))
+    return EffectiveSetting(get_variable_names()[name], shown, origin)
 
 
 def read_settings(**given: Any) -> Settings:
-    """The settings of this process, `given` variables over those of the environment.
+    """Return the settings of this process. Variables in `given` override those of the environment.
 
-    Raises `SettingsError` naming each variable that is wrong, never its secret.
+    Raises `SettingsError` naming each invalid variable, without secret values.
     """
     try:
         return Settings(**given)
     except PydanticError as exc:
         raise SettingsError(
-            "\n".join(_line(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())
+            "\n".join(_format_error(entry["loc"], entry["msg"], entry["input"]) for entry in exc.errors())
         ) from None
 
 
-def _line(loc: tuple[str | int, ...], message: str, value: object) -> str:
+def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> str:
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
-    shown = "" if "TOKEN" in name else f", not {masked(str(value))[:60]!r}"
+    shown = "" if "TOKEN" in name else f", not {mask_secrets(str(value))[:60]!r}"
     return f"{name}: {message.removeprefix('Value error, ')}{shown}"

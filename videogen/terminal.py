@@ -18,22 +18,29 @@ from rich.console import Console
 from rich.table import Table
 
 from videogen.bootstrap import Listener, PreparedJob, RunOptions, check_local_references, hand_over, prepare_job
-from videogen.checking import plan_unseen, read_checked
-from videogen.clip import Batch
+from videogen.checking import load_and_validate, plan_offline
+from videogen.clip import RunResult
 from videogen.endpoints import Snapshots
-from videogen.errors import JournalError, RunInterruptedError, ValidationError, VideogenError, escape_json, printable
-from videogen.events import ClipCompleted, ClipEvent, RunCompleted, RunStarted
-from videogen.models import Durations, Model, Prices, model_of, models_of
+from videogen.errors import (
+    JournalError,
+    RunInterruptedError,
+    ValidationError,
+    VideogenError,
+    escape_json,
+    escape_unprintable,
+)
+from videogen.events import ClipEnded, RunCompleted, RunEvent, RunStarted
+from videogen.models import Durations, ModelInfo, Prices, describe_model, describe_models
 from videogen.planning import Plan
 from videogen.progress import ProgressLines, format_clock
 from videogen.registry import read_registry
 from videogen.scene import Job
-from videogen.settings import Settings, effective, read_settings
+from videogen.settings import Settings, find_effective_settings, read_settings
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from videogen.conformance import Checked
+    from videogen.conformance import ModelCheck
 
 MAX_PARAMETER_BYTES = 400_000
 """Limit of a job as a flow parameter. Prefect refuses parameters of 524,288 bytes or more in its own JSON."""
@@ -130,17 +137,17 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     """Print the problems of the job and the registry, or one line that sums up the job. Return the exit code."""
     settings = read_settings()
     try:
-        checked = read_checked(path, registry or settings.registry)
+        checked = load_and_validate(path, registry or settings.registry)
         try:
             asyncio.run(check_local_references(checked.job, path.absolute().parent))
         except ValidationError as exc:
-            raise checked.document.located(exc) from None
+            raise checked.source.with_positions(exc) from None
     except ValidationError as exc:
         if not as_json:
             raise
         print(escape_json(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2)))
         return 2
-    planned = plan_unseen(checked, buffer=settings.duration_buffer)
+    planned = plan_offline(checked, buffer=settings.duration_buffer)
     if as_json:
         names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
         told = {name: value for name, value in planned.summary().items() if name in names}
@@ -187,7 +194,7 @@ def _serve_gateway(settings: Settings) -> Iterator[str]:
     """Run a gateway for the runs of these settings while the block lasts, and provide its address."""
     from videogen.gateway import GatewaySettings, run_gateway_in_thread
 
-    shown = GatewaySettings(settings.local_out, settings.effective_journal_url(), settings.registry, port=0)
+    shown = GatewaySettings(settings.local_out, settings.get_journal_url(), settings.registry, port=0)
     with run_gateway_in_thread(shown) as gateway:
         yield gateway.url
 
@@ -203,7 +210,7 @@ async def _run(
     lines = ProgressLines(console, prepared.plan)
     if address:
         lines.print_line(f"watch it at {address}")
-    interruption.watch(asyncio.current_task(), lines, prepared.settings.effective_journal_url())
+    interruption.watch(asyncio.current_task(), lines, prepared.settings.get_journal_url())
     try:
         listeners = [_make_event_printer()] if output == "jsonl" else []
         batch, report_error = await _call_flow(prepared, str(file), lines, interruption, listeners)
@@ -244,7 +251,7 @@ async def _call_flow(
     lines: ProgressLines,
     interruption: "Interruption",
     listeners: Sequence[Listener],
-) -> tuple[Batch, str]:
+) -> tuple[RunResult, str]:
     """Run the flow. Return its batch, and why its final state was not reported to Prefect, or an empty string."""
     _set_up_prefect(prepared.settings.local_out)
     began = time.monotonic()
@@ -256,14 +263,14 @@ async def _call_flow(
 
     verdict = _KnownVerdict()
 
-    def on_event(event: ClipEvent, payload: Mapping[str, Any]) -> None:
+    def on_event(event: RunEvent, payload: Mapping[str, Any]) -> None:
         verdict.on_event(event)
         if isinstance(event, RunStarted):
             lines.print_line(f"Prefect's server is ready ({time.monotonic() - began:.1f} s)")
             interruption.arm()  # Prefect has replaced the handler meanwhile
         interruption.is_making_clips = not isinstance(event, RunCompleted)
         lines.show(event, payload)
-        if prepared.options.rough_cut and isinstance(event, ClipCompleted) and payload["completed"] == payload["total"]:
+        if prepared.options.rough_cut and isinstance(event, ClipEnded) and payload["completed"] == payload["total"]:
             lines.print_line("cutting rough_cut.mp4 …")
 
     try:
@@ -293,12 +300,12 @@ class _KnownVerdict:
     """The batch with the verdict, as soon as the run is completed."""
 
     def __init__(self) -> None:
-        self.batch: Batch | None = None
+        self.batch: RunResult | None = None
         self.known = asyncio.Event()
 
-    def on_event(self, event: ClipEvent) -> None:
+    def on_event(self, event: RunEvent) -> None:
         if isinstance(event, RunCompleted):
-            self.batch = event.batch
+            self.batch = event.result
             self.known.set()
 
 
@@ -379,7 +386,7 @@ def _set_up_prefect(out: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_result(console: Console, batch: Batch, prepared: PreparedJob) -> None:
+def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> None:
     table = _make_table("scene", "target s", "actual s", "size", "fps", "tries", "cost $", "status")
     for clip in batch.clips:
         table.add_row(
@@ -398,7 +405,7 @@ def _print_result(console: Console, batch: Batch, prepared: PreparedJob) -> None
     _print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 
 
-def _get_exit_code(batch: Batch) -> int:
+def _get_exit_code(batch: RunResult) -> int:
     if any(clip.error and clip.error.code in ACCOUNT_CODES for clip in batch.clips):
         return 3
     return 1 if batch.verdict.status == "failed" else 0
@@ -487,7 +494,7 @@ class Interruption:
         if self._lines:
             self._lines.close()
             for clip in self._lines.progress.in_progress.values():
-                print(f"may still be running: prediction {printable(clip.prediction_id)}", file=sys.stderr)
+                print(f"may still be running: prediction {escape_unprintable(clip.prediction_id)}", file=sys.stderr)
         _exit_now(self.exit_code)
 
 
@@ -507,7 +514,7 @@ def _exit_now(code: int) -> NoReturn:
 
 def show_models(extension: Path | None, *, as_json: bool) -> None:
     """Print the models of the registry."""
-    listed = models_of(read_registry(extension or read_settings().registry))
+    listed = describe_models(read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(listed.model_dump_json(indent=2)))
         return
@@ -517,7 +524,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
         column.width, column.no_wrap = width, False
     for model in listed.models:
         table.add_row(
-            printable(model.id),
+            escape_unprintable(model.id),
             _format_lengths(model.durations),
             "\n".join(_format_prices(model.price)),
             str(model.price.as_of),
@@ -534,7 +541,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
 
 def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
     """Print all properties of one model."""
-    model = model_of(name, read_registry(extension or read_settings().registry))
+    model = describe_model(name, read_registry(extension or read_settings().registry))
     if as_json:
         print(escape_json(model.model_dump_json(indent=2)))
         return
@@ -543,7 +550,7 @@ def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
         _print_line(console, f"{title:<14}{text}")
 
 
-def _list_model_facts(model: Model) -> Iterator[tuple[str, str]]:
+def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "model", model.id
     yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
     yield "source", model.source
@@ -604,7 +611,7 @@ def _format_price_basis(price: Prices) -> str:
     return ", ".join(filter(None, [f"{price.basis}, as of {price.as_of}", price.note]))
 
 
-def _list_reference_uses(model: Model) -> list[str]:
+def _list_reference_uses(model: ModelInfo) -> list[str]:
     """Return how many references are used and in which way, the preferred way first."""
     native = [f"{model.references.max} native"] if model.references else []
     return [*native, *(["composed"] if model.composes_references else [])] or ["dropped"]
@@ -628,7 +635,9 @@ def show_model_checks(
 
     settings = read_settings()
     settings = settings.model_copy(update={"registry": extension or settings.registry})
-    checked = asyncio.run(conformance.check_models(names, settings, snapshots, offline=offline, keep=snapshot))
+    checked = asyncio.run(
+        conformance.compare_with_endpoints(names, settings, snapshots, offline=offline, keep=snapshot)
+    )
     drifted = [model for model in checked if model.drift]
     if as_json:
         shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
@@ -645,7 +654,7 @@ def show_model_checks(
     return 1 if drifted else 0
 
 
-def _describe_check(model: "Checked") -> str:
+def _describe_check(model: "ModelCheck") -> str:
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
@@ -656,7 +665,7 @@ def _describe_check(model: "Checked") -> str:
 
 def show_settings(*, as_json: bool) -> None:
     """Print the effective settings and the source of each."""
-    found = effective(read_settings())
+    found = find_effective_settings(read_settings())
     if as_json:
         shown = {each.variable: {"value": each.value, "from": each.origin} for each in found}
         print(escape_json(json.dumps(shown, indent=2)))
@@ -690,4 +699,4 @@ def _make_console(*, stderr: bool) -> Console:
 
 def _print_line(console: Console, line: str) -> None:
     """Print a line literally: it is neither wrapped nor parsed as markup, and control characters are escaped."""
-    console.print(printable(line), soft_wrap=True)
+    console.print(escape_unprintable(line), soft_wrap=True)

@@ -17,7 +17,7 @@ from tests.tokens import TOKEN
 from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
 from videogen.calls import ProviderGate
-from videogen.clip import Batch, Clip, ClipRequest
+from videogen.clip import Clip, ClipRequest, RunResult
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.patience import Patience
 from videogen.scene import Job
@@ -76,7 +76,7 @@ class Stage:
 
     async def shoot(
         self, *prompts: str, apart_s: float = 0.0, options: Mapping[str, Any] | None = None, **fields: Any
-    ) -> Batch:
+    ) -> RunResult:
         """Runs a job of one scene for each prompt, in an own take each, and judges it."""
         given = self.options.model_copy(update=options or {})
         async with open_run(await prepare_job(job_of(*prompts, **fields), given)) as session:
@@ -103,7 +103,7 @@ def job_of(*prompts: str, **fields: Any) -> Job:
     return Job.model_validate({"model": "quick", "scenes": scenes, **fields})
 
 
-async def shot(session: JobRunner, apart_s: float = 0.0) -> Batch:
+async def shot(session: JobRunner, apart_s: float = 0.0) -> RunResult:
     """All clips of a session, with as many attempts each as the flow gives them."""
 
     async def later(number: int, request: ClipRequest) -> Clip:
@@ -115,7 +115,7 @@ async def shot(session: JobRunner, apart_s: float = 0.0) -> Batch:
     return await session.finish(clips)
 
 
-def only(batch: Batch) -> Clip:
+def only(batch: RunResult) -> Clip:
     (clip,) = batch.clips
     return clip
 

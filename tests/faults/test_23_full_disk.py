@@ -12,9 +12,9 @@ import pytest
 
 from tests.faults.conftest import PROMPT, Stage, job_of, only, shot
 from videogen.bootstrap import hand_over, open_run, prepare_job
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.errors import JournalError, StorageError
-from videogen.events import ClipCompleted, ClipEvent, ClipStarted
+from videogen.events import ClipCompleted, ClipStarted, RunEvent
 
 PAGE = 4096
 
@@ -72,12 +72,12 @@ def journal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     return keep
 
 
-async def shoot_and(then: Callable[[], None], on: type[ClipEvent], stage: Stage, *prompts: str) -> Batch:
+async def shoot_and(then: Callable[[], None], on: type[RunEvent], stage: Stage, *prompts: str) -> RunResult:
     """A job, and what happens when it tells the first event of a kind."""
     prepared = await prepare_job(job_of(*prompts), stage.options)
     waiting = [then]
 
-    def listen(event: ClipEvent, _payload: object) -> None:
+    def listen(event: RunEvent, _payload: object) -> None:
         if isinstance(event, on) and waiting:
             waiting.pop()()
 

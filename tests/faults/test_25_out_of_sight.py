@@ -13,7 +13,7 @@ from tests.adapters.test_files import make_broken, make_loop
 from tests.faults.conftest import Stage, job_of, only, shot
 from tests.s3 import Bucket
 from videogen.bootstrap import open_run, prepare_job
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.errors import StorageError
 
 PROMPTS = ("A boat", "A pier", "A gull", "A storm")
@@ -149,7 +149,7 @@ async def test_25_a_copy_in_the_jobs_own_folder_outlives_the_other_jobs(stage: S
 # -- an older journal --------------------------------------------------------------------------------------------------
 
 
-async def shoot_with_backup(stage: Stage, *, then: tuple[str, ...]) -> Batch:
+async def shoot_with_backup(stage: Stage, *, then: tuple[str, ...]) -> RunResult:
     """A run, a backup of the journal, another run, and the backup put back."""
     stage.emulate()
     await stage.shoot("A boat")

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import Stage, code, job_of, only
 from tests.s3 import Bucket
 from videogen.bootstrap import open_run, prepare_job
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.errors import JobLockedError, StorageError
 from videogen.journal import Journal
 from videogen.media import inspect_video
@@ -33,7 +33,7 @@ class Machine:
         folder.mkdir()
         self._monkeypatch.chdir(folder)
 
-    async def shoot(self, *prompts: str, rough_cut: bool = False, **fields: Any) -> Batch:
+    async def shoot(self, *prompts: str, rough_cut: bool = False, **fields: Any) -> RunResult:
         options = {"out": self._out, "rough_cut": rough_cut}
         return await self._stage.shoot(*prompts, options=options, **fields)
 

@@ -6,14 +6,14 @@ import pytest
 
 from tests.faults.conftest import Stage, job_of
 from videogen.bootstrap import Listener, hand_over, open_run, prepare_job
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.events import RunCompleted
 from videogen.media import inspect_video
 
 PICTURES = ("index.html", "contact_sheet.jpg", "rough_cut.mp4")
 
 
-async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[Batch, RunCompleted]:
+async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[RunResult, RunCompleted]:
     """A run of two scenes, and the event that ends it."""
     events: list[RunCompleted] = []
     listener: Listener = lambda event, _: events.append(event) if isinstance(event, RunCompleted) else None  # noqa: E731

@@ -3,17 +3,17 @@
 from typing import Any
 
 from flows.artifacts import make_clip_rows, render_verdict
-from videogen.clip import Batch, Clip, ClipFailure, Verdict
-from videogen.planning import plan
+from videogen.clip import Clip, ClipFailure, RunResult, Verdict
+from videogen.planning import plan_job
 from videogen.registry import read_registry
 from videogen.scene import Job
 
 GATEWAY = "http://films.example:8474/"
 
 
-def batch_of(*clips: Clip) -> Batch:
+def batch_of(*clips: Clip) -> RunResult:
     verdict = Verdict(status="partial", min_clips=1, reason="some clips delivered, 1 was enough")
-    return Batch(
+    return RunResult(
         run_id="4f1f0c6d2b7a",
         job_id="film",
         model="kling-v2.5-turbo",
@@ -46,7 +46,7 @@ def clip(index: int, *, failure: str | None = None, **fields: Any) -> Clip:
 def plan_of(scenes: int) -> Any:
     wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 4} for n in range(scenes)]
     job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "scenes": wanted})
-    return plan(job, read_registry(), digests={}, buffer=None)
+    return plan_job(job, read_registry(), digests={}, buffer=None)
 
 
 def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:

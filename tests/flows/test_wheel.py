@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import CommandLine
-from videogen.errors import DISTRIBUTION, install_hint
+from videogen.errors import DISTRIBUTION, get_install_hint
 
 JOB = """
 [[scenes]]
@@ -45,7 +45,7 @@ def test_the_extras_belong_to_our_own_distribution() -> None:
     ours = distribution(DISTRIBUTION)
     assert {entry.name for entry in ours.entry_points if entry.group == "console_scripts"} == {"videogen"}
     for extra in ("postgres", "s3"):
-        assert f"pip install '{ours.name}[{extra}]'" in install_hint(extra)
+        assert f"pip install '{ours.name}[{extra}]'" in get_install_hint(extra)
         assert extra in ours.metadata.get_all("Provides-Extra", [])
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from videogen.bootstrap import RunOptions, open_run, prepare_job
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.emulator import EmulatorSettings
 from videogen.emulator import run_emulator as emulating
 from videogen.events import RunStarted, SceneOutline
@@ -125,7 +125,7 @@ class Played:
     """What is left of a real run: its folder, and its verdict."""
 
     out: Path
-    batch: Batch
+    batch: RunResult
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +148,7 @@ def emulated(folder: Path, faults: str, **settings: Any) -> Iterator[None]:
         yield
 
 
-def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> Batch:
+def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> RunResult:
     """Runs the job `film` with a scene of two seconds for each prompt, by its id."""
     scenes = [{"id": name, "prompt": prompt, "target_duration": 2} for name, prompt in prompts.items()]
     given = {"id": "film", "model": "quick", "min_clips": 2, "max_cost": "1.00", "scenes": scenes, **fields}
@@ -156,7 +156,7 @@ def shoot(out: Path, prompts: Mapping[str, str], **fields: Any) -> Batch:
         return thread.submit(asyncio.run, _shot(Job.model_validate(given), out)).result()
 
 
-async def _shot(job: Job, out: Path) -> Batch:
+async def _shot(job: Job, out: Path) -> RunResult:
     async with open_run(await prepare_job(job, RunOptions(out=str(out)))) as session:
         return await session.finish(await asyncio.gather(*map(session.make_clip, session.plan.requests)))
 

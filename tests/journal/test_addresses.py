@@ -12,7 +12,7 @@ from tests.journal.conftest import intend, start
 from tests.unit.fakes import request_of
 from videogen.clip import Clip
 from videogen.database import sanitize_json
-from videogen.errors import JournalError, SettingsError, UnreadableJournalError, install_hint
+from videogen.errors import JournalError, SettingsError, UnreadableJournalError, get_install_hint
 from videogen.journal import Journal
 
 SECRET = "s3cr3t-canary"
@@ -69,7 +69,8 @@ def test_a_password_that_the_server_quotes_is_not_shown(direct_url: str) -> None
 
 def test_a_missing_extra_is_named_as_it_is_installed() -> None:
     assert (
-        install_hint("postgres") == "pip install 'videogen-batch[postgres]', or in a checkout: uv sync --extra postgres"
+        get_install_hint("postgres")
+        == "pip install 'videogen-batch[postgres]', or in a checkout: uv sync --extra postgres"
     )
 
 
@@ -132,7 +133,7 @@ def test_no_text_wedges_the_journal(journal: Journal) -> None:
     ((_, _, told),) = journal.read_events("run1")
     assert told == sanitize_json(payload)
     assert told["scene_id"] == "a"
-    clip = Clip.failed(request, ValueError(ODD), warnings=(ODD,), codec=ODD)
+    clip = Clip.make_failed(request, ValueError(ODD), warnings=(ODD,), codec=ODD)
     second = intend(journal, request, "run1")
     second = journal.record_prediction(second, "p2", None) or second
     second = journal.record_cost(second, request.cost, "known", succeeded=True)

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tests.unit.fakes import FakeProvider, request_of, run_of
-from videogen.clip import Clip, ClipRequest, planned
+from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
 from videogen.generation import attempt_clip
 from videogen.journal import AsyncJournal, Attempt, DeliveryRecord, Journal, metadata
@@ -81,7 +81,7 @@ def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
     """As a plan of a thousand scenes does: those delivered, those begun; and of this origin only."""
     requests = [request_of(take=take) for take in range(1, 1001)]
     keys = [request.key for request in requests]
-    clip = Clip(status="success", video_path="clips/a.mp4", **planned(requests[0]))
+    clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(requests[0]))
     for key in (keys[0], keys[999]):
         journal.import_delivery(key, origin="fake", folder="here", clip=clip)
     journal.import_delivery(keys[1], origin="another", folder="here", clip=clip)
@@ -244,7 +244,7 @@ def test_who_watches_sees_what_is_spent_and_what_is_reserved(journal: Journal) -
 
 def test_who_watches_finds_the_clip_that_a_run_delivered(journal: Journal) -> None:
     """The latest one for the scene, reused ones too; none of another run."""
-    clip = Clip(status="success", video_path="clips/a.mp4", **planned(request_of()))
+    clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request_of()))
     journal.start_run("r1", job_id="film", origin="local", folder="here")
     journal.add_event("r1", "clip.completed", {**clip.model_dump(mode="json"), "run_id": "r1", "completed": 1})
     assert journal.find_delivered_clip("r1", "a") == DeliveryRecord(folder="here", clip=clip)

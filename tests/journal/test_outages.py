@@ -17,7 +17,7 @@ from tests.journal.conftest import CUTS, MOMENTS, Fault, Moment, Wire, intend, s
 from tests.unit.fakes import request_of
 from videogen import database as database_module
 from videogen import postgres
-from videogen.clip import Clip, ClipRequest, planned
+from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import JournalError
 from videogen.journal import Journal
 
@@ -41,7 +41,7 @@ def play(journal: Journal, requests: list[ClipRequest], before: Callable[[], Non
         before()
         billed = journal.record_cost(created, request.cost, "known", succeeded=True)
         before()
-        clip = Clip(status="success", video_path="clips/a.mp4", **planned(request))
+        clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request))
         journal.record_delivery(billed, request, origin="fake", folder="run1", clip=clip)
         before()
         journal.heartbeat("run1")

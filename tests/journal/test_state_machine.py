@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from tests.journal.conftest import Clock
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, planned
+from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import BudgetError, ClaimedError, DeliveredError, JobLockedError, LeaseLostError
 from videogen.journal import LEASE_S, OPEN_STATES, Attempt, Journal
 
@@ -196,7 +196,7 @@ class Machine(RuleBasedStateMachine):
         elif step == "end":
             attempt = journal.record_end(attempt, error="timeout", message="too late")
         elif step == "deliver":
-            clip = Clip(status="success", video_path="clips/a.mp4", **planned(request(take)))
+            clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request(take)))
             journal.record_delivery(attempt, request(take), origin="fake", folder=FOLDERS[process.number], clip=clip)
         elif made is None:
             return

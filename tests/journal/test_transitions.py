@@ -12,7 +12,7 @@ import pytest
 
 from tests.journal.conftest import Clock, intend, start
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, planned
+from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import (
     BudgetError,
     ClaimedError,
@@ -26,7 +26,7 @@ PRICE = request_of().cost
 
 
 def clip_of(request: ClipRequest) -> Clip:
-    return Clip(status="success", video_path="clips/a.mp4", **planned(request))
+    return Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request))
 
 
 STEPS: dict[str, Callable[[Journal, Attempt], object]] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, planned
+from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.journal import Journal
 
 
@@ -26,7 +26,7 @@ def deliver(journal: Journal, request: ClipRequest, run_id: str, *, folder: str 
     created = journal.record_prediction(attempt, f"p-{run_id}-{request.key}", None)
     assert created
     billed = journal.record_cost(created, request.cost, "known", succeeded=True)
-    clip = Clip(status="success", video_path=request.video_path, **planned(request))
+    clip = Clip(status="success", video_path=request.video_path, **get_planned_fields(request))
     journal.record_delivery(billed, request, origin="fake", folder=folder, clip=clip)
     return clip
 

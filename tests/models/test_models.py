@@ -17,7 +17,7 @@ from PIL import Image
 from tests.adapters.loopback import Loopback, answer
 from tests.tokens import TOKEN
 from videogen.bootstrap import PreparedJob, RunOptions, open_run, prepare_job
-from videogen.clip import Batch, Clip
+from videogen.clip import Clip, RunResult
 from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
 from videogen.errors import ValidationError
 from videogen.registry import ModelSpec, read_registry
@@ -65,12 +65,12 @@ def at_the_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(render, "LOOP_S", 0.5)  # what is drawn does not matter here, and takes most of the time
 
 
-async def run(job: Job, folder: Path) -> Batch:
+async def run(job: Job, folder: Path) -> RunResult:
     """The job without Prefect."""
     return await run_prepared(await prepare_job(job, RunOptions(out=str(folder))))
 
 
-async def run_prepared(prepared: PreparedJob) -> Batch:
+async def run_prepared(prepared: PreparedJob) -> RunResult:
     async with open_run(prepared) as session:
         return await session.finish(await session.make_clips())
 
@@ -157,12 +157,12 @@ def assert_sent(spec: ModelSpec, ratio: str, scene: str, made: Mapping[str, Any]
         assert sent == {spec.references.input: given}
     else:
         assert sent == {spec.parameters.image: [frame_size(spec, ratio, made["input"])]}
-        assert spec.frame_size(ratio)[0] / spec.frame_size(ratio)[1] == of_ratio(ratio)
+        assert spec.get_frame_size(ratio)[0] / spec.get_frame_size(ratio)[1] == of_ratio(ratio)
 
 
 def frame_size(spec: ModelSpec, ratio: str, inputs: Mapping[str, Any]) -> tuple[int, int]:
     """The size of a start frame: in the resolution that the model is asked for, where it is asked for one."""
-    width, height = spec.frame_size(ratio)
+    width, height = spec.get_frame_size(ratio)
     lines = int(str(inputs.get("resolution", "0p")).removesuffix("p"))
     scale = max(1.0, lines / min(width, height))
     return round(width * scale / 2) * 2, round(height * scale / 2) * 2

@@ -13,7 +13,7 @@ from tests.tokens import TOKEN
 from videogen.adapters.replicate import ReplicateProvider
 from videogen.clip import ClipRequest
 from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
-from videogen.planning import Plan, plan
+from videogen.planning import Plan, plan_job
 from videogen.ports import Prediction
 from videogen.registry import ModelSpec, read_registry
 from videogen.scene import Job
@@ -37,7 +37,7 @@ def longest_s(spec: ModelSpec) -> float:
 def jobs(draw: st.DrawFn) -> Job:
     """One to three scenes of any length that the model can make, with any of its ratios, with or without sound."""
     name = draw(st.sampled_from(sorted(REGISTRY.models)))
-    spec = REGISTRY.model(name)
+    spec = REGISTRY.get_model(name)
     targets = st.floats(min_value=0.5, max_value=longest_s(spec)).map(lambda seconds: round(seconds, 2))
     scenes = [
         {"id": f"s{n}", "prompt": f"scene {n}", "take": n + 1, "target_duration": target, **picture(spec)}
@@ -56,7 +56,7 @@ def picture(spec: ModelSpec) -> dict[str, str]:
 @given(job=jobs(), buffer=st.sampled_from([1.0, 1.25, 2.0]))
 def test_what_is_planned_is_what_is_billed(job: Job, buffer: float, emulator: Emulator) -> None:
     """When nothing fails, to the cent; GPU time is billed as it was, at the rate that was planned with."""
-    planned = plan(job, REGISTRY, digests={"keeper.png": "0" * 64}, buffer=buffer)
+    planned = plan_job(job, REGISTRY, digests={"keeper.png": "0" * 64}, buffer=buffer)
     emulator.reset()
     predictions = asyncio.run(made(planned, emulator))
     billed = Decimal(emulator.ledger()["billed"])

@@ -8,7 +8,7 @@ from typing import Any
 from tests.unit.fakes import request_of, small_clip
 from videogen import media
 from videogen.adapters.files import FileStore
-from videogen.clip import Batch, Clip, judge, planned
+from videogen.clip import Clip, RunResult, get_planned_fields, judge
 from videogen.errors import ModerationError
 from videogen.scene import Job, Scene
 
@@ -28,7 +28,7 @@ def deliver(store: FileStore, scene: Scene, video: bytes, **changes: Any) -> Cli
     path.write_bytes(video)
     measured = media.inspect_video(path, poster=store.path(names["poster_path"]))
     request = request_of(**scene.model_dump())
-    known = planned(request) | {"clip_index": scene.clip_index}
+    known = get_planned_fields(request) | {"clip_index": scene.clip_index}
     facts = {"width": measured.width, "height": measured.height, "fps": measured.fps, "sha256": measured.sha256}
     spent = {"cost": Decimal("0.350"), "attempts": 1, "generation_time": 7.3}
     clip = Clip(status="success", actual_duration=measured.duration, **names, **known, **facts, **spent)
@@ -37,16 +37,16 @@ def deliver(store: FileStore, scene: Scene, video: bytes, **changes: Any) -> Cli
 
 def refused(scene: Scene, message: str) -> Clip:
     """A clip that the provider did not want to make, three times."""
-    return Clip.failed(request_of(**scene.model_dump()), ModerationError(message), attempts=3)
+    return Clip.make_failed(request_of(**scene.model_dump()), ModerationError(message), attempts=3)
 
 
 def prompts_of(job: Job) -> dict[str, str]:
     return {scene.id: scene.prompt for scene in job.scenes}
 
 
-def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> Batch:
+def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> RunResult:
     made = tuple(clips)
-    return Batch(
+    return RunResult(
         run_id="run1",
         job_id=job.id,
         model=job.model,
@@ -58,7 +58,7 @@ def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> Batch:
     ).model_copy(update=changes)
 
 
-def delivered(folder: Path, job: Job, **clip: Any) -> tuple[FileStore, Batch]:
+def delivered(folder: Path, job: Job, **clip: Any) -> tuple[FileStore, RunResult]:
     """The job's folder with a small clip for every scene; `clip` are the arguments of `small_clip`."""
     store = FileStore(folder)
     return store, batch_of(job, [deliver(store, scene, small_clip(1, **clip)) for scene in job.scenes])

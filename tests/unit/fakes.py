@@ -16,11 +16,11 @@ from videogen.adapters.files import FileStore, LocalFolder
 from videogen.calls import ProviderGate
 from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import GoneError, OutcomeUnknownError
-from videogen.events import ClipEvent
+from videogen.events import RunEvent
 from videogen.journal import AsyncJournal, Journal
 from videogen.patience import Patience
-from videogen.planning import plan
-from videogen.ports import Failure, Prediction, Status
+from videogen.planning import plan_job
+from videogen.ports import FailureKind, Prediction, Status
 from videogen.registry import read_registry
 from videogen.run import RunContext
 from videogen.scene import Job
@@ -47,7 +47,7 @@ def request_of(**scene: Any) -> ClipRequest:
     fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
     wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
     job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
-    return plan(job, read_registry()).requests[0]
+    return plan_job(job, read_registry()).requests[0]
 
 
 @dataclass
@@ -155,7 +155,7 @@ class FakeProvider:
     def _end(self, prediction_id: str, status: Status) -> None:
         output = f"https://delivery.example/{prediction_id}" if status == "succeeded" else None
         error = self._script(prediction_id).error
-        failure: Failure | None = None
+        failure: FailureKind | None = None
         if status == "failed":
             failure = "moderation" if str(error).startswith("flagged") else "passing"
         self.predictions[prediction_id] = replace(
@@ -174,9 +174,9 @@ class Heard:
     """An event sink that keeps what it was told."""
 
     def __init__(self) -> None:
-        self.events: list[ClipEvent] = []
+        self.events: list[RunEvent] = []
 
-    def emit(self, event: ClipEvent) -> None:
+    def emit(self, event: RunEvent) -> None:
         self.events.append(event)
 
     @property

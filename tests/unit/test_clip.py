@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from videogen.clip import Clip, ImageInput, judge, judge_each
+from videogen.clip import Clip, ImageInput, judge, judge_by_model
 
 
 def clips(*statuses: str) -> tuple[Clip, ...]:
@@ -67,11 +67,11 @@ def test_the_name_of_a_frame_stays_from_release_to_release() -> None:
 def test_each_compared_model_has_its_verdict() -> None:
     """All is complete when each is, failed when each is, else partial; the minimum is of each."""
     good, bad = (clip.model_copy(update={"model": m}) for clip, m in zip(clips(GOOD, BAD), "ab", strict=True))
-    verdict, verdicts = judge_each((good, bad), models=("a", "b"), min_clips=1, required=frozenset())
+    verdict, verdicts = judge_by_model((good, bad), models=("a", "b"), min_clips=1, required=frozenset())
     assert (verdict.status, verdicts["a"].status, verdicts["b"].status) == ("partial", "complete", "failed")
     assert verdict.reason.startswith("a complete, all 1 clips delivered; b failed, 0 of 1")
     other = bad.model_copy(update={"model": "c"})
-    verdict, _ = judge_each((bad, other), models=("b", "c"), min_clips=1, required=frozenset())
+    verdict, _ = judge_by_model((bad, other), models=("b", "c"), min_clips=1, required=frozenset())
     assert verdict.status == "failed"
-    verdict, verdicts = judge_each((good,), models=("a",), min_clips=1, required=frozenset())
+    verdict, verdicts = judge_by_model((good,), models=("a",), min_clips=1, required=frozenset())
     assert (verdict.status, verdicts) == ("complete", {})

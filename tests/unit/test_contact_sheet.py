@@ -12,7 +12,7 @@ from PIL import Image
 from tests.unit.batches import batch_of, deliver, delivered, job_of, prompts_of, refused
 from tests.unit.fakes import small_clip
 from videogen.adapters.files import FileStore
-from videogen.clip import judge_each
+from videogen.clip import judge_by_model
 from videogen.contact_sheet import (
     MAX_HEIGHT_PX,
     Grid,
@@ -241,7 +241,7 @@ def test_clips_to_be_compared_stand_side_by_side(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     names = ("kling-v2.5-turbo", "veo-3.1") * 2
     clips = [deliver(store, scene, small_clip(1), model=name) for scene, name in zip(job.scenes, names, strict=True)]
-    verdict, verdicts = judge_each(tuple(clips), models=names[:2], min_clips=1, required=frozenset())
+    verdict, verdicts = judge_by_model(tuple(clips), models=names[:2], min_clips=1, required=frozenset())
     changes = {"verdict": verdict, "verdicts": verdicts, "cells_per_scene": 2}
     batch = batch_of(job, clips, **changes)
     html = render_page(batch, prompts_of(job))

@@ -9,7 +9,7 @@ from tests.unit.fakes import FakeProvider, Script, request_of, run_of
 from tests.unit.test_media import damage_sound, film, unknown_sound
 from tests.unit.test_media_as_shown import VARIANTS, Variant, hdr, store
 from videogen.clip import Clip
-from videogen.errors import SoundError, is_retryable, may_fall_back
+from videogen.errors import SoundError, is_fallback_allowed, is_retryable
 from videogen.generation import attempt_clip
 from videogen.media import inspect_video
 from videogen.run import Slot, Slots
@@ -40,7 +40,11 @@ async def test_damaged_sound_that_is_wanted_is_an_error_of_its_own(tmp_path: Pat
         SoundError, match=r"the picture is whole, but its sound is damaged.*\.rejected.*audio"
     ) as caught:
         await deliver(tmp_path, bytes(damage_sound(bytearray(heard.read_bytes()), heard)), job_audio=True)
-    assert (caught.value.code, is_retryable(caught.value), may_fall_back(caught.value)) == ("bad-sound", False, True)
+    assert (caught.value.code, is_retryable(caught.value), is_fallback_allowed(caught.value)) == (
+        "bad-sound",
+        False,
+        True,
+    )
     assert [path.suffix for path in (tmp_path / ".scratch").glob("*.rejected")] == [".rejected"]
 
 

@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from tests.tokens import TOKEN
 from videogen import cli, drift
-from videogen.documents import dotted, read_document
+from videogen.documents import join_path, read_source_file
 from videogen.drift import Finding
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.models import EmulatedModel
 from videogen.endpoints import Endpoint, EndpointInputs, Snapshots
-from videogen.registry import ModelSpec, read_registry, registry_path
+from videogen.registry import ModelSpec, find_registry_path, read_registry
 from videogen.scene import Scene
 
 Path_ = tuple[str | int, ...]
-SHIPPED: dict[str, Any] = json.loads(json.dumps(read_document(registry_path()).data["models"], default=str))
+SHIPPED: dict[str, Any] = json.loads(json.dumps(read_source_file(find_registry_path()).data["models"], default=str))
 """The tables of the models as they are written down."""
 REGISTRY = read_registry()
-KEPT = registry_path().parent / "cassettes" / "schemas"
+KEPT = find_registry_path().parent / "cassettes" / "schemas"
 IGNORED = {
     "kling-v2.1": {"resolution"},
     "kling-v2.5-turbo": {"resolution"},
@@ -102,7 +102,7 @@ def test_the_kept_schemas_are_what_the_emulator_serves(online: Check, tmp_path: 
 
 def taken(endpoint: Endpoint | None, spec: ModelSpec) -> tuple[bool | None, dict[str, Any], list[str]] | None:
     """What an endpoint takes, but for the descriptions; None where it is not there."""
-    inputs = endpoint.inputs(spec.version) if endpoint else None
+    inputs = endpoint.read_inputs(spec.version) if endpoint else None
     if endpoint is None or inputs is None:
         return None
     schemas = {name: schema.model_dump(exclude={"description"}) for name, schema in inputs.schemas.items()}
@@ -137,7 +137,7 @@ class Mutation:
     """Where it must be reported."""
 
     def __str__(self) -> str:
-        return f"{self.model}-{dotted(self.path)}-{self.what}"
+        return f"{self.model}-{join_path(self.path)}-{self.what}"
 
 
 NO_INPUT = {"source", "typical_run_seconds", "timeout_seconds", "price", "frame_sizes", "delivery"}
@@ -274,7 +274,7 @@ def test_a_value_that_the_endpoint_contradicts_is_reported(mutation: Mutation, c
     code, models = check.json("--offline", "unchanged", "changed", registry=registry)
     assert (code, models["unchanged"]["drift"]) == (1, [])
     reported = {found["field"]: found for found in models["changed"]["drift"]}
-    field = dotted(("models", "changed", *mutation.field))
+    field = join_path(("models", "changed", *mutation.field))
     (found,) = [reported[name] for name in reported if name in (field, f"{field}.seconds")]
     assert at(found["position"], registry).startswith(written(mutation.table, mutation.field))
 
@@ -331,7 +331,7 @@ def test_a_value_is_refused_exactly_where_the_endpoint_refuses_it(
 
 def inputs_of(model: EmulatedModel) -> EndpointInputs:
     endpoint = Endpoint(name="a/b", latest_version="1", openapi_schemas={"1": model.make_openapi_schema()})
-    inputs = endpoint.inputs(None)
+    inputs = endpoint.read_inputs(None)
     assert inputs
     return inputs
 
@@ -369,7 +369,7 @@ def compared(
     document = {"components": {"schemas": {"Input": wanted, "Loop": {"$ref": "#/components/schemas/Loop"}}}}
     told = {"name": "me/mine", "is_official": True, "latest_version": "1", "openapi_schemas": {"1": document}}
     found = drift.compare(ModelSpec.model_validate({**SPEC, **(spec or {})}), Endpoint(**{**told, **endpoint}))
-    return [(dotted(finding.loc), finding.message) for finding in found]
+    return [(join_path(finding.loc), finding.message) for finding in found]
 
 
 def test_a_model_that_agrees_has_nothing_found() -> None:
@@ -544,7 +544,7 @@ def test_what_is_ignored_is_no_drift() -> None:
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
     """The shipped registry with one change."""
-    text = registry_path().read_text(encoding="utf-8")
+    text = find_registry_path().read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "models.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from videogen import cli
-from videogen.models import models_of
+from videogen.models import describe_models
 from videogen.registry import read_registry
 
 REGISTRY = read_registry()
@@ -59,7 +59,7 @@ def test_the_list_has_a_row_for_every_model_in_80_columns(models: Command) -> No
 def test_the_json_of_the_list_and_of_each_model_are_the_gateways(models: Command) -> None:
     """One shape for a form, wherever it gets it from."""
     listed: list[dict[str, Any]] = json.loads(models("--json"))["models"]
-    assert listed == models_of(REGISTRY).model_dump(mode="json")["models"]
+    assert listed == describe_models(REGISTRY).model_dump(mode="json")["models"]
     assert listed == [json.loads(models("show", name, "--json")) for name in REGISTRY.models]
 
 

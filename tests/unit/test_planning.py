@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.planning import Plan, check_cost, plan
+from videogen.planning import Plan, plan_job, validate_budget
 from videogen.registry import read_registry
 from videogen.scene import Job
 
@@ -20,7 +20,7 @@ def scene(**fields: Any) -> dict[str, Any]:
 
 def planned(model: str, *scenes: dict[str, Any], buffer: float | None = None, **fields: Any) -> Plan:
     job = Job.model_validate({"model": model, "scenes": scenes or [scene()], **fields})
-    return plan(job, REGISTRY, digests=DIGESTS, buffer=buffer)
+    return plan_job(job, REGISTRY, digests=DIGESTS, buffer=buffer)
 
 
 def with_image(model: str) -> dict[str, Any]:
@@ -228,9 +228,9 @@ def test_a_plan_above_the_cap_is_refused() -> None:
     """What is reused does not count."""
     plan_ = planned("kling-v2.5-turbo", max_cost="0.34")
     with pytest.raises(ValidationError, match=r"max_cost: the plan costs \$0.350, more than the \$0.34 allowed"):
-        check_cost(plan_)
+        validate_budget(plan_)
     job = Job.model_validate({"model": "kling-v2.5-turbo", "max_cost": 0, "scenes": [scene()]})
-    check_cost(plan(job, REGISTRY).reusing({plan_.requests[0].key}))
+    validate_budget(plan_job(job, REGISTRY).with_reuse({plan_.requests[0].key}))
 
 
 def test_the_same_clip_twice_is_paid_for_once() -> None:
@@ -260,9 +260,9 @@ def test_the_bytes_of_a_picture_are_in_the_key_and_not_its_address() -> None:
     """The same picture from elsewhere is the same clip; another one under the same address is not."""
     job = Job.model_validate({"scenes": [scene(scene_reference_url="x")]})
     moved = Job.model_validate({"scenes": [scene(scene_reference_url="y")]})
-    key = plan(job, REGISTRY, digests={"x": "1"}).requests[0].key
-    assert plan(moved, REGISTRY, digests={"y": "1"}).requests[0].key == key
-    assert plan(job, REGISTRY, digests={"x": "2"}).requests[0].key != key
+    key = plan_job(job, REGISTRY, digests={"x": "1"}).requests[0].key
+    assert plan_job(moved, REGISTRY, digests={"y": "1"}).requests[0].key == key
+    assert plan_job(job, REGISTRY, digests={"x": "2"}).requests[0].key != key
 
 
 def test_a_timeout_below_the_typical_run_is_warned_of() -> None:
@@ -298,15 +298,15 @@ def test_the_plan_says_how_long_a_run_takes() -> None:
     """Seven clips of 150 s in three slots are three rounds; what is reused takes no time."""
     made = planned("kling-v2.5-turbo", *(scene(id=f"s{n}", take=n) for n in range(1, 8)), concurrency=3)
     assert made.expected_s == 450
-    assert made.reusing({request.key for request in made.requests[1:]}).expected_s == 150
+    assert made.with_reuse({request.key for request in made.requests[1:]}).expected_s == 150
 
 
 def test_an_old_price_is_warned_of() -> None:
     """After 90 days."""
     job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene()]})
     as_of = REGISTRY.models["kling-v2.5-turbo"].price.as_of
-    assert plan(job, REGISTRY, today=as_of + timedelta(days=90)).warnings == ()
-    (warning,) = plan(job, REGISTRY, today=as_of + timedelta(days=91)).warnings
+    assert plan_job(job, REGISTRY, today=as_of + timedelta(days=90)).warnings == ()
+    (warning,) = plan_job(job, REGISTRY, today=as_of + timedelta(days=91)).warnings
     assert warning.startswith("kling-v2.5-turbo: its price of 2026-11-01 is 91 days old, look it up at https://")
 
 
@@ -319,7 +319,7 @@ def test_an_estimated_price_is_told_from_a_published_one() -> None:
 
 def compared(*scenes: dict[str, Any], **fields: Any) -> Plan:
     models = ["kling-v2.5-turbo", "hailuo-2.3"]
-    return plan(Job.model_validate({"models": models, "scenes": scenes or [scene()], **fields}), REGISTRY)
+    return plan_job(Job.model_validate({"models": models, "scenes": scenes or [scene()], **fields}), REGISTRY)
 
 
 def test_compared_models_make_every_scene_side_by_side() -> None:
@@ -333,10 +333,10 @@ def test_compared_models_make_every_scene_side_by_side() -> None:
     ]
     assert [request.clip_index for request in made.requests] == list(range(8))
     assert len({request.key for request in made.requests}) == 8
-    assert (made.cells_per_scene, made.model) == (4, "kling-v2.5-turbo, hailuo-2.3")
+    assert (made.variants_per_scene, made.model) == (4, "kling-v2.5-turbo, hailuo-2.3")
     assert made.total_cost == 4 * Decimal("0.35") + 4 * Decimal("0.28")
     with pytest.raises(ValidationError, match=r"more than the \$1 allowed"):
-        check_cost(compared(scene(), max_cost="1", takes=4))
+        validate_budget(compared(scene(), max_cost="1", takes=4))
 
 
 def test_a_clip_of_a_comparison_is_the_same_as_without_one() -> None:
@@ -355,7 +355,7 @@ def test_every_compared_model_is_checked() -> None:
     """What one of them cannot do is said, with its name; so is one that is not there."""
     fields = {"models": ["kling-v2.5-turbo", "kling-v2.1", "nobody"], "scenes": [scene()]}
     with pytest.raises(ValidationError) as caught:
-        plan(Job.model_validate(fields), REGISTRY)
+        plan_job(Job.model_validate(fields), REGISTRY)
     assert [problem.where for problem in caught.value.problems] == ["scenes.0.scene_reference_url", "models.2"]
 
 

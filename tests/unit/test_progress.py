@@ -4,18 +4,19 @@ from typing import Any
 
 from rich.console import Console
 
-from videogen.clip import Batch, Clip, ClipFailure, judge
+from videogen.clip import Clip, ClipFailure, RunResult, judge
 from videogen.events import (
     ClipCompleted,
-    ClipEvent,
+    ClipEnded,
     ClipFailed,
     ClipProgress,
     ClipRetrying,
     ClipStarted,
     RunCompleted,
+    RunEvent,
     RunStarted,
 )
-from videogen.planning import Plan, plan
+from videogen.planning import Plan, plan_job
 from videogen.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.registry import read_registry
 from videogen.scene import Job
@@ -24,7 +25,7 @@ from videogen.scene import Job
 def plan_of(scenes: int, **fields: Any) -> Plan:
     wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]
     job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "concurrency": 2, "scenes": wanted} | fields)
-    return plan(job, read_registry())
+    return plan_job(job, read_registry())
 
 
 def started(index: int, attempt: int = 1) -> ClipStarted:
@@ -46,7 +47,7 @@ def progressed(index: int, *, elapsed: float, remaining: float, fraction: float 
     )
 
 
-def ended(index: int, *, failure: str | None = None) -> ClipCompleted:
+def ended(index: int, *, failure: str | None = None) -> ClipCompleted | ClipFailed:
     clip = Clip(
         clip_index=index,
         scene_id=f"s{index}",
@@ -69,7 +70,7 @@ def ended(index: int, *, failure: str | None = None) -> ClipCompleted:
 
 
 def over() -> RunCompleted:
-    batch = Batch(
+    batch = RunResult(
         run_id="r",
         job_id="film",
         model="kling-v2.5-turbo",
@@ -79,13 +80,13 @@ def over() -> RunCompleted:
         total_generation_time=1.0,
         clips=(),
     )
-    return RunCompleted(batch=batch)
+    return RunCompleted(result=batch)
 
 
-def told(listener: Any, total: int, *events: ClipEvent) -> None:
+def told(listener: Any, total: int, *events: RunEvent) -> None:
     completed = 0
     for event in events:
-        completed += isinstance(event, ClipCompleted)
+        completed += isinstance(event, ClipEnded)
         listener(event, {"run_id": "r", "completed": completed, "total": total})
 
 

@@ -34,7 +34,7 @@ from videogen.references import (
     compose_frame,
     load_references,
 )
-from videogen.scene import name_of
+from videogen.scene import display_name
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 170, 60), (30, 60, 200), (120, 120, 120)
 PRIVATE_HOSTS = [
@@ -118,7 +118,7 @@ async def refused(source: str, base_dir: Path | None = None, **options: object) 
     with pytest.raises(ValidationError) as caught:
         await load(source, base_dir, **options)
     (problem,) = caught.value.problems
-    assert problem.where == name_of(source)
+    assert problem.where == display_name(source)
     return problem.message
 
 
@@ -342,7 +342,7 @@ async def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
     source = "https://keeper:hunter2@pictures.example/keeper.png?token=s3cret#part"
     message = await refused(source, resolve=Names([PUBLIC]), transport=Web().transport())
     assert "password" in message
-    assert name_of(source) == "https://…@pictures.example/keeper.png?…"
+    assert display_name(source) == "https://…@pictures.example/keeper.png?…"
 
 
 async def test_proxies_of_the_environment_are_not_used(canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +507,7 @@ async def test_a_data_url_holds_its_picture(source: str) -> None:
 async def test_a_bad_data_url_is_refused_without_being_repeated(source: str, says: str) -> None:
     """Its megabytes do not turn up in the message."""
     assert says in await refused(source)
-    assert len(name_of(source)) < 80
+    assert len(display_name(source)) < 80
 
 
 # --- files
@@ -568,7 +568,7 @@ async def test_devices_and_impossible_names_are_refused(tmp_path: Path) -> None:
     """Also when they are named outright."""
     assert "not a regular file" in await refused("/dev/zero", tmp_path)
     assert "cannot be opened" in await refused("a\0b.png", tmp_path)
-    assert name_of("a\0b\x1b[2J.png").isprintable()
+    assert display_name("a\0b\x1b[2J.png").isprintable()
 
 
 async def test_without_a_folder_no_file_is_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.registry import Price, Registry, read_registry, registry_path
+from videogen.registry import Price, Registry, find_registry_path, read_registry
 
 MODEL = """
 [models.mine]
@@ -43,7 +43,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
     with pytest.raises(
         ValidationError, match=r"'main' is not .*; there are: kling-v2.1, .*, mine; did you mean 'mine'"
     ):
-        registry_of(MODEL, tmp_path).model("main")
+        registry_of(MODEL, tmp_path).get_model("main")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
 def test_a_price_is_exact_to_the_cent_and_below(price: dict[str, object], expected: str) -> None:
     """Five seconds that took 32 s of GPU time, in decimals, not in floats."""
     model = Price.model_validate({**price, "as_of": "2026-11-01", "basis": "exact"})
-    assert model.of(5.0, 32.0) == Decimal(expected)
+    assert model.calculate_cost(5.0, 32.0) == Decimal(expected)
 
 
 def extended_by(text: str, folder: Path) -> Registry:
@@ -205,4 +205,4 @@ def test_a_problem_is_told_in_the_file_where_the_value_stands(tmp_path: Path) ->
     assert str(own).startswith("mine.toml:4:1: models.svd.source: input should be a string")
     line = int(shipped.position.split(":")[1])
     assert shipped.message == "has no price for 12 s"
-    assert registry_path().read_text().splitlines()[line - 1].startswith('price = { per_clip = { 6 = "0.28"')
+    assert find_registry_path().read_text().splitlines()[line - 1].startswith('price = { per_clip = { 6 = "0.28"')

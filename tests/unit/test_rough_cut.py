@@ -14,7 +14,7 @@ from PIL import Image
 from tests.unit.batches import batch_of, deliver, job_of, refused
 from tests.unit.fakes import small_clip
 from videogen.adapters.files import FileStore
-from videogen.clip import Batch
+from videogen.clip import RunResult
 from videogen.errors import BadOutputError, StorageError
 from videogen.media import check_music, inspect_video
 from videogen.rough_cut import choose_clips, draw_slate, write_rough_cut
@@ -75,7 +75,7 @@ def _strongest(frame: av.VideoFrame, across: float = 0.5) -> str:
 
 def film(
     tmp_path: Path, *clips: bytes, targets: list[float], places: list[int] | None = None
-) -> tuple[FileStore, Batch]:
+) -> tuple[FileStore, RunResult]:
     store = FileStore(tmp_path / "film")
     scenes = [
         {"target_duration": t, "clip_index": p} for t, p in zip(targets, places or range(len(targets)), strict=True)
@@ -134,7 +134,7 @@ def test_one_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> Non
     """Takes and models side by side are not strung together."""
     store = FileStore(tmp_path / "film")
     job = job_of({"target_duration": 1}, {"target_duration": 1}, models=["one", "two"], takes=2)
-    cells = [cell for cell, _ in job.cells()]
+    cells = [cell for cell, _ in job.variants()]
     colours = [None, GREEN, RED, RED, None, None, BLUE, RED]
     clips = [
         deliver(store, cell, clip(tmp_path, plain(colour), 1)) if colour else refused(cell, "no")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.planning import plan
+from videogen.planning import plan_job
 from videogen.registry import read_registry
 from videogen.scene import Job, read_job
 
@@ -16,7 +16,7 @@ def job_of(text: str, folder: Path, name: str = "film.toml") -> Job:
     return read_job(path)[0]
 
 
-def problems_of(text: str, folder: Path, name: str = "film.toml") -> str:
+def find_problems(text: str, folder: Path, name: str = "film.toml") -> str:
     with pytest.raises(ValidationError) as caught:
         job_of(text, folder, name)
     return str(caught.value)
@@ -56,12 +56,12 @@ def test_the_upstream_list_of_clip_prompts_is_a_job(tmp_path: Path) -> None:
 def test_an_id_that_cannot_name_a_file_is_refused(scene_id: str, tmp_path: Path) -> None:
     """No scene can write outside its job's folder, on any system."""
     text = json.dumps({"scenes": [{"id": scene_id, "prompt": "p", "target_duration": 5}]})
-    assert "cannot name a file" in problems_of(text, tmp_path, "film.json")
+    assert "cannot name a file" in find_problems(text, tmp_path, "film.json")
 
 
 def test_ids_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
     """They would be one file on some systems."""
-    problem = problems_of(SCENE + SCENE.replace('"a"', '"A"'), tmp_path)
+    problem = find_problems(SCENE + SCENE.replace('"a"', '"A"'), tmp_path)
     assert problem.startswith("film.toml:6:1: scenes.1.id: 'A' is the id of an earlier scene, too")
 
 
@@ -84,7 +84,7 @@ def test_ids_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
 )
 def test_a_wrong_job_says_where_and_what(text: str, message: str, tmp_path: Path) -> None:
     """File, line and column, never a traceback."""
-    assert message in problems_of(text, tmp_path)
+    assert message in find_problems(text, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_wrong_job_says_where_and_what(text: str, message: str, tmp_path: Path
 )
 def test_a_wrong_json_job_says_where_and_what(text: str, message: str, tmp_path: Path) -> None:
     """The same for JSON."""
-    assert message in problems_of(text, tmp_path, "film.json")
+    assert message in find_problems(text, tmp_path, "film.json")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_job_is_read_by_its_suffix_or_else_by_how_it_begins(name: str, text: s
 )
 def test_a_file_of_another_kind_is_told_what_job_files_are(name: str, text: str, message: str, tmp_path: Path) -> None:
     """By what its suffix or its first characters say."""
-    assert message in problems_of(text, tmp_path, name)
+    assert message in find_problems(text, tmp_path, name)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_file_that_is_not_utf8_is_told_how_to_save_it(content: bytes, message:
 def test_a_mistake_in_json_of_another_suffix_has_its_line(tmp_path: Path) -> None:
     """Places are found as the data was read."""
     text = AS_JSON.replace('"p"', '""')
-    assert problems_of(text, tmp_path, "film.txt").startswith("film.txt:5:4: scenes.0.prompt")
+    assert find_problems(text, tmp_path, "film.txt").startswith("film.txt:5:4: scenes.0.prompt")
 
 
 @pytest.mark.parametrize("note", ["second cut", 7, ["a", {"b": None}], {"beat": 1, "_x": [1.5]}, True, None])
@@ -226,5 +226,5 @@ def test_notes_are_no_part_of_a_clips_key(tmp_path: Path) -> None:
         job_of(json.dumps({"scenes": [each]}), tmp_path, "film.json")
         for each in (scene, {**scene, "notes": "x", "metadata": {"y": 1}, "_z": 2})
     ]
-    first, second = (plan(job, read_registry()).requests[0].key for job in jobs)
+    first, second = (plan_job(job, read_registry()).requests[0].key for job in jobs)
     assert first == second

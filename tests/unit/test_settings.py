@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from videogen.cli import main
-from videogen.settings import masked, variables
+from videogen.settings import get_variable_names, mask_secrets
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Without any variable of ours."""
-    for name in variables().values():
+    for name in get_variable_names().values():
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -28,7 +28,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str | None]
 def test_every_setting_has_a_value_or_none_and_an_origin(capsys: pytest.CaptureFixture[str]) -> None:
     """Also what another setting or the registry decides."""
     told = shown(capsys)
-    assert list(told) == list(variables().values())
+    assert list(told) == list(get_variable_names().values())
     assert told["VIDEOGEN_OUT"] == {"value": "out", "from": "default"}
     assert told["VIDEO_GENERATOR_DURATION_BUFFER"] == {"value": "1.25", "from": "registry"}
     assert told["VIDEOGEN_JOURNAL_URL"]["value"] == f"sqlite:///{Path('out/journal.db').absolute()}"
@@ -78,7 +78,7 @@ def test_no_secret_is_shown(environment: pytest.MonkeyPatch, capsys: pytest.Capt
     ],
 )
 def test_only_what_is_secret_in_an_address_is_masked(address: str, expected: str) -> None:
-    assert masked(address) == expected
+    assert mask_secrets(address) == expected
 
 
 @pytest.mark.parametrize("variable", ["REPLICATE_BASE_URL", "VIDEOGEN_GATEWAY_URL"])

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from videogen.bootstrap import RunOptions, prepare_job
 from videogen.cli import main
-from videogen.clip import Clip, ImageInput, planned
+from videogen.clip import Clip, ImageInput, get_planned_fields
 from videogen.journal import Journal
-from videogen.planning import plan
+from videogen.planning import plan_job
 from videogen.registry import read_registry
 from videogen.scene import Job
 
@@ -113,7 +113,7 @@ async def test_only_frames_that_look_different_are_named_apart(
 def test_a_plan_without_its_pictures_cuts_nothing() -> None:
     """What is opaque is only known once it is loaded."""
     job = job_of(character_reference_urls=["wall.jpg"])
-    planned = plan(job, read_registry(None), digests={"sea.jpg": "a" * 64, "wall.jpg": "b" * 64})
+    planned = plan_job(job, read_registry(None), digests={"sea.jpg": "a" * 64, "wall.jpg": "b" * 64})
     (image,) = planned.requests[0].images.values()
     assert image.cut_outs == ()
 
@@ -171,8 +171,8 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     (home / "clips").mkdir(parents=True)
     (home / old.video_path).write_bytes(b"clip")
     sha256 = hashlib.sha256(b"clip").hexdigest()
-    clip = Clip(status="success", video_path=old.video_path, sha256=sha256, **planned(old))
-    with closing(Journal(prepared.settings.effective_journal_url())) as journal:
+    clip = Clip(status="success", video_path=old.video_path, sha256=sha256, **get_planned_fields(old))
+    with closing(Journal(prepared.settings.get_journal_url())) as journal:
         journal.start_run("r1", job_id="film", origin="local", folder=prepared.folder)
         journal.import_delivery(old.key, origin="local", folder=prepared.folder, clip=clip)
         journal.end_run("r1", verdict="complete")

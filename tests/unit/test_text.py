@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videogen.cli import main
-from videogen.errors import Problem, escape_json, printable
+from videogen.errors import Problem, escape_json, escape_unprintable
 
 OBEYED = {
     "csi": "a\x9b31mb",
@@ -30,7 +30,7 @@ OBEYED = {
 @pytest.mark.parametrize("text", OBEYED.values(), ids=OBEYED)
 def test_what_a_terminal_obeys_is_written_as_an_escape(text: str) -> None:
     """In messages and in JSON; the JSON is of the same value, also when it was not in ASCII before."""
-    for said in (printable(text), str(Problem(text, where=text, position=text))):
+    for said in (escape_unprintable(text), str(Problem(text, where=text, position=text))):
         assert said.isprintable()
     for written in (json.dumps([text]), json.dumps({text: text}, indent=2, ensure_ascii=False)):
         escaped = escape_json(written)

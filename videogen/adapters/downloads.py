@@ -25,7 +25,7 @@ from videogen.adapters.proxies import find_proxy, make_transport
 from videogen.adapters.safe import make_text_safe, read_number
 from videogen.addresses import is_loopback, is_public
 from videogen.certificates import load_certificates
-from videogen.crashpoints import reached
+from videogen.crashpoints import crash_if_requested
 from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
 
 MOST_IN_MESSAGES = 200
@@ -224,7 +224,7 @@ async def _write(answer: httpx.Response, part: Path, most_bytes: int, *, keep: b
     with part.open("ab" if keep else "wb") as file:
         async for chunk in answer.aiter_raw():  # as they come: what was received before a cut is kept
             file.write(chunk)
-            reached("mid-download")
+            crash_if_requested("mid-download")
             if file.tell() > most_bytes:
                 part.unlink()  # else a next try would go on from here
                 raise _make_too_large_error(most_bytes)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from videogen.adapters.files import FileStore, LocalFolder
-from videogen.errors import SettingsError, install_hint
+from videogen.errors import SettingsError, get_install_hint
 from videogen.ports import Folder, Store, is_remote
 
 
@@ -30,4 +30,4 @@ def open_store(address: str, work_folder: Path) -> Store:
 
 
 def _make_missing_error(address: str, exc: ModuleNotFoundError) -> SettingsError:
-    return SettingsError(f"{address}: {exc}; for object stores: {install_hint('s3')}")
+    return SettingsError(f"{address}: {exc}; for object stores: {get_install_hint('s3')}")

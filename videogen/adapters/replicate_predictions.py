@@ -12,13 +12,13 @@ from typing import Any, cast
 from videogen.adapters.replicate_refusals import classify_failure
 from videogen.adapters.safe import bound_value, make_encodable, make_text_safe, read_number
 from videogen.adapters.video_outputs import find_video, is_empty
-from videogen.ports import TERMINAL, Prediction, Status
+from videogen.ports import TERMINAL_STATUSES, Prediction, Status
 
 MOST_SECONDS = 24 * 3600.0
 """Greatest plausible duration: the prediction's own deadline ends it after a day."""
 MOST_INPUT = 64 * 1024**2
 YEARS = range(2000, 2200)
-STATUSES: frozenset[str] = frozenset({"starting", "processing", *TERMINAL})
+STATUSES: frozenset[str] = frozenset({"starting", "processing", *TERMINAL_STATUSES})
 SYNONYMS: Mapping[str, Status] = {
     "cancelled": "canceled",
     "success": "succeeded",

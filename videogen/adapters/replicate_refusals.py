@@ -9,7 +9,7 @@ alone also occurs in the error of a filter that did not load.
 
 import re
 
-from videogen.ports import Failure
+from videogen.ports import FailureKind
 
 _CONTENT = (
     r"(?:content|prompts?|inputs?|outputs?|images?|pictures?|videos?|audio|text|words?|material|request|media|faces?)"
@@ -86,7 +86,7 @@ _CERTAIN, _PASSING, _MODERATION, _INPUT = (
 )
 
 
-def classify_failure(error: str) -> Failure:
+def classify_failure(error: str) -> FailureKind:
     """Return the kind of failure that a failed prediction's error text describes."""
     text = " ".join(_last_of_traceback(error).split())
     if _CERTAIN.search(text):

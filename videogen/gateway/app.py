@@ -15,7 +15,7 @@ from videogen.gateway.feeds import Feeds, format_server_sent_event
 from videogen.gateway.guard import Guard
 from videogen.gateway.runs import RunPage, RunView, find_local_folder, make_run_summary, make_run_view
 from videogen.journal import DeliveryRecord, Journal, RunRecord
-from videogen.models import Model, Models, model_of, models_of
+from videogen.models import ModelInfo, ModelList, describe_model, describe_models
 from videogen.registry import Registry
 
 RETRY_MS = 1000
@@ -73,17 +73,17 @@ RunDependency = Annotated[RunRecord, Depends(_find_run)]
 
 
 @router.get("/models", name="models")
-def describe_models(sources: SourcesDependency) -> Models:
+def list_models(sources: SourcesDependency) -> ModelList:
     """Return the options of each model."""
-    return models_of(sources.registry)
+    return describe_models(sources.registry)
 
 
 @router.get("/models/{model_id}", name="model")
-def describe_model(model_id: str, sources: SourcesDependency) -> Model:
+def get_model(model_id: str, sources: SourcesDependency) -> ModelInfo:
     """Return the options of one model."""
     if model_id not in sources.registry.models:
         raise HTTPException(404, f"there is no model {model_id!r}")
-    return model_of(model_id, sources.registry)
+    return describe_model(model_id, sources.registry)
 
 
 @router.get("/runs", name="runs")

@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from videogen.posix import most_open_files
+from videogen.posix import get_open_file_limit
 
 HEAD_TIMEOUT_S = 10.0
 """How long a connection may wait without an admitted request."""
@@ -94,7 +94,7 @@ def admit_request(scope: Scope) -> None:
 
 def get_max_connections() -> int:
     """Return how many connections this process has files for: each takes one, and one for the clip that it reads."""
-    files = most_open_files()
+    files = get_open_file_limit()
     return 1024 if files is None else max(16, min(1024, (files - RESERVED_FILES) // 2))
 
 
