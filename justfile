@@ -33,7 +33,7 @@ pictures folder:
 
 # rewrite what is generated from the types: schemas/*.json and the table in docs/environment.md
 generate:
-    uv run python -m tests.generated
+    uv run python -m tools.generate_docs
 
 # everything that is measured, in under ten minutes, into docs/benchmarks.md; `just bench --full` measures more
 bench *arguments:

@@ -35,11 +35,16 @@ from typing import Any
 
 from benchmarks.kill_loop import IMPORTED_LATE, shorten_patience
 from tests.faults.hostile import COLOURS, TOKEN, Hostile, Profile, picture_of, serving
-from videogen import bootstrap, calls, crashpoints, generation, journal
-from videogen.adapters.replicate import Limits, ReplicateProvider
-from videogen.bootstrap import RunOptions, open_run, prepare_job
+from videogen import app as bootstrap
+from videogen import failpoints as crashpoints
+from videogen.app import open_run, prepare_job
 from videogen.errors import VideogenError
-from videogen.scene import Job
+from videogen.execution import attempt as generation
+from videogen.execution import gate as calls
+from videogen.execution.options import RunOptions
+from videogen.job.model import Job
+from videogen.journal import store as journal
+from videogen.providers.replicate import Limits, ReplicateProvider
 
 REGISTRY = Path(__file__).parent.parent / "tests" / "faults" / "chaos.toml"
 PRICE = Decimal("0.06")

@@ -34,7 +34,8 @@ def ours_in_scene_order(_clips: int, folder: Path) -> None:
 
 
 async def _session(folder: Path, *, scene_order: bool) -> None:
-    from videogen.bootstrap import RunOptions, open_run, prepare_job
+    from videogen.app import open_run, prepare_job
+    from videogen.execution.options import RunOptions
 
     async with open_run(await prepare_job(str(folder / "job.json"), RunOptions(out=str(folder / "out")))) as session:
         if scene_order:

@@ -29,11 +29,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from videogen import crashpoints
-from videogen.bootstrap import RunOptions, open_run, prepare_job
+from videogen import failpoints as crashpoints
+from videogen.app import open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
-from videogen.patience import Patience
-from videogen.scene import Job
+from videogen.execution.options import RunOptions
+from videogen.execution.patience import Patience
+from videogen.job.model import Job
 
 IMPORTED_LATE = (
     *("alembic.command", "av", "jinja2", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps"),

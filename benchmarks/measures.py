@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.emulators import PACES
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.pace import draw_timing
+from videogen.emulator.timing import draw_timing
 
 QUICK = "bytedance/seedance-1-pro"
 

@@ -19,7 +19,7 @@ from benchmarks.measures import lags, latencies, list_schedule, quantile
 from benchmarks.stage import Played, Ran, Stage, run
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.models import ClipFormat, PixelSize
-from videogen.emulator.shots import RenderSpec
+from videogen.emulator.rendering.spec import RenderSpec
 
 NAMES = {
     "command": "**videogen**, the command in Prefect",
@@ -274,7 +274,7 @@ def memory(stage: Stage, films: Path) -> Iterator[Row]:
 
 def media(stage: Stage) -> Iterator[Row]:
     """Four seconds in each size: rendered by the emulator, and checked as a delivered clip is."""
-    from videogen.emulator.render import render_clip
+    from videogen.emulator.rendering.encode import render_clip
     from videogen.media import inspect_video
 
     sizes = {"480p": PixelSize(864, 480), "720p": PixelSize(1280, 720), "1080p": PixelSize(1920, 1080)}

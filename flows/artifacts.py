@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from videogen.bootstrap import JobRunner
-from videogen.clip import Clip, RunResult
-from videogen.contact_sheet import format_duration, get_clip_status, render_thumbnail
-from videogen.errors import escape_unprintable
-from videogen.planning import Plan
+from videogen.execution.runner import JobRunner
+from videogen.planning.plan import Plan
+from videogen.reports.contact_sheet import format_duration, get_clip_status
+from videogen.reports.contact_sheet_image import render_thumbnail
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
+from videogen.text import escape_unprintable
 
 MAX_SHOWN_ROWS = 200
 """Limit for a table or a list, because Prefect's page draws all of it at once. The manifest has every clip."""

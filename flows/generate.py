@@ -22,12 +22,16 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import publish_artifacts
 from flows.interruption import run_unless_interrupted
-from flows.telling import report_progress
-from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
-from videogen.clip import Clip, ClipRequest, RunResult
+from flows.progress import report_progress
+from videogen.app import open_run, prepare_job
 from videogen.errors import RunInterruptedError, is_retryable
-from videogen.run import Slot
-from videogen.scene import Job
+from videogen.execution.options import RunOptions
+from videogen.execution.runner import JobRunner
+from videogen.execution.slots import Slot
+from videogen.job.model import Job
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
 
 TIMEOUT_MARGIN_S = 86_400.0
 """How far Prefect's time-out is above the clip's, which does not count waiting for a slot or a rate limit."""

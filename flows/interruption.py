@@ -9,8 +9,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from videogen.bootstrap import JobRunner, stop_requested
+from videogen.app import stop_requested
 from videogen.errors import RunInterruptedError
+from videogen.execution.runner import JobRunner
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter
 from prefect.states import Completed, Crashed, Failed, Scheduled
 
-from flows.telling import RUN_LABEL
-from videogen.journal import LEASE_S, Journal, RunRecord
+from flows.progress import RUN_LABEL
+from videogen.journal.store import LEASE_S, Journal, RunRecord
 from videogen.settings import read_settings
 
 WORK_POOL = "videogen"

@@ -129,7 +129,7 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket, at which the environment points over a wire of its own; calls are repeated quickly, and once."""
-    from videogen.adapters import objects
+    from videogen.storage import objects
 
     monkeypatch.setattr(objects, "RETRY", {**objects.RETRY, "max_retries": 1})
     with wire_to(s3) as wire:

@@ -7,12 +7,12 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code, see `videogen.cli.main`.
+    """Run a command line and return its exit code, see `videogen.cli.main.main`.
 
     An unhandled Ctrl-C, such as one during the imports, prints one line instead of a traceback.
     """
     try:
-        from videogen import cli
+        from videogen.cli import main as cli
 
         return cli.main(argv)
     except KeyboardInterrupt:

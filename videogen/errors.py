@@ -40,10 +40,11 @@
         └── UnreachableError         the provider could not be reached for too long
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+from videogen.text import escape_unprintable
 
 
 class VideogenError(Exception):
@@ -83,21 +84,6 @@ class Problem:
         line, column = map(int, at) if len(at) == 2 and all(map(str.isdigit, at)) else (None, None)
         file = self.position if line is None else file
         return {"file": file, "line": line, "column": column, "field": self.where, "message": self.message}
-
-
-def escape_unprintable(text: str) -> str:
-    """Return the text on one line, with line breaks and control characters as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def escape_json(text: str) -> str:
-    """Return JSON text of the same value in ASCII, without characters that a terminal would interpret or not show."""
-    return re.sub(r"[^\n -~]", lambda found: _escape_character(found.group()), text)
-
-
-def _escape_character(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 DISTRIBUTION = "videogen-batch"

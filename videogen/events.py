@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.clip import Clip, ClipFailure, ClipRequest, RunResult
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, ClipFailure
+from videogen.results.run_result import RunResult
 
 SHOWN_PROMPT_CHARS = 200
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError as PydanticError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from videogen.errors import SettingsError
-from videogen.ports import is_remote
-from videogen.registry import find_registry_path, read_registry
+from videogen.registry.load import find_registry_path, read_registry
+from videogen.storage.base import is_remote
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.recording import CASSETTES, ReadableYaml, Wire, unplayed, wired
-from videogen.adapters.replicate import ReplicateProvider
+from videogen.providers.replicate import ReplicateProvider
 
 MakeProvider = Callable[..., ReplicateProvider]
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import yaml
 from vcr.serializers import yamlserializer
 
-from videogen.adapters.replicate import DEFAULT_BASE_URL
 from videogen.emulator import EmulatorSettings, run_emulator
+from videogen.providers.replicate import DEFAULT_BASE_URL
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
 CLIP_BYTES = 64 * 1024

@@ -14,9 +14,14 @@ import pytest
 
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.recording import CASSETTES, CLIP_BYTES, Wire
-from videogen.adapters.replicate import ReplicateProvider
-from videogen.errors import AuthenticationError, GoneError, InputRejectedError, RateLimitedError
-from videogen.ports import Prediction
+from videogen.errors import (
+    AuthenticationError,
+    GoneError,
+    InputRejectedError,
+    RateLimitedError,
+)
+from videogen.providers.base import Prediction
+from videogen.providers.replicate import ReplicateProvider
 
 pytestmark = pytest.mark.block_network
 

@@ -11,10 +11,16 @@ import pytest
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, pour, reset, stall, unused_url
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import Limits
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
-from videogen.errors import BadOutputError, GoneError, NotSentError, StorageError, TransientError
+from videogen.errors import (
+    BadOutputError,
+    GoneError,
+    NotSentError,
+    StorageError,
+    TransientError,
+)
 from videogen.media import inspect_video
+from videogen.providers.replicate import Limits
 
 CLIP = bytes(range(256)) * 4096  # 1 MiB
 IMPATIENT = Limits(stalled_s=0.3)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from videogen.adapters.files import FileStore, LocalFolder, lock_folder
 from videogen.errors import JobLockedError, StorageError
+from videogen.storage.local import FileStore, LocalFolder, lock_folder
 
 Unsynced = Callable[[str, Callable[[int], bool]], None]
 
@@ -128,7 +128,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(store: FileStore, fo
     store.put_text("whole", "manifest.json")
     script = "\n".join(
         [
-            "import sys, pathlib, videogen.adapters.files as files",
+            "import sys, pathlib, videogen.storage.local as files",
             "store = files.FileStore(pathlib.Path(sys.argv[1]))",
             "print('ready', flush=True)",
             "while True: store.put_text('x' * 50_000_000, 'other.json')",
@@ -417,7 +417,7 @@ def test_the_room_is_told_also_before_the_folder_is_there(tmp_path: Path) -> Non
 
 HOLD = "\n".join(
     [
-        "import sys, pathlib, videogen.adapters.files as files",
+        "import sys, pathlib, videogen.storage.local as files",
         "with files.lock_folder(pathlib.Path(sys.argv[1])):",
         "    print('ready', flush=True)",
         "    sys.stdin.read()",
@@ -504,7 +504,7 @@ def test_without_fcntl_the_disk_is_one_without_locks(store: FileStore, folder: P
             "import sys, pathlib, warnings",
             "sys.modules['fcntl'] = None",
             "warnings.simplefilter('ignore')  # of the lock library, of which Windows has another half",
-            "import videogen.adapters.files as files",
+            "import videogen.storage.local as files",
             "folder = pathlib.Path(sys.argv[1])",
             "files.FileStore(folder).put_text('{}', 'manifest.json')",
             "with files.lock_folder(folder) as is_held: print('held' if is_held else 'free')",

@@ -13,10 +13,6 @@ from typing import Any, Never
 import pytest
 from PIL import Image
 
-from videogen.adapters.files import FileStore
-from videogen.adapters.images import MAX_DATA_URL_BYTES, ReferenceSender
-from videogen.calls import ProviderGate
-from videogen.clip import ImageInput
 from videogen.errors import (
     AuthenticationError,
     GoneError,
@@ -27,8 +23,13 @@ from videogen.errors import (
     UnreachableError,
     UnusableReferenceError,
 )
-from videogen.ports import Prediction
-from videogen.references import ReferenceImage, compose_frame
+from videogen.execution.gate import ProviderGate
+from videogen.planning.requests import ImageInput
+from videogen.providers.base import Prediction
+from videogen.providers.reference_images import MAX_DATA_URL_BYTES, ReferenceSender
+from videogen.references.compose import compose_frame
+from videogen.references.decode import ReferenceImage
+from videogen.storage.local import FileStore
 
 URL = "https://api.replicate.com/v1/files/f"
 LARGEST = (MAX_DATA_URL_BYTES - len("data:image/png;base64,")) // 4 * 3

@@ -7,9 +7,10 @@ import pytest
 
 from tests.adapters.loopback import Loopback, answer
 from tests.s3 import Bucket
-from videogen.adapters.jobs import MAX_BYTES, read_job_at
-from videogen.bootstrap import RunOptions, prepare_job
+from videogen.app import prepare_job
 from videogen.errors import ValidationError
+from videogen.execution.options import RunOptions
+from videogen.storage.job_files import MAX_BYTES, read_job_at
 
 JOB = '[[scenes]]\nid = "a"\nprompt = "A lighthouse"\ntarget_duration = 5\n'
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import Bucket
-from videogen.adapters.files import FileStore, LocalFolder
-from videogen.adapters.folders import open_folder, open_store
-from videogen.adapters.objects import PART_BYTES, ObjectStore
 from videogen.errors import SettingsError, StorageError
-from videogen.ports import Store
+from videogen.storage.base import Store
+from videogen.storage.local import FileStore, LocalFolder
+from videogen.storage.objects import PART_BYTES, ObjectStore
+from videogen.storage.open import open_folder, open_store
 
 CLIP = os.urandom(300_000)
 SHA256 = hashlib.sha256(CLIP).hexdigest()
@@ -265,7 +265,7 @@ def test_a_bucket_without_credentials_is_said(bucket: Bucket, monkeypatch: pytes
 def test_without_the_extra_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a path on this disk needs none."""
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "videogen.adapters.objects")
+    monkeypatch.delitem(sys.modules, "videogen.storage.objects")
     told = r"s3://bucket/job: .*pip install 'videogen-batch\[s3\]', or in a checkout: uv sync --extra s3"
     with pytest.raises(SettingsError, match=told):
         open_folder("s3://bucket/job")

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from tests.authority import https_server
-from videogen.adapters import downloads, replicate
-from videogen.adapters.proxies import find_proxy
-from videogen.adapters.replicate import ReplicateProvider
 from videogen.certificates import load_certificates
 from videogen.errors import BadOutputError, NotSentError, SettingsError
+from videogen.providers import downloads, replicate
+from videogen.providers.proxies import find_proxy
+from videogen.providers.replicate import ReplicateProvider
 
 CLIP = b'{"type": "organization", "username": "film"}'
 """The answer of the server behind the proxy, whatever it is asked for."""

@@ -17,7 +17,7 @@ from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Loopback, answer
 from tests.adapters.recording import CASSETTES, CLIP_BYTES, Wire, find_own_ids, is_list, unplayed
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import DEFAULT_BASE_URL
+from videogen.providers.replicate import DEFAULT_BASE_URL
 
 REPLAY = Wire(DEFAULT_BASE_URL, "r8_not_a_real_one")
 PREDICTION = {"id": "p1", "status": "starting"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from videogen.adapters.replicate_refusals import classify_failure
+from videogen.providers.moderation import classify_failure
 
 REFUSED = [
     "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",

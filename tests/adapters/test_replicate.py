@@ -15,7 +15,6 @@ import pytest
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Answer, Loopback, answer, cut, drip, reset, stall, unused_url
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import MAX_PAGES, Limits, ReplicateProvider
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.errors import (
     AuthenticationError,
@@ -27,7 +26,8 @@ from videogen.errors import (
     RateLimitedError,
     TransientError,
 )
-from videogen.ports import Prediction
+from videogen.providers.base import Prediction
+from videogen.providers.replicate import MAX_PAGES, Limits, ReplicateProvider
 
 MODEL = "kwaivgi/kling-v2.5-turbo-pro"
 VERSION = "5b14e2c2c648efecc8d36c6353576552f8a124e690587212f8e8bb17ecda3d8c"

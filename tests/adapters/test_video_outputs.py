@@ -9,9 +9,9 @@ import pytest
 
 from tests.adapters.conftest import MakeProvider
 from tests.adapters.loopback import Loopback, answer
-from videogen.adapters.replicate import Limits
-from videogen.adapters.video_outputs import find_video, is_empty
 from videogen.errors import BadOutputError, StorageError
+from videogen.providers.replicate import Limits
+from videogen.providers.video_outputs import find_video, is_empty
 
 V = "https://replicate.delivery/xezq/a.mp4"
 W = "https://replicate.delivery/xezq/b.mp4"

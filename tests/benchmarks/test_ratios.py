@@ -72,7 +72,7 @@ def test_a_dry_run_imports_neither_prefect_nor_the_journal_nor_the_decoder(stage
     command = [sys.executable, "-X", "importtime", "-m", "flows.generate", "job.json", "--dry-run"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "videogen.planning" in imported
+    assert "videogen.planning.planner" in imported
     assert not imported & {"prefect", "sqlalchemy", "av", "replicate"}
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.axe import grave_problems
 from tests.browser.test_contact_sheet import WILD
 from tests.gateway.conftest import FAULTS, PROMPTS, Shown, emulated, shoot, watching
-from videogen.contact_sheet import PAGE_NAME
+from videogen.reports.contact_sheet import PAGE_NAME
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Watched
 from tests.unit.batches import batch_of, delivered, job_of, prompts_of, refused
-from videogen.contact_sheet import PAGE_NAME, write_page
+from videogen.reports.contact_sheet import PAGE_NAME, write_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Watched
 from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, shoot, watching
 from tests.gateway.test_command import gateway
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 

@@ -17,7 +17,7 @@ import httpx
 from tests.conftest import database, free_port, postgresql_server, prefect_server
 from tests.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -175,7 +175,7 @@ class Stage:
 
     def verdict(self, flow_run: str) -> str | None:
         """Of its run in the journal, by the label that it has."""
-        run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.run"]
+        run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.execution.context"]
         with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"], read_only=True)) as journal:
             run = journal.find_run(run_id)
         assert run

@@ -16,8 +16,14 @@ import av
 import httpx
 import pytest
 
-from videogen.emulator import EmulatorSettings, FaultPlanError, create_emulator_app, plan, run_emulator
-from videogen.emulator.plan import load_fault_plan
+from videogen.emulator import (
+    EmulatorSettings,
+    FaultPlanError,
+    create_emulator_app,
+    run_emulator,
+)
+from videogen.emulator.faults import plan
+from videogen.emulator.faults.plan import load_fault_plan
 
 SEEDANCE = "bytedance/seedance-1-pro"
 SMALL = {"prompt": "a quiet lake", "resolution": "480p", "duration": 2}

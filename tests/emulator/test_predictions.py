@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from videogen.emulator.catalogue import MODELS
-from videogen.emulator.pace import draw_timing, format_timestamp
 from videogen.emulator.settings import EmulatorSettings
+from videogen.emulator.timing import draw_timing, format_timestamp
 
 VEO, SEEDANCE = "google/veo-3.1", "bytedance/seedance-1-pro"
 KLING_21, HAILUO = "kwaivgi/kling-v2.1", "minimax/hailuo-2.3"

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from PIL import Image, ImageChops, ImageFont, ImageStat
 
-from videogen.emulator.captions import FONT, MAX_LINES, clean_prompt, make_caption, wrap_text
 from videogen.emulator.models import ClipFormat, PixelSize
-from videogen.emulator.pictures import paint_picture
-from videogen.emulator.render import StoppedError, render_clip
-from videogen.emulator.shots import RenderSpec
+from videogen.emulator.painting.landscape import paint_picture
+from videogen.emulator.rendering.captions import FONT, MAX_LINES, clean_prompt, make_caption, wrap_text
+from videogen.emulator.rendering.encode import StoppedError, render_clip
+from videogen.emulator.rendering.spec import RenderSpec
 
 KLING_21, KLING_25 = "kwaivgi/kling-v2.1", "kwaivgi/kling-v2.5-turbo-pro"
 HAILUO, WAN, VEO = "minimax/hailuo-2.3", "wan-video/wan-2.5-i2v", "google/veo-3.1"
@@ -168,7 +168,7 @@ def test_prompts_look_different() -> None:
 
 def test_every_prompt_can_be_painted() -> None:
     """Any words, any shape: no prompt makes the painter stumble."""
-    from videogen.emulator import scenery
+    from videogen.emulator.painting import prompt as scenery
 
     rng = random.Random(5)
     tables = (scenery._LIGHTS, scenery._LANDS, scenery._GROUNDS, scenery._THINGS, scenery._WEATHERS)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from videogen.cli import main
+from videogen.cli.main import main
 from videogen.emulator import AddressError, EmulatorSettings, run_emulator, serve_emulator
 
 SCRIPT = """

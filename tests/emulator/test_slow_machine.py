@@ -14,8 +14,8 @@ from videogen.emulator import EmulatorSettings
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.ledger import Ledger
 from videogen.emulator.predictions import EmulatedPrediction, PredictionStore
-from videogen.emulator.shots import RenderSpec
-from videogen.emulator.studio import RenderPool
+from videogen.emulator.rendering.pool import RenderPool
+from videogen.emulator.rendering.spec import RenderSpec
 from videogen.emulator.uploads import Uploads
 
 SEEDANCE = MODELS["bytedance/seedance-1-pro"]

@@ -14,13 +14,17 @@ import pytest
 
 from tests.flows.conftest import CommandLine
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import Limits, ReplicateProvider
-from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
-from videogen.calls import ProviderGate
-from videogen.clip import Clip, ClipRequest, RunResult
+from videogen.app import open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
-from videogen.patience import Patience
-from videogen.scene import Job
+from videogen.execution.gate import ProviderGate
+from videogen.execution.options import RunOptions
+from videogen.execution.patience import Patience
+from videogen.execution.runner import JobRunner
+from videogen.job.model import Job
+from videogen.planning.requests import ClipRequest
+from videogen.providers.replicate import Limits, ReplicateProvider
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
 
 REGISTRY = Path(__file__).with_name("models.toml")
 """With the model `quick`, and some that do not work."""

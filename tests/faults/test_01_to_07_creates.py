@@ -10,12 +10,12 @@ import pytest
 
 from tests.faults.conftest import PROMPT, Change, Stage, code, job_of, only, shot
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import ReplicateProvider
-from videogen.bootstrap import open_run, prepare_job
-from videogen.calls import ProviderGate
-from videogen.cli import main
+from videogen.app import open_run, prepare_job
+from videogen.cli.main import main
+from videogen.cli.run import ACCOUNT_CODES
 from videogen.errors import AuthenticationError, NotSentError
-from videogen.terminal import ACCOUNT_CODES
+from videogen.execution.gate import ProviderGate
+from videogen.providers.replicate import ReplicateProvider
 
 
 async def test_01_a_create_that_was_refused_a_connection_is_sent_again(stage: Stage, defaults: Change) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
-from videogen.calls import ProviderGate
+from videogen.execution.gate import ProviderGate
 
 FLAGGED = "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
 PASSING = [
@@ -99,7 +99,7 @@ async def test_12_a_clip_that_succeeds_while_it_is_cancelled_is_kept(stage: Stag
 
 async def test_12_where_the_end_is_uncertain_nothing_is_created(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prediction may still run: this run leaves it, and the next one goes on with it."""
-    monkeypatch.setattr("videogen.predictions.CLEAN_UP_S", 0.3)
+    monkeypatch.setattr("videogen.execution.prediction.CLEAN_UP_S", 0.3)
     stage.emulate('on = "cancel"\ndo = "status"\nstatus = 500\ntimes = "always"', latency_s=(2.5, 2.5))
     assert code(only(await stage.shoot(timeout_seconds=1))) == "unreachable"
     assert stage.emulator.ledger()["creates"] == 1
@@ -126,7 +126,7 @@ async def test_13_polls_that_fail_in_a_row_are_outlived(stage: Stage, defaults: 
 
 async def test_13_polls_that_never_work_end_at_the_deadline(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled to be safe, and left for the next run: never a second create."""
-    monkeypatch.setattr("videogen.predictions.CLEAN_UP_S", 0.5)
+    monkeypatch.setattr("videogen.execution.prediction.CLEAN_UP_S", 0.5)
     stage.emulate('on = "poll"\ndo = "status"\nstatus = 503\ntimes = "always"')
     clip = only(await stage.shoot(timeout_seconds=1))
     assert (code(clip), clip.attempts) == ("unreachable", 1)

@@ -6,10 +6,10 @@ import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
 from tests.tokens import TOKEN
-from videogen.adapters.files import FileStore
-from videogen.adapters.replicate import Limits, ReplicateProvider
 from videogen.errors import StorageError
 from videogen.media import inspect_video
+from videogen.providers.replicate import Limits, ReplicateProvider
+from videogen.storage.local import FileStore
 
 MEGABYTE = 1024**2
 
@@ -135,7 +135,7 @@ async def test_20_after_an_endless_answer_a_whole_one_is_taken(stage: Stage, def
 
 async def test_20_a_download_that_drips_meets_the_deadline(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is no stall. What is paid for is left for the next run."""
-    monkeypatch.setattr("videogen.generation.LATE_DOWNLOAD_S", 0.3)
+    monkeypatch.setattr("videogen.execution.attempt.LATE_DOWNLOAD_S", 0.3)
     stage.emulate('on = "download"\ndo = "slow_loris"\nevery_s = 0.1\ntimes = "always"')
     clip = only(await stage.shoot(timeout_seconds=1))
     assert (code(clip), clip.attempts) == ("unreachable", 1)

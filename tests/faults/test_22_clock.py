@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
-from videogen.bootstrap import open_run, prepare_job
+from videogen.app import open_run, prepare_job
 
 HOURS = [pytest.param(timedelta(hours=-1), id="past"), pytest.param(timedelta(hours=1), id="future")]
 

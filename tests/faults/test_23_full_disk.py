@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PROMPT, Stage, job_of, only, shot
-from videogen.bootstrap import hand_over, open_run, prepare_job
-from videogen.clip import RunResult
+from videogen.app import hand_over, open_run, prepare_job
 from videogen.errors import JournalError, StorageError
 from videogen.events import ClipCompleted, ClipStarted, RunEvent
+from videogen.results.run_result import RunResult
 
 PAGE = 4096
 

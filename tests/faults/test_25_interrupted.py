@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import Stage, job_of
 from tests.faults.test_26_two_runs import wait_for_creates
 from tests.flows.conftest import CommandLine
-from videogen.bootstrap import open_run, prepare_job
+from videogen.app import open_run, prepare_job
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])

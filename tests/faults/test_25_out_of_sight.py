@@ -12,9 +12,9 @@ import pytest
 from tests.adapters.test_files import make_broken, make_loop
 from tests.faults.conftest import Stage, job_of, only, shot
 from tests.s3 import Bucket
-from videogen.bootstrap import open_run, prepare_job
-from videogen.clip import RunResult
+from videogen.app import open_run, prepare_job
 from videogen.errors import StorageError
+from videogen.results.run_result import RunResult
 
 PROMPTS = ("A boat", "A pier", "A gull", "A storm")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
-from videogen.bootstrap import open_run, prepare_job
-from videogen.journal import Journal
+from videogen.app import open_run, prepare_job
+from videogen.journal.store import Journal
 
 PROMPTS = ("A boat", "A pier", "A gull")
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import server
+from flows import local_server as server
 from tests.faults.conftest import Stage
 from tests.faults.test_26_two_runs import wait_for_creates
 from tests.faults.test_28_prefect import manifest
 from tests.flows.conftest import CommandLine
-from videogen import terminal
-from videogen.terminal import Interruption
+from videogen.cli import run as terminal
+from videogen.cli.interrupt import Interruption
 
 
 class Proxy:

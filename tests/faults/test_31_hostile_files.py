@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from videogen.cli import main
+from videogen.cli.main import main
 
 MANY = 1_000_000
 GIGABYTE = 1024**3

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.faults.conftest import Stage, job_of, shot
-from videogen.adapters.files import FileStore
-from videogen.bootstrap import open_run, prepare_job
-from videogen.cli import main
-from videogen.scene import Job
+from videogen.app import open_run, prepare_job
+from videogen.cli.main import main
+from videogen.job.model import Job
+from videogen.storage.local import FileStore
 
 JobFile = Callable[..., Path]
 

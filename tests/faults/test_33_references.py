@@ -14,10 +14,11 @@ from PIL import Image
 from tests.canary import Canary, canary_with
 from tests.faults.conftest import Change, Stage
 from tests.unit.test_references import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
-from videogen.bootstrap import PreparedJob, prepare_job
+from videogen.app import prepare_job
 from videogen.errors import ValidationError
-from videogen.references import load_references
-from videogen.scene import Job
+from videogen.execution.options import PreparedJob
+from videogen.job.model import Job
+from videogen.references.fetch import load_references
 
 ENDINGS = "not a public address|not a valid URL|is not known|URLs are not fetched|with a password"
 

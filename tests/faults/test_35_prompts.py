@@ -15,9 +15,9 @@ from flows.artifacts import render_verdict
 from tests.adapters.loopback import Loopback, answer
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
-from videogen.bootstrap import open_run, prepare_job
-from videogen.cli import main
-from videogen.emulator.captions import MAX_CHARACTERS, clean_prompt
+from videogen.app import open_run, prepare_job
+from videogen.cli.main import main
+from videogen.emulator.rendering.captions import MAX_CHARACTERS, clean_prompt
 
 JobFile = Callable[..., Path]
 ANSI, RED = "\x1b[2J\x1b[31m", "[bold red]red[/]"

@@ -9,7 +9,6 @@ import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import ReplicateProvider
 from videogen.errors import (
     AuthenticationError,
     BillingError,
@@ -22,6 +21,7 @@ from videogen.errors import (
     VideogenError,
     is_retryable,
 )
+from videogen.providers.replicate import ReplicateProvider
 
 MODEL = "kwaivgi/kling-v2.5-turbo-pro"
 HTML = "<html><body><h1>Sign in to the network</h1></body></html>"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
-from videogen.adapters.replicate import ReplicateProvider
 from videogen.errors import GoneError, OutcomeUnknownError, TransientError
-from videogen.ports import Prediction
+from videogen.providers.base import Prediction
+from videogen.providers.replicate import ReplicateProvider
 
 NOW = datetime.now(UTC)
 

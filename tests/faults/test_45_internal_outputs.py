@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
-from videogen.adapters.downloads import Downloads, Resolver, resolve
 from videogen.addresses import is_loopback
 from videogen.errors import BadOutputError, NotSentError, TransientError
+from videogen.providers.downloads import Downloads, Resolver, resolve
 
 CLIP = b"clip" * 1000
 SECRET = "canary-of-the-metadata-service"

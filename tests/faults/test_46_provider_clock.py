@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
-from videogen.adapters.provider_clock import ProviderClock, read_date
-from videogen.adapters.replicate import ReplicateProvider
 from videogen.errors import RateLimitedError, VideogenError
+from videogen.providers.provider_clock import ProviderClock, read_date
+from videogen.providers.replicate import ReplicateProvider
 
 TRUE = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 PREDICTION = {"id": "p1", "status": "starting"}

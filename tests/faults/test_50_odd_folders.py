@@ -10,7 +10,7 @@ import pytest
 
 from tests.adapters.test_files import make_broken, make_file, make_loop
 from tests.faults.conftest import Stage, job_of
-from videogen.bootstrap import open_run, prepare_job
+from videogen.app import open_run, prepare_job
 from videogen.errors import JobLockedError, StorageError
 
 PROMPTS = ("A boat", "A pier")
@@ -117,7 +117,7 @@ async def test_50_on_a_disk_without_locks_the_journal_keeps_a_second_run_out(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("videogen.bootstrap.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("videogen.app.HEARTBEAT_S", 0.2)
     stage.emulate()
     prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     monkeypatch.setattr("fcntl.flock", refuse)
@@ -133,7 +133,7 @@ async def test_50_a_disk_with_little_room_is_told_before_the_start(
 ) -> None:
     """Once for what is still to be made, and not for what is there."""
     stage.emulate()
-    monkeypatch.setattr("videogen.earlier.ROUGH_CLIP_BYTES", 2**60)
+    monkeypatch.setattr("videogen.execution.recovery.ROUGH_CLIP_BYTES", 2**60)
     prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     assert [
         warning for warning in prepared.plan.warnings if "2 clips may take" in warning and "has room for" in warning

@@ -19,13 +19,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.unit.fakes import LOST, FakeProvider, Heard, Script, run_of, small_clip
-from videogen.adapters.files import FileStore
-from videogen.bootstrap import JobRunner, PreparedJob, RunOptions, prepare_job
+from videogen.app import prepare_job
 from videogen.errors import VideogenError
-from videogen.journal import Journal
-from videogen.ports import Prediction, Status
-from videogen.run import RunContext, Slots
-from videogen.scene import Job
+from videogen.execution.context import RunContext
+from videogen.execution.options import PreparedJob, RunOptions
+from videogen.execution.runner import JobRunner
+from videogen.execution.slots import Slots
+from videogen.job.model import Job
+from videogen.journal.store import Journal
+from videogen.providers.base import Prediction, Status
+from videogen.storage.local import FileStore
 
 REGISTRY = Path(__file__).with_name("chaos.toml")
 GPU_PRICE_PER_S = Decimal("0.01")

@@ -10,11 +10,11 @@ import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
 from tests.s3 import Bucket
-from videogen.bootstrap import open_run, prepare_job
-from videogen.clip import RunResult
+from videogen.app import open_run, prepare_job
 from videogen.errors import JobLockedError, StorageError
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 from videogen.media import inspect_video
+from videogen.results.run_result import RunResult
 
 PROMPTS = ("A boat", "A gull", "A storm")
 
@@ -180,7 +180,7 @@ async def test_a_second_machine_is_kept_out_while_the_first_is_at_it(
     machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And let in when the first has left."""
-    monkeypatch.setattr("videogen.bootstrap.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("videogen.app.HEARTBEAT_S", 0.2)
     stage.emulate()
     async with open_run(await prepare_job(job_of("A boat"), machine.options)) as first:
         machine.another("second")
@@ -193,7 +193,7 @@ async def test_a_machine_that_died_keeps_the_folder_for_a_lease(
     machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot be told from one that lives until it has not been seen for so long; then the run begins by itself."""
-    monkeypatch.setattr("videogen.journal.LEASE_S", 1.5)
+    monkeypatch.setattr("videogen.journal.store.LEASE_S", 1.5)
     stage.emulate()
     async with open_run(await prepare_job(job_of("A boat"), machine.options)):  # its first beat would come after 5 s
         machine.another("second")

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Stage, job_of
-from videogen.bootstrap import Listener, hand_over, open_run, prepare_job
-from videogen.clip import RunResult
+from videogen.app import hand_over, open_run, prepare_job
 from videogen.events import RunCompleted
+from videogen.execution.recorder import Listener
 from videogen.media import inspect_video
+from videogen.results.run_result import RunResult
 
 PICTURES = ("index.html", "contact_sheet.jpg", "rough_cut.mp4")
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
-from videogen.bootstrap import prepare_job
+from videogen.app import prepare_job
 from videogen.errors import InvalidError, ValidationError
 
 FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'

@@ -8,7 +8,7 @@ import av
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
-from videogen.bootstrap import prepare_job
+from videogen.app import prepare_job
 
 
 def of_picture(path: Path) -> list[bytes]:

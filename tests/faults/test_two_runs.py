@@ -13,9 +13,9 @@ import pytest
 
 from tests.faults.conftest import PRICE, Stage, job_of, only
 from tests.unit.fakes import request_of
-from videogen.bootstrap import open_run, prepare_job
+from videogen.app import open_run, prepare_job
 from videogen.errors import BudgetError
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 
 async def test_two_jobs_with_the_same_scene_pay_for_it_once(stage: Stage) -> None:
@@ -31,7 +31,7 @@ async def test_two_jobs_with_the_same_scene_pay_for_it_once(stage: Stage) -> Non
 
 async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has not been heard of for the length of a lease: its prediction is waited for, not made again."""
-    monkeypatch.setattr("videogen.journal.LEASE_S", 1.0)
+    monkeypatch.setattr("videogen.journal.store.LEASE_S", 1.0)
     stage.emulate()
     async with open_run(await prepare_job(job_of("A boat", id="one"), stage.options)) as session:
         (request,), run = session.plan.requests, session.run

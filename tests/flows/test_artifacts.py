@@ -3,10 +3,12 @@
 from typing import Any
 
 from flows.artifacts import make_clip_rows, render_verdict
-from videogen.clip import Clip, ClipFailure, RunResult, Verdict
-from videogen.planning import plan_job
-from videogen.registry import read_registry
-from videogen.scene import Job
+from videogen.job.model import Job
+from videogen.planning.planner import plan_job
+from videogen.registry.load import read_registry
+from videogen.results.clip import Clip, ClipFailure
+from videogen.results.run_result import RunResult
+from videogen.results.verdict import Verdict
 
 GATEWAY = "http://films.example:8474/"
 

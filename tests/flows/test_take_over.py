@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.take_over import MAX_TAKE_OVERS, settle_lost_runs
 from tests.flows.test_generate import wait_until
 from videogen.errors import JournalError
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 LATER = timedelta(minutes=10)
 """How long after a run began it is looked at."""
@@ -48,7 +48,7 @@ class House:
         for name in states:
             self.set_state(run, name)
         if run_id:
-            self._call("PATCH", f"flow_runs/{run}/labels", {"videogen.run": run_id})
+            self._call("PATCH", f"flow_runs/{run}/labels", {"videogen.execution.context": run_id})
         return run
 
     def set_state(self, run: str, name: str) -> None:

@@ -18,7 +18,7 @@ del signal.pthread_sigmask, signal.SIGKILL
 import flows, videogen
 for package in (videogen, flows):
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not found.name.startswith("videogen.migrations") and not found.name.endswith("__main__"):
+        if not found.name.startswith("videogen.journal.migrations") and not found.name.endswith("__main__"):
             importlib.import_module(found.name)
 from videogen.cli import main
 sys.exit(main(sys.argv[1:]))

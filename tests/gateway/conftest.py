@@ -13,14 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-from videogen.bootstrap import RunOptions, open_run, prepare_job
-from videogen.clip import RunResult
+from videogen.app import open_run, prepare_job
 from videogen.emulator import EmulatorSettings
 from videogen.emulator import run_emulator as emulating
 from videogen.events import RunStarted, SceneOutline
+from videogen.execution.options import RunOptions
 from videogen.gateway import GatewaySettings, run_gateway_in_thread
-from videogen.journal import Journal
-from videogen.scene import Job
+from videogen.job.model import Job
+from videogen.journal.store import Journal
+from videogen.results.run_result import RunResult
 
 FAULTS = """
 [[rules]]

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.gateway.conftest import Streamed
-from videogen.cli import main
-from videogen.journal import Journal
+from videogen.cli.main import main
+from videogen.journal.store import Journal
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.gateway.test_command import gateway
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 CLIENTS = 200
 WRITER = """

@@ -14,7 +14,7 @@ import pytest
 from tests.gateway.conftest import Played, Shown, Streamed, Told
 from videogen.gateway import feeds
 from videogen.gateway.feeds import FeedEntry, Feeds
-from videogen.journal import Event, Journal
+from videogen.journal.store import Event, Journal
 
 WRITER = """
 import sys, time

@@ -16,7 +16,7 @@ from tests.gateway.test_command import gateway
 from tests.gateway.test_crowd import complaints
 from videogen.gateway import GatewaySettings, connections, run_gateway_in_thread
 from videogen.gateway.connections import RepeatLimit
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 TOKEN = "correct-horse"
 FILES = 256

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conftest import PROMPTS, Played, Shown, emulated
-from videogen.bootstrap import JobRunner, RunOptions, open_run, prepare_job
-from videogen.clip import ClipRequest
-from videogen.registry import read_registry
-from videogen.run import Slot
-from videogen.scene import Job
+from videogen.app import open_run, prepare_job
+from videogen.execution.options import RunOptions
+from videogen.execution.runner import JobRunner
+from videogen.execution.slots import Slot
+from videogen.job.model import Job
+from videogen.planning.requests import ClipRequest
+from videogen.registry.load import read_registry
 
 
 def test_every_model_is_told_as_a_form_needs_it(finished: Shown) -> None:
@@ -99,7 +101,7 @@ def test_runs_are_paged_newest_first(live: Shown) -> None:
 
 def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that newer progress has overtaken is not read; what ended long ago is."""
-    monkeypatch.setattr("videogen.journal.RECENT_EVENTS", 10)
+    monkeypatch.setattr("videogen.journal.store.RECENT_EVENTS", 10)
     live.begin("r1", "a", "b")
     live.tell("r1", "clip.failed", clip_index=0, scene_id="a", error={"code": "x", "message": "y"}, completed=1)
     for number in range(30):

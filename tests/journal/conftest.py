@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import database
-from videogen.clip import ClipRequest
-from videogen.journal import Attempt, Journal
+from videogen.journal.attempts import Attempt
+from videogen.journal.store import Journal
+from videogen.planning.requests import ClipRequest
 
 Moment = Literal["BEGIN", "COMMIT", "statement"]
 Fault = Literal["request lost", "answer lost", "cut in flight", "silent"]

@@ -10,10 +10,15 @@ import pytest
 
 from tests.journal.conftest import intend, start
 from tests.unit.fakes import request_of
-from videogen.clip import Clip
-from videogen.database import sanitize_json
-from videogen.errors import JournalError, SettingsError, UnreadableJournalError, get_install_hint
-from videogen.journal import Journal
+from videogen.errors import (
+    JournalError,
+    SettingsError,
+    UnreadableJournalError,
+    get_install_hint,
+)
+from videogen.journal.database import sanitize_json
+from videogen.journal.store import Journal
+from videogen.results.clip import Clip
 
 SECRET = "s3cr3t-canary"
 

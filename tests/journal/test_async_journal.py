@@ -11,9 +11,9 @@ import pytest
 
 from tests.journal.conftest import Wire
 from tests.unit.fakes import request_of
-from videogen import postgres
 from videogen.errors import BudgetError, JournalError
-from videogen.journal import AsyncJournal, Journal
+from videogen.journal import postgres
+from videogen.journal.store import AsyncJournal, Journal
 
 TICKS = 30
 

@@ -14,12 +14,22 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tests.unit.fakes import FakeProvider, request_of, run_of
-from videogen.clip import Clip, ClipRequest, get_planned_fields
-from videogen.errors import BudgetError, ClaimedError, JobLockedError, SettingsError, UnreadableJournalError
-from videogen.generation import attempt_clip
-from videogen.journal import AsyncJournal, Attempt, DeliveryRecord, Journal, metadata
-from videogen.migrations import HEAD, create_schema, read_version, upgrade_schema
-from videogen.run import RunContext, Slot, Slots
+from videogen.errors import (
+    BudgetError,
+    ClaimedError,
+    JobLockedError,
+    SettingsError,
+    UnreadableJournalError,
+)
+from videogen.execution.attempt import attempt_clip
+from videogen.execution.context import RunContext
+from videogen.execution.slots import Slot, Slots
+from videogen.journal.attempts import Attempt
+from videogen.journal.migrations import HEAD, create_schema, read_version, upgrade_schema
+from videogen.journal.schema import metadata
+from videogen.journal.store import AsyncJournal, DeliveryRecord, Journal
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, get_planned_fields
 
 HERE = {"origin": "fake", "folder": "here"}
 
@@ -165,7 +175,7 @@ def test_a_clip_is_claimed_by_one_live_run(journal: Journal, journal_url: str, m
     loser = "two" if firsts[0] else "one"
     assert other.is_claimed(request.key, origin="fake", folder=loser)
     assert not other.is_claimed(request.key, origin="elsewhere", folder=loser)
-    monkeypatch.setattr("videogen.journal.LEASE_S", 0.0)
+    monkeypatch.setattr("videogen.journal.store.LEASE_S", 0.0)
     assert not other.is_claimed(request.key, origin="fake", folder=loser)
     other.close()
 

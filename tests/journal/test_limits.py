@@ -13,13 +13,15 @@ from threading import Event
 
 import pytest
 
-from videogen import bootstrap, cli
-from videogen.bootstrap import RunOptions, open_run, prepare_job
+from videogen.app import open_run, prepare_job
+from videogen.cli import main as cli
 from videogen.errors import SettingsError
-from videogen.journal import Journal
-from videogen.limits import SharedLimit, join_limit
-from videogen.run import Slot, Slots
-from videogen.scene import Job
+from videogen.execution.options import RunOptions
+from videogen.execution.runner import JobRunner
+from videogen.execution.shared_limit import SharedLimit, join_limit
+from videogen.execution.slots import Slot, Slots
+from videogen.job.model import Job
+from videogen.journal.store import Journal
 
 NAME = "replicate"
 FORK = multiprocessing.get_context("fork")
@@ -175,7 +177,7 @@ def test_a_killed_runs_slots_come_back(
     journal: Journal, journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its lease, neither sooner nor never; who waits gets them without being told."""
-    monkeypatch.setattr("videogen.journal.LEASE_S", 3.0)
+    monkeypatch.setattr("videogen.journal.store.LEASE_S", 3.0)
     journal.set_limit(NAME, 1)
     log = tmp_path / "log"
     killed = start(journal_url, "killed", 1, 60.0, log)
@@ -317,7 +319,7 @@ async def test_a_run_without_its_limit_does_not_start(
             pass
     assert videogen("limit", "ours", "7") == 0
     async with open_run(await prepare_job(job, options)) as session:
-        assert bootstrap.JobRunner is type(session)
+        assert JobRunner is type(session)
 
 
 def test_the_command_creates_changes_and_shows_a_limit(

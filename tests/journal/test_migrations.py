@@ -13,10 +13,10 @@ from alembic.config import Config
 
 from tests.journal.conftest import intend, start
 from tests.unit.fakes import request_of
-from videogen import migrations
 from videogen.errors import BudgetError
-from videogen.journal import Journal
-from videogen.migrations import HEAD, read_version
+from videogen.journal import migrations
+from videogen.journal.migrations import HEAD, read_version
+from videogen.journal.store import Journal
 
 PRICE = request_of().cost
 AT = "2026-01-01 12:00:00.000000"

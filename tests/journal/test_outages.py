@@ -15,11 +15,12 @@ import sqlalchemy as sa
 from tests.conftest import database, postgresql_server
 from tests.journal.conftest import CUTS, MOMENTS, Fault, Moment, Wire, intend, start
 from tests.unit.fakes import request_of
-from videogen import database as database_module
-from videogen import postgres
-from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import JournalError
-from videogen.journal import Journal
+from videogen.journal import database as database_module
+from videogen.journal import postgres
+from videogen.journal.store import Journal
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, get_planned_fields
 
 LIFE = ("start", "intend", "confirm_intent", "created", "event", "billed", "delivered", "beat", "end")
 

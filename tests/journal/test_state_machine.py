@@ -27,9 +27,17 @@ from hypothesis.stateful import (
 
 from tests.journal.conftest import Clock
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, get_planned_fields
-from videogen.errors import BudgetError, ClaimedError, DeliveredError, JobLockedError, LeaseLostError
-from videogen.journal import LEASE_S, OPEN_STATES, Attempt, Journal
+from videogen.errors import (
+    BudgetError,
+    ClaimedError,
+    DeliveredError,
+    JobLockedError,
+    LeaseLostError,
+)
+from videogen.journal.attempts import OPEN_STATES, Attempt
+from videogen.journal.store import LEASE_S, Journal
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, get_planned_fields
 
 CAP = Decimal("1.50")
 MOST = (Decimal("0.40"), Decimal("0.70"))

@@ -12,7 +12,6 @@ import pytest
 
 from tests.journal.conftest import Clock, intend, start
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, get_planned_fields
 from videogen.errors import (
     BudgetError,
     ClaimedError,
@@ -20,7 +19,10 @@ from videogen.errors import (
     JobLockedError,
     LeaseLostError,
 )
-from videogen.journal import LEASE_S, OPEN_STATES, TRANSITIONS, Attempt, AttemptState, Journal
+from videogen.journal.attempts import OPEN_STATES, TRANSITIONS, Attempt, AttemptState
+from videogen.journal.store import LEASE_S, Journal
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, get_planned_fields
 
 PRICE = request_of().cost
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.fakes import request_of
-from videogen.clip import Clip, ClipRequest, get_planned_fields
-from videogen.journal import Journal
+from videogen.journal.store import Journal
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, get_planned_fields
 
 
 @pytest.fixture

@@ -16,12 +16,16 @@ from PIL import Image
 
 from tests.adapters.loopback import Loopback, answer
 from tests.tokens import TOKEN
-from videogen.bootstrap import PreparedJob, RunOptions, open_run, prepare_job
-from videogen.clip import Clip, RunResult
-from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
+from videogen.app import open_run, prepare_job
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.emulator.rendering import encode as render
 from videogen.errors import ValidationError
-from videogen.registry import ModelSpec, read_registry
-from videogen.scene import Job
+from videogen.execution.options import PreparedJob, RunOptions
+from videogen.job.model import Job
+from videogen.registry.load import read_registry
+from videogen.registry.model_spec import ModelSpec
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
 
 REGISTRY = read_registry()
 REFERENCES = Path(__file__).parents[2] / "examples" / "references"

@@ -10,13 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tokens import TOKEN
-from videogen.adapters.replicate import ReplicateProvider
-from videogen.clip import ClipRequest
-from videogen.emulator import Emulator, EmulatorSettings, render, run_emulator
-from videogen.planning import Plan, plan_job
-from videogen.ports import Prediction
-from videogen.registry import ModelSpec, read_registry
-from videogen.scene import Job
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.emulator.rendering import encode as render
+from videogen.job.model import Job
+from videogen.planning.plan import Plan
+from videogen.planning.planner import plan_job
+from videogen.planning.requests import ClipRequest
+from videogen.providers.base import Prediction
+from videogen.providers.replicate import ReplicateProvider
+from videogen.registry.load import read_registry
+from videogen.registry.model_spec import ModelSpec
 
 REGISTRY = read_registry()
 PICTURE = (Path(__file__).parents[2] / "examples" / "references" / "keeper.png").read_bytes()

@@ -7,10 +7,12 @@ from typing import Any
 
 from tests.unit.fakes import request_of, small_clip
 from videogen import media
-from videogen.adapters.files import FileStore
-from videogen.clip import Clip, RunResult, get_planned_fields, judge
 from videogen.errors import ModerationError
-from videogen.scene import Job, Scene
+from videogen.job.model import Job, Scene
+from videogen.results.clip import Clip, get_planned_fields
+from videogen.results.run_result import RunResult
+from videogen.results.verdict import judge
+from videogen.storage.local import FileStore
 
 
 def job_of(*scenes: dict[str, Any], **fields: Any) -> Job:

@@ -12,18 +12,18 @@ from typing import Any
 import av
 from PIL import Image
 
-from videogen.adapters.files import FileStore, LocalFolder
-from videogen.calls import ProviderGate
-from videogen.clip import ClipRequest, ImageInput
 from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import RunEvent
-from videogen.journal import AsyncJournal, Journal
-from videogen.patience import Patience
-from videogen.planning import plan_job
-from videogen.ports import FailureKind, Prediction, Status
-from videogen.registry import read_registry
-from videogen.run import RunContext
-from videogen.scene import Job
+from videogen.execution.context import RunContext
+from videogen.execution.gate import ProviderGate
+from videogen.execution.patience import Patience
+from videogen.job.model import Job
+from videogen.journal.store import AsyncJournal, Journal
+from videogen.planning.planner import plan_job
+from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.providers.base import FailureKind, Prediction, Status
+from videogen.registry.load import read_registry
+from videogen.storage.local import FileStore, LocalFolder
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tomli
 
-from videogen.cli import main
+from videogen.cli.main import main
 
 TOML = """model = "kling-v2.5-turbo"
 aspect_ratio = "16:9"

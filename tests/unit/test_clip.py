@@ -2,7 +2,9 @@ from typing import Any
 
 import pytest
 
-from videogen.clip import Clip, ImageInput, judge, judge_by_model
+from videogen.planning.requests import ImageInput
+from videogen.results.clip import Clip
+from videogen.results.verdict import judge, judge_by_model
 
 
 def clips(*statuses: str) -> tuple[Clip, ...]:

@@ -11,21 +11,18 @@ from PIL import Image
 
 from tests.unit.batches import batch_of, deliver, delivered, job_of, prompts_of, refused
 from tests.unit.fakes import small_clip
-from videogen.adapters.files import FileStore
-from videogen.clip import judge_by_model
-from videogen.contact_sheet import (
+from videogen.errors import StorageError
+from videogen.job.model import MAX_SCENES, Job
+from videogen.reports.contact_sheet import format_duration, format_money, render_page, write_page
+from videogen.reports.contact_sheet_image import (
     MAX_HEIGHT_PX,
     Grid,
-    format_duration,
-    format_money,
     lay_out_grid,
     render_image,
-    render_page,
     write_image,
-    write_page,
 )
-from videogen.errors import StorageError
-from videogen.scene import MAX_SCENES, Job
+from videogen.results.verdict import judge_by_model
+from videogen.storage.local import FileStore
 
 
 class Page(HTMLParser):

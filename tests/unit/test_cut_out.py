@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from videogen.cut_out import cut_out, has_plain_border
+from videogen.references.cut_out import cut_out, has_plain_border
 
 RED = (200, 40, 40)
 SIZE = (300, 400)

@@ -8,11 +8,11 @@ import pytest
 from tests.unit.fakes import FakeProvider, Script, request_of, run_of
 from tests.unit.test_media import damage_sound, film, unknown_sound
 from tests.unit.test_media_as_shown import VARIANTS, Variant, hdr, store
-from videogen.clip import Clip
 from videogen.errors import SoundError, is_fallback_allowed, is_retryable
-from videogen.generation import attempt_clip
+from videogen.execution.attempt import attempt_clip
+from videogen.execution.slots import Slot, Slots
 from videogen.media import inspect_video
-from videogen.run import Slot, Slots
+from videogen.results.clip import Clip
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokens import TOKEN
-from videogen import cli, drift
-from videogen.documents import join_path, read_source_file
-from videogen.drift import Finding
+from videogen.cli import main as cli
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.models import EmulatedModel
-from videogen.endpoints import Endpoint, EndpointInputs, Snapshots
-from videogen.registry import ModelSpec, find_registry_path, read_registry
-from videogen.scene import Scene
+from videogen.job.model import Scene
+from videogen.registry import drift
+from videogen.registry.drift import Finding
+from videogen.registry.endpoint_schema import Endpoint, EndpointInputs, Snapshots
+from videogen.registry.load import find_registry_path, read_registry
+from videogen.registry.model_spec import ModelSpec
+from videogen.source_files.document import join_path, read_source_file
 
 Path_ = tuple[str | int, ...]
 SHIPPED: dict[str, Any] = json.loads(json.dumps(read_source_file(find_registry_path()).data["models"], default=str))

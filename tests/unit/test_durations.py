@@ -1,7 +1,7 @@
 import pytest
 
-from videogen import durations
-from videogen.durations import (
+from videogen.registry import durations
+from videogen.registry.durations import (
     apply_buffer,
     calculate_cost_impact,
     calculate_shortfall,

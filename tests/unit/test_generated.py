@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.generated import ROOT, make_files
+from tools.generate_docs import ROOT, make_files
 from videogen.settings import get_variable_names
 
 SHIPPED = ["models.toml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.toml"))]

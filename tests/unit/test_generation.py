@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from tests.unit.fakes import LOST, FakeProvider, Heard, Script, request_of, run_of, small_clip
-from videogen import generation
-from videogen.clip import Clip, ClipRequest
 from videogen.errors import (
     AuthenticationError,
     BadOutputError,
@@ -32,8 +30,12 @@ from videogen.errors import (
     UnreachableError,
     is_retryable,
 )
-from videogen.generation import attempt_clip as generate_in_slot
-from videogen.run import RunContext, Slot, Slots
+from videogen.execution import attempt as generation
+from videogen.execution.attempt import attempt_clip as generate_in_slot
+from videogen.execution.context import RunContext
+from videogen.execution.slots import Slot, Slots
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip
 
 
 async def generate(request: ClipRequest, run: RunContext, slots: int = 5) -> Clip:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fakes import LOST, FakeProvider, Script, request_of, run_of
-from videogen.clip import Clip, ClipRequest, ImageInput
 from videogen.errors import (
     AuthenticationError,
     CallError,
@@ -19,9 +18,12 @@ from videogen.errors import (
     UnreachableError,
     VideogenError,
 )
-from videogen.generation import attempt_clip as generate_in_slot
-from videogen.patience import Patience
-from videogen.run import RunContext, Slot, Slots
+from videogen.execution.attempt import attempt_clip as generate_in_slot
+from videogen.execution.context import RunContext
+from videogen.execution.patience import Patience
+from videogen.execution.slots import Slot, Slots
+from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.results.clip import Clip
 
 
 async def generate(request: ClipRequest, run: RunContext) -> Clip:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.unit.fakes import request_of
-from videogen.clip import ClipRequest, ImageInput
-from videogen.matching import Match, find_lookalikes, match_inputs
-from videogen.ports import Prediction
+from videogen.execution.matching import Match, find_lookalikes, match_inputs
+from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.providers.base import Prediction
 
 PICTURE = ImageInput(background="1" * 64)
 OTHER = ImageInput(background="2" * 64)

@@ -777,7 +777,7 @@ def test_a_full_disk_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-LIGHT = "import sys, videogen.media, videogen.references; print(*{'av', 'PIL', 'httpx'} & sys.modules.keys())"
+LIGHT = "import sys, videogen.media, videogen.references.fetch; print(*{'av', 'PIL', 'httpx'} & sys.modules.keys())"
 
 
 def test_importing_costs_nothing() -> None:

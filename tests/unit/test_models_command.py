@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from videogen import cli
-from videogen.models import describe_models
-from videogen.registry import read_registry
+from videogen.cli import main as cli
+from videogen.registry.load import read_registry
+from videogen.registry.model_info import describe_models
 
 REGISTRY = read_registry()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from videogen.cli import main
+from videogen.cli.main import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

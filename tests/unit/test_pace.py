@@ -1,6 +1,6 @@
 import pytest
 
-from videogen.pace import MAX_DELAY_S, MIN_DELAY_S, PollSchedule
+from videogen.execution.poll_schedule import MAX_DELAY_S, MIN_DELAY_S, PollSchedule
 
 
 def looks(schedule: PollSchedule, run_s: float) -> list[float]:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.planning import Plan, plan_job, validate_budget
-from videogen.registry import read_registry
-from videogen.scene import Job
+from videogen.job.model import Job
+from videogen.planning.plan import Plan
+from videogen.planning.planner import plan_job
+from videogen.planning.rules import validate_budget
+from videogen.registry.load import read_registry
 
 REGISTRY = read_registry()
 TARGETS_S = (3, 5, 5.1, 7.5, 8, 10)

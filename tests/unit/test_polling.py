@@ -10,11 +10,16 @@ import pytest
 from tests.unit.fakes import FakeProvider, Script
 from tests.unit.test_pace import experienced as with_experience
 from tests.unit.test_pace import looks
-from videogen.calls import ProviderGate
 from videogen.errors import TransientError
-from videogen.pace import PollSchedule
-from videogen.polling import LIST_PAGE_SIZE, LISTED_POLL_FACTOR, PendingPrediction, Poller
-from videogen.ports import Prediction
+from videogen.execution.gate import ProviderGate
+from videogen.execution.poll_schedule import PollSchedule
+from videogen.execution.poller import (
+    LIST_PAGE_SIZE,
+    LISTED_POLL_FACTOR,
+    PendingPrediction,
+    Poller,
+)
+from videogen.providers.base import Prediction
 
 
 class Provider(FakeProvider):

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from videogen.clip import Clip, ClipFailure, RunResult, judge
+from videogen.cli.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.events import (
     ClipCompleted,
     ClipEnded,
@@ -16,10 +16,13 @@ from videogen.events import (
     RunEvent,
     RunStarted,
 )
-from videogen.planning import Plan, plan_job
-from videogen.progress import ProgressLines, RunProgress, format_clock, render_view
-from videogen.registry import read_registry
-from videogen.scene import Job
+from videogen.job.model import Job
+from videogen.planning.plan import Plan
+from videogen.planning.planner import plan_job
+from videogen.registry.load import read_registry
+from videogen.results.clip import Clip, ClipFailure
+from videogen.results.run_result import RunResult
+from videogen.results.verdict import judge
 
 
 def plan_of(scenes: int, **fields: Any) -> Plan:

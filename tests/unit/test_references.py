@@ -25,16 +25,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tests.authority import https_server
 from tests.canary import Canary, canary_with
-from videogen import references
 from videogen.certificates import VARIABLES
 from videogen.errors import SettingsError, ValidationError
-from videogen.references import (
-    MAX_FRAME_BYTES,
-    ReferenceImage,
-    compose_frame,
-    load_references,
-)
-from videogen.scene import display_name
+from videogen.job.model import display_name
+from videogen.references import fetch as references
+from videogen.references.compose import MAX_FRAME_BYTES, compose_frame
+from videogen.references.decode import ReferenceImage
+from videogen.references.fetch import load_references
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 170, 60), (30, 60, 200), (120, 120, 120)
 PRIVATE_HOSTS = [

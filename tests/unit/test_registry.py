@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.registry import Price, Registry, find_registry_path, read_registry
+from videogen.registry.load import find_registry_path, read_registry
+from videogen.registry.model_spec import Price, Registry
 
 MODEL = """
 [models.mine]

@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests.unit.batches import batch_of, deliver, job_of, refused
 from tests.unit.fakes import small_clip
-from videogen.adapters.files import FileStore
-from videogen.clip import RunResult
 from videogen.errors import BadOutputError, StorageError
 from videogen.media import check_music, inspect_video
-from videogen.rough_cut import choose_clips, draw_slate, write_rough_cut
+from videogen.reports.rough_cut import choose_clips, draw_slate, write_rough_cut
+from videogen.results.run_result import RunResult
+from videogen.storage.local import FileStore
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 Painter = Callable[[tuple[int, int]], Image.Image]

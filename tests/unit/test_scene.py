@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from videogen.errors import ValidationError
-from videogen.planning import plan_job
-from videogen.registry import read_registry
-from videogen.scene import Job, read_job
+from videogen.job.load import read_job
+from videogen.job.model import Job
+from videogen.planning.planner import plan_job
+from videogen.registry.load import read_registry
 
 
 def job_of(text: str, folder: Path, name: str = "film.toml") -> Job:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from videogen.cli import main
+from videogen.cli.main import main
 from videogen.settings import get_variable_names, mask_secrets
 
 
@@ -133,7 +133,7 @@ def test_help_imports_no_settings_and_no_types(tmp_path: Path) -> None:
     """So it takes no 0.4 s of CPU: pydantic alone is a half of that."""
     script = tmp_path / "help.py"
     script.write_text(
-        "import sys\nfrom videogen.cli import main\nmain(['--help'])\n"
+        "import sys\nfrom videogen.cli.main import main\nmain(['--help'])\n"
         "print({'pydantic', 'prefect', 'sqlalchemy', 'httpx', 'av'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)

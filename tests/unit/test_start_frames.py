@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from videogen.bootstrap import RunOptions, prepare_job
-from videogen.cli import main
-from videogen.clip import Clip, ImageInput, get_planned_fields
-from videogen.journal import Journal
-from videogen.planning import plan_job
-from videogen.registry import read_registry
-from videogen.scene import Job
+from videogen.app import prepare_job
+from videogen.cli.main import main
+from videogen.execution.options import RunOptions
+from videogen.job.model import Job
+from videogen.journal.store import Journal
+from videogen.planning.planner import plan_job
+from videogen.planning.requests import ImageInput
+from videogen.registry.load import read_registry
+from videogen.results.clip import Clip, get_planned_fields
 
 SEA, RED = (30, 60, 200), (200, 40, 40)
 FRAMES = {
@@ -164,7 +166,7 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     """A journal and a folder of before characters were cut out: the clip is reused under its old key."""
     job = job_of(character_reference_urls=["wall.jpg"])
     with monkeypatch.context() as before:
-        before.setattr("videogen.references.has_plain_border", lambda _: False)
+        before.setattr("videogen.references.fetch.has_plain_border", lambda _: False)
         prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
     (old,) = prepared.plan.requests
     home = Path(prepared.folder)

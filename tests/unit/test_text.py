@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from videogen.cli import main
-from videogen.errors import Problem, escape_json, escape_unprintable
+from videogen.cli.main import main
+from videogen.errors import Problem
+from videogen.text import escape_json, escape_unprintable
 
 OBEYED = {
     "csi": "a\x9b31mb",

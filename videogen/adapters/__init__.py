@@ -1,1 +1,1 @@
-"""Implementations of the protocols in `videogen.ports`, one module per external system."""
+"""Implementations of the protocols in `videogen.providers.base`, one module per external system."""

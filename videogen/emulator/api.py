@@ -16,18 +16,27 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from videogen.emulator import plan
+from videogen.emulator.api_errors import (
+    ApiError,
+    make_not_found_error,
+    make_throttled_error,
+    make_unauthenticated_error,
+)
 from videogen.emulator.catalogue import MODELS, find_model, make_model_body, make_version_body
-from videogen.emulator.faults import FaultEngine, apply_fault, get_prompt, is_call_prevented
+from videogen.emulator.create_request import (
+    CreateRequest,
+    parse_official_request,
+    parse_version_request,
+)
+from videogen.emulator.faults import plan
+from videogen.emulator.faults.engine import FaultEngine, apply_fault, get_prompt, is_call_prevented
+from videogen.emulator.faults.transport import LenientJSONResponse
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.listing import paginate
-from videogen.emulator.pace import RateLimit
+from videogen.emulator.pagination import paginate
 from videogen.emulator.predictions import EmulatedPrediction, PredictionStore
-from videogen.emulator.problems import ApiError, make_not_found_error, make_throttled_error, make_unauthenticated_error
-from videogen.emulator.requests import CreateRequest, parse_official_request, parse_version_request
 from videogen.emulator.settings import EmulatorSettings
+from videogen.emulator.timing import RateLimit
 from videogen.emulator.uploads import MAX_BYTES, Upload, Uploads
-from videogen.emulator.wire import LenientJSONResponse
 
 _FORM_ALLOWANCE_BYTES = 64 * 1024
 

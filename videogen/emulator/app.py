@@ -10,16 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from videogen.emulator import problems
+from videogen.emulator import api_errors as problems
 from videogen.emulator.api import Api
-from videogen.emulator.delivery import OutputFiles
-from videogen.emulator.faults import FaultEngine
+from videogen.emulator.faults.engine import FaultEngine
+from videogen.emulator.faults.plan import load_fault_plan
 from videogen.emulator.hints import make_unknown_route_hint
 from videogen.emulator.ledger import Ledger
-from videogen.emulator.plan import load_fault_plan
+from videogen.emulator.output_files import OutputFiles
 from videogen.emulator.predictions import PredictionStore
+from videogen.emulator.rendering.pool import RenderPool
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.studio import RenderPool
 from videogen.emulator.uploads import Uploads
 
 

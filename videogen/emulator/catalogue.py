@@ -11,9 +11,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from videogen.emulator.api_errors import make_not_found_error
 from videogen.emulator.hints import make_unknown_model_hint
 from videogen.emulator.models import ClipFormat, EmulatedModel, ModelError, PixelSize, scale_to_area
-from videogen.emulator.problems import make_not_found_error
 from videogen.emulator.schemas import Inputs, boolean, choice, image, images, integer, number, seed, text
 
 HD = PixelSize(1280, 720)

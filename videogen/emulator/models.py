@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from videogen.emulator.problems import InvalidField
+from videogen.emulator.api_errors import InvalidField
 from videogen.emulator.schemas import Inputs, Property, fill_defaults, find_invalid_fields, make_openapi_schema
 
 

@@ -18,14 +18,14 @@ from typing import Any
 
 from PIL import Image
 
-from videogen.emulator import plan
+from videogen.emulator.faults import plan
 from videogen.emulator.inputs import load_image
 from videogen.emulator.ledger import Ledger, LedgerEntry
 from videogen.emulator.models import EmulatedModel, ModelError, PixelSize
-from videogen.emulator.pace import PredictionTiming, draw_timing, format_timestamp
+from videogen.emulator.rendering.pool import RenderPool
+from videogen.emulator.rendering.spec import RenderSpec
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.shots import RenderSpec
-from videogen.emulator.studio import RenderPool
+from videogen.emulator.timing import PredictionTiming, draw_timing, format_timestamp
 
 log = logging.getLogger(__name__)
 

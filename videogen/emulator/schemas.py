@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from videogen.emulator.problems import InvalidField
+from videogen.emulator.api_errors import InvalidField
 
 Inputs = Mapping[str, Any]
 Property = dict[str, Any]

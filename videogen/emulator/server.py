@@ -15,8 +15,8 @@ import httpx
 import uvicorn
 
 from videogen.emulator.app import create_emulator_app
+from videogen.emulator.faults.transport import TransportMiddleware
 from videogen.emulator.settings import EmulatorSettings
-from videogen.emulator.wire import TransportMiddleware
 from videogen.errors import InvalidError
 
 _GRACE_S = 1

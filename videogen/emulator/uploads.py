@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogen.emulator.pace import format_timestamp
+from videogen.emulator.timing import format_timestamp
 
 MAX_BYTES = 100 * 1024 * 1024
 _LIFETIME_NS = 24 * 3600 * 1_000_000_000

@@ -11,12 +11,18 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, R
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.types import Send
 
+from videogen.gateway.auth import Guard
 from videogen.gateway.feeds import Feeds, format_server_sent_event
-from videogen.gateway.guard import Guard
-from videogen.gateway.runs import RunPage, RunView, find_local_folder, make_run_summary, make_run_view
-from videogen.journal import DeliveryRecord, Journal, RunRecord
-from videogen.models import ModelInfo, ModelList, describe_model, describe_models
-from videogen.registry import Registry
+from videogen.gateway.run_view import (
+    RunPage,
+    RunView,
+    find_local_folder,
+    make_run_summary,
+    make_run_view,
+)
+from videogen.journal.store import DeliveryRecord, Journal, RunRecord
+from videogen.registry.model_info import ModelInfo, ModelList, describe_model, describe_models
+from videogen.registry.model_spec import Registry
 
 RETRY_MS = 1000
 """Time after which a browser that has lost the connection tries again."""

@@ -10,8 +10,8 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from videogen.errors import JournalError
-from videogen.gateway.runs import replace_surrogates
-from videogen.journal import Event, Journal
+from videogen.gateway.run_view import replace_surrogates
+from videogen.journal.store import Event, Journal
 
 logger = logging.getLogger(__name__)
 

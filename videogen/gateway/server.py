@@ -15,8 +15,8 @@ from videogen.addresses import is_loopback
 from videogen.errors import SettingsError, VideogenError
 from videogen.gateway.app import create_gateway_app
 from videogen.gateway.connections import MAX_HEAD_BYTES, Connection, ConnectionPool, limit_repeats
-from videogen.journal import Journal
-from videogen.registry import read_registry
+from videogen.journal.store import Journal
+from videogen.registry.load import read_registry
 
 SHUTDOWN_GRACE_S = 2
 START_TIMEOUT_S = 30

@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.disk import sync_file, sync_folder
 from videogen.errors import BadOutputError, StorageError
+from videogen.storage.disk import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

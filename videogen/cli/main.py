@@ -1,0 +1,516 @@
+"""The command `videogen`. Prefect, PyAV and the provider's client are imported only by the commands that need them."""
+
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from videogen.errors import (
+    DISTRIBUTION,
+    AccountError,
+    InvalidError,
+    StorageError,
+    ValidationError,
+    VideogenError,
+)
+from videogen.text import escape_unprintable
+
+if TYPE_CHECKING:
+    from videogen.execution.options import RunOptions
+    from videogen.job.model import Job
+
+
+def _read_version() -> str:
+    from importlib.metadata import version
+
+    return version(DISTRIBUTION)
+
+
+app = App(
+    name="videogen",
+    help="Generate the video clips of a job file on Replicate, in parallel, and check every clip.",
+    version=_read_version,
+    version_flags=["--version"],
+)
+
+MAX_SLOTS = 1000
+OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    The code is 0 for accepted, 1 for failed, 2 for invalid, 3 for account, 130 or 143 for interrupted.
+    """
+    _escape_unencodable_output()
+    try:
+        result = app(
+            sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as exc:
+        return _print_errors(_add_advice(str(exc)), INVALID)
+    except InvalidError as exc:
+        return _print_errors(str(exc), INVALID)
+    except AccountError as exc:
+        return _print_errors(str(exc), NO_ACCOUNT)
+    except VideogenError as exc:
+        return _print_errors(str(exc), FAILED)
+    except OSError as exc:  # without a file name it comes from standard output, such as a full disk
+        where = exc.filename or "the output cannot be written"
+        return _print_errors(f"{where}: {exc.strerror or exc}", FAILED)
+    return result if isinstance(result, int) else OK
+
+
+def _escape_unencodable_output() -> None:
+    """Write characters that the console's encoding lacks as escapes, instead of failing with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _add_advice(message: str) -> str:
+    """Improve the message about an unknown flag.
+
+    Remove the suggestion of `--fresh`, which would pay for everything again, and explain how to continue a run.
+    """
+    known, _, suggestion = message.partition(" Did you mean")
+    flag = re.search(r"Unknown option: \"?(--[\w-]+)", message)
+    word = flag[1].lower() if flag else ""
+    if word and any(part in word for part in ("resume", "continue", "retry", "restart", "again", "failed")):
+        return (
+            f"{known} To continue a run, run the same command again: delivered clips are reused. "
+            "--retry-failed makes only the clips that failed in the last run."
+        )
+    return known if "--fresh" in suggestion and "fresh" not in word else message
+
+
+def _print_errors(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {escape_unprintable(line)}", file=sys.stderr)
+    return code
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class JobFlags:
+    """Flags that override the job file and the environment. None keeps their value."""
+
+    model: str | None = None
+    """Model of the registry to use instead of the job's."""
+    models: str | None = None
+    """Models to compare, separated by commas. Each one makes every scene."""
+    takes: int | None = None
+    """Number of versions to make of every scene."""
+    aspect_ratio: str | None = None
+    """Aspect ratio to use instead of the job's, such as 9:16."""
+    out: str | None = None
+    """Folder in which the job gets a folder of its own, or an address such as s3://bucket/prefix (VIDEOGEN_OUT;
+    default: `out`)."""
+    max_cost: str | None = None
+    """Maximum cost in USD. A plan that costs more is refused."""
+    min_clips: int | str | None = None
+    """Minimum number of delivered clips for the run to be accepted, or a share ("60%") of the scenes (default: 3)."""
+    concurrency: int | None = None
+    """Maximum number of concurrent predictions (default: 5)."""
+    provider: Literal["replicate", "local"] | None = None
+    """`replicate`, or `local` for the emulator on this machine (default: Replicate if REPLICATE_API_TOKEN is set)."""
+    registry: Path | None = None
+    """A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY)."""
+    fresh: Annotated[bool, Parameter(negative="")] = False
+    """Regenerate every clip, including those already delivered."""
+    retry_failed: Annotated[bool, Parameter(negative="")] = False
+    """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
+    file has changed."""
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the fields of the job that the flags set.
+
+        Raises:
+            InvalidError: --model and --models are both set, or --models has an empty name.
+        """
+        names = ("model", "takes", "aspect_ratio", "max_cost", "min_clips", "concurrency")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.models is not None:
+            if self.model is not None:
+                raise InvalidError("--models and --model cannot be combined: use one of them")
+            given["models"] = tuple(name.strip() for name in self.models.split(","))
+            if not all(given["models"]):
+                raise InvalidError(f"--models: {self.models!r} has an empty name: separate names by commas")
+        elif self.model is not None:
+            given["models"] = ()
+        return given
+
+    def options(self, job: Path, **more: Any) -> "RunOptions":
+        from videogen.execution.options import RunOptions
+
+        if self.fresh and self.retry_failed:
+            raise InvalidError("--fresh and --retry-failed cannot be combined: use one of them")
+        return RunOptions(
+            out=self.out,
+            provider=self.provider,
+            registry=self.registry,
+            fresh=self.fresh,
+            retry_failed=self.retry_failed,
+            folder=str(job.absolute().parent),
+            **more,
+        )
+
+
+@app.command
+def run(
+    job: Path,
+    /,
+    *,
+    flags: JobFlags = JobFlags(),
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    rough_cut: Annotated[bool, Parameter(negative="")] = False,
+    music: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    jsonl: Annotated[bool, Parameter(negative="")] = False,
+    serve: Annotated[bool, Parameter(negative="")] = False,
+    on_interrupt: Literal["cancel", "leave"] = "cancel",
+) -> int:
+    """Make the clips of a job. Clips that an earlier run delivered are reused, its running predictions are continued.
+
+    Exit code: 0 accepted (complete or partial), 1 too few clips, 2 invalid job, registry or flag, 3 token or credit
+    refused, 130 or 143 interrupted.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    dry_run:
+        Show the plan and its price like `plan`, then stop. Nothing is created.
+    rough_cut:
+        Also write rough_cut.mp4, a film of all clips in which every scene has its target duration. A scene without a
+        clip becomes a slate.
+    music:
+        Use the sound of this file for rough_cut.mp4. Implies --rough-cut.
+    json:
+        Print the manifest, or the plan, as one JSON object on standard output. Everything else goes to standard error.
+    jsonl:
+        Print every event of the run on standard output as it happens, as a JSON object on a line. Everything else goes
+        to standard error.
+    serve:
+        Also show the run in browsers on this machine, at an address that is printed.
+    on_interrupt:
+        Treatment of running predictions on Ctrl-C, SIGTERM or a cancel in Prefect. `cancel` cancels them; the time that
+        they ran is billed. `leave` keeps them running, and the next run continues them.
+    """
+    from videogen.cli.console import OutputFormat
+    from videogen.cli.run import run_job
+
+    if dry_run and (jsonl or serve):
+        raise InvalidError("--dry-run cannot be combined with --jsonl or --serve")
+    if dry_run:
+        return plan_job(job, flags=flags, json=json)
+    if jsonl and json:
+        raise InvalidError("--json and --jsonl cannot be combined: use one of them")
+    output: OutputFormat = "jsonl" if jsonl else "json" if json else "text"
+    options = flags.options(
+        job,
+        rough_cut=rough_cut or music is not None,
+        music=_check_music(music),
+        on_interrupt=on_interrupt,
+    )
+    with _load_job(job, flags) as asked:
+        return run_job(asked, options, file=job, output=output, serve=serve)
+
+
+def _check_music(path: Path | None) -> Path | None:
+    """Return the absolute path of the music. Raise `InvalidError` if it cannot be used, before anything is paid for."""
+    if path is None:
+        return None
+    from videogen.media import check_music
+
+    try:
+        check_music(path)
+    except StorageError as exc:
+        raise InvalidError(f"--music: {exc}") from None
+    return path.absolute()
+
+
+@app.command(name="plan")
+def plan_job(
+    job: Path,
+    /,
+    *,
+    flags: JobFlags = JobFlags(),
+    frames: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show the requests of a job, their cost, and the expected duration of the run. Nothing is created.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    frames:
+        Also write the start frames that are composed of reference pictures to this folder.
+    json:
+        Print one JSON object.
+    """
+    from videogen.cli.plan import show_plan
+
+    options = flags.options(job)
+    with _load_job(job, flags) as asked:
+        return show_plan(asked, options, as_json=json, frames=frames)
+
+
+@contextmanager
+def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
+    """Load the job in a file, overridden by flags, and add line and column to problems found in the block."""
+    from videogen.planning.validation import attribute_to_flags, load_and_validate
+    from videogen.settings import read_settings
+
+    overrides = flags.overrides()
+    checked = load_and_validate(path, flags.registry or read_settings().registry, overrides)
+    try:
+        yield checked.job
+    except ValidationError as exc:
+        raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
+
+
+@app.command(name="check")
+def check_file(
+    job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+) -> int:
+    """List all problems of a job and the registry, with line and column. Nothing is fetched or created.
+
+    Exit code: 0 no problems, 2 problems.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print one JSON object on standard output, including the problems.
+    """
+    from videogen.cli.plan import check_job
+
+    return check_job(job, registry, as_json=json)
+
+
+models = App(name="models", help="Show the models of the registry, or check them against Replicate.")
+app.command(models)
+
+
+@models.default
+def list_models(*, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the models of the registry: lengths, prices, references, typical times and ratios.
+
+    Parameters
+    ----------
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print a JSON object instead of a table.
+    """
+    from videogen.cli.models import show_models
+
+    show_models(registry, as_json=json)
+
+
+@app.command
+def settings(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the effective settings and the source of each. Tokens and passwords are hidden.
+
+    Parameters
+    ----------
+    json:
+        Print a JSON object instead of a table.
+    """
+    from videogen.cli.settings import show_settings
+
+    show_settings(as_json=json)
+
+
+@models.command
+def show(model: str, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show one model: its options, the inputs that are sent to it, and its price.
+
+    Parameters
+    ----------
+    model:
+        Name of the model, as listed by `videogen models`.
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print a JSON object.
+    """
+    from videogen.cli.models import show_model
+
+    show_model(model, registry, as_json=json)
+
+
+@models.command(name="check")
+def check_registry(
+    *names: str,
+    offline: Annotated[bool, Parameter(negative="")] = False,
+    snapshot: Annotated[bool, Parameter(negative="")] = False,
+    schemas: Path | None = None,
+    registry: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare the registry with the input schemas of its models on Replicate. Nothing is created.
+
+    Exit code: 0 they agree, 1 they differ or Replicate is unreachable, 2 invalid registry or flag, 3 token refused.
+
+    Parameters
+    ----------
+    names:
+        Models to check (default: all).
+    offline:
+        Compare with the snapshots of the schemas instead, without token and network.
+    snapshot:
+        Save the current schemas on Replicate as snapshots.
+    schemas:
+        Folder of the snapshots (default: those that came with videogen, or cassettes/schemas in a checkout).
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print a JSON object.
+    """
+    from videogen.cli.models import show_model_checks
+    from videogen.registry.endpoint_schema import Snapshots
+
+    if offline and snapshot:
+        raise InvalidError("--snapshot and --offline cannot be combined: use one of them")
+    return show_model_checks(names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json)
+
+
+@app.command
+def limit(name: str, slots: int | None = None, /) -> None:
+    """Create, change or show a limit of concurrent predictions that all runs on this journal share.
+
+    Parameters
+    ----------
+    name:
+        Name of the limit. Runs on a PostgreSQL journal use `replicate` unless VIDEOGEN_LIMIT names another one.
+    slots:
+        New number of slots, which applies to current runs, too. With 0, running predictions finish and no others start.
+        Leave it out to show the limit.
+    """
+    from videogen.execution.shared_limit import require_limit
+    from videogen.journal.store import Journal
+    from videogen.settings import MAX_LIMIT_NAME, read_settings
+
+    if not 1 <= len(name.strip()) <= MAX_LIMIT_NAME:
+        raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_LIMIT_NAME} characters")
+    if slots is not None and not 0 <= slots <= MAX_SLOTS:
+        raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
+    journal = Journal(read_settings().get_journal_url())
+    try:
+        if slots is not None:
+            journal.set_limit(name, slots)
+        found = require_limit(journal, name)
+    finally:
+        journal.close()
+    print(f"{name}: {found.slots} slots, {sum(use.held for use in found.used_by)} held")
+    for use in found.used_by:
+        print(f"  run {use.run_id} of {use.job_id}: {use.held} held, {use.waiting} waiting")
+
+
+@app.command
+def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: str | None = None) -> None:
+    """Serve a live page and server-sent events of all runs on this journal, including those of other processes.
+
+    Parameters
+    ----------
+    host:
+        Address to listen on. One that other machines can reach requires a token.
+    port:
+        Port to listen on. 0 takes a free one.
+    token:
+        Token that is required to view runs. Prefer VIDEOGEN_GATEWAY_TOKEN: other users of this machine cannot read it.
+    out:
+        Folder with the clips and the journal of the runs (VIDEOGEN_OUT; default: `out`).
+    """
+    from videogen.gateway import GatewaySettings, serve_gateway
+    from videogen.settings import read_settings
+
+    given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    secret = settings.gateway_token
+    serve_gateway(
+        GatewaySettings(
+            out=settings.local_out,
+            journal_url=settings.get_journal_url(),
+            registry=settings.registry,
+            host=host,
+            port=port,
+            token=secret.get_secret_value() if secret else None,
+        ),
+        on_ready=lambda url: print(f"listening on {url}{', open it with /?token=…' if secret else ''}", flush=True),
+    )
+
+
+@app.command
+def emulator(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8473,
+    seed: int = 0,
+    time_scale: float = 1.0,
+    latency: str | None = None,
+    render: Literal["quick", "smooth"] = "quick",
+    creates_per_minute: int | None = None,
+    faults: Path | None = None,
+    exit_with_parent: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Serve an emulator of the Replicate API that renders real clips at no cost. Point REPLICATE_BASE_URL to it.
+
+    Parameters
+    ----------
+    host:
+        Address to listen on.
+    port:
+        Port to listen on. 0 takes a free one.
+    seed:
+        Seed of latencies and pictures.
+    time_scale:
+        Factor for all simulated times. With 0.01, three minutes take two seconds.
+    latency:
+        Duration of every prediction in seconds, as LOW:HIGH, instead of the typical time of its model.
+    render:
+        `quick` repeats one camera move, `smooth` draws every frame.
+    creates_per_minute:
+        Rate limit of creates. Further ones are refused with 429, as for accounts without credit.
+    faults:
+        A TOML file with faults to simulate, see videogen/emulator/README.md.
+    exit_with_parent:
+        Exit when standard input is closed.
+    """
+    from videogen.emulator import EmulatorSettings, serve_emulator
+
+    settings = EmulatorSettings.from_flags(
+        host=host,
+        port=port,
+        seed=seed,
+        time_scale=time_scale,
+        latency_s=_parse_range(latency),
+        mode=render,
+        creates_per_minute=creates_per_minute,
+        faults=faults,
+    )
+    serve_emulator(
+        settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent
+    )
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise InvalidError(f"--latency: {text!r} is not LOW:HIGH in seconds") from None

@@ -1,0 +1,174 @@
+"""Show the models of the registry."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videogen.registry.endpoint_schema import Snapshots
+from videogen.registry.load import read_registry
+from videogen.registry.model_info import (
+    Durations,
+    ModelInfo,
+    Prices,
+    describe_model,
+    describe_models,
+)
+from videogen.settings import read_settings
+from videogen.text import escape_json, escape_unprintable
+
+if TYPE_CHECKING:
+    from videogen.model_check import ModelCheck
+from videogen.cli.console import make_console, make_table, print_line
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def show_models(extension: Path | None, *, as_json: bool) -> None:
+    """Print the models of the registry."""
+    listed = describe_models(read_registry(extension or read_settings().registry))
+    if as_json:
+        print(escape_json(listed.model_dump_json(indent=2)))
+        return
+    table = make_table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
+    table.padding = 0  # columns are separated by spaces, so that the table just fits into 80
+    for column, width in zip(table.columns[1:], (8, 13, 10, 8, 5, 11), strict=True):
+        column.width, column.no_wrap = width, False
+    for model in listed.models:
+        table.add_row(
+            escape_unprintable(model.id),
+            _format_lengths(model.durations),
+            "\n".join(_format_prices(model.price)),
+            str(model.price.as_of),
+            "\n".join(_list_reference_uses(model)),
+            f"{model.typical_run_seconds:g}",
+            ", ".join(model.aspect_ratios),
+        )
+    console = make_console(stderr=False)
+    console.print(table)
+    print_line(
+        console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped"
+    )
+
+
+def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
+    """Print all properties of one model."""
+    model = describe_model(name, read_registry(extension or read_settings().registry))
+    if as_json:
+        print(escape_json(model.model_dump_json(indent=2)))
+        return
+    console = make_console(stderr=False)
+    for title, text in _list_model_facts(model):
+        print_line(console, f"{title:<14}{text}")
+
+
+def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
+    yield "model", model.id
+    yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
+    yield "source", model.source
+    yield "seconds", f"{_format_lengths(model.durations)} ({model.durations.mode})"
+    yield "price", f"{', '.join(_format_prices(model.price))} USD, {_format_price_basis(model.price)}"
+    if model.audio_price:
+        yield (
+            "with sound",
+            f"{', '.join(_format_prices(model.audio_price))} USD, {_format_price_basis(model.audio_price)}",
+        )
+    yield "typically", f"{model.typical_run_seconds:g} s, given up after {model.timeout_seconds:g} s"
+    inputs = {
+        "prompt": model.takes_prompt,
+        "negative_prompt": model.takes_negative_prompt,
+        "seed": model.takes_seed,
+        "image (required)": model.image_required,
+        "image (taken)": model.takes_image and not model.image_required,
+    }
+    yield "takes", ", ".join(name for name, is_taken in inputs.items() if is_taken)
+    needs = (
+        [f"with {format_inputs(model.references.requires)}"] if model.references and model.references.requires else []
+    )
+    first, *otherwise = _list_reference_uses(model)
+    yield "references", ", else ".join([" ".join([first, *needs]), *otherwise])
+    if model.fixed_inputs:
+        yield "always sent", format_inputs(model.fixed_inputs)
+    for ratio, ratio_inputs in model.ratio_inputs.items():
+        yield f"sent for {ratio}", format_inputs(ratio_inputs) or "nothing more"
+    if model.ignored_inputs:
+        yield "ignored", f"{', '.join(model.ignored_inputs)} (by the endpoint)"
+
+
+def _format_lengths(durations: Durations) -> str:
+    if not durations.lengths:
+        return f"{durations.min:g} to {durations.max:g}"
+    whole = range(round(durations.min), round(durations.max) + 1)
+    if len(whole) > 3 and durations.lengths == tuple(map(float, whole)):
+        return f"{durations.min:g}, {durations.min + 1:g} … {durations.max:g}"
+    return ", ".join(f"{seconds:g}" for seconds in durations.lengths)
+
+
+def _format_prices(price: Prices) -> list[str]:
+    """Return each price with its unit; one for each length if the price depends on it."""
+    about = "" if price.basis == "exact" else "≈"
+    if isinstance(price.per_clip, dict):
+        return [f"{about}{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+    units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
+    return [f"{about}{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+
+
+def _format_usd(cost: Decimal) -> str:
+    """Format USD with at least two decimals, and no trailing zeros beyond."""
+    short = cost.normalize()
+    return f"{max(short, short.quantize(Decimal('0.01')), key=lambda each: -int(each.as_tuple().exponent)):f}"
+
+
+def _format_price_basis(price: Prices) -> str:
+    return ", ".join(filter(None, [f"{price.basis}, as of {price.as_of}", price.note]))
+
+
+def _list_reference_uses(model: ModelInfo) -> list[str]:
+    """Return how many references are used and in which way, the preferred way first."""
+    native = [f"{model.references.max} native"] if model.references else []
+    return [*native, *(["composed"] if model.composes_references else [])] or ["dropped"]
+
+
+def format_inputs(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in inputs.items())
+
+
+def show_model_checks(
+    names: Sequence[str],
+    extension: Path | None,
+    snapshots: Snapshots,
+    *,
+    offline: bool,
+    snapshot: bool,
+    as_json: bool,
+) -> int:
+    """Print the differences between the registry and Replicate. Return the exit code."""
+    from videogen import model_check as conformance
+
+    settings = read_settings()
+    settings = settings.model_copy(update={"registry": extension or settings.registry})
+    checked = asyncio.run(
+        conformance.compare_with_endpoints(names, settings, snapshots, offline=offline, keep=snapshot)
+    )
+    drifted = [model for model in checked if model.drift]
+    if as_json:
+        shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
+        print(escape_json(json.dumps(shown, indent=2)))
+        return 1 if drifted else 0
+    console = make_console(stderr=False)
+    for model in checked:
+        print_line(console, f"{model.id}: {_describe_check(model)}")
+        for problem in model.drift:
+            print_line(console, f"  {problem}")
+    place = f"the snapshots in {snapshots.folder}" if offline else "Replicate"
+    agree = f"{len(drifted)} drifted" if drifted else "all agree"
+    print_line(console, f"{len(checked)} models compared with {place}: {agree}")
+    return 1 if drifted else 0
+
+
+def _describe_check(model: "ModelCheck") -> str:
+    found = len(model.drift)
+    verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
+    return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")

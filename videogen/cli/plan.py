@@ -1,0 +1,137 @@
+"""Show the plan of a job, and check a job file."""
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from videogen.app import check_local_references, prepare_job
+from videogen.cli.progress import format_clock
+from videogen.errors import (
+    ValidationError,
+)
+from videogen.execution.options import PreparedJob, RunOptions
+from videogen.job.model import Job
+from videogen.planning.plan import Plan
+from videogen.planning.validation import load_and_validate, plan_offline
+from videogen.settings import read_settings
+from videogen.text import escape_json
+
+if TYPE_CHECKING:
+    pass
+from videogen.cli.console import make_console, make_table, print_line
+from videogen.cli.models import format_inputs
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None = None) -> int:
+    """Print the plan of a job, and write its start frames to `frames` unless that is None. Return the exit code."""
+    asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
+    return 0
+
+
+async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None) -> None:
+    """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
+    prepared = await prepare_job(job, options)
+    plan = prepared.plan
+    written = _write_frames(prepared, frames) if frames else []
+    if as_json:
+        print(escape_json(json.dumps(plan.summary(), indent=2)))
+        return
+    console = make_console(stderr=False)
+    print_line(console, describe_provider(prepared))
+    console.print(_make_plan_table(plan))
+    for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
+        print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
+    print_totals(console, plan)
+    if prepared.provider == "replicate" and plan.to_create:
+        print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
+    if frames:
+        print_line(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
+
+
+def _write_frames(prepared: PreparedJob, folder: Path) -> list[Path]:
+    from videogen.providers.reference_images import write_frames
+
+    return write_frames(prepared.plan.requests, prepared.references, folder)
+
+
+def _make_plan_table(plan: Plan) -> Table:
+    table = make_table("scene", "target s", "buffered s", "request s", "adds %", "cost $", "references")
+    for request in plan.requests:
+        table.add_row(
+            request.scene.id,
+            f"{request.scene.target_duration:g}",
+            f"{request.buffered_duration:g}",
+            f"{request.requested_duration:g}",
+            f"{request.buffer_cost_impact:g}",
+            "reused" if request.scene.id in plan.reused else _format_price(request.cost, request.cost_is_exact),
+            ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
+        )
+    return table
+
+
+def _format_price(cost: Decimal, exact: bool) -> str:
+    return f"{cost}" if exact else f"≈ {cost}"
+
+
+def print_totals(console: Console, plan: Plan) -> None:
+    for warning in plan.warnings:
+        print_line(console, f"warning: {warning}")
+    if not plan.to_create:
+        print_line(
+            console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0"
+        )
+        return
+    if plan.spent_before:
+        cap = "" if plan.max_cost is None else f" of ${plan.max_cost}"
+        print_line(console, f"{plan.job_id}: ${plan.spent_before}{cap} spent by earlier runs")
+    about = "" if plan.cost_is_exact else "about "
+    print_line(
+        console,
+        f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
+        f"at {plan.aspect_ratio} for {about}${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
+        f"the buffer adds {plan.buffer_cost_impact:g} % on average",
+    )
+
+
+def describe_provider(prepared: PreparedJob) -> str:
+    place = "" if prepared.provider == "local" else f" at {prepared.origin}"
+    return f"provider: {prepared.provider}{place} ({prepared.provider_reason})"
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
+    """Print the problems of the job and the registry, or one line that sums up the job. Return the exit code."""
+    settings = read_settings()
+    try:
+        checked = load_and_validate(path, registry or settings.registry)
+        try:
+            asyncio.run(check_local_references(checked.job, path.absolute().parent))
+        except ValidationError as exc:
+            raise checked.source.with_positions(exc) from None
+    except ValidationError as exc:
+        if not as_json:
+            raise
+        print(escape_json(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2)))
+        return 2
+    planned = plan_offline(checked, buffer=settings.duration_buffer)
+    if as_json:
+        names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
+        told = {name: value for name, value in planned.summary().items() if name in names}
+        print(escape_json(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2)))
+        return 0
+    scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
+    about = "" if planned.cost_is_exact else "about "
+    at = f"{planned.model} at {planned.aspect_ratio}"
+    print_line(
+        make_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; no problems found"
+    )
+    return 0

@@ -1,0 +1,167 @@
+"""Make one clip: reuse it, or find or create its prediction, wait, download, verify and deliver.
+
+Every step is in the journal before the next one begins, so that the next run can continue a run that was killed at any
+point, without paying twice. One call of `attempt_clip` is one attempt, and an attempt is one prediction. The caller
+decides whether to call it again after an error that `errors.is_retryable` accepts.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from videogen.errors import (
+    BadOutputError,
+    ClaimedError,
+    ClipError,
+    ClipTimeoutError,
+    DeliveredError,
+    StorageError,
+    UnreachableError,
+    VideogenError,
+    is_fallback_allowed,
+    is_retryable,
+)
+from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
+from videogen.execution.context import RunContext
+from videogen.execution.delivery import (
+    deliver,
+    discard_scratch_files,
+    download_and_verify,
+    reuse_delivered,
+    sum_attempts,
+)
+from videogen.execution.prediction import (
+    ActivePrediction,
+    cancel_and_confirm,
+    cancel_on_interrupt,
+    record_end,
+    start_or_resume,
+    wait_until_succeeded,
+)
+from videogen.execution.slots import Slot
+from videogen.media import VideoInfo
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip, ClipFailure
+
+CLAIM_POLL_S = 0.5
+OUTPUT_MAY_REMAIN = (UnreachableError, StorageError, BadOutputError)
+"""After these errors the provider may still have the prediction's output. The attempt stays open, and the next run
+downloads the output again before it creates anything. (An output that is no video may have been the page of a
+captive portal.)"""
+LATE_DOWNLOAD_S = 120.0
+"""A succeeded prediction is paid for, so its output is downloaded even after the clip's timeout, for this long."""
+
+
+async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    """Make one attempt at the clip. Reuse a delivered clip, or continue a prediction that was paid for before.
+
+    `slot` is acquired before a prediction is created or continued, unless it is held already, and released as soon as
+    the prediction has ended.
+
+    Returns:
+        The delivered clip. Its `reused` is true and its cost is 0 when its key was delivered before.
+
+    Raises:
+        ClipError: this attempt made no clip. `is_retryable` tells whether another attempt may succeed.
+        AccountError: the account cannot be used for any clip.
+    """
+    async with run.key_locks[request.key]:
+        try:
+            clip = await _reuse_or_make(request, run, slot)
+        except VideogenError as exc:
+            await _emit_failure(request, run, exc)
+            raise
+        finally:
+            slot.release()
+            run.in_progress.discard(request.key)
+            run.notify_settled()
+    run.events.emit(ClipCompleted(clip=clip))
+    return clip
+
+
+async def _reuse_or_make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    """Wait until no run of another job works on the same clip, then return the clip: reused, or made here."""
+    while True:
+        if not await run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
+            with suppress(ClaimedError, DeliveredError):
+                return await reuse_delivered(request, run) or await _make(request, run, slot)
+            slot.release()
+        await asyncio.sleep(CLAIM_POLL_S)
+
+
+async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
+    await slot.acquire()
+    if clip := await reuse_delivered(request, run):  # another job delivered it while this one waited
+        return clip
+    active = await start_or_resume(request, run)
+    slot.leave_queue()
+    try:
+        active, part, measured = await _wait_and_download(request, run, slot, active)
+        return await deliver(request, run, active, part, measured)
+    except ClipError as exc:
+        if isinstance(exc, StorageError):
+            run.gate.stop_creates(exc)  # a clip that cannot be stored must not be paid for
+            discard_scratch_files(run, active.prediction)
+        if not isinstance(exc, OUTPUT_MAY_REMAIN):
+            await record_end(run, active.attempt, exc)
+        raise
+
+
+async def _wait_and_download(
+    request: ClipRequest, run: RunContext, slot: Slot, active: ActivePrediction
+) -> tuple[ActivePrediction, Path, VideoInfo]:
+    """Return the succeeded prediction and its whole video. The clip's timeout covers both steps."""
+    elapsed_s = time.monotonic() - active.monotonic_start
+    try:
+        async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
+            active = await wait_until_succeeded(request, run, active, timer)
+            slot.release()
+            return active, *await download_and_verify(run, active.prediction, timer)
+    except TimeoutError:
+        return await _cancel_or_salvage(request, run, active)
+    except asyncio.CancelledError:
+        if not active.prediction.ended:
+            await cancel_on_interrupt(request, run, active)
+        raise
+
+
+async def _cancel_or_salvage(
+    request: ClipRequest, run: RunContext, active: ActivePrediction
+) -> tuple[ActivePrediction, Path, VideoInfo]:
+    """Cancel a clip whose time is up. If its prediction succeeded all the same, it is paid for, and is kept."""
+    if not active.prediction.ended:
+        active = await cancel_and_confirm(request, run, active)
+    prediction = active.prediction
+    if prediction.status != "succeeded":
+        raise ClipTimeoutError(
+            f"timed out after {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
+        ) from None
+    try:
+        async with asyncio.timeout(LATE_DOWNLOAD_S) as timer:
+            return active, *await download_and_verify(run, prediction, timer)
+    except TimeoutError:
+        raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
+
+
+async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenError) -> None:
+    attempts = await run.journal.find_attempts(run.id, request.scene.id)
+    with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
+    retried = is_retryable(exc) and with_this_model < request.attempts
+    if not retried and not should_fall_back(request, exc):
+        run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **sum_attempts(attempts))))
+        return
+    run.events.emit(
+        ClipRetrying(
+            clip_index=request.clip_index,
+            scene_id=request.scene.id,
+            attempt=len(attempts),
+            error=ClipFailure.from_error(exc),
+            model=request.model if retried else request.fallbacks[0].model,
+        )
+    )
+
+
+def should_fall_back(request: ClipRequest, error: BaseException) -> bool:
+    """Return whether the request's first fallback is tried after its last attempt ended with this error."""
+    return bool(request.fallbacks) and is_fallback_allowed(error)

@@ -1,0 +1,115 @@
+"""The shared state and services of one run."""
+
+import asyncio
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import TypeVar
+
+from videogen.execution.base import EventSink, ImageSender
+from videogen.execution.gate import ProviderGate
+from videogen.execution.patience import Patience
+from videogen.execution.poll_schedule import PollSchedule
+from videogen.execution.poller import Poller
+from videogen.journal.store import AsyncJournal
+from videogen.posix import lower_thread_priority
+from videogen.providers.base import VideoProvider
+from videogen.storage.base import OpenFolder, Store
+
+T = TypeVar("T")
+
+
+def _make_decoders() -> Executor:
+    """Return a pool of threads with low priority: decoding may wait, but not the calls that keep the slots busy."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder", initializer=lower_thread_priority)
+
+
+@dataclass
+class RunContext:
+    """State and services of one run, shared by its clips."""
+
+    id: str
+    folder: str
+    """The URL or path of the job's folder, as the journal stores it."""
+    provider: VideoProvider
+    store: Store
+    open_folder: OpenFolder
+    """Opens job folders, also those of other jobs whose clips are reused."""
+    journal: AsyncJournal
+    images: ImageSender
+    events: EventSink
+    gate: ProviderGate
+    job_id: str = ""
+    max_cost: Decimal | None = None
+    """USD that all runs of the job together may spend; None means no cap."""
+    patience: Patience = field(default_factory=Patience)
+    lookalikes: frozenset[str] = frozenset()
+    """Keys of clips that differ from another clip of the job only in their images."""
+    in_progress: set[str] = field(default_factory=set)
+    """Keys of clips with a reservation that this process will settle."""
+    force_keys: set[str] = field(default_factory=set)
+    """Keys of clips that are made again although they were delivered before."""
+    leaves_running: bool = False
+    """Whether an interrupted run leaves its predictions running for the next run to continue."""
+    recovering: bool = False
+    """Whether the journal of earlier runs is lost. Predictions that they paid for are then searched for in the
+    account before a new one is created."""
+    poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
+    """By model. Each learns how long the model's predictions take."""
+    decoders: Executor = field(default_factory=_make_decoders)
+    """Threads that decode clips, one per core: more would only slow each other down."""
+    free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
+    key_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """By clip key. A clip that a job asks for twice is made once."""
+
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the next reservation of this run is settled: the budget may have room then."""
+
+    def notify_settled(self) -> None:
+        self.settled.set()
+        self.settled = asyncio.Event()
+
+    def age_s(self, at: datetime) -> float:
+        """Return the seconds since a time of the provider's clock."""
+        return (self.provider.now() - at).total_seconds()
+
+    def has_outlived_outputs(self, at: datetime) -> bool:
+        """Return whether the provider would no longer have an output that it made at this time."""
+        return self.provider.now() - at >= self.provider.outputs_kept
+
+    @cached_property
+    def poller(self) -> Poller:
+        """The one poller for all predictions of the run."""
+        return Poller(self.provider, self.gate)
+
+    async def run_in_decoder(self, work: Callable[[threading.Event], T], *, timer: asyncio.Timeout | None = None) -> T:
+        """Run `work` in a decoder thread and return its result. Waiting for a free thread does not count for the timer.
+
+        `work` receives an event that is set when its result is no longer needed. It must end then.
+        """
+        await self._acquire_decoder(timer)
+        stop = threading.Event()
+        working = asyncio.get_running_loop().run_in_executor(self.decoders, work, stop)
+        working.add_done_callback(lambda _: self.free_decoders.release())
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            stop.set()
+            working.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio reports it
+            raise
+
+    async def _acquire_decoder(self, timer: asyncio.Timeout | None) -> None:
+        loop, when = asyncio.get_running_loop(), timer and timer.when()
+        if timer is None or when is None:
+            await self.free_decoders.acquire()
+            return
+        left_s = when - loop.time()
+        timer.reschedule(None)
+        await self.free_decoders.acquire()
+        timer.reschedule(loop.time() + left_s)

@@ -1,0 +1,75 @@
+"""The options of a run, and a job that is ready to be run with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from videogen.job.model import Job
+from videogen.planning.plan import Plan
+from videogen.results.clip import Clip
+from videogen.settings import ProviderName, Settings, read_settings
+
+if TYPE_CHECKING:
+    from videogen.references.decode import ReferenceImage
+
+
+class RunOptions(BaseModel):
+    """Options of a run that are not part of the job. None means the value from the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str | None = None
+    """Folder that contains the job's own folder: a path, or an address such as `s3://bucket/prefix`."""
+    provider: ProviderName | None = None
+    registry: Path | None = None
+    """A `models.toml` that extends the shipped one."""
+    fresh: bool = False
+    """Make every clip again, including those already delivered."""
+    retry_failed: bool = False
+    """Keep every clip of the last run, even if the job has changed, and make the missing ones."""
+    rough_cut: bool = False
+    """Also write `rough_cut.mp4`."""
+    music: Path | None = None
+    """Audio file for the soundtrack of `rough_cut.mp4`."""
+    on_interrupt: Literal["cancel", "leave"] = "cancel"
+    """What happens to running predictions when the run is interrupted or cancelled: `cancel` cancels them, which is
+    billed for the time they ran; `leave` lets them run, and the next run continues them."""
+    folder: str = "."
+    """Base folder of the job's relative reference paths."""
+
+    def resolve_settings(self) -> Settings:
+        """Return the environment's settings, overridden by these options. Raise `SettingsError` if they are invalid."""
+        given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
+        return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job that is ready to run: it is planned, its references are loaded, and nothing is spent yet."""
+
+    job: Job
+    plan: Plan
+    settings: Settings
+    options: RunOptions
+    provider: ProviderName
+    provider_reason: str
+    """Why this provider was chosen."""
+    origin: str
+    references: Mapping[str, "ReferenceImage"]
+    kept: Mapping[str, Clip]
+    """By scene id: clips of the last run that stay unchanged."""
+    recovering: bool
+    """Whether predictions that earlier runs paid for are missing in the journal."""
+
+    @property
+    def folder(self) -> str:
+        """The path or URL of the job's own folder."""
+        return self.settings.get_job_folder(self.job.id)
+
+    @property
+    def work_folder(self) -> Path:
+        """The local folder in which its files are made."""
+        return self.settings.get_work_folder(self.job.id)

@@ -1,0 +1,65 @@
+"""Record the events of a run in its journal, and report them to listeners."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from videogen.errors import (
+    JournalError,
+)
+from videogen.events import ClipEnded, RunEvent
+
+if TYPE_CHECKING:
+    from videogen.journal.store import AsyncJournal
+FLUSH_S = 8.0
+"""Time that an interrupted run has to record its last events."""
+
+Listener = Callable[[RunEvent, Mapping[str, Any]], None]
+"""Called with each event and its payload, after the event was recorded in the journal."""
+
+
+class EventRecorder:
+    """An `EventSink` that numbers and records each event in the journal, then reports it to the listeners.
+
+    Recording runs in the background, one event after the other, so that no clip waits for the journal. An event that
+    cannot be recorded is reported all the same.
+    """
+
+    def __init__(self, journal: "AsyncJournal", run_id: str, total: int, listeners: Sequence[Listener]) -> None:
+        self._journal, self._run_id, self._listeners = journal, run_id, listeners
+        self._total = total
+        self._emitted: asyncio.Queue[tuple[RunEvent, dict[str, Any]]] = asyncio.Queue()
+        self._recording = asyncio.create_task(self._record())
+        self.done: set[str] = set()
+        """Ids of the scenes whose clip is delivered or failed. A clip that fails and is delivered later counts once."""
+        self._failed: set[str] = set()
+
+    def emit(self, event: RunEvent) -> None:
+        if isinstance(event, ClipEnded):
+            self.done.add(event.clip.scene_id)
+            (self._failed.add if event.clip.error else self._failed.discard)(event.clip.scene_id)
+        done = {"completed": len(self.done), "failed": len(self._failed), "total": self._total}
+        counts = {"run_id": self._run_id, **done}
+        self._emitted.put_nowait((event, {**event.payload(), **counts}))
+
+    async def flush(self) -> None:
+        """Wait until every event is recorded and reported."""
+        await self._emitted.join()
+
+    async def aclose(self) -> None:
+        """Record the remaining events, for `FLUSH_S` at most, and stop."""
+        with anyio.move_on_after(FLUSH_S, shield=True):
+            await self.flush()
+        self._recording.cancel()
+
+    async def _record(self) -> None:
+        while True:
+            event, payload = await self._emitted.get()
+            with suppress(JournalError):
+                await self._journal.add_event(self._run_id, event.type, payload)
+            for listener in self._listeners:
+                listener(event, payload)
+            self._emitted.task_done()

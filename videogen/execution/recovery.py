@@ -1,0 +1,250 @@
+"""Find out what earlier runs of a job left: clips to reuse, predictions that are paid for, and results to keep.
+
+The journal knows this. If it does not (it was deleted or damaged, it is an old backup, or the folder was moved), the
+job's folder tells: its manifest lists the delivered clips, and their bytes show whether they are unchanged.
+"""
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videogen.errors import InvalidError, StorageError
+from videogen.planning.plan import Plan
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
+from videogen.storage.base import Folder, OpenFolder
+
+if TYPE_CHECKING:
+    from videogen.journal.store import DeliveryRecord, Journal
+
+CONCURRENT_LOOKUPS = 8
+"""A lookup in an object store is a call, and there may be thousands."""
+ROUGH_CLIP_BYTES = 20_000_000
+OUTPUTS_KEPT = timedelta(minutes=50)
+"""Greatest age of a prediction whose output is counted on. Replicate keeps outputs for an hour, and clocks differ."""
+FREE_ORIGIN = "local"
+"""The origin of the emulator that a run starts for itself. Predictions there cost nothing."""
+
+
+@dataclass(frozen=True)
+class PriorWork:
+    """The results of earlier runs that the plan of a job can use."""
+
+    delivered: frozenset[str] = frozenset()
+    """Keys of clips that are intact where they were delivered."""
+    in_flight: frozenset[str] = frozenset()
+    """Keys of clips with a prediction that was begun and has not ended."""
+    history_lost: bool = False
+    """The folder was used before, but the journal does not know how: there may be predictions that it does not list."""
+    spent: Decimal = Decimal(0)
+    """USD that earlier runs of the job have cost, including the reservations for their predictions."""
+    warnings: tuple[str, ...] = ()
+
+
+def inspect_prior_runs(
+    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
+) -> PriorWork:
+    """Return the prior work that this plan can use. If there is none, no journal is created.
+
+    Args:
+        fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
+
+    Raises:
+        JournalError: the database cannot be used.
+        StorageError: a folder cannot be read, or has none of the clips that were delivered to it.
+    """
+    url_of_file = "sqlite:///"
+    is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
+    used_before = folder.exists()
+    if is_new and (not used_before or fresh):
+        return PriorWork(warnings=_warn_of_disk_space(folder, len(planned.requests)))
+    from videogen.journal.store import Journal
+
+    journal = Journal(journal_url)
+    try:
+        looking = _Inspection(journal, origin, folder, planned, open_folder)
+        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(used_before=used_before)
+        spent = sum(journal.get_job_spending(planned.job_id, origin), Decimal(0))
+    finally:
+        journal.close()
+    missing = sum(request.key not in earlier.delivered for request in planned.requests)
+    warnings = (*([journal.quarantined] if journal.quarantined else []), *earlier.warnings)
+    return replace(earlier, spent=spent, warnings=(*warnings, *_warn_of_disk_space(folder, missing)))
+
+
+class _Inspection:
+    """Inspects the journal and the folders for the clips of one plan."""
+
+    def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, open_folder: OpenFolder) -> None:
+        self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
+        self._planned = planned
+        self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
+        self._deliveries = journal.find_deliveries(origin, list(self._requests))
+        self._in_flight = frozenset(journal.find_keys_in_flight(origin, list(self._requests)))
+
+    def inspect(self, *, used_before: bool) -> PriorWork:
+        manifest = _read_manifest(self._folder) if used_before else None
+        warnings = []
+        if history_lost := self._explain_lost_history(manifest) if used_before else "":
+            warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
+        digests = _compute_digests(self._deliveries, self._open_folder)
+        intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
+        restored = self._import_from_manifest(manifest, self._requests.keys() - intact)
+        if restored:
+            warnings.append(
+                f"the journal does not know {len(restored)} clips in {self._folder.address}; its manifest does: they "
+                "are reused"
+            )
+        missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
+        warnings += self._warn_of_missing(missing)
+        clips = {key: self._deliveries[key].clip for key in intact} | restored
+        delivered = frozenset(key for key, clip in clips.items() if clip.satisfies(self._requests[key]))
+        return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
+
+    def inspect_for_fresh_run(self) -> PriorWork:
+        """Return the clips that a killed `--fresh` run made: they are as fresh as requested, and paid for."""
+        made = self._journal.find_fresh_keys(self._origin, self._folder.address)
+        deliveries = {
+            key: delivery
+            for key, delivery in self._deliveries.items()
+            if key in made and delivery.clip.satisfies(self._requests[key])
+        }
+        kept = frozenset(_find_intact_keys(deliveries, self._open_folder))
+        warning = (
+            f"{len(kept)} clips that the last --fresh run made before it was stopped are kept; once a run has come to "
+            "its end, --fresh makes them again, too"
+        )
+        return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
+
+    def _explain_lost_history(self, manifest: RunResult | None) -> str:
+        """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
+        address = self._folder.address
+        if not self._journal.has_complete_history(address):
+            return f"the journal knows of no run in {address}, which was used before"
+        if manifest and self._journal.find_run(manifest.run_id) is None:
+            return f"the journal does not know the last run in {address}; it may be an older copy"
+        return ""
+
+    def _import_from_manifest(self, manifest: RunResult | None, keys: Collection[str]) -> dict[str, Clip]:
+        """Import into the journal those of the clips that the manifest lists in the job's folder. Return them."""
+        if manifest is None or manifest.provider != self._origin:
+            return {}
+        wanted = {self._requests[key].video_path: key for key in keys}
+        clips = {
+            wanted[str(clip.video_path)]: clip
+            for clip in _find_intact_clips([clip for clip in manifest.clips if clip.video_path in wanted], self._folder)
+        }
+        for key, clip in clips.items():
+            self._journal.import_delivery(key, origin=self._origin, folder=self._folder.address, clip=clip)
+        return clips
+
+    def _warn_of_missing(self, missing: Collection[str]) -> list[str]:
+        """Return warnings about clips that are missing where they were delivered.
+
+        A clip that a person deleted is downloaded or made again. But a folder without any of its delivered clips is
+        more likely not mounted, and nothing is paid again for that.
+
+        Raises:
+            StorageError: clips of such a folder would have to be paid for again.
+        """
+        if not missing:
+            return []
+        last = self._journal.find_last_attempts(self._origin, list(missing))
+        there_since = datetime.now(UTC) - OUTPUTS_KEPT
+        fetched = {key for key, attempt in last.items() if (attempt.created_at or attempt.intended_at) > there_since}
+        paid_again = [self._requests[key] for key in missing if key not in fetched and key not in self._in_flight]
+        if self._origin != FREE_ORIGIN:
+            self._refuse_unmounted(paid_again)
+        where = ", ".join(sorted({self._deliveries[key].folder for key in missing}))
+        return [f"{len(missing)} clips that were delivered to {where} are missing: they are made again"]
+
+    def _refuse_unmounted(self, paid_again: list[ClipRequest]) -> None:
+        for address in sorted({self._deliveries[request.key].folder for request in paid_again}):
+            known = self._journal.find_deliveries_in(self._origin, address)
+            if _has_any_clip(self._open_folder(address), known):
+                continue
+            raise StorageError(
+                f"none of the {len(known)} clips that were delivered to {address} is there, and nothing was paid. Is "
+                "its disk mounted? Mount it and run the job again. If the clips were deleted, use --fresh: it makes, "
+                f"and pays for, every clip of the job again (${self._planned.total_cost})"
+            )
+
+
+def _has_any_clip(folder: Folder, known: "list[DeliveryRecord]") -> bool:
+    """Return whether the folder has any of the clips. For a single clip, its poster counts as well."""
+    if any(folder.sha256(str(delivery.clip.video_path)) for delivery in known):
+        return True
+    return len(known) == 1 and folder.sha256(str(known[0].clip.poster_path)) is not None
+
+
+def _warn_of_disk_space(folder: Folder, clips: int) -> tuple[str, ...]:
+    free, needed = folder.free_bytes(), clips * ROUGH_CLIP_BYTES
+    if free is None or free >= needed:
+        return ()
+    return (
+        f"{clips} clips may take {needed / 1e6:,.0f} MB, and {folder.address} has room for {free / 1e6:,.0f} MB; a run "
+        "stops when its disk is full",
+    )
+
+
+def is_intact(delivery: "DeliveryRecord", open_folder: OpenFolder) -> bool:
+    """Return whether the video is still there, byte for byte. Raise `StorageError` if it cannot be read."""
+    return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
+
+
+def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
+    """Return the clips that the last run delivered and that are still intact, by scene id.
+
+    Raises:
+        InvalidError: there was no run, or it used another provider.
+    """
+    batch = _read_manifest(folder)
+    if batch is None:
+        raise InvalidError(
+            f"--retry-failed: no manifest.json of an earlier run in {folder.address}; run the job without it"
+        )
+    if batch.provider != origin:
+        raise InvalidError(
+            f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}"
+        )
+    return {clip.scene_id: clip for clip in _find_intact_clips(batch.clips, folder)}
+
+
+def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
+    """Return those clips of a manifest that were delivered and are unchanged."""
+    from videogen.journal.store import DeliveryRecord
+
+    delivered = [clip for clip in clips if clip.status == "success"]
+    deliveries = {clip.scene_id: DeliveryRecord(folder.address, clip) for clip in delivered}
+    whole = _find_intact_keys(deliveries, lambda _: folder)
+    return [clip for clip in delivered if clip.scene_id in whole]
+
+
+def _find_intact_keys(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> set[str]:
+    """Return the keys of the deliveries whose video is unchanged."""
+    digests = _compute_digests(deliveries, open_folder)
+    return {key for key, delivery in deliveries.items() if digests[key] == delivery.clip.sha256}
+
+
+def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: OpenFolder) -> dict[str, str | None]:
+    """Return the SHA-256 (hex) of each delivered video, or None if the file is missing."""
+
+    def look(delivery: "DeliveryRecord") -> str | None:
+        return open_folder(delivery.folder).sha256(str(delivery.clip.video_path))
+
+    with ThreadPoolExecutor(CONCURRENT_LOOKUPS) as pool:
+        return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
+
+
+def _read_manifest(folder: Folder) -> RunResult | None:
+    """Return the manifest of the folder's last run, or None if there is none that can be read."""
+    try:
+        text = folder.text("manifest.json")
+        return None if text is None else RunResult.from_manifest(text)
+    except ValueError:
+        return None

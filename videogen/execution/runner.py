@@ -1,0 +1,186 @@
+"""Make all clips of a job, and judge them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from videogen.errors import (
+    is_retryable,
+)
+from videogen.events import ClipCompleted, ClipFailed, RunCompleted, RunStarted, SceneOutline
+from videogen.failpoints import crash_if_requested
+from videogen.planning.requests import ClipRequest
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
+from videogen.results.verdict import judge_by_model
+
+if TYPE_CHECKING:
+    from videogen.execution.context import RunContext
+    from videogen.execution.slots import Slot, Slots
+from videogen.execution.options import PreparedJob
+from videogen.execution.recorder import EventRecorder
+
+
+class JobRunner:
+    """A run in progress: makes clips one by one, then judges them."""
+
+    def __init__(self, prepared: PreparedJob, run: "RunContext", slots: "Slots", events: "EventRecorder") -> None:
+        self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
+        self._prepared, self._events = prepared, events
+        self._slots = slots
+        self._began = monotonic()
+        events.emit(
+            RunStarted(
+                job_id=prepared.job.id,
+                model=prepared.plan.model,
+                aspect_ratio=prepared.job.aspect_ratio,
+                provider=prepared.origin,
+                planned_cost=prepared.plan.total_cost,
+                max_cost=prepared.plan.max_cost,
+                spent_before=prepared.plan.spent_before,
+                fresh=prepared.options.fresh,
+                scenes=tuple(SceneOutline.from_request(request) for request in prepared.plan.requests),
+            )
+        )
+
+    def make_slot(self) -> "Slot":
+        """Return a slot for one of the `concurrency` predictions that may run at a time."""
+        from videogen.execution.slots import Slot
+
+        return Slot(self._slots)
+
+    async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
+        """Make all clips of the plan, those that take longest first, and return them in the plan's order.
+
+        `run_attempts` is passed to `make_clip`. When the run is cancelled, or one clip raises, nothing is created any
+        more. All clips are then cancelled, which cancels their predictions, and waited for.
+        """
+        started = {
+            request.scene.id: asyncio.create_task(self.make_clip(request, run_attempts))
+            for request in self.plan.start_order
+        }
+        tasks = [started[request.scene.id] for request in self.plan.requests]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            self.run.gate.stop_creates()
+            for task in tasks:
+                if not task.cancelling():  # a second cancel would interrupt the cancelling of its prediction
+                    task.cancel()
+            await asyncio.wait(tasks)
+            raise
+
+    async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
+        """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
+
+        `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
+        each other without a pause.
+        """
+        from videogen.execution.attempt import should_fall_back
+
+        if kept := self._prepared.kept.get(request.scene.id):
+            return self._keep_clip(kept, request)
+        async with self.make_slot() as slot:
+            for each in request.alternatives:
+                result = await (run_attempts or run_attempts_in_process)(each, self, slot)
+                if isinstance(result, Clip):
+                    return result
+                if not should_fall_back(each, result):
+                    return await self._finish_failed(each, result)
+        raise AssertionError("the last alternative has no fallback")
+
+    async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
+        """Make one attempt at a clip, see `videogen.execution.attempt.attempt_clip`."""
+        from videogen.execution.attempt import attempt_clip
+
+        return await attempt_clip(request, self.run, slot)
+
+    async def flush(self) -> None:
+        """Wait until every event so far is recorded and reported."""
+        await self._events.flush()
+
+    def _keep_clip(self, clip: Clip, request: ClipRequest) -> Clip:
+        from videogen.execution.delivery import mark_reused
+
+        clip = mark_reused(clip).model_copy(update={"clip_index": request.clip_index})
+        self._events.emit(ClipCompleted(clip=clip))
+        return clip
+
+    async def _finish_failed(self, request: ClipRequest, error: BaseException) -> Clip:
+        """Return the failed clip with the cost of its attempts, and report it unless an attempt did."""
+        from videogen.execution.delivery import sum_attempts
+
+        attempts = await self.run.journal.find_attempts(self.run.id, request.scene.id)
+        clip = Clip.make_failed(request, error, **sum_attempts(attempts))
+        if clip.scene_id not in self._events.done:  # no attempt has reported this error
+            self._events.emit(ClipFailed(clip=clip))
+        return clip
+
+    async def finish(self, clips: Sequence[Clip]) -> RunResult:
+        """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
+        job, plan = self._prepared.job, self.plan
+        required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
+        spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
+        verdict, verdicts = judge_by_model(
+            tuple(clips), models=job.models_to_run, min_clips=plan.min_clips, required=required
+        )
+        batch = RunResult(
+            run_id=self.run.id,
+            job_id=job.id,
+            model=plan.model,
+            aspect_ratio=job.aspect_ratio,
+            provider=self._prepared.origin,
+            verdict=verdict,
+            verdicts=verdicts,
+            cells_per_scene=plan.variants_per_scene,
+            total_generation_time=round(monotonic() - self._began, 3),
+            job_cost=spent + reserved,
+            clips=tuple(clips),
+        )
+        warnings = await self._write_pictures(batch)
+        crash_if_requested("before-manifest")
+        await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
+        await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
+        self._events.emit(RunCompleted(result=batch, warnings=warnings))
+        await self._events.flush()
+        return batch
+
+    async def _write_pictures(self, batch: RunResult) -> tuple[str, ...]:
+        """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the
+        verdict is valid without it."""
+        from videogen.reports import contact_sheet, contact_sheet_image, rough_cut
+
+        store = self.run.store
+        prompts = {request.scene.id: request.scene.prompt for request in self.plan.requests}
+        files, warnings = ["manifest.json"], []
+        writers: dict[str, Callable[[Event], None]] = {
+            contact_sheet.IMAGE_NAME: lambda _: contact_sheet_image.write_image(batch, store)
+        }
+        if self._prepared.options.rough_cut:
+            writers[rough_cut.ROUGH_CUT_NAME] = lambda stop: rough_cut.write_rough_cut(
+                batch, store, prompts=prompts, music=self._prepared.options.music, stop=stop
+            )
+        writers[contact_sheet.PAGE_NAME] = lambda _: contact_sheet.write_page(batch, prompts, store, files=files)
+        for name, write in writers.items():
+            try:
+                await self.run.run_in_decoder(write)
+            except Exception as exc:  # whatever it is, the clips are paid for and delivered
+                warnings.append(f"{name} was not written: {exc}")
+            else:
+                files.append(name)
+        return tuple(warnings)
+
+
+AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | BaseException]]
+
+
+async def run_attempts_in_process(request: ClipRequest, session: JobRunner, slot: "Slot") -> Clip | BaseException:
+    for attempt in range(1, request.attempts + 1):
+        try:
+            return await session.attempt_clip(request, slot)
+        except Exception as exc:
+            if attempt == request.attempts or not is_retryable(exc):
+                return exc
+    raise AssertionError("a request has at least one attempt")

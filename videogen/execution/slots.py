@@ -1,0 +1,83 @@
+"""Slots: how many predictions of a run may be in progress at a time."""
+
+import asyncio
+from typing import Self
+
+from videogen.execution.shared_limit import SharedLimit
+
+
+class Slots:
+    """The number of predictions that may run at once, and a queue with as many places for the clips that come next.
+
+    With `shared`, each prediction also needs a slot of a limit over all runs. Without it, only this run's number
+    counts.
+    """
+
+    def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
+        self.queue = asyncio.Semaphore(number)
+        self.predictions = asyncio.Semaphore(number)
+        self.open_clips = asyncio.Semaphore(4 * number + 16)
+        """Bounds how far predictions may run ahead of the decoders. Otherwise thousands of quick clips would wait
+        for them."""
+        self._shared = shared
+
+    async def acquire(self) -> int:
+        """Wait for a slot. Return its ticket, which `release` needs."""
+        await self.predictions.acquire()
+        if self._shared is None:
+            return 0
+        try:
+            return await self._shared.acquire()
+        except BaseException:
+            self.predictions.release()
+            raise
+
+    def release(self, ticket: int) -> None:
+        self.predictions.release()
+        if self._shared:
+            self._shared.release(ticket)
+
+
+class Slot:
+    """The right of one clip to a prediction, among a limited number.
+
+    It is held from before the create until the prediction has ended. Downloading and verifying need none, so that the
+    next clip can begin meanwhile. As a context manager it queues on entry: a few clips are prepared while all slots are
+    taken, so that a free slot is used at once.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._queued = False
+        self._ticket: int | None = None
+
+    async def acquire(self) -> None:
+        """Wait for a free slot, unless this one is held already."""
+        if self._ticket is None:
+            self._ticket = await self._slots.acquire()
+
+    def leave_queue(self) -> None:
+        """Let the next clip be prepared."""
+        if self._queued:
+            self._queued = False
+            self._slots.queue.release()
+
+    def release(self) -> None:
+        self.leave_queue()
+        if self._ticket is not None:
+            self._slots.release(self._ticket)
+            self._ticket = None
+
+    async def __aenter__(self) -> Self:
+        await self._slots.open_clips.acquire()
+        try:
+            await self._slots.queue.acquire()
+        except BaseException:
+            self._slots.open_clips.release()
+            raise
+        self._queued = True
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release()
+        self._slots.open_clips.release()

@@ -1,0 +1,282 @@
+"""The job and its scenes, as a user writes them in a job file."""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from itertools import product
+from math import ceil
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from videogen.source_files.messages import Loc, make_nested_value_error
+
+MAX_PROMPT_CHARS = 10_000
+MAX_SCENES = 5_000
+_RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+MAX_NAME_CHARS = 80
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 1}}}", re.ASCII)
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
+"""Line ends that Windows, spreadsheets and word processors write in place of LF. U+2028 and U+2029 are sent unchanged,
+because a changed prompt gets another key and the clip would be paid for again."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e]")
+"""Control characters that a prompt may not contain. Bidirectional isolates, U+2066 to U+2069, are allowed: phones put
+them around names."""
+
+_TAKEN = "is the id of an earlier scene, too; ids must be unique, also when case is ignored"
+_PERCENT = re.compile(r"(100|(?!0+(?:\.0+)? ?%)\d{1,2}(?:\.\d{1,9})?) ?%", re.ASCII)
+
+
+def _validate_count_or_percent(value: Any) -> Any:
+    is_percent = isinstance(value, str) and _PERCENT.fullmatch(value)
+    is_count = type(value) is int and value >= 1
+    if not is_percent and not is_count:
+        raise ValueError('input should be a number of clips from 1, or a share of the scenes such as "60%"')
+    return value
+
+
+MinClips = Annotated[
+    int | str,
+    BeforeValidator(
+        _validate_count_or_percent,
+        json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^(?:{_PERCENT.pattern})$")],
+    ),
+]
+
+
+def count_required_clips(wanted: int | str, scenes: int) -> int:
+    """Return how many clips a job needs, from 1 to `scenes`.
+
+    `wanted` is a count, or a share of the scenes such as "60%", which is rounded up.
+    """
+    if isinstance(wanted, str):
+        wanted = ceil(Decimal(wanted.rstrip("% ")) * scenes / 100)
+    return min(max(wanted, 1), scenes)
+
+
+Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
+
+
+def require_safe_name(name: str) -> str:
+    """Return `name` if it can name a file on every system, else raise `ValueError` with the allowed characters."""
+    if name.partition(".")[0].lower() in _RESERVED_NAMES:
+        raise ValueError(f"{name!r} cannot name a file: Windows reserves it")
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise ValueError(
+            f"{name[:40]!r} cannot name a file: use 1 to 80 of letters, digits, '.', '_', '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def display_name(source: str) -> str:
+    """Return a short, printable name of a reference for messages, without the parts of a URL that may be secret."""
+    if source[:5].lower() == "data:":
+        return f"{source[:40].partition(',')[0]},… ({len(source):,} characters)"
+    name = source
+    if is_url(source):
+        name = re.sub(r"[?#].*", "?…", re.sub(r"//[^/?#]*@", "//…@", source, count=1), count=1, flags=re.DOTALL)
+    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    return name if len(name) <= 120 else name[:80] + "…" + name[-39:]
+
+
+def is_url(source: str) -> bool:
+    """Return whether a reference is an address, such as `https:` or `data:`, and not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
+
+
+Note = Annotated[None, BeforeValidator(lambda _: None, json_schema_input_type=Any)]
+"""A field for the user's own data. Its value is discarded."""
+
+
+def _drop_notes(data: Any) -> Any:
+    """Return the table without the keys that begin with `_`, which are notes of its author."""
+    if not isinstance(data, dict) or not any(str(name).startswith("_") for name in data):
+        return data
+    return {name: value for name, value in data.items() if not str(name).startswith("_")}
+
+
+_NOTES_IN_SCHEMA: dict[str, Any] = {"patternProperties": {"^_": {}}}
+
+
+def _require_text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty: name a picture, or leave the entry out")
+    return value
+
+
+_Reference = Annotated[str, AfterValidator(_require_text)]
+
+
+class Scene(BaseModel):
+    """One scene of a job, of which one clip is made. Durations are seconds."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    id: str
+    """Names the clip's files. It must be unique in the job, also when case is ignored."""
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
+    """Description of what the clip should show."""
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    """Description of what the clip should not show. It is sent to models that support it."""
+    target_duration: Seconds
+    """Seconds that the film needs. A clip may be longer, and shorter only within the tolerance."""
+    original_target_duration: Seconds | None = None
+    """The duration before the composer adjusted it, for comparison in the manifest; None means `target_duration`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Sent to models that support it; None leaves the choice to the model."""
+    take: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Number of the version: another number asks for another version of the same scene."""
+    scene_reference_url: str | None = None
+    """Image of the background: an https or `data:` URL, or a path relative to the job file."""
+    character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
+    """Images of characters and objects to show, given as in `scene_reference_url`."""
+    required: bool = False
+    """Whether the job fails without this clip, however many others are delivered."""
+    clip_index: Annotated[int, Field(ge=0)] | None = None
+    """Position in the film, from 0; None means the scene's position in the job."""
+
+    notes: Note = None
+    """Your own notes on the scene, of any type. They are not sent. Keys that begin with `_` are notes, too."""
+    metadata: Note = None
+    """Your own data of any type, such as a program's. It is not sent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _notes_are_not_read(cls, data: Any) -> Any:
+        return _drop_notes(data)
+
+    @field_validator("id")
+    @classmethod
+    def _id_names_a_file(cls, value: str) -> str:
+        return require_safe_name(value)
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _prompt_is_text(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if found := _CONTROL.search(value):
+            raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
+        return _LINE_END.sub("\n", value)
+
+    @property
+    def reference_urls(self) -> tuple[str, ...]:
+        """All references, with the background first."""
+        return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
+
+
+class Job(BaseModel):
+    """A list of scenes, to be made by one model or by several models that are compared."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    id: str = "job"
+    """Names the job's folder. By default it is the job file's name without its suffix."""
+    model: str = "kling-v2.5-turbo"
+    """Name of a model in the registry; `videogen models` lists them."""
+    aspect_ratio: str = "16:9"
+    """Aspect ratio of the clips. The model must support it."""
+    models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Models to compare. Each of them makes every scene, in place of `model`."""
+    takes: Annotated[int, Field(ge=1, le=10)] = 1
+    """How many versions of every scene each model makes."""
+    fallback_models: Annotated[tuple[str, ...], Field(max_length=5)] = ()
+    """Models to try, in order, for a scene whose clip failed for good. Each must support the job's aspect ratio and
+    all of its scenes."""
+    min_clips: MinClips | None = None
+    """Minimum number of delivered clips; with fewer the job fails. A count, capped at the number of scenes, or a share
+    ("60%")."""
+    max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Maximum cost of the job in USD; None means no maximum."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
+    """A prediction is canceled after this time; None means the model's own, or the registry's default."""
+    attempts: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Maximum number of predictions for a clip; None means the registry's default."""
+    concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Maximum number of concurrent predictions; None means the registry's default."""
+    duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
+    """Seconds by which a clip may differ from the requested length, or fall short of its target; None means the
+    registry's default."""
+    audio: bool = False
+    """Whether clips have sound. It is requested, and paid for, where the model has an option for it. If false, sound is
+    removed."""
+    strict_quality: bool = False
+    """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
+    notes: Note = None
+    """Your own notes on the job, of any type. They are not sent. Keys that begin with `_` are notes, too."""
+    metadata: Note = None
+    """Your own data of any type, such as a program's. It is not sent."""
+    scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=MAX_SCENES)]
+
+    @field_validator("id")
+    @classmethod
+    def _id_names_a_folder(cls, value: str) -> str:
+        return require_safe_name(value)
+
+    @model_validator(mode="after")
+    def _compared_models_stand_alone(self) -> Self:
+        wrong: dict[Loc, str] = {
+            ("models", index): f"{name} is compared already"
+            for index, name in enumerate(self.models)
+            if name in self.models[:index]
+        }
+        if self.models and self.fallback_models:
+            wrong["fallback_models",] = "models are compared as they are: leave it out"
+        if wrong:
+            raise make_nested_value_error(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_named_apart(self) -> Self:
+        seen: set[str] = set()
+        taken: dict[Loc, str] = {}
+        for number, (variant, _) in enumerate(self.variants()):
+            if variant.id.lower() in seen:
+                taken["scenes", number // self.variants_per_scene, "id"] = f"{variant.id!r} {_TAKEN}"
+            seen.add(variant.id.lower())
+        if taken:
+            raise make_nested_value_error(taken)
+        return self
+
+    @property
+    def models_to_run(self) -> tuple[str, ...]:
+        """The models that each make every scene, in the order of the job file."""
+        return self.models or (self.model,)
+
+    @property
+    def variants_per_scene(self) -> int:
+        """Number of clips made of each scene: one for each model and take."""
+        return len(self.models_to_run) * self.takes
+
+    def variants(self) -> Iterator[tuple[Scene, str]]:
+        """Yield a scene and its model for every clip to make, scene by scene.
+
+        A scene with several variants is copied for each, with an id of its own.
+        """
+        if self.variants_per_scene == 1:
+            yield from ((scene, self.models_to_run[0]) for scene in self.scenes)
+            return
+        for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
+            of_model = f".{model}" if len(self.models_to_run) > 1 else ""
+            of_take = f".take-{take + 1}" if self.takes > 1 else ""
+            named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
+            yield scene.model_copy(update=named), model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_know_their_place(cls, data: Any) -> Any:
+        data = _drop_notes(data)
+        if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
+            return data
+        return {**data, "scenes": [_with_clip_index(scene, index) for index, scene in enumerate(data["scenes"])]}
+
+
+def _with_clip_index(scene: Any, index: int) -> Any:
+    if isinstance(scene, dict) and scene.get("clip_index") is None:
+        return {**scene, "clip_index": index}
+    return scene

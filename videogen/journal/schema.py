@@ -1,0 +1,83 @@
+"""The tables of the journal."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+_runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("job_id", sa.String(80), nullable=False, index=True),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("verdict", sa.String(16)),
+    sa.Column("recovering", sa.Boolean, nullable=False, default=False),
+)
+
+_attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("clip_key", sa.String(32), nullable=False, index=True),
+    sa.Column("scene_id", sa.String(80), nullable=False),
+    sa.Column("input_digest", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("prediction_id", sa.String(64).with_variant(sa.Text, "postgresql")),
+    sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("price", sa.String(32), nullable=False),
+    sa.Column("cost", sa.String(32)),
+    sa.Column("cost_basis", sa.String(16)),
+    sa.Column("error_code", sa.String(32)),
+    sa.Column("error_message", sa.Text),
+    sa.Column("job_id", sa.String(80), index=True),
+    sa.Column("reserved", sa.String(32)),
+    sa.Column("token", sa.String(32), index=True, unique=True),
+    sa.UniqueConstraint("origin", "prediction_id"),
+)
+
+_deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("origin", sa.String(255), primary_key=True),
+    sa.Column("clip_key", sa.String(32), primary_key=True),
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("clip", sa.JSON, nullable=False),
+    sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+_events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("token", sa.String(32), index=True, unique=True),
+    sqlite_autoincrement=True,
+)
+
+_limits = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("slots", sa.Integer, nullable=False),
+)
+
+_slots = sa.Table(
+    "slots",
+    metadata,
+    sa.Column("ticket", sa.Integer, primary_key=True),
+    sa.Column("limit_name", sa.String(80), nullable=False, index=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("taken", sa.Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)

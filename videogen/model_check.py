@@ -1,0 +1,126 @@
+"""Check the registry's models against Replicate's current schemas, or against saved snapshots."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from videogen.errors import GoneError, Problem, SettingsError
+from videogen.registry import drift
+from videogen.registry.drift import Finding
+from videogen.registry.endpoint_schema import Endpoint, Snapshots
+from videogen.registry.load import load_registry_file, parse_registry
+from videogen.registry.model_spec import ModelSpec
+from videogen.settings import Settings
+from videogen.source_files.document import SourceFile
+from videogen.source_files.messages import Loc
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """The result of checking one model: contradictions to its endpoint, and inputs that are known to be ignored."""
+
+    id: str
+    replicate: str
+    drift: tuple[Problem, ...]
+    ignored: tuple[Problem, ...]
+
+    @property
+    def ignored_inputs(self) -> list[str]:
+        """The names of the inputs that the endpoint ignores."""
+        return sorted({problem.where.rpartition(".")[2] for problem in self.ignored})
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as JSON value, with `field` as path in the registry's file."""
+        return {
+            "id": self.id,
+            "replicate": self.replicate,
+            "drift": [_as_json(problem) for problem in self.drift],
+            "ignored": [_as_json(problem) for problem in self.ignored],
+        }
+
+
+def _as_json(problem: Problem) -> dict[str, str]:
+    return {"field": problem.where, "position": problem.position, "message": problem.message}
+
+
+async def compare_with_endpoints(
+    names: Sequence[str], settings: Settings, snapshots: Snapshots, *, offline: bool, keep: bool
+) -> list[ModelCheck]:
+    """Compare models with their endpoints and return the results, in the same order.
+
+    Args:
+        names: names of the models; empty means all models of the registry.
+        settings: the token, the address of Replicate and the registry.
+        snapshots: the folder of saved schemas.
+        offline: compare with the snapshots instead of Replicate's current schemas.
+        keep: save Replicate's current schemas as snapshots.
+
+    Raises:
+        ValidationError: the registry or a snapshot is invalid, or the registry has no model of that name.
+        SettingsError: REPLICATE_API_TOKEN is not set.
+        AuthenticationError: Replicate rejected the token.
+        CallError: Replicate cannot be reached.
+    """
+    document = load_registry_file(settings.registry)
+    registry = parse_registry(document)
+    specs = {name: registry.get_model(name) for name in names or registry.models}
+    endpoints: Mapping[str, Endpoint | None]
+    if offline:
+        endpoints = {spec.replicate: snapshots.read(spec.replicate) for spec in specs.values()}
+        absent = f"has no snapshot in {snapshots.folder}: run this without --offline, with --snapshot"
+    else:
+        endpoints = await _fetch_endpoints(specs.values(), settings)
+        absent = "is not on Replicate (404): it was removed, renamed or made private"
+    if keep:
+        for endpoint in endpoints.values():
+            if endpoint:
+                snapshots.write(endpoint)
+    return [_check_model(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
+
+
+async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
+    """Fetch the endpoint of each model, with the versions in use, by `owner/name`; None if it does not exist."""
+    from videogen.execution.gate import ProviderGate
+    from videogen.providers.replicate import ReplicateProvider
+
+    token = settings.replicate_api_token
+    if token is None:
+        raise SettingsError(
+            "REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or use --offline to check the saved ones"
+        )
+    versions: dict[str, set[str]] = {}
+    for spec in specs:
+        versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
+    provider, calls = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url), ProviderGate()
+    endpoints: dict[str, Endpoint | None] = {}
+    try:
+        for name, wanted in versions.items():
+            try:
+                endpoints[name] = await calls.call_with_retries(partial(provider.describe, name, wanted), tries=4)
+            except GoneError:
+                endpoints[name] = None
+    finally:
+        await provider.aclose()
+    return endpoints
+
+
+def _check_model(
+    name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: SourceFile
+) -> ModelCheck:
+    if endpoint is None:
+        findings = [Finding(("replicate",), f"{spec.replicate} {absent}")]
+    else:
+        findings = drift.compare(spec, endpoint)
+    contradicted = [(_loc(name, found), found.message) for found in findings if not found.ignored]
+    ignored = [(_loc(name, found), found.message) for found in findings if found.ignored]
+    return ModelCheck(
+        id=name,
+        replicate=spec.replicate,
+        drift=tuple(document.problems_at(contradicted)),
+        ignored=tuple(document.problems_at(ignored)),
+    )
+
+
+def _loc(name: str, finding: Finding) -> Loc:
+    return ("models", name, *finding.loc)

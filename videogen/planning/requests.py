@@ -1,0 +1,138 @@
+"""The request for one clip, and the key that identifies the clip."""
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from videogen.job.model import Scene
+
+COMPOSITION = 1
+"""Version of the composition of start frames. It is part of the key, so it is raised when the same references give
+another frame, and only then."""
+
+
+class FrozenModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of a JSON value. It does not depend on the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ImageInput(FrozenModel):
+    """One image to send: a single reference, or a start frame composed of several."""
+
+    size: tuple[int, int] | None = None
+    """Width and height in pixels of the composed frame; None sends the single reference unchanged."""
+    background: str | None = None
+    """SHA-256 (hex) of the bytes of the background; None means that there is none."""
+    characters: tuple[str, ...] = ()
+    """SHA-256 (hex) of the bytes of each character reference."""
+    cut_outs: tuple[str, ...] = ()
+    """Those of `characters` whose plain background is removed."""
+    pixels: tuple[int, int] | None = None
+    """Width and height in pixels of the sent frame, if finer than `size`; None means `size`. It is not part of `name`:
+    clips that were made from the coarser frame are still reused."""
+
+    @property
+    def name(self) -> str:
+        """Name of the image in a request's inputs: `sha256:` of its bytes, or `frame:` and the digest of its recipe."""
+        if self.size is None:
+            return f"sha256:{self.background}"
+        recipe: list[Any] = [COMPOSITION, self.size, self.background, self.characters]
+        if self.cut_outs:  # added only if present, so that the names of all other frames do not change
+            recipe.append(["cut out", *self.cut_outs])
+        return f"frame:{digest(recipe)}"
+
+
+class ReferenceUse(FrozenModel):
+    """How the references of a scene are used, by their addresses in the job."""
+
+    used: tuple[str, ...] = ()
+    """References that are sent one by one."""
+    composed: tuple[str, ...] = ()
+    """References that are composed into one start frame."""
+    dropped: tuple[str, ...] = ()
+    """References that are not sent, because the model accepts no images."""
+
+
+class ClipRequest(FrozenModel):
+    """One planned clip. Durations and times are in seconds, costs in USD."""
+
+    scene: Scene
+    clip_index: int
+    model: str
+    replicate: str
+    """`owner/name` on Replicate."""
+    version: str | None
+    inputs: dict[str, Any]
+    """Inputs of the prediction. Images are given by name; `images` describes them."""
+    images: dict[str, ImageInput] = {}
+    """The images in `inputs`, by name."""
+    references: ReferenceUse = ReferenceUse()
+    aspect_ratio: str
+    ratio_inputs: dict[str, Any] = {}
+    """Those of `inputs` that request the aspect ratio."""
+    buffered_duration: float
+    requested_duration: float
+    tolerance_s: float
+    timeout_s: float
+    typical_run_s: float
+    attempts: int
+    """Maximum number of predictions."""
+    cost: Decimal
+    """Price of one prediction."""
+    cost_is_exact: bool
+    """Whether the provider publishes that price; otherwise it is inferred."""
+    gpu_cost_per_s: Decimal | None = None
+    """USD per second of GPU time, in which case `cost` is an estimate; None if the model is not billed that way."""
+    buffer_cost_impact: float
+    """Percent."""
+    audio: bool = False
+    """Whether sound is kept. If the model has an option for sound, `inputs` request it."""
+    strict_quality: bool = False
+    """Whether a clip that is black or frozen from start to end fails the attempt."""
+    deliver_fps: float | None = None
+    deliver_size: tuple[int, int] | None = None
+    fallbacks: tuple["ClipRequest", ...] = ()
+    """Requests for the same scene to other models, in the order in which they are tried if this one fails for good."""
+
+    @property
+    def alternatives(self) -> tuple["ClipRequest", ...]:
+        """This request, then its fallbacks."""
+        return (self, *self.fallbacks)
+
+    @property
+    def worst_case_cost(self) -> Decimal:
+        """Cost if every attempt, including those of the fallbacks, is needed and billed."""
+        return sum((each.cost * each.attempts for each in self.alternatives), Decimal(0))
+
+    @property
+    def key(self) -> str:
+        """Digest (32 hex) of everything that determines the content of the clip. Clips of one key are reused."""
+        content = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
+        return digest(content)[:32]
+
+    @property
+    def name(self) -> str:
+        """Stem of the clip's files: the scene's id and the beginning of the key."""
+        return f"{self.scene.id}-{self.key[:8]}"
+
+    @property
+    def video_path(self) -> str:
+        """Path of the clip in the job's folder."""
+        return f"clips/{self.name}.mp4"
+
+    @property
+    def poster_path(self) -> str:
+        """Path of the poster in the job's folder."""
+        return f"posters/{self.name}.jpg"
+
+    @property
+    def original_target_duration(self) -> float:
+        return self.scene.original_target_duration or self.scene.target_duration

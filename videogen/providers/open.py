@@ -1,0 +1,47 @@
+"""Open the provider of a run."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from videogen.errors import (
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    pass
+from videogen.execution.options import PreparedJob
+from videogen.providers.local import start_emulator
+
+NO_RETENTION = timedelta(0)
+"""The emulator of a run ends with it, and its predictions are gone then."""
+
+
+@asynccontextmanager
+async def open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
+    from videogen.providers.replicate import ReplicateProvider
+
+    if prepared.provider == "replicate":
+        token = prepared.settings.replicate_api_token
+        if token is None:
+            raise SettingsError("REPLICATE_API_TOKEN is not set; get one at https://replicate.com/account/api-tokens")
+        provider = ReplicateProvider(
+            token.get_secret_value(), base_url=prepared.settings.replicate_base_url, origin=prepared.origin
+        )
+        try:
+            yield provider
+        finally:
+            await provider.aclose()
+        return
+    if not prepared.plan.to_create:  # everything is delivered: the provider is not called
+        yield ReplicateProvider(
+            "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
+        )
+        return
+    async with start_emulator() as url:
+        provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=NO_RETENTION)
+        try:
+            yield provider
+        finally:
+            await provider.aclose()

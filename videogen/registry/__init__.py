@@ -1,0 +1,1 @@
+"""The video models: what they accept and what they cost."""

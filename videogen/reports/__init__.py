@@ -1,0 +1,1 @@
+"""Contact sheet and rough cut."""

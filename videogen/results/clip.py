@@ -1,0 +1,110 @@
+"""A clip as the manifest describes it."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from videogen.errors import VideogenError
+from videogen.job.model import display_name
+from videogen.planning.requests import ClipRequest, FrozenModel
+
+
+class ClipFailure(FrozenModel):
+    """The error of a failed clip."""
+
+    code: str
+    message: str
+    retryable: bool
+
+    @classmethod
+    def from_error(cls, error: BaseException) -> "ClipFailure":
+        """Return the failure for an error. An error that is not of videogen has the code `internal`."""
+        if isinstance(error, VideogenError):
+            return cls(code=error.code, message=str(error), retryable=error.retryable)
+        return cls(code="internal", message=f"{type(error).__name__}: {error}", retryable=False)
+
+
+class Clip(FrozenModel):
+    """The result of one request, as in the manifest.
+
+    Durations and times are in seconds, costs in USD, paths relative to the job's folder. Measured values are None if
+    nothing was delivered.
+    """
+
+    clip_index: int
+    scene_id: str
+    model: str
+    """The model that made the clip, or failed last."""
+    status: Literal["success", "failed"]
+    video_path: str | None = None
+    poster_path: str | None = None
+    sha256: str | None = None
+    target_duration: float
+    original_target_duration: float
+    buffered_duration: float
+    requested_duration: float
+    actual_duration: float | None = None
+    duration_diff: float | None = None
+    """Actual minus target duration."""
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    frames: int | None = None
+    codec: str | None = None
+    """Video codec by FFmpeg's name, such as `h264`."""
+    has_audio: bool | None = None
+    size_bytes: int | None = None
+    cost: Decimal = Decimal(0)
+    """Cost of all predictions of this run for this clip, including failed ones; 0 if it was reused."""
+    buffer_cost_impact: float
+    """Percent."""
+    attempts: int = 0
+    retry_count: int = 0
+    generation_time: float = 0.0
+    prediction_ids: tuple[str, ...] = ()
+    reused: bool = False
+    prompt: str | None = None
+    """This and the fields up to `delivered_at` record how the clip was made, even if the job file has changed since.
+    They are None in manifests of versions that did not record them."""
+    inputs: dict[str, Any] | None = None
+    """Inputs as sent, with images given by name."""
+    seed: int | None = None
+    take: int | None = None
+    references: tuple[str, ...] | None = None
+    """The reference images as in the job, without the parts of an address that may be secret."""
+    created_at: datetime | None = None
+    """Time when the prediction was created, by the provider's clock."""
+    delivered_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+    """`black` or `frozen` from start to end. `short`: shorter than its target. `codec`: some players cannot play it.
+    `transcoded`: the original codec cannot be played by browsers. `hdr`: the original was HDR. `sound`: its codec is
+    unknown."""
+    error: ClipFailure | None = None
+
+    def satisfies(self, request: ClipRequest) -> bool:
+        """Return whether a clip delivered for the same key is good enough. An earlier job may have been less strict."""
+        return not (request.strict_quality and {"black", "frozen"} & set(self.warnings))
+
+    @classmethod
+    def make_failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
+        """Return the failed clip of a request; `facts` are further fields, such as its cost."""
+        return cls(status="failed", error=ClipFailure.from_error(error), **get_planned_fields(request), **facts)
+
+
+def get_planned_fields(request: ClipRequest) -> dict[str, Any]:
+    """Return the fields of a `Clip` that are known before its prediction."""
+    return {
+        "clip_index": request.clip_index,
+        "scene_id": request.scene.id,
+        "model": request.model,
+        "target_duration": request.scene.target_duration,
+        "original_target_duration": request.original_target_duration,
+        "buffered_duration": request.buffered_duration,
+        "requested_duration": request.requested_duration,
+        "buffer_cost_impact": request.buffer_cost_impact,
+        "prompt": request.scene.prompt,
+        "inputs": request.inputs,
+        "seed": request.scene.seed,
+        "take": request.scene.take,
+        "references": tuple(display_name(url) for url in request.scene.reference_urls),
+    }

@@ -1,0 +1,1 @@
+"""Job files and registries as text with positions."""
