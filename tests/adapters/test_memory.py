@@ -21,8 +21,8 @@ MEASURE = """
 import asyncio, sys
 from pathlib import Path
 import av
-from videogen.adapters.replicate import ReplicateProvider
-from videogen.media import check, conform
+from videogen.providers.replicate import ReplicateProvider
+from videogen.media import conform, inspect_video
 
 def status_kb(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
@@ -41,7 +41,7 @@ part, out = folder / "clip.part", folder / "out.mp4"
 idle_kb = begin()
 asyncio.run(download(url, part))
 print(status_kb("VmHWM") - idle_kb)
-print(check(part, poster=folder / "poster.jpg").size_bytes)
+print(inspect_video(part, poster=folder / "poster.jpg").size_bytes)
 print(status_kb("VmHWM") - idle_kb)
 begin()
 assert conform(part, out, ratio=None, fps=30, size=None, keep_audio=False)

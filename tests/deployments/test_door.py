@@ -121,7 +121,7 @@ import os
 
 import httpx
 
-from flows.server import wait_until_server_ready, start_own_server
+from flows.local_server import wait_until_server_ready, start_own_server
 
 
 async def main():

@@ -18,7 +18,7 @@ SCENE = '{"id": "a", "prompt": "p", "target_duration": 5}'
 
 READ_ALL = """
 import contextlib, io, json, os, re, sys, time
-from videogen.cli import main
+from videogen.cli.main import main
 
 job = sys.argv[1]
 for path in sys.argv[2:]:

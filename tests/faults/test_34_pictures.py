@@ -20,15 +20,16 @@ RED, BLUE = (220, 30, 30), (30, 60, 200)
 PREPARE_ALL = """
 import asyncio, io, json, re, sys
 from PIL import Image
-from videogen.bootstrap import Options, prepare
+from videogen.app import prepare_job
+from videogen.execution.options import RunOptions
 from videogen.errors import ValidationError
-from videogen.scene import Job
+from videogen.job.model import Job
 
 for name in sys.argv[2:]:
     scene = {"id": "a", "prompt": "p", "target_duration": 5, "scene_reference_url": name}
     try:
         job = Job.model_validate({"scenes": [scene]})
-        prepared = asyncio.run(prepare(job, Options(folder=sys.argv[1], out=sys.argv[1] + "/out")))
+        prepared = asyncio.run(prepare_job(job, RunOptions(folder=sys.argv[1], out=sys.argv[1] + "/out")))
         image = Image.open(io.BytesIO(prepared.references[name].data))
         width, height = image.size
         spots = [image.getpixel((width // 2, height // 4)), image.getpixel((width // 2, height * 3 // 4))]

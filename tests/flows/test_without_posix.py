@@ -20,7 +20,7 @@ for package in (videogen, flows):
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not found.name.startswith("videogen.journal.migrations") and not found.name.endswith("__main__"):
             importlib.import_module(found.name)
-from videogen.cli import main
+from videogen.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

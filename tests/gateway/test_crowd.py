@@ -22,7 +22,7 @@ from videogen.journal.store import Journal
 CLIENTS = 200
 WRITER = """
 import random, sys, time
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 journal, pace = Journal(sys.argv[1]), random.Random(1)
 counts = {"run_id": "r1", "completed": 0, "total": 5}

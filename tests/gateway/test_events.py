@@ -18,7 +18,7 @@ from videogen.journal.store import Event, Journal
 
 WRITER = """
 import sys, time
-from videogen.journal import Journal
+from videogen.journal.store import Journal
 
 journal = Journal(sys.argv[1])
 counts = {"run_id": "r1", "completed": 0, "total": 1}

@@ -863,7 +863,7 @@ async def test_a_bomb_is_refused_by_its_header(tmp_path: Path, data: bytes, says
 PEAK = """
 import asyncio, sys
 from pathlib import Path
-from videogen.references import load_references
+from videogen.references.fetch import load_references
 asyncio.run(load_references(sys.argv[2:], base_dir=Path(sys.argv[1])))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """

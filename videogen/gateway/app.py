@@ -185,7 +185,7 @@ def get_script() -> FileResponse:
 
 @router.get("/style.css", include_in_schema=False)
 def get_style() -> FileResponse:
-    return _serve_own_file(HERE.parent / "pages" / "style.css")
+    return _serve_own_file(HERE.parent / "reports" / "templates" / "style.css")
 
 
 def _serve_own_file(file: Path) -> FileResponse:
