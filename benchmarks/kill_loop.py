@@ -38,8 +38,9 @@ from videogen.job.model import Job
 
 IMPORTED_LATE = (
     *("alembic.command", "av", "jinja2", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps"),
-    *(f"videogen.{name}" for name in ("adapters.folders", "adapters.images", "adapters.replicate", "contact_sheet")),
-    *(f"videogen.{name}" for name in ("generation", "rough_cut")),
+    *(f"videogen.providers.{name}" for name in ("open", "reference_images", "replicate")),
+    *("videogen.storage.open", "videogen.execution.attempt", "videogen.execution.runner"),
+    *("videogen.reports.contact_sheet", "videogen.reports.contact_sheet_image", "videogen.reports.rough_cut"),
 )
 """What a run imports when it needs it: imported here once, and not by each of a thousand runs."""
 MAX_KILLS = 4

@@ -702,7 +702,7 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
 
 def test_the_manual_knows_every_fault() -> None:
     """README.md names each `do` and each key, and its example is a valid plan."""
-    manual = (Path(plan.__file__).parent / "README.md").read_text("utf-8")
+    manual = (Path(plan.__file__).parents[1] / "README.md").read_text("utf-8")
     for rule in plan.BaseRule.__subclasses__():
         (name,) = rule.model_fields["do"].annotation.__args__  # type: ignore[union-attr]
         assert f"`{name}`" in manual

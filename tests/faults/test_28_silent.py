@@ -167,5 +167,5 @@ class _Interruption(Interruption):
     def __init__(self) -> None:
         super().__init__(leaves_running=False)
 
-    def leave(self) -> Any:
+    def exit_unreported(self) -> Any:
         raise LeftError
