@@ -1,1 +1,0 @@
-"""Implementations of the protocols in `videogen.providers.base`, one module per external system."""
