@@ -166,7 +166,7 @@ async def test_a_clip_that_was_made_with_a_card_stays_free(
     """A journal and a folder of before characters were cut out: the clip is reused under its old key."""
     job = job_of(character_reference_urls=["wall.jpg"])
     with monkeypatch.context() as before:
-        before.setattr("videogen.references.fetch.has_plain_border", lambda _: False)
+        before.setattr("videogen.references.decode.has_plain_border", lambda _: False)
         prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
     (old,) = prepared.plan.requests
     home = Path(prepared.folder)
