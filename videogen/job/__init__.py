@@ -1,1 +1,1 @@
-"""What a job asks for."""
+"""The model of a job, and job files."""

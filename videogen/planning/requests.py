@@ -51,7 +51,7 @@ class ImageInput(FrozenModel):
 
 
 class ReferenceUse(FrozenModel):
-    """How the references of a scene are used, by their addresses in the job."""
+    """The use of a scene's references, by their addresses in the job."""
 
     used: tuple[str, ...] = ()
     """References that are sent one by one."""

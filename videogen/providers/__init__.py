@@ -1,1 +1,1 @@
-"""Where predictions are made."""
+"""Providers of predictions."""

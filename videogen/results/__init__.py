@@ -1,1 +1,1 @@
-"""What came of a run."""
+"""Results of a run."""

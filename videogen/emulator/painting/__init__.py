@@ -1,1 +1,1 @@
-"""Pictures of what a prompt names."""
+"""Painting of the pictures that a prompt names."""
