@@ -20,7 +20,7 @@ PROGRESS_EVERY_S = 5.0
 """Interval of progress updates. Each costs the server 0.15 s, so more of them would slow the clips down."""
 FINAL_UPDATE_TIMEOUT_S = 10.0
 """How long the end of a run waits for Prefect to take the final progress."""
-RUN_LABEL = "videogen.execution.context"
+RUN_LABEL = "videogen.run"
 """Label of a flow run with the id of its run in the journal, where `take_over` looks up whether it is alive."""
 
 

@@ -175,7 +175,7 @@ class Stage:
 
     def verdict(self, flow_run: str) -> str | None:
         """Of its run in the journal, by the label that it has."""
-        run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.execution.context"]
+        run_id = self._get(f"flow_runs/{flow_run}")["labels"]["videogen.run"]
         with closing(Journal(self.environment["VIDEOGEN_JOURNAL_URL"], read_only=True)) as journal:
             run = journal.find_run(run_id)
         assert run

@@ -72,8 +72,8 @@ def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     assert len(json.loads(artifacts["lighthouse-clips"])) == 8
     expected = {clip["scene_id"] for clip in manifest["clips"]}
     wait_until(lambda: {task["name"] for task in listed(f"{api}/task_runs/filter", of_run)} == expected)
-    wait_until(lambda: events_of(api, "videogen.planning.requests.completed", manifest["run_id"]) == expected)
-    wait_until(lambda: events_of(api, "videogen.execution.context.completed", manifest["run_id"]) == {"lighthouse"})
+    wait_until(lambda: events_of(api, "videogen.clip.completed", manifest["run_id"]) == expected)
+    wait_until(lambda: events_of(api, "videogen.run.completed", manifest["run_id"]) == {"lighthouse"})
 
 
 def events_of(api: str, name: str, run_id: str) -> set[str]:

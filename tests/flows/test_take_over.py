@@ -48,7 +48,7 @@ class House:
         for name in states:
             self.set_state(run, name)
         if run_id:
-            self._call("PATCH", f"flow_runs/{run}/labels", {"videogen.execution.context": run_id})
+            self._call("PATCH", f"flow_runs/{run}/labels", {"videogen.run": run_id})
         return run
 
     def set_state(self, run: str, name: str) -> None:
