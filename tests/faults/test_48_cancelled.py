@@ -124,8 +124,7 @@ def test_48_an_interrupted_run_does_not_know_what_a_lost_journal_forgot(stage: S
         file.unlink()
     process = command.start(job)
     assert process.stdout
-    while "Prefect is there" not in process.stdout.readline():
-        pass
+    assert any("Prefect's server is ready" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     done = command.run(job)
