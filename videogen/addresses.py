@@ -4,11 +4,18 @@ Reference images and outputs follow the same rule. The tables are our own, becau
 with the version of Python: `192.0.0.192` is global for 3.11.7.
 """
 
+import asyncio
 import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 IPv4Network = ipaddress.IPv4Network
 IPv6Network = ipaddress.IPv6Network
+
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Takes a host and a port, returns all its addresses; raises `OSError` when there are none."""
 
 NOT_PUBLIC_V4 = tuple(
     map(
@@ -50,6 +57,12 @@ NOT_PUBLIC_V6 = tuple(
 """Parts of `GLOBAL_UNICAST_V6` that are not public. Source: https://www.iana.org/assignments/iana-ipv6-special-registry"""
 WRAPPING_V6 = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """Networks whose last four bytes are an IPv4 address: NAT64, and the old IPv4-compatible form."""
+
+
+async def resolve_host(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a host from the system's resolver."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def is_loopback(host: str) -> bool:

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.adapters.loopback import Answer, Loopback, answer
-from videogen.addresses import is_loopback
+from videogen.addresses import Resolver, is_loopback, resolve_host
 from videogen.errors import BadOutputError, NotSentError, TransientError
-from videogen.providers.downloads import Downloads, Resolver, resolve
+from videogen.providers.downloads import Downloads
 
 CLIP = b"clip" * 1000
 SECRET = "canary-of-the-metadata-service"
@@ -70,7 +70,7 @@ def names(**addresses: Sequence[str] | str) -> Resolver:
 
     async def look_up(host: str, port: int) -> Sequence[str]:
         known = addresses.get(host.removesuffix(".example").replace("-", "_"))
-        return await resolve(host, port) if known is None else [known] if isinstance(known, str) else known
+        return await resolve_host(host, port) if known is None else [known] if isinstance(known, str) else known
 
     return look_up
 
@@ -117,7 +117,7 @@ async def test_45_a_redirect_that_leads_inside_is_not_followed(tmp_path: Path, a
 @pytest.mark.parametrize("host", ["2130706433", "0177.0.0.1", "127.1", "localhost", "LOCALHOST.", "0x7f.1"])
 async def test_45_other_ways_to_write_loopback_are_loopback(tmp_path: Path, host: str) -> None:
     """The system's own reading of a host is what is checked."""
-    async with downloads_from(answer(200, SECRET), dns=resolve) as (downloads, wires, _):
+    async with downloads_from(answer(200, SECRET), dns=resolve_host) as (downloads, wires, _):
         with pytest.raises((BadOutputError, NotSentError)):
             await downloads.fetch(f"http://{host}/", tmp_path / "part")
     assert wires.connected == []
@@ -238,7 +238,7 @@ async def test_45_the_providers_own_host_is_fetched_from(tmp_path: Path, home: s
 
 @pytest.mark.parametrize("url", ["http://10.0.0.6/", "http://10.0.0.5:9200/", "http://169.254.169.254/"])
 async def test_45_an_api_inside_opens_no_other_host_or_port(tmp_path: Path, url: str) -> None:
-    async with downloads_from(answer(200, SECRET), dns=resolve, home="http://10.0.0.5") as (downloads, wires, _):
+    async with downloads_from(answer(200, SECRET), dns=resolve_host, home="http://10.0.0.5") as (downloads, wires, _):
         with pytest.raises(BadOutputError, match="not public"):
             await downloads.fetch(url, tmp_path / "part")
     assert wires.connected == []

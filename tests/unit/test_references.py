@@ -25,6 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tests.authority import https_server
 from tests.canary import Canary, canary_with
+from videogen.addresses import resolve_host
 from videogen.certificates import VARIABLES
 from videogen.errors import SettingsError, ValidationError
 from videogen.job.model import display_name
@@ -202,7 +203,7 @@ async def test_a_redirect_to_an_odd_url_is_a_problem_of_the_job(target: str, mon
     web = Web(httpx.Response(302, headers={"Location": target}))
 
     async def resolve(host: str, port: int) -> Sequence[str]:
-        return [PUBLIC] if host == "pictures.example" else await references._system_resolve(host, port)
+        return [PUBLIC] if host == "pictures.example" else await resolve_host(host, port)
 
     assert await refused(URL, resolve=resolve, transport=web.transport())
     assert {str(request.url.host) for request in web.asked} == {PUBLIC}

@@ -9,19 +9,17 @@ import asyncio
 import base64
 import binascii
 import re
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
 
-from videogen.addresses import is_loopback, is_public
+from videogen.addresses import Resolver, is_loopback, is_public, resolve_host
 from videogen.certificates import load_certificates
 from videogen.errors import (
     BadOutputError,
@@ -36,20 +34,11 @@ from videogen.providers.sanitize import make_text_safe, read_number
 
 MOST_IN_MESSAGES = 200
 
-Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Takes a host and a port, returns all its addresses; raises `OSError` when there are none."""
-
 
 @cache
 def get_tls_context() -> ssl.SSLContext:
     """Return one context for all connections: reading the certificates takes 20 ms."""
     return load_certificates()
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host from the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Downloads:
@@ -61,7 +50,7 @@ class Downloads:
         *,
         stalled_s: float,
         most_bytes: int,
-        resolve: Resolver = resolve,
+        resolve: Resolver = resolve_host,
         network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
         """Create the client. `resolve` and `network` replace DNS and the sockets in tests."""

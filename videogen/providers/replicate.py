@@ -25,6 +25,7 @@ import httpx
 from pydantic import ValidationError as PydanticError
 from replicate.client import Client
 
+from videogen.addresses import Resolver, resolve_host
 from videogen.errors import (
     AuthenticationError,
     BillingError,
@@ -38,7 +39,7 @@ from videogen.errors import (
     VideogenError,
 )
 from videogen.providers.base import Prediction
-from videogen.providers.downloads import Downloads, Resolver, get_tls_context, resolve
+from videogen.providers.downloads import Downloads, get_tls_context
 from videogen.providers.moderation import classify_failure
 from videogen.providers.provider_clock import ProviderClock, read_date
 from videogen.providers.proxies import describe_proxy, find_proxy, make_transport
@@ -93,7 +94,7 @@ class ReplicateProvider:
         limits: Limits = DEFAULT_LIMITS,
         outputs_kept: timedelta = OUTPUTS_KEPT,
         clock: ProviderClock | None = None,
-        resolve: Resolver = resolve,
+        resolve: Resolver = resolve_host,
     ) -> None:
         home = httpx.URL(base_url)
         self.outputs_kept = outputs_kept

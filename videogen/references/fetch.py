@@ -9,20 +9,19 @@ import base64
 import binascii
 import io
 import os
-import socket
 import ssl
 import stat
 import tempfile
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote_to_bytes
 
-from videogen.addresses import is_public
+from videogen.addresses import Resolver, is_public, resolve_host
 from videogen.certificates import load_certificates
 from videogen.errors import Problem, ValidationError
 from videogen.job.model import display_name, is_url
@@ -38,9 +37,6 @@ from videogen.references.decode import (
     make_too_large_error,
     read_image,
 )
-
-Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""A function from a host and a port to all addresses of the host. Raises OSError when there are none."""
 
 _MAX_CONCURRENT = 8
 _MAX_TRIES = 3
@@ -72,7 +68,7 @@ async def load_references(
     Raises:
         ValidationError: it has one problem for each source that cannot be used, located at `display_name(source)`.
     """
-    loader = _Loader(base_dir, allow_private, resolve or _system_resolve, transport)
+    loader = _Loader(base_dir, allow_private, resolve or resolve_host, transport)
     distinct = list(dict.fromkeys(sources))
     results = await asyncio.gather(*(loader.load(source) for source in distinct))
     problems = [result for result in results if isinstance(result, Problem)]
@@ -221,11 +217,6 @@ def _advise_on_proxy() -> str:
 
 
 # --- reading sources
-
-
-async def _system_resolve(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 async def _send_pinned(client: "httpx.AsyncClient", target: "httpx.URL", addresses: Sequence[str]) -> "httpx.Response":
