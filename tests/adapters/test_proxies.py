@@ -92,13 +92,19 @@ async def test_replicate_and_its_outputs_are_reached_by_way_of_the_proxy(only_wa
     assert only_way_out.asked == ["CONNECT api.example:443 HTTP/1.1", "CONNECT cdn.example:443 HTTP/1.1"]
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "[::1]", "10.0.0.1", "localhost", "127.0.0.1", "2130706433"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("169.254.169.254", "[::1]", "10.0.0.1", "localhost", "127.0.0.1"),
+        *("2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "10.1"),
+    ],
+)
 async def test_what_is_inside_is_not_fetched_by_way_of_the_proxy(
     only_way_out: Proxy, tmp_path: Path, host: str
 ) -> None:
     """The proxy may reach what nobody else does."""
     provider = ReplicateProvider("r8_x", base_url="https://api.example")
-    with pytest.raises(BadOutputError, match="not public"):
+    with pytest.raises(BadOutputError, match="not public|at no address"):
         await provider.download(f"https://{host}/latest/meta-data", tmp_path / "part")
     await provider.aclose()
     assert only_way_out.asked == []

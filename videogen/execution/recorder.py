@@ -40,7 +40,10 @@ class EventRecorder:
     def emit(self, event: RunEvent) -> None:
         if isinstance(event, ClipEnded):
             self.done.add(event.clip.scene_id)
-            (self._failed.add if event.clip.error else self._failed.discard)(event.clip.scene_id)
+            if event.clip.error:
+                self._failed.add(event.clip.scene_id)
+            else:
+                self._failed.discard(event.clip.scene_id)
         done = {"completed": len(self.done), "failed": len(self._failed), "total": self._total}
         counts = {"run_id": self._run_id, **done}
         self._emitted.put_nowait((event, {**event.payload(), **counts}))

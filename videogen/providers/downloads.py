@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import re
+import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -148,11 +149,21 @@ class _Transport(httpx.AsyncHTTPTransport):
 def _admit_by_proxy(host: str) -> None:
     """Refuse a host that is a private address. A proxy resolves names itself, so only literal addresses can be
     checked."""
-    is_number = host.replace(".", "").isdigit() or ":" in host
-    if is_loopback(host) or (is_number and not is_public(host)):
+    if is_loopback(host) or (_is_numeric(host) and not is_public(host)):
         raise BadOutputError(
             f"the output is at {make_text_safe(host, most=80)}, which is not public: it is not fetched from there"
         )
+
+
+def _is_numeric(host: str) -> bool:
+    """Return whether a resolver takes the host for an address in numbers, in any notation: `0x7f.1` is one, too."""
+    if ":" in host:
+        return True
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
