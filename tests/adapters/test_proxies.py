@@ -96,7 +96,7 @@ async def test_replicate_and_its_outputs_are_reached_by_way_of_the_proxy(only_wa
     "host",
     [
         *("169.254.169.254", "[::1]", "10.0.0.1", "localhost", "127.0.0.1"),
-        *("2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "10.1"),
+        *("2130706433", "0x7f000001", "0x7f.0.0.1", "10.1"),
     ],
 )
 async def test_what_is_inside_is_not_fetched_by_way_of_the_proxy(
@@ -104,7 +104,7 @@ async def test_what_is_inside_is_not_fetched_by_way_of_the_proxy(
 ) -> None:
     """The proxy may reach what nobody else does."""
     provider = ReplicateProvider("r8_x", base_url="https://api.example")
-    with pytest.raises(BadOutputError, match="not public|at no address"):
+    with pytest.raises(BadOutputError, match="not public"):
         await provider.download(f"https://{host}/latest/meta-data", tmp_path / "part")
     await provider.aclose()
     assert only_way_out.asked == []
