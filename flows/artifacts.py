@@ -15,7 +15,7 @@ from videogen.reports.contact_sheet import format_duration, get_clip_status
 from videogen.reports.contact_sheet_image import render_thumbnail
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.text import escape_unprintable
+from videogen.text import escape_unprintable, format_money
 
 MAX_SHOWN_ROWS = 200
 """Limit for a table or a list, because Prefect's page draws all of it at once. The manifest has every clip."""
@@ -64,6 +64,7 @@ def make_artifact_key(job_id: str, what: str) -> str:
 
 def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
     """Return the verdict as Markdown: result, planned and actual cost, failed clips with reasons, and next steps."""
+    planned = f"{format_money(plan.total_cost)}, at most {format_money(plan.worst_case_cost)}"
     lines = [
         f"# {batch.job_id}: {batch.verdict.status}",
         "",
@@ -72,8 +73,8 @@ def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, 
         "| | planned | actual |",
         "| --- | ---: | ---: |",
         f"| clips | {batch.total_clips} | {batch.successful_clips} delivered, {batch.failed_clips} failed |",
-        f"| of these new | {len(plan.to_create)} | {sum(not clip.reused for clip in batch.clips if not clip.error)} |",
-        f"| cost | ${plan.total_cost}, at most ${plan.worst_case_cost} | ${batch.total_cost} |",
+        f"| of these new | {len(plan.to_make)} | {sum(not clip.reused for clip in batch.clips if not clip.error)} |",
+        f"| cost | {planned} | {format_money(batch.total_cost)} |",
         f"| time | | {format_duration(batch.total_generation_time)} |",
         "",
         f"Model {_escape_markdown(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,10 +127,24 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     can_keep = options.retry_failed and not options.fresh
     kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
     earlier = await look(planned)
-    planned = planned.with_reuse(earlier.delivered, paid=earlier.in_flight, kept=kept).with_warnings(*earlier.warnings)
-    planned = planned.with_prior_cost(earlier.spent)
-    validate_budget(planned)
-    return PreparedJob(job, planned, settings, options, provider, why, origin, references, kept, earlier.history_lost)
+    planned = planned.with_reuse(
+        earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
+    ).with_warnings(*earlier.warnings)
+    planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
+    validate_budget(planned, fresh=options.fresh)
+    return PreparedJob(
+        job,
+        planned,
+        settings,
+        options,
+        provider,
+        why,
+        origin,
+        references,
+        kept,
+        recovering=earlier.history_lost,
+        unrecorded=earlier.unrecorded,
+    )
 
 
 async def check_local_references(job: Job, folder: Path) -> None:
@@ -209,7 +224,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         is_locked = stack.enter_context(lock_folder(prepared.work_folder))
         provider = await stack.enter_async_context(open_provider(prepared))
         handed = _handover.get()
-        if prepared.plan.to_create and not handed:  # the command line has checked the account already
+        if prepared.plan.to_make and not handed:  # the command line has checked the account already
             await gate.call_with_retries(provider.check_account, tries=4)
         sync_journal = await asyncio.to_thread(Journal, prepared.settings.get_journal_url())
         journal = AsyncJournal(sync_journal)
@@ -243,6 +258,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
             lookalikes=find_lookalikes(prepared.plan.requests),
             force_keys=keys - made if prepared.options.fresh else set(),
             recovering=prepared.recovering,
+            unrecorded=prepared.unrecorded,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
         beating = asyncio.create_task(_send_heartbeats(run))
@@ -272,6 +288,7 @@ async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob
         origin=prepared.origin,
         folder=folder,
         recovering=prepared.recovering,
+        unrecorded_cost=prepared.unrecorded.cost if prepared.unrecorded else Decimal(0),
         exclusive=exclusive,
     )
 

@@ -1,6 +1,7 @@
 """Text as people read it."""
 
 import re
+from decimal import Decimal
 
 
 def escape_unprintable(text: str) -> str:
@@ -16,3 +17,9 @@ def escape_json(text: str) -> str:
 def _escape_character(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def format_money(usd: Decimal) -> str:
+    """Return the amount with cents, and with fractions of them if there are any: `$0.35`, `$0.0125`."""
+    exponent = usd.normalize().as_tuple().exponent
+    return f"${usd:.{max(2, -int(exponent))}f}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Stage, code, job_of, only
+from tests.faults.conftest import PRICE, Stage, code, job_of, only
 from videogen.app import open_run, prepare_job
+from videogen.errors import ValidationError
 from videogen.journal.store import Journal
 
 PROMPTS = ("A boat", "A pier", "A gull")
@@ -104,6 +105,44 @@ async def test_27_what_runs_or_has_run_remotely_is_found_in_the_account(stage: S
     shutil.rmtree(stage.job_folder / "clips")
     batch = await stage.shoot(*PROMPTS)
     assert [clip.status for clip in batch.clips] == ["success"] * 3
+    stage.books(creates=3, billed=3)
+
+
+CAP = 3 * PRICE
+
+
+@pytest.mark.parametrize("is_older_copy", [False, True])
+async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, is_older_copy: bool) -> None:
+    """The manifest knows what the job has cost. An older copy of the journal knows a part of it."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS[:1], max_cost=CAP)
+    copy = journal_of(stage).read_bytes()
+    await stage.shoot(*PROMPTS, max_cost=CAP)
+    if is_older_copy:
+        journal_of(stage).write_bytes(copy)
+    else:
+        journal_of(stage).unlink()
+    with pytest.raises(
+        ValidationError, match=r"\$0.18 spent of \$0.18, and the remaining \$0.00 does not cover any clip"
+    ):
+        await stage.shoot(*PROMPTS, max_cost=CAP, options={"fresh": True})
+    batch = await stage.shoot(*PROMPTS, "A whale", max_cost=CAP)
+    assert [code(clip) for clip in batch.clips] == [None] * 3 + ["budget"]
+    assert batch.job_cost == CAP
+    stage.books(creates=3, billed=3)
+    batch = await stage.shoot(*PROMPTS, "A whale", max_cost=CAP + PRICE)
+    assert batch.job_cost == CAP + PRICE
+    stage.books(creates=4, billed=4)
+
+
+async def test_27_predictions_that_a_lost_journal_knew_are_counted_once(stage: Stage) -> None:
+    """They are found in the account, and their cost is in the manifest."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    journal_of(stage).unlink()
+    shutil.rmtree(stage.job_folder / "clips")
+    batch = await stage.shoot(*PROMPTS)
+    assert (batch.job_cost, batch.total_cost, batch.paid_before) == (CAP, CAP, CAP)
     stage.books(creates=3, billed=3)
 
 

@@ -69,7 +69,7 @@ def test_48_a_cancel_in_prefect_reaches_a_command_line_run(
     assert process.returncode == 130, err
     ledger = stage.emulator.ledger()
     assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (5, 5, 0)
-    assert "cancelled in Prefect: 0 of 12 delivered, $0.300 spent, of which $0.300 for cancelled predictions" in err
+    assert "cancelled in Prefect: 0 of 12 delivered, $0.30 spent, of which $0.30 for cancelled predictions" in err
     assert flow_run(prefect_api)["state"]["type"] == "CANCELLED"
     assert verdicts(stage) == ["interrupted"]
 
@@ -84,9 +84,9 @@ def test_48_ctrl_c_says_what_cancelling_costs_and_what_the_run_has_cost(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     first, *_, cost, last = err.splitlines()
-    assert "5 predictions are running, cancelling is billed up to $0.300" in first
+    assert "5 predictions are running, cancelling is billed up to $0.30" in first
     assert "--on-interrupt leave" in first
-    assert cost == "interrupted: 0 of 8 delivered, $0.300 spent, of which $0.300 for cancelled predictions"
+    assert cost == "interrupted: 0 of 8 delivered, $0.30 spent, of which $0.30 for cancelled predictions"
     assert last == "interrupted: delivered clips are kept, run the same command again to continue"
     assert verdicts(stage) == ["interrupted"]
     state = flow_run(prefect_api)["state"]
@@ -103,7 +103,7 @@ def test_48_predictions_can_be_left_to_the_next_run(stage: Stage, command: Comma
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "5 predictions are left running, for up to $0.300" in err.splitlines()[0]
+    assert "5 predictions are left running, for up to $0.30" in err.splitlines()[0]
     assert "interrupted: 0 of 8 delivered, $0 spent, of which $0 for cancelled predictions" in err
     assert (stage.emulator.ledger()["creates"], stage.emulator.ledger()["cancels"]) == (5, 0)
     again = command.run(job)

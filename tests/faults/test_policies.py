@@ -1,12 +1,13 @@
 """What counts as enough, what is tried instead, and what a second run makes again."""
 
+import asyncio
 import json
 from decimal import Decimal
 
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
-from videogen.app import prepare_job
+from videogen.app import open_run, prepare_job
 from videogen.errors import InvalidError, ValidationError
 
 FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'
@@ -126,6 +127,41 @@ async def test_old_clips_stay_until_the_new_ones_are_there(stage: Stage) -> None
     assert code(only(await stage.shoot("A boat", options={"fresh": True}))) == "moderation"
     assert stage.delivered == before
     assert only(await stage.shoot("A boat")).reused
+
+
+async def test_a_prediction_that_is_paid_for_is_not_planned_again(stage: Stage) -> None:
+    """The plan continues it for free, and the run tells what it paid from what an earlier run did."""
+    stage.emulate(latency_s=(1.5, 1.5))
+    options = stage.options.model_copy(update={"on_interrupt": "leave"})
+    async with open_run(await prepare_job(job_of("A boat"), options)) as first:
+        making = asyncio.create_task(first.make_clips())
+        while stage.emulator.ledger()["running"] < 1:
+            await asyncio.sleep(0.05)
+        while not await first.run.journal.find_running_attempts(first.run.id):
+            await asyncio.sleep(0.05)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+    plan = (await prepare_job(job_of("A boat", "A gull", max_cost="0.12"), stage.options)).plan
+    assert (set(plan.resumed), plan.total_cost, plan.spent_before) == ({"scene-1"}, PRICE, PRICE)
+    assert not [warning for warning in plan.warnings if "max-cost" in warning]
+    assert [scene["resumed"] for scene in plan.summary()["scenes"]] == [True, False]
+    batch = await stage.shoot("A boat", "A gull", max_cost="0.12")
+    assert (batch.total_cost, batch.paid_before, batch.job_cost) == (2 * PRICE, PRICE, 2 * PRICE)
+    stage.books(creates=2, billed=2)
+
+
+async def test_a_fresh_run_that_can_pay_for_no_clip_is_refused(stage: Stage) -> None:
+    """It would replace the manifest of a finished film with failures. What it can pay for in part is made."""
+    stage.emulate()
+    await stage.shoot("A boat", "A gull", max_cost="0.17")
+    before = (stage.job_folder / "manifest.json").read_bytes()
+    with pytest.raises(ValidationError, match=r"--fresh would make nothing\. --max-cost 0\.24 covers every clip"):
+        await stage.shoot("A boat", "A gull", max_cost="0.17", options={"fresh": True})
+    assert (stage.job_folder / "manifest.json").read_bytes() == before
+    batch = await stage.shoot("A boat", "A gull", max_cost="0.18", options={"fresh": True})
+    assert sorted(str(code(clip)) for clip in batch.clips) == ["None", "budget"]
+    stage.books(creates=3, billed=3)
 
 
 async def test_the_same_clip_twice_in_a_fresh_job_is_made_once(stage: Stage) -> None:

@@ -55,7 +55,7 @@ def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     """A person reads it first, and acts on it."""
     batch = batch_of(clip(0, cost="0.35"), clip(1, failure="moderation"))
     text = render_verdict(batch, plan_of(2), gateway=GATEWAY)
-    assert "| cost | $0.700, at most $2.100 | $0.35 |" in text
+    assert "| cost | $0.70, at most $2.10 | $0.35 |" in text
     assert "| clips | 2 | 1 delivered, 1 failed |" in text
     assert "| time | | 2 min 5 s |" in text
     assert "- **s1** (moderation, 1 attempt): no" in text

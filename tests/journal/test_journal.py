@@ -252,6 +252,20 @@ def test_who_watches_sees_what_is_spent_and_what_is_reserved(journal: Journal) -
     assert journal.get_spending("run1") == (Decimal("0.10"), open_.cost)
 
 
+def test_an_attempt_that_is_taken_over_counts_for_the_run_that_began_it(journal: Journal) -> None:
+    request = request_of()
+    for run_id in ("run1", "run2", "run3"):
+        journal.start_run(run_id, job_id="film", origin="fake", folder="here")
+        attempt = journal.find_open_attempt("fake", request.key)
+        if attempt is None:
+            attempt = intend(journal, request)
+        else:
+            attempt = journal.take_over_attempt(attempt, run_id=run_id, scene_id="a")
+        assert (attempt.run_id, attempt.is_taken_over) == (run_id, run_id != "run1")
+    assert journal.get_spending("run1") == (Decimal(0), request.cost)
+    assert journal.get_spending("run3") == (Decimal(0), Decimal(0))
+
+
 def test_who_watches_finds_the_clip_that_a_run_delivered(journal: Journal) -> None:
     """The latest one for the scene, reused ones too; none of another run."""
     clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request_of()))

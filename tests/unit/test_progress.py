@@ -119,7 +119,7 @@ def test_money_and_failures_are_counted_as_they_come() -> None:
     told(progress.update, 3, started(0), ended(0), started(1), ended(1, failure="moderation"), started(2))
     assert (progress.completed, progress.failed, progress.spent) == (2, 1, Decimal("0.35"))
     assert list(progress.in_progress) == ["s2"]
-    assert "2 of 3 clips, 1 failed · 0:00, about 0:10 left · $0.35 of $2 at most" in shown(progress)
+    assert "2 of 3 clips, 1 failed · 0:00, about 0:10 left · $0.35 of $2.00 at most" in shown(progress)
 
 
 def shown(progress: RunProgress) -> str:

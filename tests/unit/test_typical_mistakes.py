@@ -55,7 +55,7 @@ MISTAKES = {
     "ratio": of_flag("--aspect-ratio", "16x9", says=("--aspect-ratio", "16x9", "did you mean '16:9'")),
     "provider": of_flag("--provider", "fal", says=("--provider", "fal", "replicate")),
     "both": of_flag("--fresh", "--retry-failed", says=("--fresh", "--retry-failed", "use one of them")),
-    "max-cost": of_flag("--max-cost", "0.10", says=("--max-cost", "the plan costs $0.350", "$0.10")),
+    "max-cost": of_flag("--max-cost", "0.10", says=("--max-cost", "the plan costs $0.35", "$0.10")),
     "registry-flag": of_flag("--registry", "mine.toml", says=("mine.toml", "no such file")),
     "registry": of_environment(
         "VIDEOGEN_REGISTRY", "nowhere.toml", "nowhere.toml", "must name a models.toml that is there"

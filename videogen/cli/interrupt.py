@@ -12,7 +12,7 @@ from videogen.cli.progress import ProgressLines
 from videogen.errors import (
     JournalError,
 )
-from videogen.text import escape_unprintable
+from videogen.text import escape_unprintable, format_money
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -66,9 +66,9 @@ class Interruption:
         number, cost = len(running), sum(running.values(), Decimal(0))
         are = "1 prediction is" if number == 1 else f"{number} predictions are"
         if self._leaves_running:
-            return f" ({are} left running, for up to ${cost}: the next run continues them within an hour)"
+            return f" ({are} left running, for up to {format_money(cost)}: the next run continues them within an hour)"
         hint = "--on-interrupt leave would keep them for the next run"
-        return f" ({are} running, cancelling is billed up to ${cost}; {hint})"
+        return f" ({are} running, cancelling is billed up to {format_money(cost)}; {hint})"
 
     def exit_unreported(self) -> NoReturn:
         """Exit the process of a run that has ended, without waiting for Prefect any longer."""
@@ -92,9 +92,8 @@ class Interruption:
                 cancelled = journal.get_interrupted_cost(progress.run_id)
                 journal.close()
                 done = f"{progress.completed - progress.failed} of {progress.total} delivered"
-                print(
-                    f"{cause}: {done}, ${spent} spent, of which ${cancelled} for cancelled predictions", file=sys.stderr
-                )
+                of_cancelled = f"of which {format_money(cancelled)} for cancelled predictions"
+                print(f"{cause}: {done}, {format_money(spent)} spent, {of_cancelled}", file=sys.stderr)
         print(f"{cause}: delivered clips are kept, run the same command again to continue", file=sys.stderr)
 
     def _exit_at_once(self) -> NoReturn:

@@ -19,7 +19,7 @@ from videogen.errors import (
     ValidationError,
     VideogenError,
 )
-from videogen.text import escape_unprintable
+from videogen.text import escape_unprintable, format_money
 
 if TYPE_CHECKING:
     from videogen.execution.options import RunOptions
@@ -271,6 +271,12 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
 
     overrides = flags.overrides()
     checked = load_and_validate(path, flags.registry or read_settings().registry, overrides)
+    if checked.renamed_from and checked.job.max_cost is not None:
+        print(
+            f"--aspect-ratio {checked.job.aspect_ratio}: {checked.job.id} is a job of its own beside "
+            f"{checked.renamed_from}, with a folder and a budget of {format_money(checked.job.max_cost)} of its own",
+            file=sys.stderr,
+        )
     try:
         yield checked.job
     except ValidationError as exc:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,10 @@ from videogen.errors import (
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
+from videogen.planning.requests import ClipRequest
 from videogen.planning.validation import load_and_validate, plan_offline
 from videogen.settings import read_settings
-from videogen.text import escape_json
+from videogen.text import escape_json, format_money
 
 if TYPE_CHECKING:
     pass
@@ -49,7 +49,7 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
         print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
     print_totals(console, plan)
-    if prepared.provider == "replicate" and plan.to_create:
+    if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
         print_line(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
@@ -70,32 +70,42 @@ def _make_plan_table(plan: Plan) -> Table:
             f"{request.buffered_duration:g}",
             f"{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
-            "reused" if request.scene.id in plan.reused else _format_price(request.cost, request.cost_is_exact),
+            _format_price(plan, request),
             ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
         )
     return table
 
 
-def _format_price(cost: Decimal, exact: bool) -> str:
-    return f"{cost}" if exact else f"≈ {cost}"
+def _format_price(plan: Plan, request: ClipRequest) -> str:
+    if request.scene.id in plan.reused:
+        return "reused"
+    if request.scene.id in plan.resumed:
+        return "continued"
+    return f"{request.cost}" if request.cost_is_exact else f"≈ {request.cost}"
 
 
 def print_totals(console: Console, plan: Plan) -> None:
     for warning in plan.warnings:
         print_line(console, f"warning: {warning}")
-    if not plan.to_create:
+    if not plan.to_make:
         print_line(
             console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0"
         )
         return
     if plan.spent_before:
-        cap = "" if plan.max_cost is None else f" of ${plan.max_cost}"
-        print_line(console, f"{plan.job_id}: ${plan.spent_before}{cap} spent by earlier runs")
+        print_line(console, f"{plan.job_id}: {plan.describe_prior_cost()}")
+    if plan.resumed:
+        print_line(
+            console,
+            f"{plan.job_id}: earlier runs began the predictions of {len(plan.resumed)} clips; they are continued and "
+            "cost nothing more",
+        )
     about = "" if plan.cost_is_exact else "about "
+    at_most = format_money(plan.worst_case_cost)
     print_line(
         console,
-        f"{plan.job_id}: {len(plan.to_create)} of {len(plan.requests)} clips to make with {plan.model} "
-        f"at {plan.aspect_ratio} for {about}${plan.total_cost}; ${plan.worst_case_cost} if every attempt is needed; "
+        f"{plan.job_id}: {len(plan.to_make)} of {len(plan.requests)} clips to make with {plan.model} "
+        f"at {plan.aspect_ratio} for {about}{format_money(plan.total_cost)}; {at_most} if every attempt is needed; "
         f"the buffer adds {plan.buffer_cost_impact:g} % on average",
     )
 
@@ -131,7 +141,6 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
     about = "" if planned.cost_is_exact else "about "
     at = f"{planned.model} at {planned.aspect_ratio}"
-    print_line(
-        make_console(stderr=False), f"{path.name}: {scenes} for {at}, {about}${planned.total_cost}; no problems found"
-    )
+    cost = about + format_money(planned.total_cost)
+    print_line(make_console(stderr=False), f"{path.name}: {scenes} for {at}, {cost}; no problems found")
     return 0

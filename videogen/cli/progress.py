@@ -14,7 +14,7 @@ from rich.text import Text
 
 from videogen.events import ClipEnded, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunEvent, RunStarted
 from videogen.planning.plan import Plan
-from videogen.text import escape_unprintable
+from videogen.text import escape_unprintable, format_money
 
 HEARTBEAT_S = 15.0
 """Time without any line after which one says that the run is still working."""
@@ -86,7 +86,7 @@ class RunProgress:
     def _record_end(self, event: ClipEnded) -> None:
         clip = event.clip
         self.in_progress.pop(clip.scene_id, None)
-        self.spent += clip.cost
+        self.spent += clip.cost - clip.paid_before
         self.failed += clip.error is not None
         if clip.error is None and not clip.reused:
             self._durations_s.append(clip.generation_time)
@@ -201,12 +201,12 @@ def _format_totals(progress: RunProgress) -> str:
     failed = f", {progress.failed} failed" if progress.failed else ""
     left = "" if progress.remaining_s is None else f", about {format_clock(progress.remaining_s)} left"
     spent = progress.spent
-    limit = f"${plan.total_cost} planned"
+    limit = f"{format_money(plan.total_cost)} planned"
     if plan.max_cost is not None:  # this limit covers all runs of the job
         spent += plan.spent_before
-        limit = f"${plan.max_cost} at most"
+        limit = f"{format_money(plan.max_cost)} at most"
     done = f"{progress.completed} of {progress.total} clips{failed}"
-    return f"  {done} · {format_clock(progress.elapsed_s)}{left} · ${spent} of {limit}"
+    return f"  {done} · {format_clock(progress.elapsed_s)}{left} · {format_money(spent)} of {limit}"
 
 
 def format_clock(seconds: float) -> str:
@@ -222,4 +222,8 @@ def _describe_outcome(event: ClipEnded) -> str:
     if clip.error:
         return f"failed ({clip.error.code}): {clip.error.message}"
     size = f"{clip.actual_duration:.2f} s, {clip.width}x{clip.height}, {clip.fps:g} fps"
-    return f"reused, {size}" if clip.reused else f"delivered in {clip.generation_time:.1f} s: {size}, ${clip.cost}"
+    return (
+        f"reused, {size}"
+        if clip.reused
+        else f"delivered in {clip.generation_time:.1f} s: {size}, {format_money(clip.cost)}"
+    )

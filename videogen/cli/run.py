@@ -26,7 +26,7 @@ from videogen.execution.recorder import Listener
 from videogen.job.model import Job
 from videogen.results.run_result import RunResult
 from videogen.settings import Settings
-from videogen.text import escape_json
+from videogen.text import escape_json, format_money
 
 if TYPE_CHECKING:
     pass
@@ -107,7 +107,7 @@ async def _run(
 async def _check_account(prepared: PreparedJob) -> None:
     """Raise `AccountError` if the token is refused, before Prefect is started."""
     token = prepared.settings.replicate_api_token
-    if prepared.provider == "replicate" and prepared.plan.to_create and token:
+    if prepared.provider == "replicate" and prepared.plan.to_make and token:
         from videogen.execution.gate import ProviderGate
         from videogen.providers.replicate import ReplicateProvider
 
@@ -277,7 +277,9 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
             "reused" if clip.reused else clip.error.code if clip.error else "delivered",
         )
     console.print(table)
-    cost = f"${batch.total_cost} of ${prepared.plan.total_cost} planned"
+    cost = f"{format_money(batch.total_cost - batch.paid_before)} of {format_money(prepared.plan.total_cost)} planned"
+    if batch.paid_before:
+        cost += f", and {format_money(batch.paid_before)} that earlier runs had paid"
     print_line(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {batch.total_generation_time:.1f} s")
     print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 

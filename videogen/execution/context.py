@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from videogen.execution.base import EventSink, ImageSender
 from videogen.execution.gate import ProviderGate
+from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.execution.poller import Poller
@@ -60,6 +61,8 @@ class RunContext:
     recovering: bool = False
     """Whether the journal of earlier runs is lost. Predictions that they paid for are then searched for in the
     account before a new one is created."""
+    unrecorded: UnrecordedRun | None = None
+    """The last run of the job if the journal does not know it."""
     poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
     """By model. Each learns how long the model's predictions take."""
     decoders: Executor = field(default_factory=_make_decoders)

@@ -222,6 +222,7 @@ def sum_attempts(attempts: list[Attempt]) -> dict[str, Any]:
     began = min((attempt.intended_at for attempt in attempts), default=None)
     return {
         "cost": sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
+        "paid_before": sum((attempt.cost or Decimal(0) for attempt in attempts if attempt.is_taken_over), Decimal(0)),
         "attempts": len(attempts),
         "retry_count": max(0, len(attempts) - 1),
         "generation_time": round(max(0.0, (datetime.now(UTC) - began).total_seconds()), 3) if began else 0.0,

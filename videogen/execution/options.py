@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,17 @@ class RunOptions(BaseModel):
 
 
 @dataclass(frozen=True)
+class UnrecordedRun:
+    """A run that only its manifest knows, because the journal was lost or is an older copy."""
+
+    id: str
+    cost: Decimal
+    """USD that the job has cost by then without the journal's knowledge. It counts for the job's budget."""
+    prediction_ids: frozenset[str]
+    """Predictions that `cost` includes."""
+
+
+@dataclass(frozen=True)
 class PreparedJob:
     """A job that is ready to run: it is planned, its references are loaded, and nothing is spent yet."""
 
@@ -63,6 +75,8 @@ class PreparedJob:
     """By scene id: clips of the last run that stay unchanged."""
     recovering: bool
     """Whether predictions that earlier runs paid for are missing in the journal."""
+    unrecorded: UnrecordedRun | None = None
+    """The last run of the job if the journal does not know it."""
 
     @property
     def folder(self) -> str:

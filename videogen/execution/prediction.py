@@ -410,7 +410,9 @@ async def _search_once(
                     None if await run.journal.has_prediction(prediction.id, origin=origin) else prediction
                 )
                 continue
-            if adopted := await run.journal.record_prediction(attempt, prediction.id, prediction.created_at):
+            if adopted := await run.journal.record_prediction(
+                attempt, prediction.id, prediction.created_at, begun_by=_find_unrecorded_creator(run, prediction)
+            ):
                 return (adopted, prediction), newest
         if unclear:
             raise _make_ambiguous_error(unclear, run)
@@ -418,6 +420,12 @@ async def _search_once(
 
     origin = run.provider.origin
     return await run.gate.call_with_retries(search)
+
+
+def _find_unrecorded_creator(run: RunContext, prediction: Prediction) -> str | None:
+    """Return the run that created a prediction if only that run's manifest knows it."""
+    unrecorded = run.unrecorded
+    return unrecorded.id if unrecorded and prediction.id in unrecorded.prediction_ids else None
 
 
 def _make_ambiguous_error(prediction: Prediction, run: RunContext) -> UnreachableError:

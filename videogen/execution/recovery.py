@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen.errors import InvalidError, StorageError
+from videogen.execution.options import UnrecordedRun
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Folder, OpenFolder
+from videogen.text import format_money
 
 if TYPE_CHECKING:
     from videogen.journal.store import DeliveryRecord, Journal
@@ -39,10 +41,16 @@ class PriorWork:
     """Keys of clips that are intact where they were delivered."""
     in_flight: frozenset[str] = frozenset()
     """Keys of clips with a prediction that was begun and has not ended."""
+    resumable: frozenset[str] = frozenset()
+    """Those of `in_flight` whose prediction is so young that the provider still has its output."""
     history_lost: bool = False
     """The folder was used before, but the journal does not know how: there may be predictions that it does not list."""
     spent: Decimal = Decimal(0)
-    """USD that earlier runs of the job have cost, including the reservations for their predictions."""
+    """USD that earlier runs of the job have cost."""
+    reserved: Decimal = Decimal(0)
+    """USD that their unsettled predictions may cost in addition."""
+    unrecorded: UnrecordedRun | None = None
+    """The last run of the job if the journal does not know it. Its cost is part of `spent`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -61,20 +69,46 @@ def inspect_prior_runs(
     url_of_file = "sqlite:///"
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
+    manifest = _read_manifest(folder) if used_before else None
     if is_new and (not used_before or fresh):
-        return PriorWork(warnings=_warn_of_disk_space(folder, len(planned.requests)))
+        unrecorded = _read_unrecorded_run(manifest, origin)
+        warnings = _warn_of_disk_space(folder, len(planned.requests))
+        return PriorWork(spent=_get_cost(unrecorded), unrecorded=unrecorded, warnings=warnings)
     from videogen.journal.store import Journal
 
     journal = Journal(journal_url)
     try:
         looking = _Inspection(journal, origin, folder, planned, open_folder)
-        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(used_before=used_before)
-        spent = sum(journal.get_job_spending(planned.job_id, origin), Decimal(0))
+        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(manifest, used_before=used_before)
+        spent, reserved = journal.get_job_spending(planned.job_id, origin)
+        is_known = manifest is not None and journal.find_run(manifest.run_id) is not None
+        unrecorded = None if is_known else _read_unrecorded_run(manifest, origin, recorded=spent + reserved)
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
     warnings = (*([journal.quarantined] if journal.quarantined else []), *earlier.warnings)
-    return replace(earlier, spent=spent, warnings=(*warnings, *_warn_of_disk_space(folder, missing)))
+    return replace(
+        earlier,
+        spent=spent + _get_cost(unrecorded),
+        reserved=reserved,
+        unrecorded=unrecorded,
+        warnings=(*warnings, *_warn_of_disk_space(folder, missing)),
+    )
+
+
+def _read_unrecorded_run(
+    manifest: RunResult | None, origin: str, *, recorded: Decimal = Decimal(0)
+) -> UnrecordedRun | None:
+    """Return the run of the manifest, with the part of the job's cost that exceeds the amount in the journal."""
+    if manifest is None or manifest.provider != origin:
+        return None
+    job_cost = manifest.total_cost if manifest.job_cost is None else manifest.job_cost
+    predictions = frozenset(number for clip in manifest.clips for number in clip.prediction_ids)
+    return UnrecordedRun(manifest.run_id, max(Decimal(0), job_cost - recorded), predictions)
+
+
+def _get_cost(run: UnrecordedRun | None) -> Decimal:
+    return Decimal(0) if run is None else run.cost
 
 
 class _Inspection:
@@ -86,9 +120,13 @@ class _Inspection:
         self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
         self._deliveries = journal.find_deliveries(origin, list(self._requests))
         self._in_flight = frozenset(journal.find_keys_in_flight(origin, list(self._requests)))
+        self._resumable: frozenset[str] = frozenset()
+        if origin != FREE_ORIGIN:  # its predictions end with their run
+            begun_after = datetime.now(UTC) - OUTPUTS_KEPT
+            young = journal.find_keys_in_flight(origin, list(self._requests), begun_after=begun_after)
+            self._resumable = frozenset(young)
 
-    def inspect(self, *, used_before: bool) -> PriorWork:
-        manifest = _read_manifest(self._folder) if used_before else None
+    def inspect(self, manifest: RunResult | None, *, used_before: bool) -> PriorWork:
         warnings = []
         if history_lost := self._explain_lost_history(manifest) if used_before else "":
             warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
@@ -104,7 +142,7 @@ class _Inspection:
         warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
         delivered = frozenset(key for key, clip in clips.items() if clip.satisfies(self._requests[key]))
-        return PriorWork(delivered, self._in_flight, bool(history_lost), warnings=tuple(warnings))
+        return PriorWork(delivered, self._in_flight, self._resumable, bool(history_lost), warnings=tuple(warnings))
 
     def inspect_for_fresh_run(self) -> PriorWork:
         """Return the clips that a killed `--fresh` run made: they are as fresh as requested, and paid for."""
@@ -119,7 +157,7 @@ class _Inspection:
             f"{len(kept)} clips that the last --fresh run made before it was stopped are kept; once a run has come to "
             "its end, --fresh makes them again, too"
         )
-        return PriorWork(kept, self._in_flight, warnings=(warning,) if kept else ())
+        return PriorWork(kept, self._in_flight, self._resumable, warnings=(warning,) if kept else ())
 
     def _explain_lost_history(self, manifest: RunResult | None) -> str:
         """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
@@ -171,7 +209,7 @@ class _Inspection:
             raise StorageError(
                 f"none of the {len(known)} clips that were delivered to {address} is there, and nothing was paid. Is "
                 "its disk mounted? Mount it and run the job again. If the clips were deleted, use --fresh: it makes, "
-                f"and pays for, every clip of the job again (${self._planned.total_cost})"
+                f"and pays for, every clip of the job again ({format_money(self._planned.total_cost)})"
             )
 
 

@@ -46,3 +46,10 @@ class Attempt:
     created_at: datetime | None
     price: Decimal
     cost: Decimal | None
+    begun_by: str | None = None
+    """The run that began the attempt, if another run has taken it over; else None."""
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether an earlier run began, and paid for, this attempt."""
+        return self.begun_by not in (None, self.run_id)

@@ -16,6 +16,7 @@ _runs = sa.Table(
     sa.Column("ended_at", sa.DateTime(timezone=True)),
     sa.Column("verdict", sa.String(16)),
     sa.Column("recovering", sa.Boolean, nullable=False, default=False),
+    sa.Column("unrecorded_cost", sa.String(32)),
 )
 
 _attempts = sa.Table(
@@ -40,6 +41,7 @@ _attempts = sa.Table(
     sa.Column("job_id", sa.String(80), index=True),
     sa.Column("reserved", sa.String(32)),
     sa.Column("token", sa.String(32), index=True, unique=True),
+    sa.Column("begun_by", sa.String(64)),
     sa.UniqueConstraint("origin", "prediction_id"),
 )
 

@@ -35,6 +35,7 @@ from videogen.journal.migrations import HEAD, VERSIONS, create_schema, read_vers
 from videogen.journal.schema import _attempts, _deliveries, _events, _limits, _runs, _slots, metadata
 from videogen.planning.requests import ClipRequest, digest
 from videogen.results.clip import Clip
+from videogen.text import format_money
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -158,19 +159,30 @@ class Journal:
     # -- runs and their leases ----------------------------------------------------------------------------------------
 
     def start_run(
-        self, run_id: str, *, job_id: str, origin: str, folder: str, recovering: bool = False, exclusive: bool = False
+        self,
+        run_id: str,
+        *,
+        job_id: str,
+        origin: str,
+        folder: str,
+        recovering: bool = False,
+        unrecorded_cost: Decimal = Decimal(0),
+        exclusive: bool = False,
     ) -> None:
         """Record a new run.
 
         Args:
             recovering: the journal does not know the runs before this one, see `has_complete_history`.
+            unrecorded_cost: USD that the job has cost without this journal's knowledge, because an earlier journal was
+                lost. It counts for the job's budget from now on.
             exclusive: only this journal keeps other runs out of the folder.
 
         Raises:
             JobLockedError: with `exclusive`, another run of the folder is alive.
         """
         row = sanitize_json({"id": run_id, "job_id": job_id, "origin": origin, "folder": folder}) | {
-            "recovering": recovering
+            "recovering": recovering,
+            "unrecorded_cost": str(unrecorded_cost) if unrecorded_cost else None,
         }
         is_this_one = (_runs.c.id == run_id, _runs.c.job_id == row["job_id"], _runs.c.folder == row["folder"])
 
@@ -313,9 +325,11 @@ class Journal:
         row = self._read(lambda db: db.execute(query).one_or_none())
         return None if row is None else _read_attempt(row)
 
-    def find_keys_in_flight(self, origin: str, keys: Sequence[str]) -> set[str]:
-        """Return the keys of the clips with an attempt that has not ended."""
+    def find_keys_in_flight(self, origin: str, keys: Sequence[str], *, begun_after: datetime | None = None) -> set[str]:
+        """Return the keys of the clips with an attempt that has not ended, and that was begun after this time."""
         query = sa.select(_attempts.c.clip_key).where(_attempts.c.origin == origin, _attempts.c.state.in_(OPEN_STATES))
+        if begun_after is not None:
+            query = query.where(_attempts.c.intended_at > begun_after)
 
         def work(db: sa.Connection) -> set[str]:
             parts = (db.execute(query.where(_attempts.c.clip_key.in_(some))).scalars() for some in _split(keys))
@@ -427,7 +441,12 @@ class Journal:
                 is_earlier = sa.and_(_runs.c.folder == run.folder, _runs.c.started_at <= run.started_at)
                 live_others = live_others.where(sa.not_(is_earlier))
             is_free = sa.or_(_attempts.c.run_id == run_id, _attempts.c.run_id.not_in(live_others))
-            values = {"run_id": run_id, "scene_id": sanitize_json(scene_id), "job_id": _select_job_of_attempt()}
+            values = {
+                "run_id": run_id,
+                "scene_id": sanitize_json(scene_id),
+                "job_id": _select_job_of_attempt(),
+                "begun_by": sa.func.coalesce(_attempts.c.begun_by, _attempts.c.run_id),
+            }
             update = _attempts.update().where(_attempts.c.id == attempt.id, is_free).values(values)
             update = update.where(_attempts.c.state.in_(_states_before("take_over_attempt"))).returning(*_attempts.c)
             row = db.execute(update).one_or_none()
@@ -437,12 +456,19 @@ class Journal:
 
         return self._run(work)
 
-    def record_prediction(self, attempt: Attempt, prediction_id: str, created_at: datetime | None) -> Attempt | None:
+    def record_prediction(
+        self, attempt: Attempt, prediction_id: str, created_at: datetime | None, *, begun_by: str | None = None
+    ) -> Attempt | None:
         """Record the id of the attempt's prediction. From here on it can always be found again.
 
         Return None if another attempt has that prediction already.
+
+        Args:
+            begun_by: the run that created the prediction, if this journal does not know that run. Its cost is then
+                part of `unrecorded_cost`, see `start_run`.
         """
         values = {"prediction_id": sanitize_json(prediction_id), "created_at": created_at or _now()}
+        values |= {"begun_by": sanitize_json(begun_by)} if begun_by else {}
         try:
             return self._run(
                 lambda db: _transition(db, attempt, "record_prediction", "created", same=("prediction_id",), **values)
@@ -498,8 +524,12 @@ class Journal:
     # -- money --------------------------------------------------------------------------------------------------------
 
     def get_spending(self, run_id: str) -> tuple[Decimal, Decimal]:
-        """Return the costs of a run so far, and the reservations for its predictions that have not ended, in USD."""
-        query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(_attempts.c.run_id == run_id)
+        """Return the costs of a run so far, and the reservations for its predictions that have not ended, in USD.
+
+        Predictions that it continues count for the run that began them.
+        """
+        began = sa.func.coalesce(_attempts.c.begun_by, _attempts.c.run_id)
+        query = sa.select(_attempts.c.state, _attempts.c.price, _attempts.c.cost).where(began == run_id)
         rows = self._read(lambda db: db.execute(query).all())
         spent = sum((Decimal(row.cost) for row in rows if row.cost is not None), Decimal(0))
         open_ = [row for row in rows if row.cost is None and row.state in OPEN_STATES]
@@ -815,7 +845,7 @@ class _Watch:
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """The cost of one attempt of a job, in USD."""
+    """The cost of one attempt of a job, or of its runs that another journal recorded, in USD."""
 
     run_id: str
     booked: Decimal
@@ -826,11 +856,20 @@ class _Cost:
 
 
 def _find_costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
-    """Return the costs of the attempts that any run of a job began."""
+    """Return the costs of the attempts that any run of a job began, and those of runs that another journal recorded."""
     runs = sa.select(_runs.c.id).where(_runs.c.job_id == job_id)
     is_of_old = sa.and_(_attempts.c.job_id.is_(None), _attempts.c.run_id.in_(runs))
-    query = sa.select(_attempts).where(_attempts.c.origin == origin, sa.or_(_attempts.c.job_id == job_id, is_of_old))
-    return [_make_cost(row) for row in db.execute(query)]
+    is_recorded = sa.or_(_attempts.c.begun_by.is_(None), _attempts.c.begun_by.in_(sa.select(_runs.c.id)))
+    is_of_job = sa.or_(_attempts.c.job_id == job_id, is_of_old)
+    query = sa.select(_attempts).where(_attempts.c.origin == origin, is_of_job, is_recorded)
+    unrecorded = sa.select(_runs.c.id, _runs.c.unrecorded_cost).where(
+        _runs.c.job_id == job_id, _runs.c.origin == origin, _runs.c.unrecorded_cost.is_not(None)
+    )
+    lost = [
+        _Cost(row.id, amount := Decimal(row.unrecorded_cost), amount, is_running=False)
+        for row in db.execute(unrecorded)
+    ]
+    return [*lost, *(_make_cost(row) for row in db.execute(query))]
 
 
 def _make_cost(row: Any) -> _Cost:
@@ -848,16 +887,10 @@ def _check_budget(costs: Sequence[_Cost], run_id: str, most: Decimal, max_cost: 
         return
     running = sum((cost.at_most for cost in costs if cost.is_running and cost.run_id == run_id), Decimal(0))
     raise BudgetError(
-        f"{_format_usd(taken)} of {_format_usd(max_cost)} are spent or reserved for this job; this prediction could "
-        f"cost up to {_format_usd(most)} more",
+        f"{format_money(taken)} of {format_money(max_cost)} are spent or reserved for this job; this prediction could "
+        f"cost up to {format_money(most)} more",
         may_free=running > 0 and taken - running + most <= max_cost,
     )
-
-
-def _format_usd(amount: Decimal) -> str:
-    """Return the amount with cents, and with fractions of them if there are any."""
-    exponent = amount.normalize().as_tuple().exponent
-    return f"${amount:.{max(2, -int(exponent))}f}"
 
 
 def _conditions_of_open(origin: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
@@ -958,6 +991,7 @@ def _read_attempt(row: Any) -> Attempt:
         created_at=_utc(row.created_at) if row.created_at else None,
         price=Decimal(row.price),
         cost=None if row.cost is None else Decimal(row.cost),
+        begun_by=row.begun_by,
     )
 
 

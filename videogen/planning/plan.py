@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.planning.requests import ClipRequest
+from videogen.text import format_money
 
 MAX_PRICE_AGE = timedelta(days=90)
 """A plan warns about prices that were looked up longer ago than this."""
@@ -33,13 +34,22 @@ class Plan(BaseModel):
     reused: frozenset[str]
     """Ids of the scenes that cost nothing: delivered before, or the same clip as an earlier scene of the job."""
     warnings: tuple[str, ...]
+    resumed: frozenset[str] = frozenset()
+    """Ids of the scenes whose prediction an earlier run began. It is continued, and costs nothing more."""
     spent_before: Decimal = Decimal(0)
     """Cost of earlier runs of the job, including the amount still reserved for their predictions."""
+    reserved_before: Decimal = Decimal(0)
+    """The part of `spent_before` that is reserved and may turn out lower."""
+
+    @property
+    def to_make(self) -> tuple[ClipRequest, ...]:
+        """The requests whose clip is not there yet."""
+        return tuple(request for request in self.requests if request.scene.id not in self.reused)
 
     @property
     def to_create(self) -> tuple[ClipRequest, ...]:
-        """The requests that need a paid prediction."""
-        return tuple(request for request in self.requests if request.scene.id not in self.reused)
+        """The requests that need a new, paid prediction."""
+        return tuple(request for request in self.to_make if request.scene.id not in self.resumed)
 
     @property
     def total_cost(self) -> Decimal:
@@ -49,7 +59,8 @@ class Plan(BaseModel):
     @property
     def worst_case_cost(self) -> Decimal:
         """Price if every clip needs all attempts, including those of its fallback models, and all are billed."""
-        return sum((request.worst_case_cost for request in self.to_create), Decimal(0))
+        begun = sum((request.cost for request in self.to_make if request.scene.id in self.resumed), Decimal(0))
+        return sum((request.worst_case_cost for request in self.to_make), Decimal(0)) - begun
 
     @property
     def cost_is_exact(self) -> bool:
@@ -75,17 +86,27 @@ class Plan(BaseModel):
         """Percentage that the buffer adds to a clip, on average."""
         return round(sum(request.buffer_cost_impact for request in self.requests) / len(self.requests), 1)
 
-    def with_reuse(self, delivered: Container[str], *, paid: Container[str] = (), kept: Container[str] = ()) -> "Plan":
+    def with_reuse(
+        self,
+        delivered: Container[str],
+        *,
+        paid: Container[str] = (),
+        resumable: Container[str] = (),
+        kept: Container[str] = (),
+    ) -> "Plan":
         """Return the plan with the work of earlier runs reused.
 
         Args:
             delivered: keys of delivered clips, which are reused. A scene that a fallback model made stays with it.
-            paid: keys of clips that an earlier run started, which are continued.
+            paid: keys of clips whose prediction an earlier run began.
+            resumable: those of them whose prediction the provider still has, so that it is continued for free.
             kept: ids of scenes whose clip is kept even if the job has changed.
         """
         requests = tuple(prefer_alternative_in_progress(request, delivered, paid) for request in self.requests)
         kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
-        return self.model_copy(update={"requests": requests, "reused": find_reused(requests, delivered) | kept_ids})
+        reused = find_reused(requests, delivered) | kept_ids
+        resumed = frozenset(each.scene.id for each in requests if each.key in resumable and each.scene.id not in reused)
+        return self.model_copy(update={"requests": requests, "reused": reused, "resumed": resumed})
 
     def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
         """Return the plan with requests of `before`, which an earlier version would plan, where their clips exist.
@@ -99,16 +120,39 @@ class Plan(BaseModel):
         """Return the plan with warnings added."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
-    def with_prior_cost(self, spent: Decimal) -> "Plan":
-        """Return the plan with the cost of earlier runs, and a warning if the rest of `max_cost` does not cover it."""
-        planned = self.model_copy(update={"spent_before": spent})
-        if self.max_cost is None or spent + self.total_cost <= self.max_cost:
+    @property
+    def remaining_budget(self) -> Decimal | None:
+        """The part of `max_cost` that earlier runs have left, at least 0; None if the job has no `max_cost`."""
+        return None if self.max_cost is None else max(Decimal(0), self.max_cost - self.spent_before)
+
+    @property
+    def sufficient_budget(self) -> str:
+        """The `max_cost` that covers this plan after the earlier runs, as a decimal string."""
+        return format_money(self.spent_before + self.total_cost).removeprefix("$")
+
+    def with_prior_cost(self, spent: Decimal, reserved: Decimal = Decimal(0)) -> "Plan":
+        """Return the plan with the cost of earlier runs, and a warning if the rest of `max_cost` does not cover it.
+
+        Args:
+            spent: USD that earlier runs of the job cost.
+            reserved: USD that their unsettled predictions may cost in addition.
+        """
+        planned = self.model_copy(update={"spent_before": spent + reserved, "reserved_before": reserved})
+        remaining = planned.remaining_budget
+        if remaining is None or self.total_cost <= remaining:
             return planned
-        left = max(Decimal(0), self.max_cost - spent)
         return planned.with_warnings(
-            f"${spent} of ${self.max_cost} are spent on this job, and this run costs ${self.total_cost}: what the "
-            f"${left} left do not cover ends as `budget`; --max-cost {spent + self.total_cost} covers all of it"
+            f"{planned.describe_prior_cost()}, and this run costs {format_money(self.total_cost)}: clips that the "
+            f"remaining {format_money(remaining)} does not cover will fail with `budget`. "
+            f"--max-cost {planned.sufficient_budget} covers all of them"
         )
+
+    def describe_prior_cost(self) -> str:
+        """Return what earlier runs of the job have spent and reserved, and of which budget."""
+        spent = format_money(self.spent_before - self.reserved_before)
+        reserved = f" and {format_money(self.reserved_before)} reserved" if self.reserved_before else ""
+        budget = "" if self.max_cost is None else f" of {format_money(self.max_cost)}"
+        return f"earlier runs of this job have {spent} spent{reserved}{budget}"
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as JSON value, as `--dry-run --json` prints it."""
@@ -118,6 +162,7 @@ class Plan(BaseModel):
             "aspect_ratio": self.aspect_ratio,
             "total_cost": str(self.total_cost),
             "spent_before": str(self.spent_before),
+            "reserved_before": str(self.reserved_before),
             "cost_is_exact": self.cost_is_exact,
             "worst_case_cost": str(self.worst_case_cost),
             "expected_seconds": self.expected_s,
@@ -127,7 +172,7 @@ class Plan(BaseModel):
         }
 
     def _scene_summary(self, request: ClipRequest) -> dict[str, Any]:
-        reused = request.scene.id in self.reused
+        reused, resumed = request.scene.id in self.reused, request.scene.id in self.resumed
         return {
             "scene_id": request.scene.id,
             "target_duration": request.scene.target_duration,
@@ -136,10 +181,11 @@ class Plan(BaseModel):
             "requested_duration": request.requested_duration,
             "inputs": request.inputs,
             "references": request.references.model_dump(mode="json"),
-            "cost": "0" if reused else str(request.cost),
+            "cost": "0" if reused or resumed else str(request.cost),
             "cost_is_exact": request.cost_is_exact,
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
+            "resumed": resumed,
             "fallbacks": [
                 {"model": each.model, "requested_duration": each.requested_duration, "cost": str(each.cost)}
                 for each in request.fallbacks

@@ -13,6 +13,7 @@ from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Price, Registry
 from videogen.source_files.messages import did_you_mean
+from videogen.text import format_money
 
 _VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
 MAX_RATIO_DISTANCE = 0.15
@@ -40,11 +41,30 @@ def _find_problems_of_name(job: Job, name: str, registry: Registry, *, where: st
         yield Problem(registry.describe_unknown_model(name), where=where)
 
 
-def validate_budget(planned: Plan) -> None:
-    """Raise `ValidationError` if the plan costs more than the job allows."""
-    if planned.max_cost is not None and planned.total_cost > planned.max_cost:
-        message = f"the plan costs ${planned.total_cost}, more than the ${planned.max_cost} allowed"
+def validate_budget(planned: Plan, *, fresh: bool = False) -> None:
+    """Raise `ValidationError` if the plan costs more than the job allows.
+
+    With `fresh`, what is left must cover at least one clip. Otherwise the run would replace the results of the last
+    one with failures, and make nothing.
+    """
+    remaining = planned.remaining_budget
+    if planned.max_cost is None or remaining is None or not planned.to_create:
+        return
+    if planned.total_cost > planned.max_cost:
+        cost, allowed = format_money(planned.total_cost), format_money(planned.max_cost)
+        message = f"the plan costs {cost}, more than the {allowed} allowed"
         raise ValidationError([Problem(message, where="max_cost")])
+    is_all_new = len(planned.to_create) == len(planned.requests)
+    if fresh and is_all_new and remaining < min(request.cost for request in planned.to_create):
+        raise ValidationError(
+            [
+                Problem(
+                    f"{planned.describe_prior_cost()}, and the remaining {format_money(remaining)} does not cover any "
+                    f"clip: --fresh would make nothing. --max-cost {planned.sufficient_budget} covers every clip",
+                    where="max_cost",
+                )
+            ]
+        )
 
 
 def _find_fallback_problems(job: Job, index: int, registry: Registry) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ class ValidatedJob:
     job: Job
     registry: Registry
     source: SourceFile
+    renamed_from: str | None = None
+    """The job's id in the file, if a flag overrides its aspect ratio."""
 
 
 def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[str, Any] | None = None) -> ValidatedJob:
@@ -60,7 +62,8 @@ def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[s
     problems += of_job
     if problems or not job or not models.registry:
         raise ValidationError(problems)
-    return ValidatedJob(_rename_for_ratio(job, document), models.registry, document)
+    renamed = _rename_for_ratio(job, document)
+    return ValidatedJob(renamed, models.registry, document, job.id if renamed.id != job.id else None)
 
 
 def _rename_for_ratio(job: Job, document: SourceFile) -> Job:

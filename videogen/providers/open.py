@@ -34,7 +34,7 @@ async def open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
         finally:
             await provider.aclose()
         return
-    if not prepared.plan.to_create:  # everything is delivered: the provider is not called
+    if not prepared.plan.to_make:  # everything is delivered: the provider is not called
         yield ReplicateProvider(
             "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
         )

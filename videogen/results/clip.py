@@ -55,7 +55,10 @@ class Clip(FrozenModel):
     has_audio: bool | None = None
     size_bytes: int | None = None
     cost: Decimal = Decimal(0)
-    """Cost of all predictions of this run for this clip, including failed ones; 0 if it was reused."""
+    """Cost of all predictions of this run for this clip, including failed ones and those that it continued; 0 if it was
+    reused."""
+    paid_before: Decimal = Decimal(0)
+    """The part of `cost` that earlier runs paid, for predictions that this run continued."""
     buffer_cost_impact: float
     """Percent."""
     attempts: int = 0

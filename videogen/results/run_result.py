@@ -50,6 +50,12 @@ class RunResult(FrozenModel):
     def total_cost(self) -> Decimal:
         return sum((clip.cost for clip in self.clips), Decimal(0))
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def paid_before(self) -> Decimal:
+        """The part of `total_cost` that earlier runs paid, for predictions that this run continued."""
+        return sum((clip.paid_before for clip in self.clips), Decimal(0))
+
     def manifest(self) -> str:
         """Return the result as JSON text, with money as decimal strings."""
         return self.model_dump_json(indent=2) + "\n"
