@@ -43,7 +43,7 @@ from videogen.execution import attempt as generation
 from videogen.execution import gate as calls
 from videogen.execution.options import RunOptions
 from videogen.job.model import Job
-from videogen.journal import store as journal
+from videogen.journal import base as journal_base
 from videogen.providers.replicate import Limits, ReplicateProvider
 
 REGISTRY = Path(__file__).parent.parent / "tests" / "faults" / "chaos.toml"
@@ -450,7 +450,7 @@ def hurry() -> None:
 
     It is the one place that reaches into videogen: the process only lives for one run.
     """
-    journal.LEASE_S, bootstrap.HEARTBEAT_S = LEASE_S, HEARTBEAT_S
+    journal_base.LEASE_S, bootstrap.HEARTBEAT_S = LEASE_S, HEARTBEAT_S
     generation.CLAIM_POLL_S = 0.2
     _set_default(calls.ProviderGate.__init__, backoff_s=0.05)
     _set_default(ReplicateProvider.__init__, limits=Limits(stalled_s=1.5, call_s=3.0))

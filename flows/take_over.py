@@ -17,7 +17,9 @@ from prefect.events.filters import EventFilter
 from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from flows.progress import RUN_LABEL
-from videogen.journal.store import LEASE_S, Journal, RunRecord
+from videogen.journal.base import LEASE_S
+from videogen.journal.runs import RunRecord
+from videogen.journal.store import Journal
 from videogen.settings import read_settings
 
 WORK_POOL = "videogen"

@@ -34,7 +34,7 @@ from videogen.storage.base import is_remote
 
 if TYPE_CHECKING:
     from videogen.execution.context import RunContext
-    from videogen.journal.store import AsyncJournal
+    from videogen.journal.async_store import AsyncJournal
     from videogen.references.decode import ReferenceImage
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.execution.recorder import FLUSH_S, EventRecorder, Listener
@@ -213,7 +213,8 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
     from videogen.execution.patience import NO_PATIENCE, Patience
     from videogen.execution.shared_limit import join_limit, require_limit
     from videogen.execution.slots import Slots
-    from videogen.journal.store import AsyncJournal, Journal
+    from videogen.journal.async_store import AsyncJournal
+    from videogen.journal.store import Journal
     from videogen.providers.reference_images import ReferenceSender
     from videogen.storage.local import lock_folder
     from videogen.storage.open import open_folder, open_store

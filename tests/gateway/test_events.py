@@ -14,7 +14,8 @@ import pytest
 from tests.gateway.conftest import Played, Shown, Streamed, Told
 from videogen.gateway import feeds
 from videogen.gateway.feeds import FeedEntry, Feeds
-from videogen.journal.store import Event, Journal
+from videogen.journal.event_log import Event
+from videogen.journal.store import Journal
 
 WRITER = """
 import sys, time

@@ -141,7 +141,7 @@ def test_no_text_wedges_the_journal(journal: Journal) -> None:
     clip = Clip.make_failed(request, ValueError(ODD), warnings=(ODD,), codec=ODD)
     second = intend(journal, request, "run1")
     second = journal.record_prediction(second, "p2", None) or second
-    second = journal.record_cost(second, request.cost, "known", succeeded=True)
+    second = journal.record_success(second, request.cost, "known")
     journal.record_delivery(second, request, origin="fake", folder="run1", clip=clip)
     assert journal.find_delivery("fake", request.key)
     journal.add_event("run1", "clip.completed", {**clip.model_dump(mode="json"), "run_id": "run1"})

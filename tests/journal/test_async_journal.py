@@ -13,7 +13,8 @@ from tests.journal.conftest import Wire
 from tests.unit.fakes import request_of
 from videogen.errors import BudgetError, JournalError
 from videogen.journal import postgres
-from videogen.journal.store import AsyncJournal, Journal
+from videogen.journal.async_store import AsyncJournal
+from videogen.journal.store import Journal
 
 TICKS = 30
 

@@ -24,10 +24,12 @@ from videogen.errors import (
 from videogen.execution.attempt import attempt_clip
 from videogen.execution.context import RunContext
 from videogen.execution.slots import Slot, Slots
+from videogen.journal.async_store import AsyncJournal
 from videogen.journal.attempts import Attempt
+from videogen.journal.deliveries import DeliveryRecord
 from videogen.journal.migrations import HEAD, create_schema, read_version, upgrade_schema
 from videogen.journal.schema import metadata
-from videogen.journal.store import AsyncJournal, DeliveryRecord, Journal
+from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, get_planned_fields
 
@@ -78,7 +80,7 @@ def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:
     created = journal.record_prediction(attempt, "p1", None)
     assert created
     assert (created.state, created.prediction_id) == ("created", "p1")
-    journal.record_cost(created, Decimal("0.35"), "known", succeeded=True)
+    journal.record_success(created, Decimal("0.35"), "known")
     found = journal.find_open_attempt("fake", request.key)
     assert found
     assert (found.state, found.cost) == ("succeeded", Decimal("0.35"))
@@ -175,7 +177,7 @@ def test_a_clip_is_claimed_by_one_live_run(journal: Journal, journal_url: str, m
     loser = "two" if firsts[0] else "one"
     assert other.is_claimed(request.key, origin="fake", folder=loser)
     assert not other.is_claimed(request.key, origin="elsewhere", folder=loser)
-    monkeypatch.setattr("videogen.journal.store.LEASE_S", 0.0)
+    monkeypatch.setattr("videogen.journal.base.LEASE_S", 0.0)
     assert not other.is_claimed(request.key, origin="fake", folder=loser)
     other.close()
 
@@ -246,7 +248,7 @@ def test_who_watches_sees_what_is_spent_and_what_is_reserved(journal: Journal) -
     """What an attempt costs in the end is spent, what an open one will cost at most is reserved."""
     ended, open_ = request_of(), request_of(take=2)
     attempt = intend(journal, ended)
-    journal.record_cost(attempt, Decimal("0.10"), "known", succeeded=False)
+    journal.record_cost(attempt, Decimal("0.10"), "known")
     journal.record_end(attempt, error="model-error", message="no")
     intend(journal, open_)
     assert journal.get_spending("run1") == (Decimal("0.10"), open_.cost)

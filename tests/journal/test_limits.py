@@ -177,7 +177,7 @@ def test_a_killed_runs_slots_come_back(
     journal: Journal, journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its lease, neither sooner nor never; who waits gets them without being told."""
-    monkeypatch.setattr("videogen.journal.store.LEASE_S", 3.0)
+    monkeypatch.setattr("videogen.journal.base.LEASE_S", 3.0)
     journal.set_limit(NAME, 1)
     log = tmp_path / "log"
     killed = start(journal_url, "killed", 1, 60.0, log)

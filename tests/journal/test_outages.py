@@ -40,7 +40,7 @@ def play(journal: Journal, requests: list[ClipRequest], before: Callable[[], Non
         before()
         journal.add_event("run1", "clip.progress", {"n": number})
         before()
-        billed = journal.record_cost(created, request.cost, "known", succeeded=True)
+        billed = journal.record_success(created, request.cost, "known")
         before()
         clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(request))
         journal.record_delivery(billed, request, origin="fake", folder="run1", clip=clip)

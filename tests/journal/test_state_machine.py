@@ -34,8 +34,10 @@ from videogen.errors import (
     JobLockedError,
     LeaseLostError,
 )
-from videogen.journal.attempts import OPEN_STATES, Attempt
-from videogen.journal.store import LEASE_S, Journal
+from videogen.journal.attempts import Attempt
+from videogen.journal.base import LEASE_S
+from videogen.journal.schema import OPEN_STATES
+from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, get_planned_fields
 
@@ -211,10 +213,11 @@ class Machine(RuleBasedStateMachine):
         elif step == "find again":  # in the provider's list
             attempt = journal.record_prediction(attempt, made, None) or attempt
         elif step == "bill too little":
-            attempt = journal.record_cost(attempt, Decimal(0), "estimated", succeeded=False)
+            attempt = journal.record_cost(attempt, Decimal(0), "estimated")
             self.ledger[made].is_billed = False
         else:
-            attempt = journal.record_cost(attempt, self.ledger[made].billed, "known", succeeded=step == "succeed")
+            record = journal.record_success if step == "succeed" else journal.record_cost
+            attempt = record(attempt, self.ledger[made].billed, "known")
             self.ledger[made].is_billed = True
         assert owner == process.run_id  # else this should have been refused
         process.attempts[take] = attempt

@@ -19,8 +19,10 @@ from videogen.errors import (
     JobLockedError,
     LeaseLostError,
 )
-from videogen.journal.attempts import OPEN_STATES, TRANSITIONS, Attempt, AttemptState
-from videogen.journal.store import LEASE_S, Journal
+from videogen.journal.attempts import TRANSITIONS, Attempt
+from videogen.journal.base import LEASE_S
+from videogen.journal.schema import OPEN_STATES, AttemptState
+from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, get_planned_fields
 
@@ -34,8 +36,8 @@ def clip_of(request: ClipRequest) -> Clip:
 STEPS: dict[str, Callable[[Journal, Attempt], object]] = {
     "confirm_intent": lambda journal, attempt: journal.confirm_intent(attempt),
     "record_prediction": lambda journal, attempt: journal.record_prediction(attempt, "p1", None),
-    "record_cost": lambda journal, attempt: journal.record_cost(attempt, PRICE, "known", succeeded=False),
-    "succeeded": lambda journal, attempt: journal.record_cost(attempt, PRICE, "known", succeeded=True),
+    "record_cost": lambda journal, attempt: journal.record_cost(attempt, PRICE, "known"),
+    "record_success": lambda journal, attempt: journal.record_success(attempt, PRICE, "known"),
     "record_delivery": lambda journal, attempt: journal.record_delivery(
         attempt, request_of(), origin="fake", folder="here", clip=clip_of(request_of())
     ),
@@ -44,8 +46,8 @@ STEPS: dict[str, Callable[[Journal, Attempt], object]] = {
 WAYS: dict[AttemptState, tuple[str, ...]] = {
     "intended": (),
     "created": ("record_prediction",),
-    "succeeded": ("record_prediction", "succeeded"),
-    "delivered": ("record_prediction", "succeeded", "record_delivery"),
+    "succeeded": ("record_prediction", "record_success"),
+    "delivered": ("record_prediction", "record_success", "record_delivery"),
     "ended": ("record_prediction", "record_end"),
 }
 
@@ -70,8 +72,7 @@ def test_a_transition_that_the_table_does_not_have_is_refused(journal: Journal, 
     start(journal, "run1")
     attempt = reach(journal, state)
     before = only_attempt(journal)
-    method, to = ("record_cost", "succeeded") if step == "succeeded" else (step, None)
-    allowed = any(method in methods for to_, methods in TRANSITIONS[state].items() if to is None or to_ == to)
+    allowed = any(step in methods for methods in TRANSITIONS[state].values())
     if allowed:
         STEPS[step](journal, attempt)
     elif step in WAYS[state][-1:]:
@@ -127,6 +128,7 @@ def test_every_method_of_the_table_is_one_of_the_journal() -> None:
         "take_over_attempt",
         "forget_delivery",
         "record_cost",
+        "record_success",
         "confirm_intent",
         "record_prediction",
         "record_delivery",
@@ -297,7 +299,7 @@ def test_three_runs_of_one_job_pay_for_each_clip_once(journal_url: str, journal:
                 continue
             created.append(request.key)
             own.record_prediction(attempt, f"p-{name}-{request.scene.id}", None)
-            own.record_cost(attempt, PRICE, "known", succeeded=True)
+            own.record_success(attempt, PRICE, "known")
             own.record_delivery(attempt, request, origin="fake", folder=name, clip=clip_of(request))
             return True
         return False
@@ -321,7 +323,7 @@ def is_taken(journal: Journal, take: int, run_id: str, cap: Decimal, **given: ob
 def end_all(journal: Journal, run_id: str, cost: Decimal | None = None, basis: str = "known") -> None:
     for attempt in journal.find_running_attempts(run_id):
         if cost is not None:
-            journal.record_cost(attempt, cost, basis, succeeded=False)  # type: ignore[arg-type]
+            journal.record_cost(attempt, cost, basis)  # type: ignore[arg-type]
         journal.record_end(attempt, error="model-error", message="no")
 
 
@@ -399,7 +401,7 @@ def test_a_refusal_says_what_is_taken_and_whether_it_may_become_free(journal: Jo
     with pytest.raises(BudgetError) as refused:
         intend(journal, request_of(take=2), "run2", reserve=Decimal(2), max_cost=Decimal(5))
     assert not refused.value.may_free
-    journal.record_cost(first, Decimal(1), "known", succeeded=False)
+    journal.record_cost(first, Decimal(1), "known")
     assert intend(journal, request_of(take=2), "run2", reserve=Decimal(2), max_cost=Decimal(5))
 
 

@@ -26,7 +26,7 @@ def deliver(journal: Journal, request: ClipRequest, run_id: str, *, folder: str 
     attempt = journal.record_intent(request, run_id=run_id, origin="fake", folder=folder, replaces_delivery=True)
     created = journal.record_prediction(attempt, f"p-{run_id}-{request.key}", None)
     assert created
-    billed = journal.record_cost(created, request.cost, "known", succeeded=True)
+    billed = journal.record_success(created, request.cost, "known")
     clip = Clip(status="success", video_path=request.video_path, **get_planned_fields(request))
     journal.record_delivery(billed, request, origin="fake", folder=folder, clip=clip)
     return clip

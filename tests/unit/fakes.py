@@ -18,7 +18,8 @@ from videogen.execution.context import RunContext
 from videogen.execution.gate import ProviderGate
 from videogen.execution.patience import Patience
 from videogen.job.model import Job
-from videogen.journal.store import AsyncJournal, Journal
+from videogen.journal.async_store import AsyncJournal
+from videogen.journal.store import Journal
 from videogen.planning.planner import plan_job
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import FailureKind, Prediction, Status

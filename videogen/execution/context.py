@@ -18,7 +18,7 @@ from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.execution.poller import Poller
-from videogen.journal.store import AsyncJournal
+from videogen.journal.async_store import AsyncJournal
 from videogen.posix import lower_thread_priority
 from videogen.providers.base import VideoProvider
 from videogen.storage.base import OpenFolder, Store

@@ -32,7 +32,8 @@ from videogen.execution.context import RunContext
 from videogen.execution.matching import match_inputs
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.failpoints import crash_if_requested
-from videogen.journal.attempts import Attempt, CostBasis
+from videogen.journal.attempts import Attempt
+from videogen.journal.schema import CostBasis
 from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 
@@ -578,13 +579,14 @@ async def record_actual_cost(request: ClipRequest, run: RunContext, active: Acti
     """Record the cost of a prediction that ended, and how certain it is."""
     cost, basis = _compute_cost(request, active.prediction)
     succeeded = active.prediction.status == "succeeded"
-    attempt = await run.journal.record_cost(active.attempt, cost, basis, succeeded=succeeded)
+    record = run.journal.record_success if succeeded else run.journal.record_cost
+    attempt = await record(active.attempt, cost, basis)
     run.notify_settled()
     return replace(active, attempt=attempt)
 
 
 async def record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: CostBasis) -> None:
-    await run.journal.record_cost(attempt, cost, basis, succeeded=False)
+    await run.journal.record_cost(attempt, cost, basis)
     run.notify_settled()
 
 

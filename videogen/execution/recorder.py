@@ -13,7 +13,7 @@ from videogen.errors import (
 from videogen.events import ClipEnded, RunEvent
 
 if TYPE_CHECKING:
-    from videogen.journal.store import AsyncJournal
+    from videogen.journal.async_store import AsyncJournal
 FLUSH_S = 8.0
 """Time that an interrupted run has to record its last events."""
 

@@ -22,7 +22,8 @@ from videogen.storage.base import Folder, OpenFolder
 from videogen.text import format_money
 
 if TYPE_CHECKING:
-    from videogen.journal.store import DeliveryRecord, Journal
+    from videogen.journal.deliveries import DeliveryRecord
+    from videogen.journal.store import Journal
 
 CONCURRENT_LOOKUPS = 8
 """A lookup in an object store is a call, and there may be thousands."""
@@ -255,7 +256,7 @@ def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
 
 def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
     """Return those clips of a manifest that were delivered and are unchanged."""
-    from videogen.journal.store import DeliveryRecord
+    from videogen.journal.deliveries import DeliveryRecord
 
     delivered = [clip for clip in clips if clip.status == "success"]
     deliveries = {clip.scene_id: DeliveryRecord(folder.address, clip) for clip in delivered}

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 from videogen.errors import JournalError, SettingsError
-from videogen.journal.store import Journal, Limit
+from videogen.journal.limits import Limit
+from videogen.journal.store import Journal
 
 DEFAULT_SLOTS = 5
 CLOSING_S = 2.0

@@ -20,7 +20,9 @@ from videogen.gateway.run_view import (
     make_run_summary,
     make_run_view,
 )
-from videogen.journal.store import DeliveryRecord, Journal, RunRecord
+from videogen.journal.deliveries import DeliveryRecord
+from videogen.journal.runs import RunRecord
+from videogen.journal.store import Journal
 from videogen.registry.model_info import ModelInfo, ModelList, describe_model, describe_models
 from videogen.registry.model_spec import Registry
 

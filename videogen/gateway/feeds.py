@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from videogen.errors import JournalError
 from videogen.gateway.run_view import replace_surrogates
-from videogen.journal.store import Event, Journal
+from videogen.journal.event_log import Event
+from videogen.journal.store import Journal
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.journal.store import Event, Journal, RunRecord
+from videogen.journal.event_log import Event
+from videogen.journal.runs import RunRecord
+from videogen.journal.store import Journal
 from videogen.storage.base import is_remote
 
 STATE_BY_EVENT = {

@@ -1,10 +1,16 @@
 """The tables of the journal."""
 
+from typing import Literal
+
 import sqlalchemy as sa
+
+AttemptState = Literal["intended", "created", "succeeded", "delivered", "ended"]
+OPEN_STATES: tuple[AttemptState, ...] = ("intended", "created", "succeeded")
+CostBasis = Literal["known", "estimated", "undeterminable"]
 
 metadata = sa.MetaData()
 
-_runs = sa.Table(
+RUNS = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
@@ -19,7 +25,7 @@ _runs = sa.Table(
     sa.Column("unrecorded_cost", sa.String(32)),
 )
 
-_attempts = sa.Table(
+ATTEMPTS = sa.Table(
     "attempts",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
@@ -45,7 +51,7 @@ _attempts = sa.Table(
     sa.UniqueConstraint("origin", "prediction_id"),
 )
 
-_deliveries = sa.Table(
+DELIVERIES = sa.Table(
     "deliveries",
     metadata,
     sa.Column("origin", sa.String(255), primary_key=True),
@@ -55,7 +61,7 @@ _deliveries = sa.Table(
     sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
 )
 
-_events = sa.Table(
+EVENTS = sa.Table(
     "events",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
@@ -67,14 +73,14 @@ _events = sa.Table(
     sqlite_autoincrement=True,
 )
 
-_limits = sa.Table(
+LIMITS = sa.Table(
     "limits",
     metadata,
     sa.Column("name", sa.String(80), primary_key=True),
     sa.Column("slots", sa.Integer, nullable=False),
 )
 
-_slots = sa.Table(
+SLOTS = sa.Table(
     "slots",
     metadata,
     sa.Column("ticket", sa.Integer, primary_key=True),
