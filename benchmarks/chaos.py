@@ -35,12 +35,12 @@ from typing import Any
 
 from benchmarks.kill_loop import IMPORTED_LATE, shorten_patience
 from tests.faults.hostile import COLOURS, TOKEN, Hostile, Profile, picture_of, serving
-from videogen import app as bootstrap
 from videogen import failpoints as crashpoints
 from videogen.app import open_run, prepare_job
 from videogen.errors import VideogenError
 from videogen.execution import attempt as generation
 from videogen.execution import gate as calls
+from videogen.execution import lease
 from videogen.execution.options import RunOptions
 from videogen.job.model import Job
 from videogen.journal import base as journal_base
@@ -450,7 +450,7 @@ def hurry() -> None:
 
     It is the one place that reaches into videogen: the process only lives for one run.
     """
-    journal_base.LEASE_S, bootstrap.HEARTBEAT_S = LEASE_S, HEARTBEAT_S
+    journal_base.LEASE_S, lease.HEARTBEAT_S = LEASE_S, HEARTBEAT_S
     generation.CLAIM_POLL_S = 0.2
     _set_default(calls.ProviderGate.__init__, backoff_s=0.05)
     _set_default(ReplicateProvider.__init__, limits=Limits(stalled_s=1.5, call_s=3.0))

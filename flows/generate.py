@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import publish_artifacts
+from flows.handover import get_handover, get_prepared_job
 from flows.interruption import run_unless_interrupted
 from flows.progress import report_progress
 from videogen.app import open_run, prepare_job
@@ -68,11 +69,15 @@ async def generate(job: Job | str, options: RunOptions | None = None) -> State[R
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
     """
-    prepared = await prepare_job(
-        job, options or RunOptions()
-    )  # takes over the job that the command line has prepared, if any
+    options = options or RunOptions()
+    handed = get_handover()
+    prepared = get_prepared_job(job, options) or await prepare_job(job, options)
+    listeners = handed.listeners if handed else ()
     try:
-        async with report_progress(prepared.job) as prefect, open_run(prepared, prefect) as session:
+        async with (
+            report_progress(prepared.job) as prefect,
+            open_run(prepared, prefect, *listeners, check_account=not handed) as session,
+        ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except RunInterruptedError as exc:
         return Cancelled(message=str(exc))

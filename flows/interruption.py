@@ -9,7 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from videogen.app import stop_requested
+from flows.handover import get_handover
 from videogen.errors import RunInterruptedError
 from videogen.execution.runner import JobRunner
 
@@ -56,7 +56,9 @@ async def _cancel_and_wait(working: "asyncio.Task[T]", session: JobRunner) -> No
 
 
 async def _watch_terminal() -> str:
-    await stop_requested().wait()
+    """Return once the command line asks the run to stop. Without a command line, wait for ever."""
+    handed = get_handover()
+    await (handed.stop if handed else asyncio.Event()).wait()
     return "interrupted at the terminal"
 
 

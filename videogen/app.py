@@ -4,79 +4,25 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import anyio
-
-from videogen.errors import (
-    JournalError,
-    LeaseLostError,
-    Problem,
-    RunInterruptedError,
-    ValidationError,
-)
+from videogen.errors import RunInterruptedError
+from videogen.execution.options import PreparedJob, RunOptions
+from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
+from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.planner import plan_job
 from videogen.planning.rules import validate_budget, validate_job
+from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
 from videogen.settings import ProviderName, Settings
 from videogen.storage.base import is_remote
-
-if TYPE_CHECKING:
-    from videogen.execution.context import RunContext
-    from videogen.journal.async_store import AsyncJournal
-    from videogen.references.decode import ReferenceImage
-from videogen.execution.options import PreparedJob, RunOptions
-from videogen.execution.recorder import FLUSH_S, EventRecorder, Listener
-from videogen.execution.runner import JobRunner
-from videogen.providers.open import open_provider
-
-HEARTBEAT_S = 5.0
-HOLDER_POLL_S = 0.5
-
-
-@dataclass(frozen=True)
-class CliHandover:
-    """Values that the command line passes to the flow besides Prefect's parameters, which must be serializable."""
-
-    prepared: PreparedJob
-    listeners: tuple[Listener, ...]
-    file: str | None
-    """The job's file. It stands for a job that is too large for a parameter."""
-    stop: asyncio.Event
-    """Set when the command line is interrupted while clips are being made."""
-
-
-_handover: ContextVar[CliHandover | None] = ContextVar("handover", default=None)
-
-
-@contextmanager
-def hand_over(
-    prepared: PreparedJob, *listeners: Listener, file: str | None = None, stop: asyncio.Event | None = None
-) -> Iterator[None]:
-    """Hand the prepared job to the flow that runs inside the block. Runs report to these listeners, and `stop` ends
-    their work."""
-    token = _handover.set(CliHandover(prepared, listeners, file, stop or asyncio.Event()))
-    try:
-        yield
-    finally:
-        _handover.reset(token)
-
-
-def stop_requested() -> asyncio.Event:
-    """Return the event that is set when the command line is interrupted; without a command line it is never set."""
-    handed = _handover.get()
-    return handed.stop if handed else asyncio.Event()
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
@@ -89,14 +35,12 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
     """
-    handed = _handover.get()
-    if handed and handed.prepared.options == options and job in (handed.prepared.job, handed.file):
-        return handed.prepared
     if isinstance(job, str):
         from videogen.storage.job_files import read_job_at
 
         address, job = job, await asyncio.to_thread(read_job_at, job)
         options = options if is_remote(address) else options.model_copy(update={"folder": str(Path(address).parent)})
+    from videogen.references.load import load_job_references
     from videogen.storage.open import open_folder
 
     settings = options.resolve_settings()
@@ -104,7 +48,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     validate_job(job, registry)  # report problems before anything is fetched
     provider, why = settings.choose_provider()
     origin = _name_origin(settings, provider)
-    references = await _load_references(job, Path(options.folder))
+    references = await load_job_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
@@ -147,59 +91,17 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     )
 
 
-async def check_local_references(job: Job, folder: Path) -> None:
-    """Check the job's images that are files or `data:` URLs. Nothing is fetched.
-
-    Raises:
-        ValidationError: names each image that is missing, broken or no image.
-    """
-    from videogen.job.model import is_url
-
-    sources = {source for scene in job.scenes for source in scene.reference_urls}
-    await _load_sources(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
-
-
-async def _load_references(job: Job, folder: Path) -> Mapping[str, "ReferenceImage"]:
-    return await _load_sources(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
-
-
-async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
-    if not sources:
-        return {}
-    from videogen.job.model import display_name
-    from videogen.references.fetch import load_references
-
-    try:
-        return await load_references(sorted(sources), base_dir=folder)
-    except ValidationError as exc:
-        problems = {problem.where: problem.message for problem in exc.problems}
-        raise ValidationError(
-            [
-                Problem(f"{display_name(source)}: {problems[display_name(source)]}", where=where)
-                for where, source in _find_reference_places(job)
-                if display_name(source) in problems
-            ]
-        ) from None
-
-
-def _find_reference_places(job: Job) -> Iterator[tuple[str, str]]:
-    """Yield the place of each reference in the job, and its address."""
-    for index, scene in enumerate(job.scenes):
-        if scene.scene_reference_url:
-            yield f"scenes.{index}.scene_reference_url", scene.scene_reference_url
-        for number, source in enumerate(scene.character_reference_urls):
-            yield f"scenes.{index}.character_reference_urls.{number}", source
-
-
 def _name_origin(settings: Settings, provider: ProviderName) -> str:
     return "local" if provider == "local" else settings.replicate_base_url.split("://")[-1].strip("/")
 
 
 @asynccontextmanager
-async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator[JobRunner]:
-    """Open a run of the prepared job, with its folder locked. Check the account if it will be used.
+async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: bool = True) -> AsyncIterator[JobRunner]:
+    """Open a run of the prepared job, with its folder locked.
 
-    Events go to the `listeners`, and to those that were handed over.
+    Args:
+        listeners: receive the run's events.
+        check_account: ask the provider whether it accepts the token, if the run needs it.
 
     Raises:
         JobLockedError: another run of this job is in progress.
@@ -209,6 +111,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
     """
     from videogen.execution.context import RunContext
     from videogen.execution.gate import ProviderGate
+    from videogen.execution.lease import end_interrupted, release_lease, send_heartbeats, start_run
     from videogen.execution.matching import find_lookalikes
     from videogen.execution.patience import NO_PATIENCE, Patience
     from videogen.execution.shared_limit import join_limit, require_limit
@@ -224,8 +127,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
         await asyncio.to_thread(store.check_writable)
         is_locked = stack.enter_context(lock_folder(prepared.work_folder))
         provider = await stack.enter_async_context(open_provider(prepared))
-        handed = _handover.get()
-        if prepared.plan.to_make and not handed:  # the command line has checked the account already
+        if prepared.plan.to_make and check_account:
             await gate.call_with_retries(provider.check_account, tries=4)
         sync_journal = await asyncio.to_thread(Journal, prepared.settings.get_journal_url())
         journal = AsyncJournal(sync_journal)
@@ -235,13 +137,12 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
             await asyncio.to_thread(require_limit, sync_journal, limit)
         keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
         made = await asyncio.to_thread(sync_journal.find_fresh_keys, prepared.origin, prepared.folder)
-        await _start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
-        stack.push_async_callback(_release_lease, journal, run_id)
+        await start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
+        stack.push_async_callback(release_lease, journal, run_id)
         if is_remote(prepared.folder):  # a folder that cannot be written fails before anything is paid for
             holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
             await asyncio.to_thread(store.put_text, holder, ".run")
-        heard_by = (*listeners, *(handed.listeners if handed else ()))
-        events = EventRecorder(journal, run_id, len(prepared.plan.requests), heard_by)
+        events = EventRecorder(journal, run_id, len(prepared.plan.requests), listeners)
         stack.push_async_callback(events.aclose)
         run = RunContext(
             id=run_id,
@@ -262,58 +163,12 @@ async def open_run(prepared: PreparedJob, *listeners: Listener) -> AsyncIterator
             unrecorded=prepared.unrecorded,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
-        beating = asyncio.create_task(_send_heartbeats(run))
+        beating = asyncio.create_task(send_heartbeats(run))
         stack.callback(beating.cancel)
         shared = await stack.enter_async_context(join_limit(sync_journal, limit, run_id)) if limit else None
         try:
             yield JobRunner(prepared, run, Slots(prepared.plan.concurrency, shared), events)
         except BaseException as exc:
             if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
-                await _end_interrupted(journal, run_id)
+                await end_interrupted(journal, run_id)
             raise
-
-
-async def _start_run(journal: "AsyncJournal", run_id: str, prepared: PreparedJob, *, exclusive: bool) -> None:
-    """Start the run in the journal. With `exclusive`, the journal is what keeps other runs out of the folder, because
-    the folder is remote or has no locks.
-
-    If a run there may be dead, wait until its lease has expired. Do not wait for a live one.
-    """
-    folder = prepared.folder
-    seen = await journal.get_holder_last_seen(folder) if exclusive else None
-    while seen and await journal.get_holder_last_seen(folder) == seen:
-        await asyncio.sleep(HOLDER_POLL_S)
-    await journal.start_run(
-        run_id,
-        job_id=prepared.job.id,
-        origin=prepared.origin,
-        folder=folder,
-        recovering=prepared.recovering,
-        unrecorded_cost=prepared.unrecorded.cost if prepared.unrecorded else Decimal(0),
-        exclusive=exclusive,
-    )
-
-
-async def _end_interrupted(journal: "AsyncJournal", run_id: str) -> None:
-    with anyio.move_on_after(FLUSH_S, shield=True), suppress(JournalError):
-        await journal.end_run(run_id, verdict="interrupted")
-
-
-async def _release_lease(journal: "AsyncJournal", run_id: str) -> None:
-    with suppress(JournalError):
-        await journal.release_lease(run_id)
-
-
-async def _send_heartbeats(run: "RunContext") -> None:
-    """Renew the run's lease regularly. A journal that is busy for long does not end the run.
-
-    If another run took over meanwhile, because the lease had expired, this run creates nothing any more.
-    """
-    while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        try:
-            await run.journal.heartbeat(run.id)
-        except LeaseLostError as exc:
-            run.gate.stop_creates(exc)
-        except JournalError:
-            pass

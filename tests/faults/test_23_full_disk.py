@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PROMPT, Stage, job_of, only, shot
-from videogen.app import hand_over, open_run, prepare_job
+from videogen.app import open_run, prepare_job
 from videogen.errors import JournalError, StorageError
 from videogen.events import ClipCompleted, ClipStarted, RunEvent
 from videogen.results.run_result import RunResult
@@ -81,9 +81,8 @@ async def shoot_and(then: Callable[[], None], on: type[RunEvent], stage: Stage, 
         if isinstance(event, on) and waiting:
             waiting.pop()()
 
-    with hand_over(prepared, listen):
-        async with open_run(prepared) as session:
-            return await shot(session)
+    async with open_run(prepared, listen) as session:
+        return await shot(session)
 
 
 def assert_valid(journal: Path, *, known: int) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import command
 from flows import local_server as server
 from tests.faults.conftest import Stage
 from tests.faults.test_26_two_runs import wait_for_creates
 from tests.faults.test_28_prefect import manifest
 from tests.flows.conftest import CommandLine
-from videogen.cli import run as terminal
-from videogen.cli.interrupt import Interruption
 
 
 class Proxy:
@@ -136,18 +135,17 @@ async def test_28_the_task_runs_are_not_waited_for_without_end(proxy: Proxy) -> 
 @pytest.mark.parametrize("moment", ["judged", "stopped", "cancelled"])
 async def test_28_a_flow_that_hangs_is_left(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the run is judged its exit code follows; when it was interrupted the process ends."""
-    monkeypatch.setattr(terminal, "REPORT_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(terminal, "STOP_TIMEOUT_S", 0.2)
-    interruption, verdict = _Interruption(), terminal._KnownVerdict()
+    monkeypatch.setattr(command, "REPORT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(command, "STOP_TIMEOUT_S", 0.2)
+    verdict, stop = command._Verdict(), asyncio.Event()
     flow = asyncio.ensure_future(hang())
-    waiting = asyncio.create_task(terminal._wait_for_flow(flow, verdict, interruption))
+    waiting = asyncio.create_task(command._wait_for_state(flow, verdict, stop))
     await asyncio.sleep(0)
-    interruption.is_interrupted = moment != "judged"
     if moment == "cancelled":
         waiting.cancel()
     else:
-        (verdict.known if moment == "judged" else interruption.stop).set()
-    with pytest.raises(TimeoutError if moment == "judged" else LeftError):
+        (verdict.known if moment == "judged" else stop).set()
+    with pytest.raises(TimeoutError if moment == "judged" else command.StopTimeoutError):
         await waiting
     flow.cancel()
 
@@ -157,15 +155,3 @@ async def hang() -> Any:
     for _ in range(100):
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.1)
-
-
-class LeftError(Exception):
-    """The process would have ended."""
-
-
-class _Interruption(Interruption):
-    def __init__(self) -> None:
-        super().__init__(leaves_running=False)
-
-    def exit_unreported(self) -> Any:
-        raise LeftError

@@ -117,7 +117,7 @@ async def test_50_on_a_disk_without_locks_the_journal_keeps_a_second_run_out(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("videogen.app.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("videogen.execution.lease.HEARTBEAT_S", 0.2)
     stage.emulate()
     prepared = await prepare_job(job_of(*PROMPTS), stage.options)
     monkeypatch.setattr("fcntl.flock", refuse)

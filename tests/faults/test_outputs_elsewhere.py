@@ -180,7 +180,7 @@ async def test_a_second_machine_is_kept_out_while_the_first_is_at_it(
     machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And let in when the first has left."""
-    monkeypatch.setattr("videogen.app.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("videogen.execution.lease.HEARTBEAT_S", 0.2)
     stage.emulate()
     async with open_run(await prepare_job(job_of("A boat"), machine.options)) as first:
         machine.another("second")

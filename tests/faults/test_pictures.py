@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Stage, job_of
-from videogen.app import hand_over, open_run, prepare_job
+from videogen.app import open_run, prepare_job
 from videogen.events import RunCompleted
 from videogen.execution.recorder import Listener
 from videogen.media import inspect_video
@@ -19,9 +19,8 @@ async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[RunResult, RunComplet
     events: list[RunCompleted] = []
     listener: Listener = lambda event, _: events.append(event) if isinstance(event, RunCompleted) else None  # noqa: E731
     prepared = await prepare_job(job_of("a", "b"), stage.options.model_copy(update={"rough_cut": rough_cut}))
-    with hand_over(prepared, listener):
-        async with open_run(prepared) as session:
-            batch = await session.finish([await session.make_clip(request) for request in session.plan.requests])
+    async with open_run(prepared, listener) as session:
+        batch = await session.finish([await session.make_clip(request) for request in session.plan.requests])
     (end,) = events
     return batch, end
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videogen.cli.run import choose_prefect_home
+from flows.command import choose_prefect_home
 
 ROOT = Path(__file__).parents[2]
 JOB = """[[scenes]]

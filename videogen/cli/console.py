@@ -1,17 +1,13 @@
 """Print to a console of any encoding."""
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from videogen.text import escape_unprintable
-
-if TYPE_CHECKING:
-    pass
-
 
 # -- run --------------------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from videogen.app import check_local_references, prepare_job
+from videogen.app import prepare_job
+from videogen.cli.console import make_console, make_table, print_line
+from videogen.cli.models import format_inputs
 from videogen.cli.progress import format_clock
 from videogen.errors import (
     ValidationError,
@@ -18,13 +19,9 @@ from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.validation import load_and_validate, plan_offline
+from videogen.references.load import check_local_references
 from videogen.settings import read_settings
 from videogen.text import escape_json, format_money
-
-if TYPE_CHECKING:
-    pass
-from videogen.cli.console import make_console, make_table, print_line
-from videogen.cli.models import format_inputs
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,10 @@
 """Show the settings that apply, and where they come from."""
 
 import json
-from typing import TYPE_CHECKING
 
+from videogen.cli.console import make_console, print_line
 from videogen.settings import find_effective_settings, read_settings
 from videogen.text import escape_json
-
-if TYPE_CHECKING:
-    pass
-from videogen.cli.console import make_console, print_line
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class RunStore(JournalBase):
         origin: str,
         folder: str,
         recovering: bool = False,
-        unrecorded_cost: Decimal = Decimal(0),
+        unrecorded_cost: Decimal | None = None,
         exclusive: bool = False,
     ) -> None:
         """Record a new run.
@@ -63,7 +63,7 @@ class RunStore(JournalBase):
         Args:
             recovering: the journal does not know the runs before this one, see `has_complete_history`.
             unrecorded_cost: USD that the job has cost without this journal's knowledge, because an earlier journal was
-                lost. It counts for the job's budget from now on.
+                lost. It counts for the job's budget from now on. None if the journal knows everything.
             exclusive: only this journal keeps other runs out of the folder.
 
         Raises:
@@ -71,7 +71,7 @@ class RunStore(JournalBase):
         """
         row = sanitize_json({"id": run_id, "job_id": job_id, "origin": origin, "folder": folder}) | {
             "recovering": recovering,
-            "unrecorded_cost": str(unrecorded_cost) if unrecorded_cost else None,
+            "unrecorded_cost": None if unrecorded_cost is None else str(unrecorded_cost),
         }
         is_this_one = (RUNS.c.id == run_id, RUNS.c.job_id == row["job_id"], RUNS.c.folder == row["folder"])
 

@@ -4,14 +4,11 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from videogen.errors import (
     TransientError,
 )
 
-if TYPE_CHECKING:
-    pass
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
 """Range of seconds that a clip takes on the emulator that a run starts for itself."""

@@ -3,14 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from videogen.errors import (
     SettingsError,
 )
-
-if TYPE_CHECKING:
-    pass
 from videogen.execution.options import PreparedJob
 from videogen.providers.local import start_emulator
 

@@ -5,15 +5,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Store
-
-if TYPE_CHECKING:
-    pass
 
 PAGE_NAME, IMAGE_NAME = "index.html", "contact_sheet.jpg"
 EAGER_POSTERS = 24

@@ -10,16 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from videogen.errors import Problem, ValidationError
 from videogen.source_files.messages import Loc, describe_errors
-
-if TYPE_CHECKING:
-    pass
 from videogen.source_files.positions import Places, find_places, is_json_file
 
 MAX_SIZE_BYTES = 8 * 1024 * 1024
