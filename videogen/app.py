@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from videogen.errors import RunInterruptedError
+from videogen.errors import RunInterruptedError, SettingsError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
@@ -23,6 +23,7 @@ from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
 from videogen.settings import ProviderName, Settings
 from videogen.storage.base import is_remote
+from videogen.storage.local import PLACES, find_obstacle
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
@@ -44,6 +45,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     from videogen.storage.open import open_folder
 
     settings = options.resolve_settings()
+    _check_places(settings, job.id)
     registry = read_registry(settings.registry)
     validate_job(job, registry)  # report problems before anything is fetched
     provider, why = settings.choose_provider()
@@ -89,6 +91,18 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
     )
+
+
+def _check_places(settings: Settings, job_id: str) -> None:
+    """Raise `SettingsError` if the journal or the job's folder cannot be where the settings put them."""
+    folder = settings.get_work_folder(job_id)
+    for place in (folder, *(folder / name for name in PLACES)):
+        if obstacle := find_obstacle(place):
+            raise SettingsError(f"{obstacle}. Choose another folder with --out or VIDEOGEN_OUT")
+    if settings.journal_url:  # otherwise it is in the folder that is checked
+        from videogen.journal.database import check_journal_url
+
+        check_journal_url(settings.journal_url)
 
 
 def _name_origin(settings: Settings, provider: ProviderName) -> str:

@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
     """Folder for the jobs' folders: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None
-    """SQLAlchemy URL of the journal; `postgresql+psycopg://…` needs the extra `postgres`; None means `journal.db` in
-    `VIDEOGEN_OUT`, or in the local folder `out` if that is an address."""
+    """SQLAlchemy URL of the journal, a SQLite file or a PostgreSQL database; `postgresql+psycopg://…` needs the extra
+    `postgres`; None means `journal.db` in `VIDEOGEN_OUT`, or in the local folder `out` if that is an address."""
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
     `replicate` with PostgreSQL, and no shared limit with SQLite."""
@@ -90,8 +90,17 @@ class Settings(BaseSettings):
         return LOCAL_OUT if is_remote(self.out) else Path(self.out)
 
     def get_journal_url(self) -> str:
-        """Return the journal's URL, by default that of `journal.db` in `local_out`."""
-        return self.journal_url or f"sqlite:///{(self.local_out / 'journal.db').absolute()}"
+        """Return the journal's URL, by default that of `journal.db` in `local_out`.
+
+        Raises `SettingsError` if that path has a question mark, which would end the path in a URL.
+        """
+        file = (self.local_out / "journal.db").absolute()
+        if not self.journal_url and "?" in str(file):
+            raise SettingsError(
+                f"{file.parent}: the journal cannot be in a folder with a question mark in its path. Choose another "
+                "folder with --out or VIDEOGEN_OUT, or set VIDEOGEN_JOURNAL_URL"
+            )
+        return self.journal_url or f"sqlite:///{file}"
 
     def get_limit_name(self) -> str | None:
         """Return the name of the limit that this process shares with others; None if it shares none."""

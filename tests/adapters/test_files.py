@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from videogen.errors import JobLockedError, StorageError
-from videogen.storage.local import FileStore, LocalFolder, lock_folder
+from videogen.storage.local import FileStore, LocalFolder, find_obstacle, lock_folder
 
 Unsynced = Callable[[str, Callable[[int], bool]], None]
 
@@ -391,6 +391,32 @@ def test_a_folder_that_can_be_written_is_left_as_it_was(store: FileStore, folder
     before = names(folder)
     store.check_writable()
     assert names(folder) == before
+
+
+@pytest.mark.parametrize("place", ["out/job/clips", "out/job", "out", ""])
+@pytest.mark.parametrize("make", [make_file, make_broken, make_loop])
+def test_an_obstacle_is_found_without_creating_anything(
+    tmp_path: Path, place: str, make: Callable[[Path], None]
+) -> None:
+    """It is named, wherever on the path it is."""
+    at = tmp_path / "root" / place
+    at.parent.mkdir(parents=True, exist_ok=True)
+    make(at)
+    before = sorted(tmp_path.rglob("*"))
+    assert str(at) in (find_obstacle(tmp_path / "root/out/job/clips") or "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("there", ["out/job/clips", "out/job", "out", ""])
+def test_a_folder_that_can_be_made_has_no_obstacle(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    assert find_obstacle(tmp_path / "out/job/clips") is None
+
+
+def test_a_folder_of_another_user_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system is asked, because the tests may run as a user who may write everywhere."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    assert find_obstacle(tmp_path / "out/job") == f"the folder {tmp_path} is not writable"
 
 
 @pytest.mark.parametrize("place", ["clips", "posters"])

@@ -48,6 +48,44 @@ def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        *(
+            (url, "database in memory, .* sqlite:///journal.db")
+            for url in (
+                "sqlite://",
+                "sqlite:///",
+                "sqlite:///:memory:",
+                "sqlite:///file::memory:?cache=shared&uri=true",
+                "sqlite:///file:journal?mode=memory&uri=true",
+            )
+        ),
+        ("sqlite:///{folder}", "{folder} is a folder. Name a file in it, such as sqlite:///{folder}/journal.db"),
+        ("sqlite:///{folder}/film.toml/journal.db", "{folder}/film.toml is a file"),
+        ("sqlite:///{folder}/film.toml/below/journal.db", "{folder}/film.toml is a file"),
+        ("mysql://u@host/db", "the journal cannot be in mysql, only in SQLite or PostgreSQL"),
+        ("mssql+pyodbc://u@host/db", "the journal cannot be in mssql, only in SQLite or PostgreSQL"),
+        ("foo://u@host/db", "no database or driver 'foo'"),
+        ("postgres://u@host/db", "no database or driver 'postgres'.*postgresql\\+psycopg://"),
+        ("postgresql://u@host/db", "psycopg2.*Write .*postgresql\\+psycopg://"),
+    ],
+)
+def test_an_address_of_no_use_for_a_journal_is_a_wrong_setting(url: str, advice: str, tmp_path: Path) -> None:
+    """It says what to write instead, and nothing is created."""
+    (tmp_path / "film.toml").touch()
+    with pytest.raises(SettingsError, match=rf"VIDEOGEN_JOURNAL_URL: .*{advice.format(folder=tmp_path)}"):
+        Journal(url.format(folder=tmp_path))
+    assert [each.name for each in tmp_path.iterdir()] == ["film.toml"]
+
+
+def test_a_journal_may_be_at_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(Journal("sqlite:///new/journal.db")) as journal:
+        start(journal, "run1")
+    assert (tmp_path / "new" / "journal.db").is_file()
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "postgresql+psycopg://u:{}@127.0.0.1:1/db",

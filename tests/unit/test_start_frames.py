@@ -1,7 +1,9 @@
 """Start frames from the job to what a model is sent: in its resolution, with figures that stand in the scene."""
 
+import errno
 import hashlib
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -150,13 +152,62 @@ def test_frames_are_written_before_anything_is_paid(
     assert not (folder / "out").exists()
 
 
-def test_a_folder_for_frames_that_cannot_be_written_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def write_job(folder: Path, **scene: Any) -> str:
+    fields = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
+    (folder / "film.json").write_text(json.dumps({"model": "kling-v2.5-turbo", "scenes": [fields]}))
+    return str(folder / "film.json")
+
+
+def test_that_no_scene_has_a_start_frame_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And no folder is created for none."""
+    assert main(["plan", write_job(folder), "--provider", "local", "--frames", str(folder / "new")]) == 0
+    assert "no start frames were written: no scene has one" in " ".join(capsys.readouterr().out.split())
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize("scene", [{}, {"scene_reference_url": "sea.jpg"}], ids=["nothing-to-write", "one-frame"])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("sea.jpg", "sea.jpg is not a folder"),
+        ("sea.jpg/below", "sea.jpg is not a folder"),
+        ("link", "link is a symbolic link to /not/mounted, which does not exist"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_an_impossible_folder_for_frames_is_said_first(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: str, reason: str, scene: dict[str, str]
+) -> None:
+    """Also if there is nothing to write."""
+    (folder / "link").symlink_to("/not/mounted")
+    frames = str(folder / place)
+    assert main(["plan", write_job(folder, **scene), "--provider", "local", "--frames", frames]) == 2
+    told = capsys.readouterr()
+    assert ("--frames: " in told.err, reason in told.err, told.out) == (True, True, "")
+
+
+def test_a_frame_that_cannot_be_written_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By its path, and with the reason."""
-    (folder / "film.json").write_text(
-        json.dumps({"scenes": [{"id": "a", "prompt": "p", "target_duration": 5, "scene_reference_url": "sea.jpg"}]})
-    )
-    assert main(["plan", str(folder / "film.json"), "--provider", "local", "--frames", str(folder / "sea.jpg")]) == 1
-    assert "a.jpg: cannot be written" in capsys.readouterr().err
+    job = write_job(folder, scene_reference_url="sea.jpg")
+    (folder / "frames" / "a.jpg").mkdir(parents=True)
+    assert main(["plan", job, "--provider", "local", "--frames", str(folder / "frames")]) == 2
+    assert "--frames: " in (err := capsys.readouterr().err)
+    assert "a.jpg: cannot be written: Is a directory" in err
+
+
+def test_a_full_disk_leaves_no_part_of_a_frame(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_part(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = write_job(folder, scene_reference_url="sea.jpg")
+    monkeypatch.setattr(Path, "write_bytes", write_part)
+    assert main(["plan", job, "--provider", "local", "--frames", str(folder / "frames")]) == 2
+    assert "a.jpg: cannot be written: No space left on device" in capsys.readouterr().err
+    assert list((folder / "frames").iterdir()) == []
 
 
 @pytest.mark.parametrize(("fresh", "cut_out"), [(False, False), (True, True)])

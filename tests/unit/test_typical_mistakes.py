@@ -64,6 +64,17 @@ MISTAKES = {
     "token": of_environment("REPLICATE_API_TOKEN", "r8 x", "must be one word"),
     "buffer": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "25%", "a number of at least 1", "25%"),
     "provider-variable": of_environment("VIDEOGEN_PROVIDER", "fal", "'replicate' or 'local'"),
+    "journal-in-memory": of_environment(
+        "VIDEOGEN_JOURNAL_URL", "sqlite://", "a database in memory", "Name a file, such as sqlite:///journal.db"
+    ),
+    "journal-is-folder": of_environment("VIDEOGEN_JOURNAL_URL", "sqlite:///.", ". is a folder", "Name a file in it"),
+    "out-is-file": of_flag("--out", "film.toml", says=("film.toml is not a folder", "another folder with --out")),
+    "out-below-file": Mistake(
+        ("plan", "film.toml"), ("film.toml is not a folder",), environment={"VIDEOGEN_OUT": "film.toml/x/y"}
+    ),
+    "out-has-question-mark": of_flag("--out", "why?", says=("why?", "question mark", "another folder with --out")),
+    "frames-is-file": of_flag("--frames", "film.toml", says=("--frames", "film.toml is not a folder")),
+    "frames-below-file": of_flag("--frames", "film.toml/x", says=("--frames", "film.toml is not a folder")),
     "picture-missing": of_file(
         JOB + 'scene_reference_url = "pier.png"\n', "film.toml:5:1", "scene_reference_url", "pier.png", "no such file"
     ),
@@ -81,6 +92,11 @@ MISTAKES = {
 }
 
 
+def read_all(folder: Path) -> dict[str, str]:
+    """Return the content of every file in the folder, by its path; folders have none."""
+    return {str(path): "" if path.is_dir() else path.read_text("utf-8") for path in folder.rglob("*")}
+
+
 def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("VIDEO", "REPLICATE", "PYTHON"))}
     return subprocess.run(
@@ -96,14 +112,16 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_typical_mistake_is_told_with_what_where_and_what_to_do(mistake: Mistake, tmp_path: Path) -> None:
-    """Never with a traceback."""
+    """Never with a traceback, and without creating or changing a file."""
     for name, text in {"film.toml": JOB, **mistake.files}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
+    before = read_all(tmp_path)
     done = run(tmp_path, *mistake.arguments, environment=mistake.environment)
     assert done.returncode == mistake.code, done.stderr
     assert "Traceback" not in done.stderr
     assert [words for words in mistake.says if words not in done.stderr] == []
     assert [words for words in mistake.silent if words in done.stderr] == []
+    assert read_all(tmp_path) == before
 
 
 def test_there_are_twenty_five_of_them() -> None:

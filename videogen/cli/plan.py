@@ -11,9 +11,7 @@ from videogen.app import prepare_job
 from videogen.cli.console import make_console, make_table, print_line
 from videogen.cli.models import format_inputs
 from videogen.cli.progress import format_clock
-from videogen.errors import (
-    ValidationError,
-)
+from videogen.errors import InvalidError, StorageError, ValidationError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -21,6 +19,7 @@ from videogen.planning.requests import ClipRequest
 from videogen.planning.validation import load_and_validate, plan_offline
 from videogen.references.load import check_local_references
 from videogen.settings import read_settings
+from videogen.storage.local import find_obstacle
 from videogen.text import escape_json, format_money
 
 # -- plan -------------------------------------------------------------------------------------------------------------
@@ -34,6 +33,8 @@ def show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | No
 
 async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None) -> None:
     """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
+    if frames and (obstacle := find_obstacle(frames.absolute())):
+        raise InvalidError(f"--frames: {obstacle}. Choose another folder")
     prepared = await prepare_job(job, options)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
@@ -49,13 +50,23 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
-        print_line(console, f"{len(written)} start frames written to {frames}: look at them before you run the job")
+        print_line(console, _describe_frames(written, frames))
+
+
+def _describe_frames(written: list[Path], folder: Path) -> str:
+    if not written:
+        return "no start frames were written: no scene has one that is composed of its reference pictures"
+    frames = f"{len(written)} start frame{'' if len(written) == 1 else 's'}"
+    return f"{frames} written to {folder}: look at them before you run the job"
 
 
 def _write_frames(prepared: PreparedJob, folder: Path) -> list[Path]:
     from videogen.providers.reference_images import write_frames
 
-    return write_frames(prepared.plan.requests, prepared.references, folder)
+    try:
+        return write_frames(prepared.plan.requests, prepared.references, folder)
+    except StorageError as exc:
+        raise InvalidError(f"--frames: {exc}. Choose another folder") from exc
 
 
 def _make_plan_table(plan: Plan) -> Table:

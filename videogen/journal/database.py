@@ -40,7 +40,9 @@ LOCKED_S = 30.0
 BUSY_MS = 1000
 """Time that SQLite itself waits for a lock. Between two such waits, the waiting can be ended."""
 LONGEST_PAUSE_S = 2.0
-EXAMPLE = "such as postgresql+psycopg://user@host:5432/database"
+DATABASES = ("sqlite", "postgresql")
+"""SQLAlchemy's names of the databases that a journal can be in."""
+EXAMPLES = "Write sqlite:///journal.db or postgresql+psycopg://user@host:5432/database"
 SHOWN_OPTIONS = ("host", "port", "dbname", "user")
 """The options of a URL's query that messages show. All others may be secret."""
 
@@ -162,7 +164,7 @@ class Database:
         if type(reason) is sqlite3.DatabaseError:  # not one of its subclasses: "malformed", "not a database"
             return UnreadableJournalError(f"the journal at {self.display_url} is damaged: {told}")
         if self._is_wrong_address(reason, told):
-            return SettingsError(f"VIDEOGEN_JOURNAL_URL: {told}; {EXAMPLE}")
+            return SettingsError(f"VIDEOGEN_JOURNAL_URL: {told}. {EXAMPLES}")
         if self._is_transient(error):
             what = "another program holds it" if self.is_sqlite else "it was unreachable for too long"
             return JournalError(
@@ -213,22 +215,65 @@ def sanitize_json(value: Any) -> Any:
     return value
 
 
+def check_journal_url(url: str) -> None:
+    """Raise `SettingsError` if no journal can be opened at this URL. Nothing is created or connected to."""
+    _make_engine(url).dispose()
+
+
 def _make_engine(url: str) -> sa.Engine:
     try:
         engine = sa.create_engine(url, pool_pre_ping=True)
         engine.dialect.create_connect_args(engine.url)
+    except sa.exc.NoSuchModuleError:
+        raise SettingsError(
+            f"VIDEOGEN_JOURNAL_URL: there is no database or driver {sa.make_url(url).drivername!r}. {EXAMPLES}"
+        ) from None
     except (sa.exc.ArgumentError, ValueError, TypeError):  # their texts may quote a password
         raise SettingsError(
-            f"VIDEOGEN_JOURNAL_URL: it is not the address of a database; {EXAMPLE}, or sqlite:///journal.db. A port is "
-            "a number, and @ : / in a password are written %40 %3A %2F"
+            f"VIDEOGEN_JOURNAL_URL: it is not the address of a database. {EXAMPLES}. A port is a number, and @ : / in "
+            "a password are written %40 %3A %2F"
         ) from None
-    except sa.exc.NoSuchModuleError as exc:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; {EXAMPLE}") from exc
     except ImportError as exc:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {exc}; for PostgreSQL: {get_install_hint('postgres')}") from exc
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {_describe_missing_driver(sa.make_url(url), exc)}") from exc
     if engine.dialect.is_async:
-        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {engine.driver} is a driver for asyncio only; {EXAMPLE}")
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {engine.driver} is a driver for asyncio only. {EXAMPLES}")
+    if engine.dialect.name not in DATABASES:
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {_describe_unsupported(engine.dialect.name)}")
+    if engine.dialect.name == "sqlite":
+        _check_sqlite_place(engine.url)
     return engine
+
+
+def _describe_missing_driver(url: sa.URL, exc: ImportError) -> str:
+    database = url.get_backend_name()
+    if database not in DATABASES:
+        return _describe_unsupported(database)
+    if url.get_driver_name() == "psycopg":
+        return f"{exc}. Install it: {get_install_hint('postgres')}"
+    return f"{exc}. {EXAMPLES}"
+
+
+def _describe_unsupported(database: str) -> str:
+    return f"the journal cannot be in {database}, only in SQLite or PostgreSQL. {EXAMPLES}"
+
+
+def _check_sqlite_place(url: sa.URL) -> None:
+    """Raise `SettingsError` if the URL names a database in memory, or a path at which there can be no file."""
+    name = url.database or ""
+    shown = url.render_as_string()
+    if name in ("", ":memory:") or name.startswith("file::memory:") or url.query.get("mode") == "memory":
+        raise SettingsError(
+            f"VIDEOGEN_JOURNAL_URL: {shown} is a database in memory, which forgets what is paid for when the run ends. "
+            "Name a file, such as sqlite:///journal.db"
+        )
+    if Path(name).is_dir():
+        example = f"sqlite:///{Path(name) / 'journal.db'}"
+        raise SettingsError(f"VIDEOGEN_JOURNAL_URL: {name} is a folder. Name a file in it, such as {example}")
+    if blocking := next((str(place) for place in Path(name).parents if place.is_file()), None):
+        raise SettingsError(
+            f"VIDEOGEN_JOURNAL_URL: {name} cannot be created because {blocking} is a file. Name a file in a folder, "
+            "such as sqlite:///journal.db"
+        )
 
 
 def _hide_secrets(url: sa.URL) -> str:

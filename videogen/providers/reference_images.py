@@ -9,6 +9,7 @@ import base64
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from videogen.errors import (
@@ -65,6 +66,8 @@ def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, Refer
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(compose(image, by_digest))
             except OSError as exc:
+                with suppress(OSError):  # part of it may be there if the disk is full
+                    path.unlink()
                 raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
             paths.append(path)
     return paths

@@ -160,6 +160,28 @@ class FileStore(LocalFolder):
             self.put(scratch, new_name)
 
 
+def find_obstacle(folder: Path) -> str | None:
+    """Return why files cannot be written to a folder, which may be missing, or None if nothing is in the way.
+
+    Nothing is created. A disk may still turn out to be full.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            mode = place.stat().st_mode
+        except FileNotFoundError:
+            if place.is_symlink():
+                return f"{place} is a symbolic link to {place.readlink()}, which does not exist"
+            continue
+        except NotADirectoryError:
+            continue  # one of its parents is a file
+        except OSError as exc:
+            return f"{place} cannot be used: {exc.strerror or exc}"
+        if not stat.S_ISDIR(mode):
+            return f"{place} is not a folder"
+        return None if os.access(place, os.W_OK | os.X_OK) else f"the folder {place} is not writable"
+    return None
+
+
 # -- read -------------------------------------------------------------------------------------------------------------
 
 
