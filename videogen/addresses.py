@@ -65,6 +65,18 @@ async def resolve_host(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+async def resolve_numeric_host(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a host that is written as a number, in any notation, and nothing for a name.
+
+    The network is not used.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host, given as in a URL, is this machine."""
     if host.rstrip(".").lower() == "localhost":

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from videogen.errors import SettingsError
 from videogen.registry.load import find_registry_path, read_registry
 from videogen.storage.base import is_remote
+from videogen.text import is_plain_number
 
 ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
@@ -56,6 +57,13 @@ class Settings(BaseSettings):
     def _url_is_http(cls, value: str | None) -> str | None:
         if value is not None:
             _check_http_url(value)
+        return value
+
+    @field_validator("duration_buffer", mode="before")
+    @classmethod
+    def _buffer_is_a_plain_number(cls, value: Any) -> Any:
+        if isinstance(value, str) and not is_plain_number(value.strip()):
+            raise ValueError("must be a plain number")
         return value
 
     @field_validator("registry")

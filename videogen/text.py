@@ -3,6 +3,22 @@
 import re
 from decimal import Decimal
 
+_PLAIN_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
+
+
+def is_plain_number(text: str) -> bool:
+    """Return whether a text is a number as people write it: digits and at most one point, after at most a minus.
+
+    Python and pydantic also read `1_0`, `1e1`, ` 10`, `+10` and the digits of other scripts.
+    """
+    return _PLAIN_NUMBER.fullmatch(text) is not None
+
+
+def is_whole_number(text: str) -> bool:
+    """Return whether a text is a plain number without a point."""
+    return _WHOLE_NUMBER.fullmatch(text) is not None
+
 
 def escape_unprintable(text: str) -> str:
     """Return the text on one line, with line breaks and control characters as escapes."""

@@ -1,6 +1,7 @@
 """`videogen check`: what is said of files that are wrong, each in one way."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import tomli
 
 from videogen.cli.main import main
+from videogen.job.model import Job
 
 TOML = """model = "kling-v2.5-turbo"
 aspect_ratio = "16:9"
@@ -146,8 +148,32 @@ def test_a_model_that_is_wrong_in_the_registry_is_not_called_unknown(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        pytest.param(["--max-cost", "nan"], "--max-cost: input should be a finite number, not 'nan'", id="nan"),
-        pytest.param(["--max-cost", "much"], "--max-cost: input should be a number, not 'much'", id="no-number"),
+        *(
+            pytest.param(
+                ["--max-cost", value], f"--max-cost: input should be a plain number such as 5 or 0.25, not {value!r}"
+            )
+            for value in (
+                "nan",
+                "NaN",
+                "inf",
+                "much",
+                "1_0",
+                "1e1",
+                "\uff11",
+                " 5",
+                "5 ",
+                "+5",
+                "0x5",
+                "5,00",
+                "$5",
+                "",
+            )
+        ),
+        pytest.param(["--max-cost", "-1"], "--max-cost: input should be greater than or equal to 0, not '-1'"),
+        *(
+            pytest.param(["--min-clips", value], "--min-clips: input should be a number of clips from 1, or a share")
+            for value in ("1_0", "1.4", "0x1", "\uff11", " 1", "-1")
+        ),
         pytest.param(["--concurrency", "0"], "--concurrency: input should be greater than or equal to 1", id="none"),
         pytest.param(["--model", "sdv"], "--model: 'sdv' is not in the registry; there are: kling", id="model"),
     ],
@@ -162,6 +188,127 @@ def test_a_wrong_flag_is_told_beside_what_is_wrong_with_the_job(
     of_flag, of_job = capsys.readouterr().err.splitlines()
     assert of_flag.startswith(f"error: command line: {message}")
     assert of_job.startswith("error: film.toml:6:1: scenes.0.prompt")
+
+
+@pytest.mark.parametrize("value", ["1_0", "1.4", "0x1", "\uff11", " 1", "+1", ""])
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (["plan", "{job}", "--takes"], "--takes"),
+        (["plan", "{job}", "--concurrency"], "--concurrency"),
+        (["limit", "here"], "SLOTS"),
+        (["gateway", "--port"], "--port"),
+        (["emulator", "--port"], "--port"),
+        (["emulator", "--seed"], "--seed"),
+        (["emulator", "--creates-per-minute"], "--creates-per-minute"),
+    ],
+)
+def test_a_whole_number_of_a_flag_is_written_in_digits(
+    command: list[str], flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`1_0` is not read as ten, and `1.4` not as one."""
+    (job := tmp_path / "film.toml").write_text(TOML)
+    assert main([*(part.format(job=job) for part in command), value]) == 2
+    assert capsys.readouterr().err == f"error: {flag}: input should be a whole number such as 5, not {value!r}\n"
+
+
+@pytest.mark.parametrize("value", ["1_0", "1e1", "\uff11", " 1", "nan"])
+def test_other_numbers_of_flags_are_plain_numbers(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["emulator", "--time-scale", value]) == 2
+    assert f"--time-scale: input should be a plain number such as 5 or 0.25, not {value!r}" in capsys.readouterr().err
+    assert main(["emulator", "--latency", value]) == 2
+    assert f"--latency: {value!r} is not LOW:HIGH in seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("amount", ["1e1", "1_0", "5.00", "0.0000001", '"5.00"', '"0.0000001"'])
+def test_an_amount_is_the_same_after_a_job_is_passed_on(amount: str) -> None:
+    """TOML has numbers with exponents and underscores, which are no texts; Prefect is given the job as JSON."""
+    job = Job.model_validate(tomli.loads(f"max_cost = {amount}\n{TOML}", parse_float=Decimal))
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+# -- as a plan --------------------------------------------------------------------------------------------------------
+
+
+def said_by(command: str, job: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main([command, str(job)])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "of_scene", "says"),
+    [
+        ("max_cost = 0.1\n", "", "film.toml:1:1: max_cost: the plan costs $0.350, more than the $0.1 allowed"),
+        ("max_cost = 0\n", "", "film.toml:1:1: max_cost: the plan costs $0.350, more than the $0 allowed"),
+        ('max_cost = "1_0"\n', "", "film.toml:1:1: max_cost: input should be a plain number"),
+        ("takes = 3\nmax_cost = 1\n", "", "film.toml:2:1: max_cost: the plan costs $1.050"),
+        *(
+            ("", f'scene_reference_url = "{url}"\n', f"film.toml:5:1: scenes.0.scene_reference_url: {url}: {why}")
+            for url, why in {
+                "file:///etc/passwd": "file: URLs are not fetched; write the path of the file",
+                "FILE:pier.png": "file: URLs are not fetched; write the path of the file",
+                "http://pictures.example/a.png": "http: URLs are not fetched; use a public https URL",
+                "s3://bucket/a.png": "s3: URLs are not fetched; use a public https URL",
+                "https:///a.png": "a URL without a host",
+                "https://[::1/a.png": "not a valid URL",
+                "https://10.0.0.1/a.png": "host '10.0.0.1' is at 10.0.0.1, not a public address",
+                "https://0x7f.1/a.png": "host '0x7f.1' is at 127.0.0.1, not a public address",
+                "https://[::1]/a.png": "host '::1' is at ::1, not a public address",
+            }.items()
+        ),
+        ("", 'scene_reference_url = "https://u:p@x.example/a.png"\n', "a URL with a password"),
+        ("", 'character_reference_urls = [" http://x.example/a.png"]\n', "http: URLs are not fetched"),
+    ],
+)
+def test_a_check_says_what_a_plan_says(
+    before: str,
+    of_scene: str,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the same words, with the same exit code."""
+    monkeypatch.chdir(tmp_path)
+    scene = '[[scenes]]\nid = "a"\nprompt = "A pier"\ntarget_duration = 5\n'
+    (job := tmp_path / "film.toml").write_text(before + scene + of_scene)
+    checked, planned = (said_by(command, job, capsys) for command in ("check", "plan"))
+    assert checked == planned
+    assert (checked[0], says in checked[1]) == (2, True), checked[1]
+
+
+def test_a_check_fetches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for an address with blanks around it; a name is not even looked up."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("videogen.references.fetch.resolve_host", refuse)
+    (job := tmp_path / "film.toml").write_text(
+        TOML.replace("target", 'scene_reference_url = " https://x.example/a.png "\ntarget', 1)
+    )
+    assert said_by("check", job, capsys) == (0, "")
+
+
+def test_both_references_and_the_budget_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = TOML.replace("target", 'scene_reference_url = "file:///a.png"\ntarget', 1)
+    (job := tmp_path / "film.toml").write_text(f"max_cost = 0.1\n{text}")
+    code, said = said_by("check", job, capsys)
+    assert (code, len(said.splitlines())) == (2, 2)
+
+
+def test_a_check_does_not_refuse_what_earlier_clips_may_pay_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check does not read the journal, so it cannot know; it says so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "film").mkdir(parents=True)
+    (tmp_path / "film.toml").write_text(f"max_cost = 0.5\n{TOML}")
+    assert main(["check", "film.toml"]) == 0
+    price = "$0.700, more than the $0.5 allowed unless clips of earlier runs are reused; no problems found"
+    assert price in capsys.readouterr().out
 
 
 def test_programs_get_what_was_looked_at_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,11 @@ from videogen.errors import (
     ValidationError,
     VideogenError,
 )
-from videogen.text import escape_unprintable, format_money
+from videogen.text import escape_unprintable, format_money, is_plain_number, is_whole_number
 
 if TYPE_CHECKING:
+    from cyclopts import Token
+
     from videogen.execution.options import RunOptions
     from videogen.job.model import Job
 
@@ -96,6 +98,35 @@ def _print_errors(message: str, code: int) -> int:
     return code
 
 
+def _parse_whole_number(_type: Any, tokens: Sequence["Token"]) -> int:
+    """Return the integer of a flag. Cyclopts would also read `1_0` and `0x1`, and `1.4` as 1."""
+    text = tokens[0].value
+    if not is_whole_number(text):
+        raise InvalidError(f"{_get_flag(tokens)}: input should be a whole number such as 5, not {text!r}")
+    return int(text)
+
+
+def _parse_number(_type: Any, tokens: Sequence["Token"]) -> float:
+    text = tokens[0].value
+    if not is_plain_number(text):
+        raise InvalidError(f"{_get_flag(tokens)}: input should be a plain number such as 5 or 0.25, not {text!r}")
+    return float(text)
+
+
+def _get_flag(tokens: Sequence["Token"]) -> str:
+    return tokens[0].keyword or "SLOTS"  # the only number without a flag
+
+
+def _parse_count_or_share(_type: Any, tokens: Sequence["Token"]) -> int | str:
+    """Return the integer of a flag, or its text, which the job validates."""
+    text = tokens[0].value
+    return int(text) if is_whole_number(text) else text
+
+
+_WHOLE_NUMBER = Parameter(converter=_parse_whole_number)
+_NUMBER = Parameter(converter=_parse_number)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class JobFlags:
@@ -105,7 +136,7 @@ class JobFlags:
     """Model of the registry to use instead of the job's."""
     models: str | None = None
     """Models to compare, separated by commas. Each one makes every scene."""
-    takes: int | None = None
+    takes: Annotated[int | None, _WHOLE_NUMBER] = None
     """Number of versions to make of every scene."""
     aspect_ratio: str | None = None
     """Aspect ratio to use instead of the job's, such as 9:16."""
@@ -114,9 +145,9 @@ class JobFlags:
     default: `out`)."""
     max_cost: str | None = None
     """Maximum cost in USD. A plan that costs more is refused."""
-    min_clips: int | str | None = None
+    min_clips: Annotated[int | str | None, Parameter(converter=_parse_count_or_share)] = None
     """Minimum number of delivered clips for the run to be accepted, or a share ("60%") of the scenes (default: 3)."""
-    concurrency: int | None = None
+    concurrency: Annotated[int | None, _WHOLE_NUMBER] = None
     """Maximum number of concurrent predictions (default: 5)."""
     provider: Literal["replicate", "local"] | None = None
     """`replicate`, or `local` for the emulator on this machine (default: Replicate if REPLICATE_API_TOKEN is set)."""
@@ -394,7 +425,7 @@ def check_registry(
 
 
 @app.command
-def limit(name: str, slots: int | None = None, /) -> None:
+def limit(name: str, slots: Annotated[int | None, _WHOLE_NUMBER] = None, /) -> None:
     """Create, change or show a limit of concurrent predictions that all runs on this journal share.
 
     Parameters
@@ -426,7 +457,13 @@ def limit(name: str, slots: int | None = None, /) -> None:
 
 
 @app.command
-def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = None, out: str | None = None) -> None:
+def gateway(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, _WHOLE_NUMBER] = 8474,
+    token: str | None = None,
+    out: str | None = None,
+) -> None:
     """Serve a live page and server-sent events of all runs on this journal, including those of other processes.
 
     Parameters
@@ -463,12 +500,12 @@ def gateway(*, host: str = "127.0.0.1", port: int = 8474, token: str | None = No
 def emulator(
     *,
     host: str = "127.0.0.1",
-    port: int = 8473,
-    seed: int = 0,
-    time_scale: float = 1.0,
+    port: Annotated[int, _WHOLE_NUMBER] = 8473,
+    seed: Annotated[int, _WHOLE_NUMBER] = 0,
+    time_scale: Annotated[float, _NUMBER] = 1.0,
     latency: str | None = None,
     render: Literal["quick", "smooth"] = "quick",
-    creates_per_minute: int | None = None,
+    creates_per_minute: Annotated[int | None, _WHOLE_NUMBER] = None,
     faults: Path | None = None,
     exit_with_parent: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -483,7 +520,8 @@ def emulator(
     seed:
         Seed of latencies and pictures.
     time_scale:
-        Factor for all simulated times. With 0.01, three minutes take two seconds.
+        Factor for all simulated times. With 0.01, three minutes take two seconds, and outputs are removed after 36 s
+        instead of an hour.
     latency:
         Duration of every prediction in seconds, as LOW:HIGH, instead of the typical time of its model.
     render:
@@ -516,7 +554,6 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
     low, _, high = text.partition(":")
-    try:
-        return float(low), float(high or low)
-    except ValueError:
-        raise InvalidError(f"--latency: {text!r} is not LOW:HIGH in seconds") from None
+    if not is_plain_number(low) or not is_plain_number(high or low):
+        raise InvalidError(f"--latency: {text!r} is not LOW:HIGH in seconds")
+    return float(low), float(high or low)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -11,14 +12,16 @@ from videogen.app import prepare_job
 from videogen.cli.console import make_console, make_table, print_line
 from videogen.cli.models import format_inputs
 from videogen.cli.progress import format_clock
-from videogen.errors import InvalidError, StorageError, ValidationError
+from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
+from videogen.planning.rules import find_budget_problems
 from videogen.planning.validation import load_and_validate, plan_offline
-from videogen.references.load import check_local_references
-from videogen.settings import read_settings
+from videogen.references.load import check_references
+from videogen.settings import Settings, read_settings
+from videogen.storage.base import is_remote
 from videogen.storage.local import find_obstacle
 from videogen.text import escape_json, format_money
 
@@ -131,16 +134,16 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     settings = read_settings()
     try:
         checked = load_and_validate(path, registry or settings.registry)
-        try:
-            asyncio.run(check_local_references(checked.job, path.absolute().parent))
-        except ValidationError as exc:
-            raise checked.source.with_positions(exc) from None
+        planned = plan_offline(checked, buffer=settings.duration_buffer)
+        reuses = _may_reuse_clips(settings, checked.job.id)
+        problems = [*_find_reference_problems(checked.job, path), *(() if reuses else find_budget_problems(planned))]
+        if problems:
+            raise checked.source.with_positions(ValidationError(problems))
     except ValidationError as exc:
         if not as_json:
             raise
         print(escape_json(json.dumps({"problems": [problem.summary() for problem in exc.problems]}, indent=2)))
         return 2
-    planned = plan_offline(checked, buffer=settings.duration_buffer)
     if as_json:
         names = {"job_id", "model", "aspect_ratio", "total_cost", "cost_is_exact"}
         told = {name: value for name, value in planned.summary().items() if name in names}
@@ -150,5 +153,21 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     about = "" if planned.cost_is_exact else "about "
     at = f"{planned.model} at {planned.aspect_ratio}"
     cost = about + format_money(planned.total_cost)
+    if planned.max_cost is not None and any(find_budget_problems(planned)):
+        cost += f", more than the {format_money(planned.max_cost)} allowed unless clips of earlier runs are reused"
     print_line(make_console(stderr=False), f"{path.name}: {scenes} for {at}, {cost}; no problems found")
     return 0
+
+
+def _find_reference_problems(job: Job, path: Path) -> tuple[Problem, ...]:
+    try:
+        asyncio.run(check_references(job, path.absolute().parent))
+    except ValidationError as exc:
+        return exc.problems
+    return ()
+
+
+def _may_reuse_clips(settings: Settings, job_id: str) -> bool:
+    """Return whether an earlier run may have delivered clips of the job, which cost nothing again."""
+    folder = settings.get_job_folder(job_id)
+    return is_remote(folder) or os.path.lexists(folder)

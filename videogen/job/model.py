@@ -7,9 +7,19 @@ from itertools import product
 from math import ceil
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from videogen.source_files.messages import Loc, make_nested_value_error
+from videogen.text import is_plain_number
 
 MAX_PROMPT_CHARS = 10_000
 MAX_SCENES = 5_000
@@ -54,6 +64,22 @@ def count_required_clips(wanted: int | str, scenes: int) -> int:
     return min(max(wanted, 1), scenes)
 
 
+def _require_plain_number(value: Any) -> Any:
+    if isinstance(value, str) and not is_plain_number(value):
+        raise ValueError(f"input should be a plain number such as 5 or 0.25, not {value[:80]!r}")
+    return value
+
+
+Money = Annotated[
+    Decimal,
+    Field(ge=0, allow_inf_nan=False),
+    BeforeValidator(
+        _require_plain_number,
+        json_schema_input_type=Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^(\d+\.?\d*|\.\d+)$")],
+    ),
+    PlainSerializer(lambda value: f"{value:f}", return_type=str, when_used="json"),
+]
+"""An amount in USD. In JSON it is a text without an exponent, which is valid again when a job is passed on."""
 Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 
 
@@ -191,7 +217,7 @@ class Job(BaseModel):
     min_clips: MinClips | None = None
     """Minimum number of delivered clips; with fewer the job fails. A count, capped at the number of scenes, or a share
     ("60%")."""
-    max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_cost: Money | None = None
     """Maximum cost of the job in USD; None means no maximum."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
     """A prediction is canceled after this time; None means the model's own, or the registry's default."""

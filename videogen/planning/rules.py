@@ -47,23 +47,25 @@ def validate_budget(planned: Plan, *, fresh: bool = False) -> None:
     With `fresh`, what is left must cover at least one clip. Otherwise the run would replace the results of the last
     one with failures, and make nothing.
     """
+    if problems := list(find_budget_problems(planned, fresh=fresh)):
+        raise ValidationError(problems)
+
+
+def find_budget_problems(planned: Plan, *, fresh: bool = False) -> Iterator[Problem]:
+    """Yield the problem for which `validate_budget` refuses the plan, if there is one."""
     remaining = planned.remaining_budget
     if planned.max_cost is None or remaining is None or not planned.to_create:
         return
     if planned.total_cost > planned.max_cost:
         cost, allowed = format_money(planned.total_cost), format_money(planned.max_cost)
-        message = f"the plan costs {cost}, more than the {allowed} allowed"
-        raise ValidationError([Problem(message, where="max_cost")])
+        yield Problem(f"the plan costs {cost}, more than the {allowed} allowed", where="max_cost")
+        return
     is_all_new = len(planned.to_create) == len(planned.requests)
     if fresh and is_all_new and remaining < min(request.cost for request in planned.to_create):
-        raise ValidationError(
-            [
-                Problem(
-                    f"{planned.describe_prior_cost()}, and the remaining {format_money(remaining)} does not cover any "
-                    f"clip: --fresh would make nothing. --max-cost {planned.sufficient_budget} covers every clip",
-                    where="max_cost",
-                )
-            ]
+        yield Problem(
+            f"{planned.describe_prior_cost()}, and the remaining {format_money(remaining)} does not cover any clip: "
+            f"--fresh would make nothing. --max-cost {planned.sufficient_budget} covers every clip",
+            where="max_cost",
         )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote_to_bytes
 
-from videogen.addresses import Resolver, is_public, resolve_host
+from videogen.addresses import Resolver, is_public, resolve_host, resolve_numeric_host
 from videogen.certificates import load_certificates
 from videogen.errors import Problem, ValidationError
 from videogen.job.model import display_name, is_url
@@ -53,6 +53,7 @@ async def load_references(
     sources: Iterable[str],
     *,
     base_dir: Path | None,
+    fetches: bool = True,
     allow_private: bool = False,
     resolve: Resolver | None = None,
     transport: "httpx.AsyncBaseTransport | None" = None,
@@ -61,14 +62,16 @@ async def load_references(
 
     A source is an https URL, a `data:` URL, or a path relative to `base_dir`. A path that is written as lying inside
     `base_dir` must also lie there once its symbolic links are resolved. A path that is written as leading elsewhere
-    (absolute, `..`) must not be a link itself. Without a `base_dir` no file is read. `allow_private` admits http and
+    (absolute, `..`) must not be a link itself. Without a `base_dir` no file is read. If `fetches` is false, an
+    https URL is checked without the network, and its picture is left out of the result. `allow_private` admits http and
     addresses that are not public. Use it for tests and emulators, never for untrusted jobs. `resolve` and `transport`
     replace DNS and the network.
 
     Raises:
         ValidationError: it has one problem for each source that cannot be used, located at `display_name(source)`.
     """
-    loader = _Loader(base_dir, allow_private, resolve or resolve_host, transport)
+    resolve = resolve or (resolve_host if fetches else resolve_numeric_host)
+    loader = _Loader(base_dir, fetches, allow_private, resolve, transport)
     distinct = list(dict.fromkeys(sources))
     results = await asyncio.gather(*(loader.load(source) for source in distinct))
     problems = [result for result in results if isinstance(result, Problem)]
@@ -85,11 +88,13 @@ class _Loader:
     def __init__(
         self,
         base_dir: Path | None,
+        fetches: bool,
         allow_private: bool,
         resolve: Resolver,
         transport: "httpx.AsyncBaseTransport | None",
     ) -> None:
         self._base_dir = base_dir
+        self._fetches = fetches
         self._allow_private = allow_private
         self._resolve = resolve
         self._transport = transport
@@ -102,8 +107,12 @@ class _Loader:
     def _certificates(self) -> ssl.SSLContext:
         return load_certificates()
 
-    async def load(self, source: str) -> ReferenceImage | Problem:
+    async def load(self, source: str) -> ReferenceImage | Problem | None:
+        address = source.strip()
         try:
+            if not self._fetches and is_url(address) and address[:5].lower() != "data:":
+                await self._check_url(address)
+                return None
             async with self._slots, self._open(source) as (file, url):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._decoder, read_image, source, file, url)
@@ -123,6 +132,18 @@ class _Loader:
         else:
             with _open_file(source, self._base_dir) as file:
                 yield file, None
+
+    async def _check_url(self, address: str) -> None:
+        """Raise `UnusablePictureError` if the URL would be refused before anything is sent."""
+        import httpx
+
+        try:
+            target = httpx.URL(address)
+            self._check_target(target)
+            if found := await self._resolve(target.host, target.port or 443):
+                self._check_addresses(target.host, found)
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise UnusablePictureError(f"not a valid URL: {exc}") from exc
 
     async def _fetch(self, source: str, file: PictureFile) -> bool:
         """Download `source` to `file`. Return whether it came by https from public addresses only."""
@@ -187,22 +208,31 @@ class _Loader:
 
         The name is resolved only once, so that a later answer of DNS cannot differ from the checked one.
         """
+        self._check_target(target)
+        try:
+            addresses = await self._resolve(target.host, target.port or (443 if target.scheme == "https" else 80))
+        except (OSError, UnicodeError) as exc:
+            raise _TransientError(f"host {target.host!r} is not known{_advise_on_proxy()}") from exc
+        self._check_addresses(target.host, addresses)
+        return addresses
+
+    def _check_target(self, target: "httpx.URL") -> None:
+        """Raise `UnusablePictureError` if the URL is refused whatever its host is."""
+        if target.scheme == "file":
+            raise UnusablePictureError(
+                "file: URLs are not fetched; write the path of the file, such as pictures/pier.png"
+            )
         if target.scheme != "https" and not (self._allow_private and target.scheme == "http"):
             raise UnusablePictureError(f"{target.scheme}: URLs are not fetched; {_ADVICE}")
         if not target.host or target.userinfo:
             raise UnusablePictureError(f"a URL {'with a password' if target.host else 'without a host'}; {_ADVICE}")
         if target.port is not None and not 0 < target.port < 65536:
             raise UnusablePictureError(f"a URL with the invalid port {target.port}; {_ADVICE}")
-        try:
-            addresses = await self._resolve(target.host, target.port or (443 if target.scheme == "https" else 80))
-        except (OSError, UnicodeError) as exc:
-            raise _TransientError(f"host {target.host!r} is not known{_advise_on_proxy()}") from exc
+
+    def _check_addresses(self, host: str, addresses: Sequence[str]) -> None:
         private = [address for address in addresses if not is_public(address)]
         if not addresses or (private and not self._allow_private):
-            raise UnusablePictureError(
-                f"host {target.host!r} is at {', '.join(private)}, not a public address; {_ADVICE}"
-            )
-        return addresses
+            raise UnusablePictureError(f"host {host!r} is at {', '.join(private)}, not a public address; {_ADVICE}")
 
 
 def _advise_on_proxy() -> str:

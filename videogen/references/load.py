@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen.errors import Problem, ValidationError
-from videogen.job.model import Job, display_name, is_url
+from videogen.job.model import Job, display_name
 
 if TYPE_CHECKING:
     from videogen.references.decode import ReferenceImage
@@ -17,26 +17,26 @@ async def load_job_references(job: Job, folder: Path) -> Mapping[str, "Reference
     Raises:
         ValidationError: names each image that is missing, broken or no image.
     """
-    return await _load_sources(job, {source for scene in job.scenes for source in scene.reference_urls}, folder)
+    return await _load_references(job, folder)
 
 
-async def check_local_references(job: Job, folder: Path) -> None:
-    """Check the job's images that are files or `data:` URLs. Nothing is fetched.
+async def check_references(job: Job, folder: Path) -> None:
+    """Check the job's images that are files or `data:` URLs, and the other URLs as far as possible. Nothing is fetched.
 
     Raises:
-        ValidationError: names each image that is missing, broken or no image.
+        ValidationError: names each image that is missing, broken or no image, and each URL that would not be fetched.
     """
+    await _load_references(job, folder, fetches=False)
+
+
+async def _load_references(job: Job, folder: Path, *, fetches: bool = True) -> Mapping[str, "ReferenceImage"]:
     sources = {source for scene in job.scenes for source in scene.reference_urls}
-    await _load_sources(job, {each for each in sources if not is_url(each) or each[:5].lower() == "data:"}, folder)
-
-
-async def _load_sources(job: Job, sources: set[str], folder: Path) -> Mapping[str, "ReferenceImage"]:
     if not sources:
         return {}
     from videogen.references.fetch import load_references
 
     try:
-        return await load_references(sorted(sources), base_dir=folder)
+        return await load_references(sorted(sources), base_dir=folder, fetches=fetches)
     except ValidationError as exc:
         problems = {problem.where: problem.message for problem in exc.problems}
         raise ValidationError(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from videogen.errors import Problem, ValidationError
+from videogen.job.model import Money
 from videogen.registry import durations
 from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
 
@@ -15,7 +16,6 @@ Inputs = dict[str, str | bool | int | float]
 """Inputs of a prediction, by the names of the endpoint."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
 def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
