@@ -10,6 +10,8 @@ from videogen.results.clip import Clip, ClipFailure
 from videogen.results.run_result import RunResult
 
 SHOWN_PROMPT_CHARS = 200
+SEARCHING = "searching"
+"""`ClipProgress.status` while a prediction is searched for in the account. All other values are the provider's."""
 
 
 class _Event(BaseModel):
@@ -80,6 +82,9 @@ class ClipProgress(_ClipEvent):
 
     `elapsed` is the time in seconds since the prediction was created. `remaining` is an estimate in seconds, and 0 if
     the prediction takes longer than expected. `fraction` is from 0 to 1 and never decreases.
+
+    If the answer to a create was lost, its prediction is searched for in the account. Meanwhile `status` is
+    `searching`, `prediction_id` is empty, and the times are those of the search.
     """
 
     type: Literal["clip.progress"] = "clip.progress"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fakes import LOST, FakeProvider, Script, request_of, run_of
+from tests.unit.fakes import LOST, FakeProvider, Heard, Script, request_of, run_of
 from videogen.errors import (
     AuthenticationError,
     CallError,
@@ -18,6 +18,7 @@ from videogen.errors import (
     UnreachableError,
     VideogenError,
 )
+from videogen.events import ClipProgress
 from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
 from videogen.execution.patience import Patience
@@ -135,6 +136,29 @@ async def test_a_create_is_sent_again_only_after_the_list_shows_something_newer(
     await provider.create("somebody/elses", None, {"prompt": "other"}, cancel_after_s=60)
     clip = await making
     assert (len(provider.created), clip.prediction_ids) == (2, ("prediction1",))
+
+
+async def test_a_search_in_the_account_is_reported_while_it_lasts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its times, before the clip is said to have started; a search that finds at once says nothing."""
+    caplog.set_level("INFO", "videogen.execution.prediction")
+    provider = FakeProvider(faults={"answer": [LOST]}, listed_late={"prediction0": 3})
+    patience = Patience(unknown_s=30.0, unknown_at_most_s=60.0, first_pause_s=0.01)
+    run = replace(run_of(tmp_path, provider, heard=(heard := Heard())), patience=patience)
+    await generate(request_of(), run)
+    *searches, first = heard.events[:4]
+    assert first.type == "clip.started"
+    for event in searches:
+        assert isinstance(event, ClipProgress)
+        assert (event.scene_id, event.status, event.prediction_id, event.fraction) == ("a", "searching", "", 0)
+        assert event.elapsed + event.remaining == pytest.approx(60, abs=0.2)
+    assert caplog.messages == ["a: searching the account for the prediction of a create whose answer was lost"] * 3
+
+    provider = FakeProvider(faults={"answer": [LOST]})
+    run = replace(run_of(tmp_path / "other", provider, heard=(heard := Heard())), patience=patience)
+    await generate(request_of(), run)
+    assert heard.events[0].type == "clip.started"
 
 
 async def test_a_create_that_is_accepted_late_is_found(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@ from decimal import Decimal
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from videogen.cli.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.events import (
+    SEARCHING,
     ClipCompleted,
     ClipEnded,
     ClipFailed,
@@ -171,6 +173,49 @@ def test_elsewhere_there_are_only_lines() -> None:
         "  s0: started, attempt 2, prediction s0-2",
         "  s0: [1/2] delivered in 10.0 s: 5.00 s, 1920x1080, 24 fps, $0.35",
     ]
+
+
+def searched(index: int, elapsed: float) -> ClipProgress:
+    return ClipProgress(
+        clip_index=index,
+        scene_id=f"s{index}",
+        prediction_id="",
+        status=SEARCHING,
+        elapsed=elapsed,
+        remaining=120 - elapsed,
+        fraction=0,
+    )
+
+
+def test_a_search_for_a_lost_create_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once when it begins, and then among the lines that say that the run is still working."""
+    monkeypatch.setattr("videogen.cli.progress.HEARTBEAT_S", 0.0)
+    console = Console(file=StringIO(), highlight=False, emoji=False, width=200)
+    lines = ProgressLines(console, plan_of(2))
+    search = "the answer to its create was lost; searching the account for its prediction for up to 120 s"
+    told(lines.show, 2, searched(0, 0), searched(0, 30.4), started(0), ended(0), searched(1, 0), ended(1, failure="x"))
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        f"  s0: {search}",
+        "  … still searching for s0, the longest for 0 s",
+        "  … still searching for s0, the longest for 30 s",
+        "  s0: started, attempt 1, prediction s0-1",
+        "  s0: [1/2] delivered in 10.0 s: 5.00 s, 1920x1080, 24 fps, $0.35",
+        f"  s1: {search}",
+        "  … still searching for s1, the longest for 0 s",
+        "  s1: [2/2] failed (x): it said no",
+    ]
+    assert lines.progress.searching == {}
+
+
+def test_a_terminal_shows_a_search_below_the_clips_in_progress() -> None:
+    progress = RunProgress(plan_of(3))
+    told(progress.update, 3, started(0), searched(1, 12))
+    console = Console(file=StringIO(), width=100)
+    console.print(render_view(progress))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.index("s0") < text.index("s1")
+    assert "searching the account" in text
+    assert "0:12" in text
 
 
 def test_times_read_as_a_clock() -> None:

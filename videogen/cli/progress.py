@@ -12,7 +12,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from videogen.events import ClipEnded, ClipProgress, ClipRetrying, ClipStarted, RunCompleted, RunEvent, RunStarted
+from videogen.events import (
+    SEARCHING,
+    ClipEnded,
+    ClipProgress,
+    ClipRetrying,
+    ClipStarted,
+    RunCompleted,
+    RunEvent,
+    RunStarted,
+)
 from videogen.planning.plan import Plan
 from videogen.text import escape_unprintable, format_money
 
@@ -59,6 +68,8 @@ class RunProgress:
         self.run_id: str | None = None
         self.in_progress: dict[str, ClipInProgress] = {}
         """Clips in progress, by scene id."""
+        self.searching: dict[str, ClipProgress] = {}
+        """By scene id: clips whose prediction is searched for in the account."""
         self.completed = self.failed = 0
         self.spent = Decimal(0)
         self._durations_s: list[float] = []
@@ -72,10 +83,14 @@ class RunProgress:
     def update(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
         self.run_id = payload["run_id"]
         self.completed = payload["completed"]
+        if isinstance(event, ClipStarted | ClipRetrying):
+            self.searching.pop(event.scene_id, None)
         if isinstance(event, RunStarted):
             self._started_at = time.monotonic()
         elif isinstance(event, ClipStarted):
             self.in_progress[event.scene_id] = ClipInProgress(event.prediction_id, event.attempt)
+        elif isinstance(event, ClipProgress) and event.status == SEARCHING:
+            self.searching[event.scene_id] = event
         elif isinstance(event, ClipProgress) and event.scene_id in self.in_progress:
             self.in_progress[event.scene_id].update(event)
         elif isinstance(event, ClipRetrying):
@@ -86,6 +101,7 @@ class RunProgress:
     def _record_end(self, event: ClipEnded) -> None:
         clip = event.clip
         self.in_progress.pop(clip.scene_id, None)
+        self.searching.pop(clip.scene_id, None)
         self.spent += clip.cost - clip.paid_before
         self.failed += clip.error is not None
         if clip.error is None and not clip.reused:
@@ -131,6 +147,8 @@ class ProgressLines:
         self._live = self._make_live_view() if console.is_terminal and not console.is_dumb_terminal else None
 
     def show(self, event: RunEvent, payload: Mapping[str, Any]) -> None:
+        if isinstance(event, ClipProgress) and event.status == SEARCHING:
+            self._announce_search(event)
         self.progress.update(event, payload)
         if isinstance(event, RunStarted) and self._live:
             self._live.start()
@@ -163,6 +181,13 @@ class ProgressLines:
         elif isinstance(event, RunCompleted):
             yield from (f"warning: {warning}" for warning in event.warnings)
 
+    def _announce_search(self, event: ClipProgress) -> None:
+        """Print a line when a search begins."""
+        if event.scene_id not in self.progress.searching:
+            longest_s = event.elapsed + event.remaining
+            search = f"searching the account for its prediction for up to {longest_s:.0f} s"
+            self.print_line(f"  {event.scene_id}: the answer to its create was lost; {search}")
+
     def _print_heartbeat(self) -> None:
         in_progress = self.progress.in_progress
         if in_progress and time.monotonic() - self._printed_at >= HEARTBEAT_S:
@@ -172,6 +197,9 @@ class ProgressLines:
                 "" if self.progress.remaining_s is None else f", about {format_clock(self.progress.remaining_s)} left"
             )
             self.print_line(f"  … {done} {len(in_progress)} in progress, the longest for {longest_s:.0f} s{left}")
+        elif (searching := self.progress.searching) and time.monotonic() - self._printed_at >= HEARTBEAT_S:
+            longest_s = max(event.elapsed for event in searching.values())
+            self.print_line(f"  … still searching for {', '.join(searching)}, the longest for {longest_s:.0f} s")
 
     def _make_live_view(self) -> Live:
         return Live(
@@ -191,6 +219,8 @@ def render_view(progress: RunProgress) -> RenderableType:
         left = "" if clip.remaining_now_s is None else f", about {format_clock(clip.remaining_now_s)} left"
         bar = ProgressBar(total=1.0, completed=clip.fraction, width=20)
         table.add_row(f"  {escape_unprintable(scene_id)}", bar, f"{format_clock(clip.elapsed_now_s)}{left}{again}")
+    for scene_id, event in list(progress.searching.items())[: max(0, MAX_SHOWN_CLIPS - len(in_progress))]:
+        table.add_row(f"  {escape_unprintable(scene_id)}", "searching the account", format_clock(event.elapsed))
     if len(in_progress) > MAX_SHOWN_CLIPS:
         table.add_row(f"  … and {len(in_progress) - MAX_SHOWN_CLIPS} more", "", "")
     return Group(table, Text(_format_totals(progress), style="bold"))

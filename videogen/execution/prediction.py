@@ -1,6 +1,7 @@
 """The remote half of a clip: find or create its prediction, wait for its end, and cancel it at the timeout."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from videogen.errors import (
     UnreachableError,
     VideogenError,
 )
-from videogen.events import ClipProgress, ClipStarted
+from videogen.events import SEARCHING, ClipProgress, ClipStarted
 from videogen.execution.context import RunContext
 from videogen.execution.matching import match_inputs
 from videogen.execution.poll_schedule import PollSchedule
@@ -53,6 +54,8 @@ MAX_CREATE_S = 60.0
 """Longest time that a create may be under way before it is given up."""
 MIN_RESUMED_S = 30.0
 """Time that a resumed prediction has left at least, whatever its age is by the wall clock."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -359,7 +362,25 @@ async def _search_lost_create(
         age_s, shows_newer = run.age_s(began), newest is not None and newest > began
         if age_s >= patience.unknown_at_most_s or (age_s >= patience.unknown_s and shows_newer):
             return None
+        _report_search(request, run, age_s)
         await asyncio.sleep(pauses.next_s())
+
+
+def _report_search(request: ClipRequest, run: RunContext, elapsed_s: float) -> None:
+    """Report that the search for a lost create goes on, because nothing else is heard of the clip meanwhile."""
+    remaining_s = max(0.0, run.patience.unknown_at_most_s - elapsed_s)
+    logger.info("%s: searching the account for the prediction of a create whose answer was lost", request.scene.id)
+    run.events.emit(
+        ClipProgress(
+            clip_index=request.clip_index,
+            scene_id=request.scene.id,
+            prediction_id="",
+            status=SEARCHING,
+            elapsed=round(max(0.0, elapsed_s), 1),
+            remaining=round(remaining_s, 1),
+            fraction=0.0,
+        )
+    )
 
 
 async def _find_despite_lost_journal(

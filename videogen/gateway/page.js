@@ -384,6 +384,7 @@ function waitOf(clip) {
   if (clip.state === "failed") return "no clip";
   if (clip.state === "retrying") return "trying again";
   if (clip.state === "waiting") return "waits for its turn";
+  if (clip.status === "searching" && !clip.prediction_id) return "its create was not answered: searching the account";
   if (clip.remaining == null) return "in progress";
   return `${time(clip.elapsed)}, ${clip.remaining > 0 ? `about ${time(clip.remaining)} left` : "any moment now"}`;
 }
