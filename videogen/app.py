@@ -67,9 +67,11 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         before = plan_job(job, registry, digests=digests, buffer=buffer, today=today)
         planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
     if references:
-        from videogen.references.compose import warn_about_cards
+        from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
 
-        planned = planned.with_warnings(*warn_about_cards(planned.requests, references))
+        planned = planned.with_warnings(
+            *warn_about_cards(planned.requests, references), *warn_about_plain_pictures(planned.requests, references)
+        )
     can_keep = options.retry_failed and not options.fresh
     kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
     earlier = await look(planned)

@@ -25,7 +25,7 @@ ENDINGS = "not a public address|not a valid URL|is not known|URLs are not fetche
 
 def picture() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 36), (200, 30, 30)).save(buffer, "PNG")
+    Image.new("RGB", (128, 72), (200, 30, 30)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

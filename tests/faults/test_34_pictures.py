@@ -69,19 +69,19 @@ MADE: dict[str, tuple[Callable[[Path], object], object]] = {
     "cut.jpg": (cut, "damaged or cut JPEG"),
     "empty.png": (Path.touch, "not a PNG, JPEG or WEBP"),
     "animated.webp": (
-        saved(halves((40, 20)), "WEBP", save_all=True, append_images=[Image.new("RGB", (40, 20))]),
+        saved(halves((160, 80)), "WEBP", save_all=True, append_images=[Image.new("RGB", (160, 80))]),
         "an animated picture; use a still one",
     ),
     "animated.gif": (
-        saved(halves((40, 20)), "GIF", save_all=True, append_images=[Image.new("RGB", (40, 20))]),
+        saved(halves((160, 80)), "GIF", save_all=True, append_images=[Image.new("RGB", (160, 80))]),
         "not a PNG, JPEG or WEBP",
     ),
     "link.png": (linked, "a symbolic link that leads out of the job's folder"),
     "pipe.png": (os.mkfifo, "not a regular file"),
     "folder.png": (Path.mkdir, "not a regular file"),
     "no-such.png": (lambda path: None, "there is no such file"),
-    "cmyk.jpg": (saved(Image.new("RGB", (40, 20), RED).convert("CMYK"), "JPEG", quality=95), ((40, 20), RED, RED)),
-    "sixteen-bits.png": (saved(Image.new("I;16", (40, 20), 0x8080), "PNG"), ((40, 20), (128,) * 3, (128,) * 3)),
+    "cmyk.jpg": (saved(Image.new("RGB", (160, 80), RED).convert("CMYK"), "JPEG", quality=95), ((160, 80), RED, RED)),
+    "sixteen-bits.png": (saved(Image.new("I;16", (160, 80), 0x8080), "PNG"), ((160, 80), (128,) * 3, (128,) * 3)),
     "on-its-side.jpg": (saved(halves((400, 200)), "JPEG", exif=turned(6), quality=95), ((200, 400), RED, BLUE)),
     "large.png": (
         saved(Image.new("RGBA", (8000, 5000), (*RED, 255)), "PNG", compress_level=1, exif=turned(6)),

@@ -103,7 +103,7 @@ def halves(size: tuple[int, int]) -> Image.Image:
     return image
 
 
-PNG = encoded(Image.new("RGB", (40, 20), RED))
+PNG = encoded(Image.new("RGB", (160, 80), RED))
 
 
 async def load(source: str, base_dir: Path | None = None, **options: object) -> ReferenceImage:
@@ -220,7 +220,7 @@ async def test_a_companys_own_authority_is_trusted(
     with https_server(tmp_path, PNG) as (url, authority):
         assert "SSL_CERT_FILE" in await refused(f"{url}/keeper.png", allow_private=True)
         monkeypatch.setenv(variable, str(authority))
-        assert (await load(f"{url}/keeper.png", allow_private=True)).width == 40
+        assert (await load(f"{url}/keeper.png", allow_private=True)).width == 160
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -264,7 +264,7 @@ def canary() -> Iterator[Canary]:
 async def test_the_canary_would_notice(canary: Canary) -> None:
     """With leave to go inside, the same fetch arrives: the zeros below mean something."""
     reference = await load(f"http://127.0.0.1:{canary.port}/", allow_private=True)
-    assert (reference.width, reference.height, reference.url) == (40, 20, None)
+    assert (reference.width, reference.height, reference.url) == (160, 80, None)
     assert canary.hits == 1
 
 
@@ -384,7 +384,7 @@ async def test_a_fault_that_passes_is_outlived(monkeypatch: pytest.MonkeyPatch) 
     """The third answer counts."""
     monkeypatch.setattr(references, "_RETRY_DELAY_S", 0.0)
     web = Web(httpx.ConnectError("reset"), httpx.Response(502), httpx.Response(200, content=PNG))
-    assert (await load(URL, resolve=Names([PUBLIC]), transport=web.transport())).width == 40
+    assert (await load(URL, resolve=Names([PUBLIC]), transport=web.transport())).width == 160
 
 
 async def test_the_next_address_is_tried_when_one_is_dead() -> None:
@@ -489,7 +489,7 @@ async def test_at_most_eight_are_fetched_at_once() -> None:
 async def test_a_data_url_holds_its_picture(source: str) -> None:
     """However it is written; the digest is that of the bytes, so the same picture is the same everywhere."""
     reference = await load(source)
-    assert (reference.width, reference.height, reference.url) == (40, 20, None)
+    assert (reference.width, reference.height, reference.url) == (160, 80, None)
     assert reference.digest == hashlib.sha256(PNG).hexdigest()
 
 
@@ -518,7 +518,7 @@ async def test_a_path_counts_from_the_jobs_folder(tmp_path: Path) -> None:
     (tmp_path / "job" / "in.png").write_bytes(PNG)
     sources = ["in.png", str(tmp_path / "up.png"), "../up.png"]
     loaded = await load_references(sources, base_dir=tmp_path / "job")
-    assert [reference.width for reference in loaded.values()] == [40, 40, 40]
+    assert [reference.width for reference in loaded.values()] == [160, 160, 160]
 
 
 async def test_a_link_inside_the_folder_is_followed_and_one_out_of_it_is_not(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ async def test_a_link_inside_the_folder_is_followed_and_one_out_of_it_is_not(tmp
     (job / "outside.png").symlink_to("../secret.png")
     (job / "folder").symlink_to(tmp_path)
     (tmp_path / "link.png").symlink_to("secret.png")
-    assert (await load("inside.png", job)).width == 40
+    assert (await load("inside.png", job)).width == 160
     for source in ("outside.png", "folder/secret.png", "../link.png", str(tmp_path / "link.png")):
         assert "symbolic link" in await refused(source, job)
 
@@ -541,7 +541,7 @@ async def test_a_job_folder_that_is_itself_a_link_works(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "in.png").write_bytes(PNG)
     (tmp_path / "job").symlink_to("real")
-    assert (await load("in.png", tmp_path / "job")).width == 40
+    assert (await load("in.png", tmp_path / "job")).width == 160
 
 
 @pytest.mark.parametrize(
@@ -582,11 +582,11 @@ async def test_without_a_folder_no_file_is_read(tmp_path: Path) -> None:
     ("data", "media_type", "has_alpha"),
     [
         pytest.param(PNG, "image/jpeg", False, id="png"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "JPEG"), "image/jpeg", False, id="jpeg"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "WEBP"), "image/jpeg", False, id="webp"),
-        pytest.param(encoded(Image.new("RGBA", (40, 20), (*RED, 128))), "image/png", True, id="png-alpha"),
-        pytest.param(encoded(Image.new("RGBA", (40, 20), (*RED, 255))), "image/jpeg", False, id="png-opaque-alpha"),
-        pytest.param(encoded(Image.new("RGBA", (40, 20), (*RED, 128)), "WEBP"), "image/png", True, id="webp-alpha"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG"), "image/jpeg", False, id="jpeg"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "WEBP"), "image/jpeg", False, id="webp"),
+        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128))), "image/png", True, id="png-alpha"),
+        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 255))), "image/jpeg", False, id="png-opaque-alpha"),
+        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128)), "WEBP"), "image/png", True, id="webp-alpha"),
     ],
 )
 async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: str, has_alpha: bool) -> None:
@@ -594,7 +594,7 @@ async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: 
     reference = await load_bytes(tmp_path, data)
     image = picture_of(reference)
     assert (reference.media_type, reference.has_alpha) == (media_type, has_alpha)
-    assert (reference.width, reference.height) == image.size == (40, 20)
+    assert (reference.width, reference.height) == image.size == (160, 80)
     assert image.mode == ("RGBA" if has_alpha else "RGB")
     assert image.convert("RGB").getpixel((20, 10)) == pytest.approx(RED, abs=6)
     assert reference.digest == hashlib.sha256(data).hexdigest()
@@ -604,13 +604,13 @@ async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: 
     ("data", "is_passed_on"),
     [
         pytest.param(PNG, True, id="png"),
-        pytest.param(encoded(Image.new("RGBA", (40, 20), (*RED, 128))), True, id="png-alpha"),
-        pytest.param(encoded(Image.new("L", (40, 20), 120), "JPEG"), True, id="grey-jpeg"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "JPEG", exif=turned(6)), False, id="turned"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "JPEG", exif=turned(1)), False, id="metadata"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), "WEBP"), False, id="webp"),
-        pytest.param(encoded(Image.new("CMYK", (40, 20)), "JPEG"), False, id="cmyk"),
-        pytest.param(encoded(Image.new("RGB", (4100, 20), RED), "JPEG"), False, id="reduced"),
+        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128))), True, id="png-alpha"),
+        pytest.param(encoded(Image.new("L", (160, 80), 120), "JPEG"), True, id="grey-jpeg"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG", exif=turned(6)), False, id="turned"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG", exif=turned(1)), False, id="metadata"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "WEBP"), False, id="webp"),
+        pytest.param(encoded(Image.new("CMYK", (160, 80)), "JPEG"), False, id="cmyk"),
+        pytest.param(encoded(Image.new("RGB", (4100, 80), RED), "JPEG"), False, id="reduced"),
     ],
 )
 async def test_a_public_picture_keeps_its_address_only_as_it_is(data: bytes, is_passed_on: bool) -> None:
@@ -622,7 +622,7 @@ async def test_a_public_picture_keeps_its_address_only_as_it_is(data: bytes, is_
 
 def corners() -> Image.Image:
     """Red above left, green above right, blue below; 40x20, to be seen after any turn."""
-    image = Image.new("RGB", (40, 20), BLUE)
+    image = Image.new("RGB", (160, 80), BLUE)
     image.paste(RED, (0, 0, 20, 10))
     image.paste(GREEN, (20, 0, 40, 10))
     return image
@@ -649,7 +649,7 @@ async def test_exif_turns_are_applied_and_metadata_is_dropped(tmp_path: Path, fo
     quality = {"quality": 95, "subsampling": 0} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
     reference = await load_bytes(tmp_path, encoded(stored, form, exif=turned(orientation), **quality))
     image = picture_of(reference)
-    assert (reference.width, reference.height) == image.size == (40, 20)
+    assert (reference.width, reference.height) == image.size == (160, 80)
     assert max(ImageStat.Stat(ImageChops.difference(image, corners())).mean) < 12
     assert dict(image.getexif()) == {}
     assert b"Camera" not in reference.data
@@ -660,30 +660,71 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_16_bit_colour() -> bytes:
-    """Pillow does not write these: 40x20, 48 bits a pixel."""
-    row = b"\0" + b"".join(struct.pack(">H", value * 257) for value in GREY) * 40
-    header = struct.pack(">IIBBBBB", 40, 20, 16, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row * 20)), chunk(b"IEND", b"")
+    """Pillow does not write these: 160x80, 48 bits a pixel."""
+    row = b"\0" + b"".join(struct.pack(">H", value * 257) for value in GREY) * 160
+    header = struct.pack(">IIBBBBB", 160, 80, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row * 80)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (63, 64), (64, 63), (2000, 10)])
+async def test_a_tiny_picture_is_refused(size: tuple[int, int], form: str, tmp_path: Path) -> None:
+    """A video model sees nothing in it; and it says what would do."""
+    (tmp_path / "picture").write_bytes(encoded(noise(size), form))
+    told = f"only {size[0]}x{size[1]} px; give a picture of at least 64 px in width and height"
+    assert await refused("picture", base_dir=tmp_path) == told
+
+
+async def test_the_smallest_picture_is_taken(tmp_path: Path) -> None:
+    reference = await load_bytes(tmp_path, encoded(noise((64, 64))))
+    assert (reference.width, reference.height, reference.is_one_colour) == (64, 64, False)
+
+
+def with_alpha(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    image.putalpha(alpha)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "is_one_colour"),
+    [
+        pytest.param(Image.new("RGB", (160, 80), RED), True, id="one-colour"),
+        pytest.param(Image.new("L", (160, 80), 255), True, id="white"),
+        pytest.param(Image.new("RGBA", (160, 80), (*RED, 128)), True, id="evenly-translucent"),
+        pytest.param(halves((160, 80)), False, id="two-colours"),
+        pytest.param(
+            with_alpha(Image.new("RGB", (160, 80), RED), halves((160, 80)).convert("L")), False, id="silhouette"
+        ),
+    ],
+)
+async def test_a_picture_of_one_colour_is_known(image: Image.Image, is_one_colour: bool, tmp_path: Path) -> None:
+    """The shape of a figure that is cut out shows, even if the figure has one colour."""
+    assert (await load_bytes(tmp_path, encoded(image))).is_one_colour == is_one_colour
+
+
+async def test_a_jpeg_of_one_colour_is_known(tmp_path: Path) -> None:
+    data = encoded(Image.new("RGB", (160, 80), (201, 33, 77)), "JPEG", quality=30)
+    assert (await load_bytes(tmp_path, data)).is_one_colour
+
+
 def palette(colour: tuple[int, int, int]) -> Image.Image:
-    image = Image.new("P", (40, 20), 1)
+    image = Image.new("P", (160, 80), 1)
     image.putpalette([0, 0, 0, *colour])
     return image
 
 
 def adobe_cmyk() -> Image.Image:
-    return Image.new("CMYK", (40, 20), (0, 0, 0, 135))
+    return Image.new("CMYK", (160, 80), (0, 0, 0, 135))
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(encoded(Image.new("L", (40, 20), 120)), id="grey"),
-        pytest.param(encoded(Image.new("L", (40, 20), 120), "JPEG"), id="grey-jpeg"),
-        pytest.param(encoded(Image.new("LA", (40, 20), (120, 255))), id="grey-opaque-alpha"),
-        pytest.param(encoded(Image.new("I;16", (40, 20), 120 * 257)), id="16-bit-grey"),
+        pytest.param(encoded(Image.new("L", (160, 80), 120)), id="grey"),
+        pytest.param(encoded(Image.new("L", (160, 80), 120), "JPEG"), id="grey-jpeg"),
+        pytest.param(encoded(Image.new("LA", (160, 80), (120, 255))), id="grey-opaque-alpha"),
+        pytest.param(encoded(Image.new("I;16", (160, 80), 120 * 257)), id="16-bit-grey"),
         pytest.param(png_16_bit_colour(), id="16-bit-colour"),
         pytest.param(encoded(palette(GREY)), id="palette"),
         pytest.param(encoded(adobe_cmyk(), "JPEG"), id="cmyk"),
@@ -701,7 +742,7 @@ async def test_every_kind_of_pixel_becomes_the_same_grey(tmp_path: Path, data: b
     "data",
     [
         pytest.param(encoded(palette(RED), transparency=0), id="palette"),
-        pytest.param(encoded(Image.new("RGB", (40, 20), RED), transparency=(0, 0, 0)), id="colour-key"),
+        pytest.param(encoded(Image.new("RGB", (160, 80), RED), transparency=(0, 0, 0)), id="colour-key"),
     ],
 )
 async def test_transparency_that_no_pixel_uses_is_no_cut_out(tmp_path: Path, data: bytes) -> None:
@@ -724,7 +765,7 @@ async def test_a_colour_profile_is_applied_before_it_is_dropped(tmp_path: Path) 
     profile = bytearray(ImageCms.ImageCmsProfile(lab).tobytes())
     red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
     profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    image = Image.new("RGB", (40, 20), (220, 20, 20))
+    image = Image.new("RGB", (160, 80), (220, 20, 20))
     reference = await load_bytes(tmp_path, encoded(image, icc_profile=bytes(profile)))
     pixel = picture_of(reference).getpixel((20, 10))
     assert isinstance(pixel, tuple)
@@ -735,7 +776,7 @@ async def test_a_colour_profile_is_applied_before_it_is_dropped(tmp_path: Path) 
 
 async def test_a_broken_colour_profile_is_left_aside(tmp_path: Path) -> None:
     """The picture is whole without it."""
-    reference = await load_bytes(tmp_path, encoded(Image.new("RGB", (40, 20), RED), icc_profile=b"nonsense"))
+    reference = await load_bytes(tmp_path, encoded(Image.new("RGB", (160, 80), RED), icc_profile=b"nonsense"))
     assert picture_of(reference).getpixel((20, 10)) == pytest.approx(RED, abs=6)
 
 
@@ -743,7 +784,7 @@ async def test_a_broken_colour_profile_is_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 async def test_a_truncated_picture_is_refused(tmp_path: Path, form: str, share: float) -> None:
     """Wherever it was cut; a half grey picture would cost a whole clip."""
-    data = encoded(noise((60, 40)), form)
+    data = encoded(noise((160, 80)), form)
     (tmp_path / "picture").write_bytes(data[: int(len(data) * share)])
     assert "damaged or cut" in await refused("picture", tmp_path)
 
@@ -751,14 +792,14 @@ async def test_a_truncated_picture_is_refused(tmp_path: Path, form: str, share: 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 async def test_an_animation_is_refused(tmp_path: Path, form: str) -> None:
     """Which of its pictures is meant, nobody said."""
-    frames = [Image.new("RGB", (40, 20), colour) for colour in (RED, GREEN)]
+    frames = [Image.new("RGB", (160, 80), colour) for colour in (RED, GREEN)]
     (tmp_path / "picture").write_bytes(encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=100))
     assert "animated" in await refused("picture", tmp_path)
 
 
 async def test_a_phones_two_in_one_jpeg_is_its_first_picture(tmp_path: Path) -> None:
     """MPO is what phones write for depth or gain maps; it is no animation."""
-    data = encoded(Image.new("RGB", (40, 20), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 10))])
+    data = encoded(Image.new("RGB", (160, 80), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 10))])
     reference = await load_bytes(tmp_path, data)
     assert picture_of(reference).getpixel((20, 10)) == pytest.approx(RED, abs=6)
 
@@ -770,10 +811,10 @@ def box(brand: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "GIF"), "but GIF: save it as JPEG or PNG", id="gif"),
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "BMP"), "but BMP: save it as JPEG or PNG", id="bmp"),
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "TIFF"), "but TIFF: save it as JPEG or PNG", id="tiff"),
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "ICO", sizes=[(16, 16)]), "but ICO: save it", id="ico"),
+        pytest.param(encoded(Image.new("RGB", (160, 80)), "GIF"), "but GIF: save it as JPEG or PNG", id="gif"),
+        pytest.param(encoded(Image.new("RGB", (160, 80)), "BMP"), "but BMP: save it as JPEG or PNG", id="bmp"),
+        pytest.param(encoded(Image.new("RGB", (160, 80)), "TIFF"), "but TIFF: save it as JPEG or PNG", id="tiff"),
+        pytest.param(encoded(Image.new("RGB", (160, 80)), "ICO", sizes=[(16, 16)]), "but ICO: save it", id="ico"),
         pytest.param(box(b"heic"), "but HEIC: a phone's own format; save it as JPEG or PNG", id="heic"),
         pytest.param(box(b"mif1"), "but HEIC: a phone's own format; save it as JPEG or PNG", id="heif"),
         pytest.param(box(b"avif"), "but AVIF: save it as JPEG or PNG", id="avif"),
@@ -789,7 +830,7 @@ def box(brand: bytes) -> bytes:
         pytest.param(b"8BPS\0\1", "but PSD: export it as PNG", id="psd"),
         pytest.param(b"Dear Sir or Madam", "not a PNG, JPEG or WEBP but text", id="text"),
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(encoded(Image.new("RGB", (40, 20)), "PPM"), "its format is unknown", id="ppm"),
+        pytest.param(encoded(Image.new("RGB", (160, 80)), "PPM"), "its format is unknown", id="ppm"),
     ],
 )
 async def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, data: bytes, says: str) -> None:
@@ -810,7 +851,7 @@ async def test_a_name_is_found_however_its_accents_are_spelled(
     """A file from a Mac, named by a job from a PC, and the reverse."""
     (tmp_path / unicodedata.normalize(disk, "Brücke")).mkdir()
     (tmp_path / unicodedata.normalize(disk, "Brücke/café.png")).write_bytes(PNG)
-    assert (await load(unicodedata.normalize(asked, "Brücke/café.png"), tmp_path)).width == 40
+    assert (await load(unicodedata.normalize(asked, "Brücke/café.png"), tmp_path)).width == 160
 
 
 @pytest.mark.parametrize("source", [f" {URL}", f"{URL}\n", f"\t{URL} "])
@@ -830,7 +871,7 @@ async def test_an_empty_address_is_called_empty(tmp_path: Path, source: str) -> 
 
 async def test_a_wholly_transparent_picture_is_refused(tmp_path: Path) -> None:
     """There is nobody in it."""
-    (tmp_path / "picture").write_bytes(encoded(Image.new("RGBA", (40, 20))))
+    (tmp_path / "picture").write_bytes(encoded(Image.new("RGBA", (160, 80))))
     assert "transparent" in await refused("picture", tmp_path)
 
 

@@ -152,6 +152,29 @@ def test_frames_are_written_before_anything_is_paid(
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("scene", "warned"),
+    [
+        ({"scene_reference_url": "sea.jpg"}, "sea.jpg"),
+        ({"scene_reference_url": "sea.jpg", "character_reference_urls": ["cut.png"]}, None),
+        ({"scene_reference_url": None, "character_reference_urls": ["sea.jpg"]}, "sea.jpg"),
+        ({"scene_reference_url": "landscape.jpg", "character_reference_urls": ["cut.png", "sea.jpg"]}, "sea.jpg"),
+        ({"scene_reference_url": "landscape.jpg"}, None),
+    ],
+)
+@pytest.mark.parametrize("model", ["kling-v2.5-turbo", "veo-3.1"])
+async def test_the_plan_warns_about_a_picture_of_one_colour(
+    folder: Path, model: str, scene: dict[str, Any], warned: str | None
+) -> None:
+    """A plain background behind a character is intended, but not a picture that is sent by itself."""
+    if model == "veo-3.1" and scene["scene_reference_url"] == "sea.jpg":
+        warned = "sea.jpg"
+    job = job_of(model, **scene, target_duration=8)
+    prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
+    told = [warning for warning in prepared.plan.warnings if "one colour" in warning]
+    assert told == ([f"{warned} has only one colour, so it shows the model nothing (a)"] if warned else [])
+
+
 def write_job(folder: Path, **scene: Any) -> str:
     fields = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
     (folder / "film.json").write_text(json.dumps({"model": "kling-v2.5-turbo", "scenes": [fields]}))

@@ -14,9 +14,10 @@ class EmulatorSettings(BaseModel):
     """The behaviour of one emulator. The defaults are the live API's behaviour for an account with credit.
 
     `time_scale` multiplies every simulated time: the time in `starting` and in `processing`, `Cancel-After` (after its
-    check for 5 s to 24 h), the removal of outputs, and the windows of the rate limit. The wait that a 429 asks for is
-    already multiplied, so it is true time. `time_scale` does not change `Prefer: wait`, which is true time of the
-    caller, nor `metrics.predict_time` and billing, which count simulated seconds.
+    check for 5 s to 24 h), the removal of outputs, and the windows of the rate limit. With 0.01, outputs are removed
+    after 36 s instead of an hour. The wait that a 429 asks for is already multiplied, so it is true time. `time_scale`
+    does not change `Prefer: wait`, which is true time of the caller, nor `metrics.predict_time` and billing, which
+    count simulated seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -31,14 +31,34 @@ def warn_about_cards(requests: Iterable[ClipRequest], references: Mapping[str, R
                 if not by_digest[digest].has_alpha:
                     scenes.setdefault((digest, digest in image.cut_outs), []).append(request.scene.id)
     for (digest, is_cut_out), ids in scenes.items():
-        shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
         what = (
             "its plain background is cut away"
             if is_cut_out
             else "it is pasted as a card; give a PNG with a transparent background to let the figure stand in the scene"
         )
         name = display_name(by_digest[digest].source)
-        yield f"{name} is opaque: {what} ({shown}). Look at it with `videogen plan --frames FOLDER`"
+        yield f"{name} is opaque: {what} ({_list_scenes(ids)}). Look at it with `videogen plan --frames FOLDER`"
+
+
+def warn_about_plain_pictures(
+    requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage]
+) -> Iterator[str]:
+    """Yield a warning for each picture of one colour, unless it is the background of characters."""
+    by_digest = {reference.digest: reference for reference in references.values()}
+    scenes: dict[str, dict[str, None]] = {}
+    for request in requests:
+        for image in request.images.values():
+            shown = image.characters or ((image.background,) if image.background else ())
+            for digest in shown:
+                if by_digest[digest].is_one_colour:
+                    scenes.setdefault(digest, {})[request.scene.id] = None
+    for digest, ids in scenes.items():
+        name = display_name(by_digest[digest].source)
+        yield f"{name} has only one colour, so it shows the model nothing ({_list_scenes(list(ids))})"
+
+
+def _list_scenes(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def compose_frame(

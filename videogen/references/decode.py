@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 MAX_BYTES = 20_000_000
 MAX_MEGAPIXELS = 40
 """Limit for PNG. JPEG may have more because it is reduced while it is decoded, see `_MAX_MEGAPIXELS_BY_KIND`."""
+MIN_EDGE_PX = 64
+"""A picture with a shorter side shows a video model nothing. Models that document a minimum ask for more: Kling for
+300 px, which start frames have."""
 MAX_EDGE_PX = 4096
 """Larger images are reduced by a whole factor: no video model takes more than 1080 lines."""
+MAX_NOISE = 3
+"""Difference of the pixels in a picture of one colour, of 255."""
 MediaType: TypeAlias = Literal["image/jpeg", "image/png"]
 
 PictureFile: TypeAlias = io.BytesIO | io.BufferedReader | io.BufferedRandom
@@ -46,6 +51,8 @@ class ReferenceImage:
     rotated, reduced, stripped of metadata, or converted from colours or a format that few models take."""
     can_be_cut_out: bool = False
     """Whether the picture is opaque and shows a figure before a plain background."""
+    is_one_colour: bool = False
+    """Whether all pixels are alike, so that there is nothing to see."""
 
 
 class UnusablePictureError(Exception):
@@ -73,8 +80,24 @@ def read_image(source: str, file: PictureFile, url: str | None) -> ReferenceImag
     data = encode_image(image, "PNG") if has_alpha else encode_image(image, "JPEG", quality=92)
     media_type: MediaType = "image/png" if has_alpha else "image/jpeg"
     public_url = url if is_plain else None
-    can_be_cut_out = not has_alpha and has_plain_border(image)
-    return ReferenceImage(source, digest, *image.size, has_alpha, data, media_type, public_url, can_be_cut_out)
+    return ReferenceImage(
+        source,
+        digest,
+        *image.size,
+        has_alpha,
+        data,
+        media_type,
+        public_url,
+        can_be_cut_out=not has_alpha and has_plain_border(image),
+        is_one_colour=_is_one_colour(image),
+    )
+
+
+def _is_one_colour(image: "Image.Image") -> bool:
+    """Return whether all pixels are alike, also in their opacity, but for the noise of JPEG."""
+    from PIL import ImageStat
+
+    return all(high - low <= MAX_NOISE for low, high in ImageStat.Stat(image).extrema)
 
 
 def encode_image(image: "Image.Image", form: str, **options: int) -> bytes:
@@ -252,6 +275,10 @@ def _check_size(image: "Image.Image") -> None:
     if image.width * image.height > _MAX_MEGAPIXELS_BY_KIND[kind] * 1_000_000:
         megapixels = image.width * image.height / 1_000_000
         raise UnusablePictureError(f"{megapixels:.0f} megapixels; a {kind} may have {_MAX_MEGAPIXELS_BY_KIND[kind]}")
+    if min(image.size) < MIN_EDGE_PX:
+        raise UnusablePictureError(
+            f"only {image.width}x{image.height} px; give a picture of at least {MIN_EDGE_PX} px in width and height"
+        )
     if getattr(image, "is_animated", False):
         raise UnusablePictureError("an animated picture; use a still one")
 
