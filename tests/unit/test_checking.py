@@ -63,7 +63,7 @@ def checked(folder: Path, name: str, text: str, *flags: str) -> int:
 def test_a_job_that_is_right_is_told_in_a_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its scenes, its model and its price; the planner's clips are 5.5 s, so 10 s each are paid for."""
     assert checked(tmp_path, name, RIGHT[name]) == 0
-    price = "1.400" if name == "clips.json" else "0.700"
+    price = "1.40" if name == "clips.json" else "0.70"
     said = f"{name}: 2 scenes for kling-v2.5-turbo at 16:9, ${price}; no problems found\n"
     assert capsys.readouterr() == (said, "")
 
@@ -238,10 +238,10 @@ def said_by(command: str, job: Path, capsys: pytest.CaptureFixture[str]) -> tupl
 @pytest.mark.parametrize(
     ("before", "of_scene", "says"),
     [
-        ("max_cost = 0.1\n", "", "film.toml:1:1: max_cost: the plan costs $0.350, more than the $0.1 allowed"),
-        ("max_cost = 0\n", "", "film.toml:1:1: max_cost: the plan costs $0.350, more than the $0 allowed"),
+        ("max_cost = 0.1\n", "", "film.toml:1:1: max_cost: the plan costs $0.35, more than the $0.10 allowed"),
+        ("max_cost = 0\n", "", "film.toml:1:1: max_cost: the plan costs $0.35, more than the $0.00 allowed"),
         ('max_cost = "1_0"\n', "", "film.toml:1:1: max_cost: input should be a plain number"),
-        ("takes = 3\nmax_cost = 1\n", "", "film.toml:2:1: max_cost: the plan costs $1.050"),
+        ("takes = 3\nmax_cost = 1\n", "", "film.toml:2:1: max_cost: the plan costs $1.05,"),
         *(
             ("", f'scene_reference_url = "{url}"\n', f"film.toml:5:1: scenes.0.scene_reference_url: {url}: {why}")
             for url, why in {
@@ -307,7 +307,7 @@ def test_a_check_does_not_refuse_what_earlier_clips_may_pay_for(
     (tmp_path / "out" / "film").mkdir(parents=True)
     (tmp_path / "film.toml").write_text(f"max_cost = 0.5\n{TOML}")
     assert main(["check", "film.toml"]) == 0
-    price = "$0.700, more than the $0.5 allowed unless clips of earlier runs are reused; no problems found"
+    price = "$0.70, more than the $0.50 allowed unless clips of earlier runs are reused; no problems found"
     assert price in capsys.readouterr().out
 
 
