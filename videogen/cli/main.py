@@ -235,12 +235,12 @@ def run(
         they ran is billed. `leave` keeps them running, and the next run continues them.
     """
     from videogen.cli.console import OutputFormat
-    from videogen.cli.run import run_job
+    from videogen.cli.run import run_job_file
 
     if dry_run and (jsonl or serve):
         raise InvalidError("--dry-run cannot be combined with --jsonl or --serve")
     if dry_run:
-        return plan_job(job, flags=flags, json=json)
+        return plan(job, flags=flags, json=json)
     if jsonl and json:
         raise InvalidError("--json and --jsonl cannot be combined: use one of them")
     output: OutputFormat = "jsonl" if jsonl else "json" if json else "text"
@@ -251,7 +251,7 @@ def run(
         on_interrupt=on_interrupt,
     )
     with _load_job(job, flags) as asked:
-        return run_job(asked, options, file=job, output=output, serve=serve)
+        return run_job_file(asked, options, file=job, output=output, serve=serve)
 
 
 def _check_music(path: Path | None) -> Path | None:
@@ -267,8 +267,8 @@ def _check_music(path: Path | None) -> Path | None:
     return path.absolute()
 
 
-@app.command(name="plan")
-def plan_job(
+@app.command
+def plan(
     job: Path,
     /,
     *,
