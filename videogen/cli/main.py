@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from videogen.execution.options import RunOptions
     from videogen.job.model import Job
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
 
 def _read_version() -> str:
     from importlib.metadata import version
@@ -158,6 +160,8 @@ class JobFlags:
     retry_failed: Annotated[bool, Parameter(negative="")] = False
     """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
     file has changed."""
+    log_level: LogLevel | None = None
+    """Also write the log from this level on to standard error: what the run waits for, and why."""
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields of the job that the flags set.
@@ -296,7 +300,11 @@ def plan(
 
 @contextmanager
 def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
-    """Load the job in a file, overridden by flags, and add line and column to problems found in the block."""
+    """Load the job in a file, overridden by flags, and add line and column to problems found in the block.
+
+    The log of the block goes to standard error, from the level of the flags on.
+    """
+    from videogen.cli.logs import show_log
     from videogen.planning.validation import attribute_to_flags, load_and_validate
     from videogen.settings import read_settings
 
@@ -309,7 +317,8 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
             file=sys.stderr,
         )
     try:
-        yield checked.job
+        with show_log(flags.log_level):
+            yield checked.job
     except ValidationError as exc:
         raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
 
