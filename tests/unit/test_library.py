@@ -195,6 +195,13 @@ async def test_a_refused_token_is_an_error(emulator: Emulator, monkeypatch: pyte
     assert emulator.ledger()["creates"] == 0
 
 
+def test_a_warning_is_not_printed_by_python() -> None:
+    """A program that has not set up logging shows nothing."""
+    code = "import logging; from videogen import run_job; logging.getLogger('videogen.journal').warning('for the log')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_prefect_is_not_needed() -> None:
     """Nothing of it is imported, nor is the command line."""
     loaded = run_python("import sys; from videogen import run_job; print(*sorted(sys.modules))").split()
