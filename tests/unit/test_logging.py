@@ -3,9 +3,11 @@
 import asyncio
 import contextvars
 import logging
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -218,6 +220,23 @@ async def test_a_wait_for_room_in_the_budget_is_logged(log: pytest.LogCaptureFix
     assert_logged(log, "INFO", "a: waiting until another clip is settled: $1 of $1 are reserved")
 
 
+async def test_a_wait_for_a_program_that_holds_the_journal_is_logged(
+    log: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """And that it goes on."""
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        setting = asyncio.create_task(asyncio.to_thread(journal.set_limit, "replicate", 1))
+        while not get_lines(log):
+            await asyncio.sleep(0.05)
+        other.execute("ROLLBACK")
+        await setting
+    journal.close()
+    assert_logged(log, "INFO", f"waiting for another program that holds the journal at sqlite:///{tmp_path}/journal.db")
+    assert_logged(log, "INFO", f"the journal at sqlite:///{tmp_path}/journal.db answers again")
+
+
 async def test_a_journal_call_has_the_context_of_its_caller(tmp_path: Path) -> None:
     """Prefect finds the flow run of a line by it."""
     variable = contextvars.ContextVar("variable", default="unset")
@@ -310,7 +329,8 @@ def test_nothing_is_shown_unless_it_is_asked_for() -> None:
 
 def test_lines_go_to_standard_error_from_a_level_on(capsys: pytest.CaptureFixture[str]) -> None:
     """On one line each; other programs' lines are not shown, and nothing is once the block is over."""
-    logger = logging.getLogger("videogen.execution.gate")
+    parent, logger = logging.getLogger("videogen"), logging.getLogger("videogen.execution.gate")
+    before = list(parent.handlers), parent.level, parent.propagate
     with show_log("info"):
         logger.debug("a detail")
         logger.info("a wait\nfor")
@@ -319,7 +339,7 @@ def test_lines_go_to_standard_error_from_a_level_on(capsys: pytest.CaptureFixtur
     assert out == ""
     assert err.endswith(" INFO videogen.execution.gate: a wait\\nfor\n")
     assert err.count("\n") == 1
-    assert (logging.getLogger("videogen").handlers, logging.getLogger("videogen").propagate) == ([], True)
+    assert (parent.handlers, parent.level, parent.propagate) == before
 
 
 @pytest.mark.parametrize("error_is_terminal", [True, False])
