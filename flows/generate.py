@@ -23,6 +23,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows.artifacts import publish_artifacts
 from flows.handover import get_handover, get_prepared_job
 from flows.interruption import run_unless_interrupted
+from flows.logs import apply_log_level
 from flows.progress import report_progress
 from videogen.app import open_run, prepare_job
 from videogen.errors import RunInterruptedError, is_retryable
@@ -69,6 +70,7 @@ async def generate(job: Job | str, options: RunOptions | None = None) -> State[R
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
     """
+    apply_log_level()
     options = options or RunOptions()
     handed = get_handover()
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)

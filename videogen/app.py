@@ -17,7 +17,7 @@ from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspe
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
@@ -54,7 +54,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    planned = plan_job(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
+    planned = build_plan(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
     folders, url = cache(open_folder), settings.get_journal_url()
     folder = folders(settings.get_job_folder(job.id))
 
@@ -64,7 +64,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         )
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
-        before = plan_job(job, registry, digests=digests, buffer=buffer, today=today)
+        before = build_plan(job, registry, digests=digests, buffer=buffer, today=today)
         planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
     if references:
         from videogen.references.compose import warn_about_cards, warn_about_plain_pictures

@@ -39,3 +39,32 @@ def format_money(usd: Decimal) -> str:
     """Return the amount with cents, and with fractions of them if there are any: `$0.35`, `$0.0125`."""
     exponent = usd.normalize().as_tuple().exponent
     return f"${usd:.{max(2, -int(exponent))}f}"
+
+
+MAX_LOGGED_CHARS = 500
+MIN_HIDDEN_CHARS = 8
+"""A shorter text is not hidden: it says little, and is part of other words."""
+_CREDENTIALS = re.compile(r"(?i)\b(?:r8_|bearer\s+)[\w.~+/-]{8,}=*")
+_SECRETS_OF_ADDRESS = re.compile(r"(?i)\b(data:|[a-z][a-z0-9+.-]*://)([^\s\"'<>]+)")
+
+
+def make_loggable(text: object, *, hide: str = "") -> str:
+    """Return text of another program, such as an error, for a log: on one line, cut, and without secrets.
+
+    Removed are tokens, the users, passwords, queries and fragments of addresses, and the text `hide`.
+    """
+    shown = str(text)
+    if len(hide) >= MIN_HIDDEN_CHARS:
+        shown = shown.replace(hide, "…")
+    shown = _CREDENTIALS.sub("***", _SECRETS_OF_ADDRESS.sub(_shorten_address, shown))
+    shown = shown if len(shown) <= MAX_LOGGED_CHARS else shown[: MAX_LOGGED_CHARS - 1] + "…"
+    return escape_unprintable(shown)
+
+
+def _shorten_address(found: re.Match[str]) -> str:
+    scheme, rest = found.groups()
+    if scheme.lower() == "data:":
+        return f"{scheme}…"
+    place, is_cut, _ = re.sub(r"^[^/?#]*@", "", rest).partition("?")
+    place, has_fragment, _ = place.partition("#")
+    return f"{scheme}{place}{'?…' if is_cut or has_fragment else ''}"

@@ -4,7 +4,7 @@ from typing import Any
 
 from flows.artifacts import make_clip_rows, render_verdict
 from videogen.job.model import Job
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.registry.load import read_registry
 from videogen.results.clip import Clip, ClipFailure
 from videogen.results.run_result import RunResult
@@ -48,7 +48,7 @@ def clip(index: int, *, failure: str | None = None, **fields: Any) -> Clip:
 def plan_of(scenes: int) -> Any:
     wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 4} for n in range(scenes)]
     job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "scenes": wanted})
-    return plan_job(job, read_registry(), digests={}, buffer=None)
+    return build_plan(job, read_registry(), digests={}, buffer=None)
 
 
 def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:

@@ -16,6 +16,8 @@ prompt = "A lighthouse at dusk"
 target_duration = 5
 """
 
+TYPED = "import videogen; from pathlib import Path; print(Path(videogen.__file__).with_name('py.typed').is_file())"
+
 
 @pytest.mark.timeout(300)
 def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
@@ -26,6 +28,7 @@ def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     run(["uv", "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"), str(source)], folder)
     run(["uv", "venv", "--quiet", "--python", "3.11", str(folder / "env")], folder)
     run([*install, *map(str, (folder / "dist").glob("*.whl"))], folder)
+    assert run([str(python), "-c", TYPED], folder) == "True\n"
     empty = folder / "empty"
     empty.mkdir()
     (empty / "film.toml").write_text(JOB)

@@ -14,7 +14,7 @@ from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.emulator.rendering import encode as render
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 from videogen.providers.replicate import ReplicateProvider
@@ -59,7 +59,7 @@ def picture(spec: ModelSpec) -> dict[str, str]:
 @given(job=jobs(), buffer=st.sampled_from([1.0, 1.25, 2.0]))
 def test_what_is_planned_is_what_is_billed(job: Job, buffer: float, emulator: Emulator) -> None:
     """When nothing fails, to the cent; GPU time is billed as it was, at the rate that was planned with."""
-    planned = plan_job(job, REGISTRY, digests={"keeper.png": "0" * 64}, buffer=buffer)
+    planned = build_plan(job, REGISTRY, digests={"keeper.png": "0" * 64}, buffer=buffer)
     emulator.reset()
     predictions = asyncio.run(made(planned, emulator))
     billed = Decimal(emulator.ledger()["billed"])

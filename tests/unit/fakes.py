@@ -20,7 +20,7 @@ from videogen.execution.patience import Patience
 from videogen.job.model import Job
 from videogen.journal.async_store import AsyncJournal
 from videogen.journal.store import Journal
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import FailureKind, Prediction, Status
 from videogen.registry.load import read_registry
@@ -48,7 +48,7 @@ def request_of(**scene: Any) -> ClipRequest:
     fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
     wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
     job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
-    return plan_job(job, read_registry()).requests[0]
+    return build_plan(job, read_registry()).requests[0]
 
 
 @dataclass

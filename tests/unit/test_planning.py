@@ -7,7 +7,7 @@ import pytest
 from videogen.errors import ValidationError
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget
 from videogen.registry.load import read_registry
 
@@ -22,7 +22,7 @@ def scene(**fields: Any) -> dict[str, Any]:
 
 def planned(model: str, *scenes: dict[str, Any], buffer: float | None = None, **fields: Any) -> Plan:
     job = Job.model_validate({"model": model, "scenes": scenes or [scene()], **fields})
-    return plan_job(job, REGISTRY, digests=DIGESTS, buffer=buffer)
+    return build_plan(job, REGISTRY, digests=DIGESTS, buffer=buffer)
 
 
 def with_image(model: str) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def test_a_plan_above_the_cap_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"max_cost: the plan costs \$0.35, more than the \$0.34 allowed"):
         validate_budget(plan_)
     job = Job.model_validate({"model": "kling-v2.5-turbo", "max_cost": 0, "scenes": [scene()]})
-    validate_budget(plan_job(job, REGISTRY).with_reuse({plan_.requests[0].key}))
+    validate_budget(build_plan(job, REGISTRY).with_reuse({plan_.requests[0].key}))
 
 
 def test_the_plan_tells_what_is_spent_from_what_is_reserved() -> None:
@@ -273,9 +273,9 @@ def test_the_bytes_of_a_picture_are_in_the_key_and_not_its_address() -> None:
     """The same picture from elsewhere is the same clip; another one under the same address is not."""
     job = Job.model_validate({"scenes": [scene(scene_reference_url="x")]})
     moved = Job.model_validate({"scenes": [scene(scene_reference_url="y")]})
-    key = plan_job(job, REGISTRY, digests={"x": "1"}).requests[0].key
-    assert plan_job(moved, REGISTRY, digests={"y": "1"}).requests[0].key == key
-    assert plan_job(job, REGISTRY, digests={"x": "2"}).requests[0].key != key
+    key = build_plan(job, REGISTRY, digests={"x": "1"}).requests[0].key
+    assert build_plan(moved, REGISTRY, digests={"y": "1"}).requests[0].key == key
+    assert build_plan(job, REGISTRY, digests={"x": "2"}).requests[0].key != key
 
 
 def test_a_timeout_below_the_typical_run_is_warned_of() -> None:
@@ -318,8 +318,8 @@ def test_an_old_price_is_warned_of() -> None:
     """After 90 days."""
     job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene()]})
     as_of = REGISTRY.models["kling-v2.5-turbo"].price.as_of
-    assert plan_job(job, REGISTRY, today=as_of + timedelta(days=90)).warnings == ()
-    (warning,) = plan_job(job, REGISTRY, today=as_of + timedelta(days=91)).warnings
+    assert build_plan(job, REGISTRY, today=as_of + timedelta(days=90)).warnings == ()
+    (warning,) = build_plan(job, REGISTRY, today=as_of + timedelta(days=91)).warnings
     assert warning.startswith("kling-v2.5-turbo: its price of 2026-11-01 is 91 days old, look it up at https://")
 
 
@@ -332,7 +332,7 @@ def test_an_estimated_price_is_told_from_a_published_one() -> None:
 
 def compared(*scenes: dict[str, Any], **fields: Any) -> Plan:
     models = ["kling-v2.5-turbo", "hailuo-2.3"]
-    return plan_job(Job.model_validate({"models": models, "scenes": scenes or [scene()], **fields}), REGISTRY)
+    return build_plan(Job.model_validate({"models": models, "scenes": scenes or [scene()], **fields}), REGISTRY)
 
 
 def test_compared_models_make_every_scene_side_by_side() -> None:
@@ -368,7 +368,7 @@ def test_every_compared_model_is_checked() -> None:
     """What one of them cannot do is said, with its name; so is one that is not there."""
     fields = {"models": ["kling-v2.5-turbo", "kling-v2.1", "nobody"], "scenes": [scene()]}
     with pytest.raises(ValidationError) as caught:
-        plan_job(Job.model_validate(fields), REGISTRY)
+        build_plan(Job.model_validate(fields), REGISTRY)
     assert [problem.where for problem in caught.value.problems] == ["scenes.0.scene_reference_url", "models.2"]
 
 

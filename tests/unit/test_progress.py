@@ -20,7 +20,7 @@ from videogen.events import (
 )
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.registry.load import read_registry
 from videogen.results.clip import Clip, ClipFailure
 from videogen.results.run_result import RunResult
@@ -30,7 +30,7 @@ from videogen.results.verdict import judge
 def plan_of(scenes: int, **fields: Any) -> Plan:
     wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]
     job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "concurrency": 2, "scenes": wanted} | fields)
-    return plan_job(job, read_registry())
+    return build_plan(job, read_registry())
 
 
 def started(index: int, attempt: int = 1) -> ClipStarted:

@@ -7,7 +7,7 @@ import pytest
 from videogen.errors import ValidationError
 from videogen.job.load import read_job
 from videogen.job.model import Job
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.registry.load import read_registry
 
 
@@ -227,5 +227,5 @@ def test_notes_are_no_part_of_a_clips_key(tmp_path: Path) -> None:
         job_of(json.dumps({"scenes": [each]}), tmp_path, "film.json")
         for each in (scene, {**scene, "notes": "x", "metadata": {"y": 1}, "_z": 2})
     ]
-    first, second = (plan_job(job, read_registry()).requests[0].key for job in jobs)
+    first, second = (build_plan(job, read_registry()).requests[0].key for job in jobs)
     assert first == second

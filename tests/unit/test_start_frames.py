@@ -16,7 +16,7 @@ from videogen.cli.main import main
 from videogen.execution.options import RunOptions
 from videogen.job.model import Job
 from videogen.journal.store import Journal
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.requests import ImageInput
 from videogen.registry.load import read_registry
 from videogen.results.clip import Clip, get_planned_fields
@@ -117,7 +117,7 @@ async def test_only_frames_that_look_different_are_named_apart(
 def test_a_plan_without_its_pictures_cuts_nothing() -> None:
     """What is opaque is only known once it is loaded."""
     job = job_of(character_reference_urls=["wall.jpg"])
-    planned = plan_job(job, read_registry(None), digests={"sea.jpg": "a" * 64, "wall.jpg": "b" * 64})
+    planned = build_plan(job, read_registry(None), digests={"sea.jpg": "a" * 64, "wall.jpg": "b" * 64})
     (image,) = planned.requests[0].images.values()
     assert image.cut_outs == ()
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from videogen.execution.options import RunOptions
     from videogen.job.model import Job
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
 
 def _read_version() -> str:
     from importlib.metadata import version
@@ -158,6 +160,8 @@ class JobFlags:
     retry_failed: Annotated[bool, Parameter(negative="")] = False
     """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
     file has changed."""
+    log_level: LogLevel | None = None
+    """Also write the log from this level on to standard error: what the run waits for, and why."""
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields of the job that the flags set.
@@ -235,12 +239,12 @@ def run(
         they ran is billed. `leave` keeps them running, and the next run continues them.
     """
     from videogen.cli.console import OutputFormat
-    from videogen.cli.run import run_job
+    from videogen.cli.run import run_job_file
 
     if dry_run and (jsonl or serve):
         raise InvalidError("--dry-run cannot be combined with --jsonl or --serve")
     if dry_run:
-        return plan_job(job, flags=flags, json=json)
+        return plan(job, flags=flags, json=json)
     if jsonl and json:
         raise InvalidError("--json and --jsonl cannot be combined: use one of them")
     output: OutputFormat = "jsonl" if jsonl else "json" if json else "text"
@@ -251,7 +255,7 @@ def run(
         on_interrupt=on_interrupt,
     )
     with _load_job(job, flags) as asked:
-        return run_job(asked, options, file=job, output=output, serve=serve)
+        return run_job_file(asked, options, file=job, output=output, serve=serve)
 
 
 def _check_music(path: Path | None) -> Path | None:
@@ -267,8 +271,8 @@ def _check_music(path: Path | None) -> Path | None:
     return path.absolute()
 
 
-@app.command(name="plan")
-def plan_job(
+@app.command
+def plan(
     job: Path,
     /,
     *,
@@ -296,7 +300,11 @@ def plan_job(
 
 @contextmanager
 def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
-    """Load the job in a file, overridden by flags, and add line and column to problems found in the block."""
+    """Load the job in a file, overridden by flags, and add line and column to problems found in the block.
+
+    The log of the block goes to standard error, from the level of the flags on.
+    """
+    from videogen.cli.logs import show_log
     from videogen.planning.validation import attribute_to_flags, load_and_validate
     from videogen.settings import read_settings
 
@@ -309,7 +317,8 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
             file=sys.stderr,
         )
     try:
-        yield checked.job
+        with show_log(flags.log_level):
+            yield checked.job
     except ValidationError as exc:
         raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
 

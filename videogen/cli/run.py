@@ -31,7 +31,9 @@ from videogen.text import escape_json, format_money
 ACCOUNT_CODES = {"authentication", "billing"}
 
 
-def run_job(job: Job, options: RunOptions, *, file: Path, output: OutputFormat = "text", serve: bool = False) -> int:
+def run_job_file(
+    job: Job, options: RunOptions, *, file: Path, output: OutputFormat = "text", serve: bool = False
+) -> int:
     """Run the job of a file, print its result, and return the exit code. With `serve`, browsers can watch the run."""
     interruption = Interruption(leaves_running=options.on_interrupt == "leave")
     with _serve_gateway(options.resolve_settings()) if serve else nullcontext() as address:

@@ -6,6 +6,7 @@ decides whether to call it again after an error that `errors.is_retryable` accep
 """
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,9 @@ from videogen.execution.slots import Slot
 from videogen.media import VideoInfo
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, ClipFailure
+from videogen.text import make_loggable
+
+logger = logging.getLogger(__name__)
 
 CLAIM_POLL_S = 0.5
 OUTPUT_MAY_REMAIN = (UnreachableError, StorageError, BadOutputError)
@@ -82,11 +86,15 @@ async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Cli
 
 async def _reuse_or_make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
     """Wait until no run of another job works on the same clip, then return the clip: reused, or made here."""
+    was_claimed = False
     while True:
         if not await run.journal.is_claimed(request.key, origin=run.provider.origin, folder=run.folder):
             with suppress(ClaimedError, DeliveredError):
                 return await reuse_delivered(request, run) or await _make(request, run, slot)
             slot.release()
+        if not was_claimed:
+            was_claimed = True
+            logger.info("%s: waiting, because the run of another job makes the same clip", request.scene.id)
         await asyncio.sleep(CLAIM_POLL_S)
 
 
@@ -148,6 +156,7 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
     with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
     retried = is_retryable(exc) and with_this_model < request.attempts
+    _log_failure(request, exc, number=len(attempts), retried=retried)
     if not retried and not should_fall_back(request, exc):
         run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **sum_attempts(attempts))))
         return
@@ -160,6 +169,17 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
             model=request.model if retried else request.fallbacks[0].model,
         )
     )
+
+
+def _log_failure(request: ClipRequest, exc: VideogenError, *, number: int, retried: bool) -> None:
+    scene_id, reason = request.scene.id, make_loggable(exc, hide=request.scene.prompt)
+    if retried:
+        logger.info("%s: attempt %d failed (%s), another one follows: %s", scene_id, number, exc.code, reason)
+    elif should_fall_back(request, exc):
+        model = request.fallbacks[0].model
+        logger.warning("%s: %s failed (%s), falling back to %s: %s", scene_id, request.model, exc.code, model, reason)
+    else:
+        logger.warning("%s: the clip failed (%s): %s", scene_id, exc.code, reason)
 
 
 def should_fall_back(request: ClipRequest, error: BaseException) -> bool:

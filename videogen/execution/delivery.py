@@ -3,6 +3,7 @@
 import asyncio
 import glob
 import json
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,6 +35,9 @@ from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 from videogen.registry import durations
 from videogen.results.clip import Clip, get_planned_fields
+from videogen.text import format_money, make_loggable
+
+logger = logging.getLogger(__name__)
 
 DOWNLOAD_TRIES = 3
 MAX_SILENT_SHORTFALL_S = 0.1
@@ -54,7 +58,8 @@ async def download_and_verify(
     """
     try:
         return await _download_and_verify_once(run, prediction, timer)
-    except BadOutputError:
+    except BadOutputError as exc:
+        logger.info("downloading the output of prediction %s again: %s", prediction.id, make_loggable(exc))
         await asyncio.sleep(run.patience.first_pause_s)
         return await _download_and_verify_once(run, prediction, timer)
 
@@ -87,6 +92,10 @@ async def _download(run: RunContext, prediction: Prediction, part: Path) -> None
         if waited_s >= run.patience.output_s or prediction.holds_no_video:
             raise _make_missing_output_error(run, prediction, gone) from gone
         pause_s = pauses.next_s()
+        reason = make_loggable(gone)
+        logger.info(
+            "the output of prediction %s is not there, asking again in %.1f s: %s", prediction.id, pause_s, reason
+        )
         await asyncio.sleep(pause_s)
         waited_s += pause_s
         prediction = await _refresh_prediction(run, prediction)
@@ -166,6 +175,7 @@ async def deliver(
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
     run.force_keys.discard(request.key)
     await run.journal.record_delivery(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
+    logger.debug("%s: delivered %s for %s", request.scene.id, request.video_path, format_money(clip.cost))
     run.store.scratch(f"{active.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
 
@@ -243,6 +253,8 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
         run.force_keys.add(request.key)
         return None
     if not await asyncio.to_thread(is_intact, delivery, run.open_folder):
+        where = make_loggable(delivery.folder)
+        logger.warning("%s: the clip in %s is missing or has changed, it is made again", request.scene.id, where)
         made_since = run.provider.now() - run.provider.outputs_kept
         await run.journal.forget_delivery(run.provider.origin, request.key, made_since=made_since)
         return None
@@ -250,6 +262,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
     names = {delivery.clip.video_path: request.video_path, delivery.clip.poster_path: request.poster_path}
     for name, new_name in names.items():
         await asyncio.to_thread(run.store.take_over, source, str(name), new_name)
+    logger.info("%s: reused the clip that was delivered to %s", request.scene.id, make_loggable(delivery.folder))
     diff = round((delivery.clip.actual_duration or 0.0) - request.scene.target_duration, 3)
     paths = {"video_path": request.video_path, "poster_path": request.poster_path}
     return mark_reused(delivery.clip).model_copy(update=get_planned_fields(request) | paths | {"duration_diff": diff})

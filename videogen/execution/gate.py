@@ -1,12 +1,20 @@
 """The gate for all calls to the provider. It retries transient faults and obeys rate limits for all clips at once."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, stop_never, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_never,
+    wait_random_exponential,
+)
 
 from videogen.errors import (
     AccountError,
@@ -18,8 +26,11 @@ from videogen.errors import (
     TransientError,
     VideogenError,
 )
+from videogen.text import make_loggable
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TRIES = 8
 """With full jitter over 0.5, 1, 2 … 20 s, this takes half a minute on average."""
@@ -42,8 +53,11 @@ class ProviderGate:
     def stop_creates(self, reason: VideogenError | None = None) -> None:
         """Let no create through from now on: `wait_for_create` raises the first reason given. None means that the
         run was interrupted."""
-        reason = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
-        self._refusal = self._refusal or reason
+        if self._refusal:
+            return
+        if reason:
+            logger.warning("no more predictions are created: %s", make_loggable(reason))
+        self._refusal = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
 
     async def wait_for_create(self) -> None:
         """Wait until a prediction may be created.
@@ -79,6 +93,7 @@ class ProviderGate:
             retry=retry_if_exception_type((NotSentError, TransientError, OutcomeUnknownError, *also)),
             wait=wait_random_exponential(multiplier=self._backoff_s, max=20),
             stop=stop_after_attempt(tries) if tries else stop_never,
+            before_sleep=_log_retry,
             reraise=True,
         )
         result: T = await retrying(self._call_when_open, call, timer)
@@ -90,10 +105,17 @@ class ProviderGate:
             try:
                 return await call()
             except RateLimitedError as exc:
-                self._opens_at = max(self._opens_at, time.monotonic() + exc.retry_after_s)
+                self._close(exc)
             except AccountError as exc:
                 self.stop_creates(exc)
                 raise
+
+    def _close(self, limited: RateLimitedError) -> None:
+        now = time.monotonic()
+        if self._opens_at <= now:  # the calls that were under way are usually refused, too
+            logger.info("the provider limits the rate: waiting %.1f s before the next call", limited.retry_after_s)
+            logger.debug("the provider says: %s", make_loggable(limited))
+        self._opens_at = max(self._opens_at, now + limited.retry_after_s)
 
     async def _wait_until_open(self, timer: asyncio.Timeout | None = None) -> None:
         """Wait until the rate limit has passed, with jitter."""
@@ -101,3 +123,8 @@ class ProviderGate:
             if timer and (when := timer.when()):  # moved before the wait, which may be longer than what is left
                 timer.reschedule(when + 1.1 * wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.1 * wait_s))
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.info("a call failed, the next try is in %.1f s: %s", state.upcoming_sleep, make_loggable(error))

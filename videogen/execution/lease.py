@@ -1,6 +1,7 @@
 """The lease of a run: take it, renew it regularly, and release it."""
 
 import asyncio
+import logging
 from contextlib import suppress
 
 import anyio
@@ -10,6 +11,9 @@ from videogen.execution.context import RunContext
 from videogen.execution.options import PreparedJob
 from videogen.execution.recorder import FLUSH_S
 from videogen.journal.async_store import AsyncJournal
+from videogen.text import make_loggable
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 HOLDER_POLL_S = 0.5
@@ -23,6 +27,8 @@ async def start_run(journal: AsyncJournal, run_id: str, prepared: PreparedJob, *
     """
     folder = prepared.folder
     seen = await journal.get_holder_last_seen(folder) if exclusive else None
+    if seen:
+        logger.info("waiting until the run that was last in %s ends or its lease expires", make_loggable(folder))
     while seen and await journal.get_holder_last_seen(folder) == seen:
         await asyncio.sleep(HOLDER_POLL_S)
     await journal.start_run(
@@ -47,8 +53,8 @@ async def send_heartbeats(run: RunContext) -> None:
             await run.journal.heartbeat(run.id)
         except LeaseLostError as exc:
             run.gate.stop_creates(exc)
-        except JournalError:
-            pass
+        except JournalError as exc:
+            logger.warning("the lease is not renewed: %s", make_loggable(exc))
 
 
 async def end_interrupted(journal: AsyncJournal, run_id: str) -> None:

@@ -1,14 +1,18 @@
 """Detect the end of predictions: poll a single one by its id, and several at once with one list of the account."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from videogen.execution.gate import ProviderGate
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.providers.base import Prediction, VideoProvider
+from videogen.text import make_loggable
+
+logger = logging.getLogger(__name__)
 
 MIN_LIST_INTERVAL_S = 0.05
 SLOW_CALL_S = 2.0
@@ -100,10 +104,12 @@ class Poller:
         if not since:
             return
         found = dict[str, Prediction]()
-        with suppress(Exception):  # polling by id will meet the same error, and report it
+        try:
             found = await self._gate.call_with_retries(
                 lambda: self._find_listed(missing, min(since) - CLOCK_SKEW), tries=1
             )
+        except Exception as exc:  # polling by id will meet the same error, and report it
+            logger.debug("the account's list cannot be read: %s", make_loggable(exc))
         for prediction_id, pending in missing.items():
             pending.observe(found.get(prediction_id))
 

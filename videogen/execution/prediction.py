@@ -38,6 +38,8 @@ from videogen.journal.schema import CostBasis
 from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 
+logger = logging.getLogger(__name__)
+
 PROGRESS_INTERVAL_S = 2.0
 INTENT_VALID_S = 1.0
 """For this long after its intent was recorded, a create is sent without asking the journal again whether the attempt
@@ -109,6 +111,9 @@ async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> Ac
         else _find_unrecorded_prediction(request, run, attempt)
     )
     if found is None:
+        logger.info(
+            "%s: nothing is left of the attempt of run %s, a new prediction is needed", request.scene.id, began_by
+        )
         await record_cost(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
         gone = GoneError("the prediction of this attempt no longer exists, or never did")
         await record_end(run, attempt, gone, of_run=began_by)
@@ -116,6 +121,10 @@ async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> Ac
     attempt, prediction = found
     active = ActivePrediction(
         attempt, prediction, monotonic_start=_monotonic_start(request, run.age_s(attempt.intended_at))
+    )
+    whose = "this run" if began_by == run.id else f"run {began_by}"
+    logger.info(
+        "%s: found prediction %s of %s, its status is %s", request.scene.id, prediction.id, whose, prediction.status
     )
     if prediction.status in ("canceled", "aborted"):  # by an earlier run that was interrupted: no attempt of this one
         await record_end(
@@ -215,6 +224,7 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
         except BudgetError as exc:
             if not exc.may_free or not run.in_progress:
                 raise
+            logger.info("%s: waiting until another clip is settled: %s", request.scene.id, exc)
             await settled.wait()
         else:
             run.in_progress.add(request.key)
@@ -296,6 +306,7 @@ class _Creation:
         except CallError:  # not sent, or refused for now
             self.is_sent = False
             raise
+        logger.info("%s: created prediction %s with %s", request.scene.id, prediction.id, request.model)
         crash_if_requested("after-create")
         if claimed := await run.journal.record_prediction(self.attempt, prediction.id, prediction.created_at):
             crash_if_requested("after-id")
@@ -348,6 +359,7 @@ async def _search_lost_create(
     """
     patience, pauses, began = run.patience, run.patience.make_backoff(), run.provider.now()
     created_after = attempt.intended_at - CLOCK_SKEW
+    logger.info("%s: the answer to a create was lost, searching the account for its prediction", request.scene.id)
     if attempt.intended_at > began:  # the clock was ahead then, so the time of the create is not known
         created_after = began - run.provider.outputs_kept
     elif run.age_s(attempt.intended_at) > MAX_CREATE_S + patience.unknown_at_most_s:
@@ -358,9 +370,11 @@ async def _search_lost_create(
         except (CallError, AccountError) as exc:
             raise UnreachableError(f"whether a prediction was created cannot be looked up: {exc}") from exc
         if found:
+            logger.info("%s: adopted prediction %s from the account's list", request.scene.id, found[1].id)
             return found
         age_s, shows_newer = run.age_s(began), newest is not None and newest > began
         if age_s >= patience.unknown_at_most_s or (age_s >= patience.unknown_s and shows_newer):
+            logger.info("%s: the account has no prediction of the lost create", request.scene.id)
             return None
         _report_search(request, run, age_s)
         await asyncio.sleep(pauses.next_s())
@@ -399,6 +413,7 @@ async def _find_despite_lost_journal(
     if found is None:
         return None
     attempt, prediction = found
+    logger.info("%s: adopted prediction %s, which a run with a lost journal created", request.scene.id, prediction.id)
     created_at = prediction.created_at or attempt.intended_at
     return ActivePrediction(attempt, prediction, monotonic_start=_monotonic_start(request, run.age_s(created_at)))
 
@@ -570,10 +585,16 @@ async def cancel_and_confirm(request: ClipRequest, run: RunContext, active: Acti
                 await asyncio.sleep(0.5)
     except (TimeoutError, CallError, AccountError):
         if prediction is None or prediction.has_known_status:
+            logger.warning(
+                "%s: prediction %s could not be cancelled, it may still be running", request.scene.id, prediction_id
+            )
             raise UnreachableError(
                 f"prediction {prediction_id} could not be cancelled; it may still be running"
             ) from None
         prediction = replace(prediction, status="canceled")
+    logger.info(
+        "%s: asked to cancel prediction %s, its status is %s", request.scene.id, prediction_id, prediction.status
+    )
     return await record_actual_cost(request, run, replace(active, prediction=prediction))
 
 

@@ -1,8 +1,8 @@
 """Record the events of a run in its journal, and report them to listeners."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,9 +11,12 @@ from videogen.errors import (
     JournalError,
 )
 from videogen.events import ClipEnded, RunEvent
+from videogen.text import make_loggable
 
 if TYPE_CHECKING:
     from videogen.journal.async_store import AsyncJournal
+logger = logging.getLogger(__name__)
+
 FLUSH_S = 8.0
 """Time that an interrupted run has to record its last events."""
 
@@ -61,8 +64,17 @@ class EventRecorder:
     async def _record(self) -> None:
         while True:
             event, payload = await self._emitted.get()
-            with suppress(JournalError):
+            try:
                 await self._journal.add_event(self._run_id, event.type, payload)
+            except JournalError as exc:
+                logger.warning("the event %s is not recorded: %s", event.type, make_loggable(exc))
             for listener in self._listeners:
-                listener(event, payload)
+                _call_listener(listener, event, payload)
             self._emitted.task_done()
+
+
+def _call_listener(listener: Listener, event: RunEvent, payload: Mapping[str, Any]) -> None:
+    try:
+        listener(event, payload)
+    except Exception:  # it is the caller's own, and the clips are paid for
+        logger.exception("a listener failed on the event %s", event.type)

@@ -1,6 +1,7 @@
 """Make all clips of a job, and judge them."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Event
 from time import monotonic
@@ -15,12 +16,15 @@ from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.results.verdict import judge_by_model
+from videogen.text import format_money, make_loggable
 
 if TYPE_CHECKING:
     from videogen.execution.context import RunContext
     from videogen.execution.slots import Slot, Slots
 from videogen.execution.options import PreparedJob
 from videogen.execution.recorder import EventRecorder
+
+logger = logging.getLogger(__name__)
 
 
 class JobRunner:
@@ -31,6 +35,8 @@ class JobRunner:
         self._prepared, self._events = prepared, events
         self._slots = slots
         self._began = monotonic()
+        clips, cost = len(prepared.plan.requests), format_money(prepared.plan.total_cost)
+        logger.info("run %s of %s: %d clips, %s planned", run.id, prepared.job.id, clips, cost)
         events.emit(
             RunStarted(
                 job_id=prepared.job.id,
@@ -76,7 +82,7 @@ class JobRunner:
         """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
 
         `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
-        each other without a pause.
+        each other after growing pauses.
         """
         from videogen.execution.attempt import should_fall_back
 
@@ -104,6 +110,7 @@ class JobRunner:
     def _keep_clip(self, clip: Clip, request: ClipRequest) -> Clip:
         from videogen.execution.delivery import mark_reused
 
+        logger.info("%s: kept the clip of the last run", request.scene.id)
         clip = mark_reused(clip).model_copy(update={"clip_index": request.clip_index})
         self._events.emit(ClipCompleted(clip=clip))
         return clip
@@ -143,6 +150,8 @@ class JobRunner:
         crash_if_requested("before-manifest")
         await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
         await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
+        cost = format_money(batch.total_cost)
+        logger.info("run %s of %s is %s, for %s", self.run.id, job.id, batch.verdict.status, cost)
         self._events.emit(RunCompleted(result=batch, warnings=warnings))
         await self._events.flush()
         return batch
@@ -168,6 +177,7 @@ class JobRunner:
                 await self.run.run_in_decoder(write)
             except Exception as exc:  # whatever it is, the clips are paid for and delivered
                 warnings.append(f"{name} was not written: {exc}")
+                logger.warning("%s was not written: %s", name, make_loggable(exc))
             else:
                 files.append(name)
         return tuple(warnings)
@@ -177,10 +187,13 @@ AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | Base
 
 
 async def run_attempts_in_process(request: ClipRequest, session: JobRunner, slot: "Slot") -> Clip | BaseException:
+    """Run all attempts at this request, with growing pauses. Return the clip, or the error of the last attempt."""
+    pauses = session.run.patience.make_backoff()
     for attempt in range(1, request.attempts + 1):
         try:
             return await session.attempt_clip(request, slot)
         except Exception as exc:
             if attempt == request.attempts or not is_retryable(exc):
                 return exc
+        await asyncio.sleep(pauses.next_s())
     raise AssertionError("a request has at least one attempt")

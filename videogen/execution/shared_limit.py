@@ -1,6 +1,7 @@
 """A limit over the runs of all processes and machines that share a journal."""
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator
@@ -10,6 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from videogen.errors import JournalError, SettingsError
 from videogen.journal.limits import Limit
 from videogen.journal.store import Journal
+from videogen.text import make_loggable
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SLOTS = 5
 CLOSING_S = 2.0
@@ -44,6 +48,8 @@ class SharedLimit:
         self._is_unsynced = False
         """Whether the last change is not in the journal yet."""
         self._closing = False
+        self._was_granted = True
+        """Whether all clips that waited had a slot after the last answer of the journal."""
 
     async def acquire(self) -> int:
         """Wait for a slot, in turn with all other runs. Return its ticket."""
@@ -88,7 +94,9 @@ class SharedLimit:
             granted = await asyncio.get_running_loop().run_in_executor(
                 self._thread, lambda: self._journal.sync_tickets(self._name, self._run_id, held=held, waiting=waiting)
             )
-        except JournalError:
+        except JournalError as exc:
+            if not self._is_unsynced:
+                logger.warning("no slots of the limit %s for now: %s", self._name, make_loggable(exc))
             self._is_unsynced = True
             return
         self._is_unsynced = False
@@ -96,6 +104,9 @@ class SharedLimit:
         for ticket in granted[: len(self._waiting)]:
             self._held.add(ticket)
             self._waiting.popleft().set_result(ticket)
+        if self._waiting and self._was_granted:
+            logger.info("waiting for %d slots of the limit %s, which all runs share", len(self._waiting), self._name)
+        self._was_granted = not self._waiting
 
     def _drop_cancelled(self) -> None:
         self._waiting = deque(granted for granted in self._waiting if not granted.done())

@@ -1,6 +1,7 @@
 """The journal for an event loop."""
 
 import asyncio
+import contextvars
 import functools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +77,7 @@ class AsyncJournal:
         self._thread.shutdown(wait=False)
 
     async def _call(self, call: Callable[[], T]) -> T:
-        calling = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        calling = asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, call)
         calling.add_done_callback(_ignore_error)
         return await asyncio.shield(calling)
 

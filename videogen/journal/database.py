@@ -28,6 +28,7 @@ from videogen.errors import (
     UnreadableJournalError,
     get_install_hint,
 )
+from videogen.text import escape_unprintable
 
 T = TypeVar("T")
 
@@ -119,7 +120,9 @@ class Database:
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as exc:
             is_secret = any(secret in str(exc) for secret in _find_secrets(self._make_engine.url))
             raise self._journal_error(exc) from (None if is_secret else exc)
-        self._is_away = False
+        if self._is_away:
+            self._is_away = False
+            logger.info("the journal at %s answers again", self.display_url)
         return result
 
     def give_up(self) -> None:
@@ -151,10 +154,13 @@ class Database:
         return postgres.is_transient(reason)
 
     def _log_outage(self, state: RetryCallState) -> None:
-        if self.is_sqlite or self._is_away or state.outcome is None:
+        if self._is_away or state.outcome is None:
             return
         self._is_away = True
-        reason = self._describe(state.outcome.exception() or "")
+        reason = escape_unprintable(self._describe(state.outcome.exception() or ""))
+        if self.is_sqlite:
+            logger.info("waiting for another program that holds the journal at %s: %s", self.display_url, reason)
+            return
         logger.warning(
             "the journal at %s does not answer: %s. Retrying for up to %g s", self.display_url, reason, OUTAGE_S
         )

@@ -22,7 +22,7 @@ from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Registry
 
 
-def plan_job(
+def build_plan(
     job: Job,
     registry: Registry,
     *,

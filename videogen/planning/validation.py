@@ -12,7 +12,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.load import load_job_file
 from videogen.job.model import MAX_NAME_CHARS, Job
 from videogen.planning.plan import Plan
-from videogen.planning.planner import plan_job
+from videogen.planning.planner import build_plan
 from videogen.planning.rules import find_problems
 from videogen.registry.load import describe_registry_errors, load_registry_file
 from videogen.registry.model_spec import Registry
@@ -88,9 +88,9 @@ class _LoadedRegistry:
 
 
 def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
-    """Return the plan without reading reference images and the journal; `buffer` is as in `plan_job`."""
+    """Return the plan without reading reference images and the journal; `buffer` is as in `build_plan`."""
     references = {url for scene in checked.job.scenes for url in scene.reference_urls}
-    return plan_job(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
+    return build_plan(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
 
 
 def attribute_to_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
