@@ -15,7 +15,7 @@ lint:
 types:
     uv run mypy
 
-# the tests; arguments go to pytest: `just test tests/unit -k duration`
+# the tests; arguments go to pytest: `just test tests/registry -k duration`
 test *arguments:
     uv run pytest {{arguments}}
 
@@ -25,7 +25,7 @@ demo:
 
 # record the cassettes anew: from Replicate when REPLICATE_API_TOKEN is set, else from the emulator
 record:
-    uv run pytest tests/adapters/test_cassettes.py --record-mode=rewrite --timeout=1200 --numprocesses=0
+    uv run pytest tests/providers/test_cassettes.py --record-mode=rewrite --timeout=1200 --numprocesses=0
 
 # the live page's pictures in docs/images anew, and more of them in FOLDER to be looked at
 pictures folder:

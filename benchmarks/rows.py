@@ -257,7 +257,7 @@ def _first_creates(stage: Stage, group: str, state: str, repeats: int, *, prefec
 
 def memory(stage: Stage, films: Path) -> Iterator[Row]:
     """Five clips of 60 MB at once; the emulator serves a file that it finds where it keeps its films."""
-    from tests.adapters.test_memory import large_clip
+    from tests.providers.test_memory import large_clip
 
     model = MODELS["bytedance/seedance-1-pro"]
     inputs = model.fill_defaults({"prompt": PROMPT, "resolution": "1080p", "duration": 10})

@@ -14,8 +14,8 @@ import httpx
 import psycopg
 import pytest
 
-from tests.s3 import KEY_ID, SECRET, Bucket, s3_server, wire_to
-from tests.tokens import files_with_token
+from tests.support.s3 import KEY_ID, SECRET, Bucket, s3_server, wire_to
+from tests.support.tokens import files_with_token
 
 START_S = 120
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Watched
-from tests.unit.batches import batch_of, delivered, job_of, prompts_of, refused
+from tests.support.builders import batch_of, delivered, job_of, prompts_of, refused
 from videogen.reports.contact_sheet import PAGE_NAME, write_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.flows.conftest import CommandLine
-from tests.tokens import TOKEN
+from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.execution.gate import ProviderGate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import PROMPT, Change, Stage, code, job_of, only, shot
-from tests.tokens import TOKEN
+from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
 from videogen.cli.main import main
 from videogen.cli.run import ACCOUNT_CODES

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
-from tests.tokens import TOKEN
+from tests.support.tokens import TOKEN
 from videogen.errors import StorageError
 from videogen.media import inspect_video
 from videogen.providers.replicate import Limits, ReplicateProvider

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.test_files import make_broken, make_loop
 from tests.faults.conftest import Stage, job_of, only, shot
-from tests.s3 import Bucket
+from tests.storage.test_local import make_broken, make_loop
+from tests.support.s3 import Bucket
 from videogen.app import open_run, prepare_job
 from videogen.errors import StorageError
 from videogen.results.run_result import RunResult

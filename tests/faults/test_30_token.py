@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.faults.conftest import Stage
 from tests.flows.conftest import CommandLine, Finished
-from tests.tokens import TOKEN, files_with_token
+from tests.support.tokens import TOKEN, files_with_token
 from videogen.emulator import EmulatorSettings, run_emulator
 
 SECRET = TOKEN.removeprefix("r8_")

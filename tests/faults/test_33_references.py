@@ -1,6 +1,6 @@
 """References that point into our own network, through the whole of `prepare`, with a server there that waits for it.
 
-How each is found out is in tests/unit/test_references.py.
+How each is found out is in tests/references/test_fetch.py.
 """
 
 import io
@@ -11,9 +11,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.canary import Canary, canary_with
 from tests.faults.conftest import Change, Stage
-from tests.unit.test_references import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
+from tests.references.test_fetch import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
+from tests.support.canary import Canary, canary_with
 from videogen.app import prepare_job
 from videogen.errors import ValidationError
 from videogen.execution.options import PreparedJob

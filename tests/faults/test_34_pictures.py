@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.unit.test_references import png_bomb, turned
+from tests.references.test_fetch import png_bomb, turned
 
 RED, BLUE = (220, 30, 30), (30, 60, 200)
 PREPARE_ALL = """

@@ -12,9 +12,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from flows.artifacts import render_verdict
-from tests.adapters.loopback import Loopback, answer
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
+from tests.support.servers import Loopback, answer
 from videogen.app import open_run, prepare_job
 from videogen.cli.main import main
 from videogen.emulator.rendering.captions import MAX_CHARACTERS, clean_prompt

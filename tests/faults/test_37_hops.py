@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.loopback import Answer, Loopback, answer
-from tests.tokens import TOKEN
+from tests.support.servers import Answer, Loopback, answer
+from tests.support.tokens import TOKEN
 from videogen.errors import (
     AuthenticationError,
     BillingError,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.loopback import Answer, Loopback, answer
+from tests.support.servers import Answer, Loopback, answer
 from videogen.errors import GoneError, OutcomeUnknownError, TransientError
 from videogen.providers.base import Prediction
 from videogen.providers.replicate import ReplicateProvider

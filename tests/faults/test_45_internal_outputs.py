@@ -9,7 +9,7 @@ import httpcore
 import httpx
 import pytest
 
-from tests.adapters.loopback import Answer, Loopback, answer
+from tests.support.servers import Answer, Loopback, answer
 from videogen.addresses import Resolver, is_loopback, resolve_host
 from videogen.errors import BadOutputError, NotSentError, TransientError
 from videogen.providers.downloads import Downloads

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.loopback import Answer, Loopback, answer
+from tests.support.servers import Answer, Loopback, answer
 from videogen.errors import RateLimitedError, VideogenError
 from videogen.providers.provider_clock import ProviderClock, read_date
 from videogen.providers.replicate import ReplicateProvider

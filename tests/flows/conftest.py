@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.tokens import TOKEN
+from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 COMMAND = [sys.executable, "-m", "flows.generate"]

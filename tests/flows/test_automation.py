@@ -11,7 +11,7 @@ import pytest
 
 from tests.flows.conftest import CommandLine
 from tests.flows.test_generate import wait_until
-from tests.tokens import TOKEN
+from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.unit.fakes import FakeProvider, request_of, run_of
+from tests.support.fakes import FakeProvider, request_of, run_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,

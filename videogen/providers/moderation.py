@@ -1,7 +1,7 @@
 """Classify the error text of a failed prediction: refused content, a wrong input, or a transient failure.
 
 Providers forward the messages of many models and of the filters around them, in several languages. Therefore these are
-rules, in the order in which they apply; `tests/adapters/test_refusals.py` lists texts that they must and must not
+rules, in the order in which they apply; `tests/providers/test_moderation.py` lists texts that they must and must not
 match. A refusal that is taken for a transient failure is paid for three times. A transient failure that is taken for a
 refusal loses its clip. Each pattern therefore names the refused content together with the refusal: `safety` or `policy`
 alone also occurs in the error of a filter that did not load.

@@ -1,0 +1,259 @@
+"""Creates whose answer is lost, and answers of hops on the way: what counts is what the provider itself says."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes import LOST, FakeProvider, Heard, Script, request_of, run_of
+from videogen.errors import (
+    AuthenticationError,
+    CallError,
+    GoneError,
+    NotSentError,
+    RunInterruptedError,
+    TransientError,
+    UnreachableError,
+    VideogenError,
+)
+from videogen.events import ClipProgress
+from videogen.execution.attempt import attempt_clip as generate_in_slot
+from videogen.execution.context import RunContext
+from videogen.execution.patience import Patience
+from videogen.execution.slots import Slot, Slots
+from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.results.clip import Clip
+
+
+async def generate(request: ClipRequest, run: RunContext) -> Clip:
+    return await generate_in_slot(request, run, Slot(Slots(5)))
+
+
+HOPS: list[list[VideogenError]] = [
+    [GoneError("404")],
+    [GoneError("404")] * 3,
+    [GoneError("410")],
+    [TransientError("400")],
+    [TransientError("302")],
+    [TransientError("409")],
+    [TransientError("405"), GoneError("404"), TransientError("502")],
+    [TransientError("422")],
+    [TransientError("400")] * 4,
+    [NotSentError("refused"), GoneError("404")],
+    [TransientError("HTML")] * 6,
+    [GoneError("404"), TransientError("418"), TransientError("reset"), NotSentError("refused")],
+]
+
+
+@pytest.mark.parametrize("faults", HOPS, ids=lambda faults: "-".join(str(fault) for fault in faults))
+async def test_no_status_code_of_a_hop_ends_a_running_prediction(faults: list[VideogenError], tmp_path: Path) -> None:
+    """A poll is asked again until the clip's deadline; one create, one attempt."""
+    provider = FakeProvider([Script(polls=2)], faults={"get": list(faults)})
+    clip = await generate(request_of(), run_of(tmp_path, provider))
+    assert (len(provider.created), clip.attempts, provider.cancelled) == (1, 1, [])
+
+
+@pytest.mark.parametrize("faults", HOPS, ids=lambda faults: "-".join(str(fault) for fault in faults))
+async def test_no_status_code_of_a_hop_loses_the_prediction_of_a_killed_run(
+    faults: list[VideogenError], tmp_path: Path
+) -> None:
+    """The next run asks again, too, or leaves it for the run after it: nothing is created."""
+    provider = FakeProvider([Script(polls=2)])
+    run, request = run_of(tmp_path, provider), request_of()
+    attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
+    provider.faults["get"] = list(faults)
+    for number in range(2, 5):
+        try:
+            await generate(request, run_of(tmp_path, provider, run_id=f"run{number}"))
+            break
+        except UnreachableError:
+            assert len(provider.created) == 1
+    assert len(provider.created) == 1
+
+
+async def test_an_id_that_stays_unknown_is_given_up_once_its_output_cannot_be_there(tmp_path: Path) -> None:
+    """Before, it may be paid for: nothing is created for its clip."""
+    provider = FakeProvider()
+    run, request = run_of(tmp_path, provider), request_of()
+    attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
+    await run.journal.record_prediction(attempt, "unknown", provider.now())
+    with pytest.raises(UnreachableError, match="unknown of an earlier run cannot be looked up"):
+        await generate(request, run_of(tmp_path, provider, run_id="run2"))
+    assert provider.created == []
+    provider.ahead = timedelta(hours=1)
+    await generate(request, run_of(tmp_path, provider, run_id="run3"))
+    assert len(provider.created) == 1
+
+
+LISTS: list[list[CallError | VideogenError | None]] = [
+    [TransientError("302")],
+    [TransientError("400")],
+    [TransientError("422")],
+    [TransientError("500")] * 3,
+    [NotSentError("refused")],
+    [GoneError("404")],
+    [AuthenticationError("403")],
+    [TransientError("405")],
+    [None, TransientError("403")],
+    [None, None, TransientError("400"), None, TransientError("302")],
+]
+
+
+@pytest.mark.parametrize("faults", LISTS, ids=lambda faults: "-".join(str(fault) for fault in faults))
+@pytest.mark.parametrize("late", [0, 2, 4])
+async def test_a_list_that_is_refused_or_late_costs_nothing(
+    faults: list[VideogenError], late: int, tmp_path: Path
+) -> None:
+    """The lost create is found by this run or by a later one; it is never sent again."""
+    provider = FakeProvider(
+        [Script(polls=2)], faults={"answer": [LOST], "list": list(faults)}, listed_late={"prediction0": late}
+    )
+    patience = Patience(unknown_s=0.2, unknown_at_most_s=2.0, first_pause_s=0.01)
+    for number in range(1, 5):
+        run = replace(run_of(tmp_path, provider, run_id=f"run{number}"), patience=patience)
+        try:
+            clip = await generate(request_of(), run)
+            break
+        except (UnreachableError, AuthenticationError):
+            continue
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
+async def test_a_create_is_sent_again_only_after_the_list_shows_something_newer(tmp_path: Path) -> None:
+    """Until then the list may lag behind, for as long as a stated time."""
+    provider = FakeProvider(faults={"create": [LOST]})
+    run = replace(
+        run_of(tmp_path, provider), patience=Patience(unknown_s=0.0, unknown_at_most_s=60.0, first_pause_s=0.01)
+    )
+    making = asyncio.create_task(generate(request_of(), run))
+    while provider.lists < 3:
+        await asyncio.sleep(0.01)
+    assert provider.created == []
+    await provider.create("somebody/elses", None, {"prompt": "other"}, cancel_after_s=60)
+    clip = await making
+    assert (len(provider.created), clip.prediction_ids) == (2, ("prediction1",))
+
+
+async def test_a_search_in_the_account_is_reported_while_it_lasts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its times, before the clip is said to have started; a search that finds at once says nothing."""
+    caplog.set_level("INFO", "videogen.execution.prediction")
+    provider = FakeProvider(faults={"answer": [LOST]}, listed_late={"prediction0": 3})
+    patience = Patience(unknown_s=30.0, unknown_at_most_s=60.0, first_pause_s=0.01)
+    run = replace(run_of(tmp_path, provider, heard=(heard := Heard())), patience=patience)
+    await generate(request_of(), run)
+    *searches, first = heard.events[:4]
+    assert first.type == "clip.started"
+    for event in searches:
+        assert isinstance(event, ClipProgress)
+        assert (event.scene_id, event.status, event.prediction_id, event.fraction) == ("a", "searching", "", 0)
+        assert event.elapsed + event.remaining == pytest.approx(60, abs=0.2)
+    assert caplog.messages == ["a: searching the account for the prediction of a create whose answer was lost"] * 3
+
+    provider = FakeProvider(faults={"answer": [LOST]})
+    run = replace(run_of(tmp_path / "other", provider, heard=(heard := Heard())), patience=patience)
+    await generate(request_of(), run)
+    assert heard.events[0].type == "clip.started"
+
+
+async def test_a_create_that_is_accepted_late_is_found(tmp_path: Path) -> None:
+    """A gateway answered 504, and the provider accepts only after two looks at the list."""
+    provider = FakeProvider(faults={"create": [LOST]})
+    run = replace(
+        run_of(tmp_path, provider), patience=Patience(unknown_s=0.0, unknown_at_most_s=60.0, first_pause_s=0.01)
+    )
+    request = request_of()
+    making = asyncio.create_task(generate(request, run))
+    while provider.lists < 2:
+        await asyncio.sleep(0.01)
+    await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    clip = await making
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
+@pytest.mark.parametrize("minutes", [5, 60, -5, -60])
+async def test_a_clock_that_is_wrong_pays_nothing_twice(minutes: int, tmp_path: Path) -> None:
+    """Times of the provider are compared with its own clock."""
+    provider = FakeProvider(faults={"answer": [LOST]}, ahead=timedelta(minutes=minutes))
+    clip = await generate(request_of(), run_of(tmp_path, provider))
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
+class Pictures:
+    """Sends each picture under an address of its own, which the provider shows or replaces."""
+
+    def __init__(self, *, is_known: bool) -> None:
+        self.is_known = is_known
+
+    async def url(self, image: ImageInput) -> str:
+        return f"https://files.example/{image.name}"
+
+    def name_at(self, address: str) -> str | None:
+        return address.removeprefix("https://files.example/") if self.is_known else None
+
+
+def two_scenes() -> list[ClipRequest]:
+    requests = [request_of(id=name) for name in ("a", "b")]
+    return [
+        request.model_copy(
+            update={
+                "inputs": {**request.inputs, "start_image": image.name},
+                "images": {image.name: image},
+            }
+        )
+        for request, image in zip(
+            requests, (ImageInput(background="1" * 64), ImageInput(background="2" * 64)), strict=True
+        )
+    ]
+
+
+async def test_scenes_that_differ_in_their_pictures_find_each_its_own_prediction(tmp_path: Path) -> None:
+    """Both answers are lost; the pictures tell whose prediction is whose."""
+    provider = FakeProvider([Script(polls=3)] * 2, faults={"answer": [LOST, LOST]})
+    run = replace(run_of(tmp_path, provider), images=Pictures(is_known=True))
+    first, second = two_scenes()
+    run.lookalikes = frozenset({first.key, second.key})
+    for request in (second, first):
+        clip = await generate(request, run)
+        prediction = provider.predictions[clip.prediction_ids[0]]
+        assert prediction.input["start_image"].endswith(next(iter(request.images)))
+    assert len(provider.created) == 2
+
+
+async def test_a_prediction_that_may_be_another_scenes_is_not_adopted(tmp_path: Path) -> None:
+    """The provider shows the pictures under addresses of its own: that is said, and nothing is created."""
+    provider = FakeProvider([Script(polls=3)], faults={"answer": [LOST]})
+    run = replace(run_of(tmp_path, provider), images=Pictures(is_known=False))
+    first, second = two_scenes()
+    run.lookalikes = frozenset({first.key, second.key})
+    creating = provider.create
+
+    async def create_and_move(*args, **kwargs):  # type: ignore[no-untyped-def]
+        try:
+            return await creating(*args, **kwargs)
+        finally:
+            made = provider.predictions["prediction0"]
+            moved = {**made.input, "start_image": "https://delivery.example/picture"}
+            provider.predictions["prediction0"] = replace(made, input=moved)
+
+    provider.create = create_and_move  # type: ignore[method-assign]
+    with pytest.raises(UnreachableError, match="another image"):
+        await generate(first, run)
+    assert len(provider.created) == 1
+    assert await run.journal.find_open_attempt(provider.origin, first.key)
+
+
+async def test_nothing_is_created_after_an_interruption(tmp_path: Path) -> None:
+    """A create that waits at the gate is not sent, and its attempt is over."""
+    provider = FakeProvider()
+    run = run_of(tmp_path, provider)
+    run.gate.stop_creates(RunInterruptedError("the run was interrupted"))
+    with pytest.raises(RunInterruptedError):
+        await generate(request_of(), run)
+    assert provider.created == []
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
