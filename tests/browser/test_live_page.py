@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Watched
 from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, shoot, watching
 from tests.gateway.test_command import gateway
+from tests.support.servers import free_port
 from videogen.journal.store import Journal
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
@@ -57,7 +57,7 @@ def address(shown: Shown, query: str = "/") -> str:
 def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched: Watched, tmp_path: Path) -> None:
     """Run and gateway are processes. Cards fill as clips come, in that order, once; a gateway that is killed in the
     middle and started again changes nothing."""
-    out, port = tmp_path / "out", free_port()
+    out, port = tmp_path / "out", str(free_port())
     with ExitStack() as stack:
         stack.enter_context(emulated(tmp_path, FAULTS, latency_s=(1.5, 2.5)))
         first, url = stack.enter_context(gateway(out, "--port", port))
@@ -111,11 +111,6 @@ def assert_posters_are_there(tab: Page) -> None:
     for poster in tab.locator(".play img").all():
         poster.scroll_into_view_if_needed()
         expect(poster).not_to_have_js_property("naturalWidth", 0)
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")])

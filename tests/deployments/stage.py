@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import database, free_port, postgresql_server, prefect_server
+from tests.support.servers import database, free_port, postgresql_server, prefect_server
 from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.journal.store import Journal

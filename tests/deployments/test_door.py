@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.conftest import free_port, prefect_server
+from tests.support.servers import free_port, prefect_server
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "videogen:open sesame"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.conftest import Stage, job_of, only, shot
 from tests.storage.test_local import make_broken, make_loop
-from tests.support.s3 import Bucket
+from tests.support.servers import Bucket
 from videogen.app import open_run, prepare_job
 from videogen.errors import StorageError
 from videogen.results.run_result import RunResult

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import free_port, prefect_server
 from tests.faults.conftest import Stage
 from tests.faults.test_26_two_runs import wait_for_creates
 from tests.flows.conftest import CommandLine
+from tests.support.servers import free_port, prefect_server
 
 
 @dataclass

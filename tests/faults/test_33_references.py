@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.faults.conftest import Change, Stage
 from tests.references.test_fetch import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
-from tests.support.canary import Canary, canary_with
+from tests.support.servers import Canary, canary_with
 from videogen.app import prepare_job
 from videogen.errors import ValidationError
 from videogen.execution.options import PreparedJob

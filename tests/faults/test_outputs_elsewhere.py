@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Stage, code, job_of, only
-from tests.support.s3 import Bucket
+from tests.support.servers import Bucket
 from videogen.app import open_run, prepare_job
 from videogen.errors import JobLockedError, StorageError
 from videogen.journal.store import Journal

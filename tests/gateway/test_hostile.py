@@ -39,7 +39,7 @@ def answer(url: str, line: bytes, *headers: bytes) -> bytes:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a gateway on a journal with run `r1`, in either kind of database."""
-    from tests.conftest import database
+    from tests.support.servers import database
 
     out = tmp_path_factory.mktemp("hostile")
     url = f"sqlite:///{out / 'journal.db'}"

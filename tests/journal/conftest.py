@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import database
+from tests.support.servers import database
 from videogen.journal.attempts import Attempt
 from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest

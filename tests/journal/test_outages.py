@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import database, postgresql_server
 from tests.journal.conftest import CUTS, MOMENTS, Fault, Moment, Wire, intend, start
 from tests.support.fakes import request_of
+from tests.support.servers import database, postgresql_server
 from videogen.errors import JournalError
 from videogen.journal import database as database_module
 from videogen.journal import postgres

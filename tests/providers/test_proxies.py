@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.authority import https_server
+from tests.support.servers import https_server
 from videogen.certificates import load_certificates
 from videogen.errors import BadOutputError, NotSentError, SettingsError
 from videogen.providers import downloads, replicate

@@ -23,8 +23,7 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tests.support.authority import https_server
-from tests.support.canary import Canary, canary_with
+from tests.support.servers import Canary, canary_with, https_server
 from videogen.addresses import resolve_host
 from videogen.certificates import VARIABLES
 from videogen.errors import SettingsError, ValidationError

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.s3 import Bucket
-from tests.support.servers import Loopback, answer
+from tests.support.servers import Bucket, Loopback, answer
 from videogen.app import prepare_job
 from videogen.errors import ValidationError
 from videogen.execution.options import RunOptions

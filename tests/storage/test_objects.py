@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.s3 import Bucket
+from tests.support.servers import Bucket
 from videogen.errors import SettingsError, StorageError
 from videogen.storage.base import Store
 from videogen.storage.local import FileStore, LocalFolder
