@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.cli.test_progress import over, plan_of, started
-from tests.support.fakes import LOST, FakeProvider, Script, request_of, run_of
+from tests.cli.test_progress import over, started
+from tests.support.builders import plan_of, request_of
+from tests.support.fakes import LOST, FakeProvider, Script, run_of
 from videogen.cli.logs import show_log
 from videogen.cli.progress import ProgressLines
 from videogen.errors import (

@@ -71,3 +71,6 @@ def live(tmp_path: Path) -> Iterator[Shown]:
     """A gateway on an empty journal, which the test writes."""
     with watching(tmp_path / "out") as shown:
         yield shown
+
+
+WILD = '<script>ran = 1</script><img src=x onerror=\'ran = 2\'><b>bold</b> " onclick="ran = 3" {{ 7 * 7 }}'

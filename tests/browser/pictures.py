@@ -17,7 +17,7 @@ from typing import Literal
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import chromium
-from tests.gateway.test_command import gateway
+from tests.gateway.conftest import gateway
 from videogen.emulator import EmulatorSettings, run_emulator
 
 HERE = Path(__file__).parent.parent.parent

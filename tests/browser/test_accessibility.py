@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.axe import grave_problems
-from tests.browser.test_contact_sheet import WILD
+from tests.browser.conftest import WILD
 from tests.gateway.conftest import FAULTS, PROMPTS, Shown, emulated, shoot, watching
 from videogen.reports.contact_sheet import PAGE_NAME
 

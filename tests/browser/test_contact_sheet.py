@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Watched
-from tests.support.builders import batch_of, delivered, job_of, prompts_of, refused
+from tests.browser.conftest import WILD, Watched
+from tests.support.builders import deliver_all, job_of, prompts_of, refuse, result_of
 from videogen.reports.contact_sheet import PAGE_NAME, write_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 
-WILD = '<script>ran = 1</script><img src=x onerror=\'ran = 2\'><b>bold</b> " onclick="ran = 3" {{ 7 * 7 }}'
 PHONE, DESKTOP = 390, 1440
 
 
@@ -23,8 +22,8 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = [WILD, "W" * 500, *(f"Scene {n}, slow push in" for n in range(6))]
     job = job_of(*({"prompt": prompt} for prompt in prompts))
     made = job.model_copy(update={"scenes": job.scenes[:-1]})
-    store, batch = delivered(tmp_path_factory.mktemp("film"), made, size=(320, 180), fps=24)
-    batch = batch_of(job, [*batch.clips, refused(job.scenes[-1], WILD)])
+    store, batch = deliver_all(tmp_path_factory.mktemp("film"), made, size=(320, 180), fps=24)
+    batch = result_of(job, [*batch.clips, refuse(job.scenes[-1], WILD)])
     write_page(batch, prompts_of(job), store, files=["manifest.json"])
     return store.path(PAGE_NAME)
 

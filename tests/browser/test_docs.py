@@ -4,8 +4,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.conftest import Watched
-from tests.gateway.conftest import Shown
-from tests.gateway.test_docs import RUN, example
+from tests.gateway.conftest import RUN, Shown, example
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 

@@ -14,8 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
-from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, shoot, watching
-from tests.gateway.test_command import gateway
+from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, gateway, shoot, watching
 from tests.support.servers import free_port
 from videogen.journal.store import Journal
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.support.builders import clip_of, plan_of
 from videogen.cli.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.events import (
     SEARCHING,
@@ -18,19 +19,9 @@ from videogen.events import (
     RunEvent,
     RunStarted,
 )
-from videogen.job.model import Job
-from videogen.planning.plan import Plan
-from videogen.planning.planner import build_plan
-from videogen.registry.load import read_registry
-from videogen.results.clip import Clip, ClipFailure
+from videogen.results.clip import ClipFailure
 from videogen.results.run_result import RunResult
 from videogen.results.verdict import judge
-
-
-def plan_of(scenes: int, **fields: Any) -> Plan:
-    wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]
-    job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "concurrency": 2, "scenes": wanted} | fields)
-    return build_plan(job, read_registry())
 
 
 def started(index: int, attempt: int = 1) -> ClipStarted:
@@ -53,24 +44,7 @@ def progressed(index: int, *, elapsed: float, remaining: float, fraction: float 
 
 
 def ended(index: int, *, failure: str | None = None) -> ClipCompleted | ClipFailed:
-    clip = Clip(
-        clip_index=index,
-        scene_id=f"s{index}",
-        model="kling-v2.5-turbo",
-        status="failed" if failure else "success",
-        target_duration=5,
-        original_target_duration=5,
-        buffered_duration=5,
-        requested_duration=5,
-        actual_duration=5.0,
-        width=1920,
-        height=1080,
-        fps=24,
-        generation_time=10.0,
-        cost=Decimal(0) if failure else Decimal("0.35"),
-        buffer_cost_impact=0,
-        error=ClipFailure(code=failure, message="it said no", retryable=False) if failure else None,
-    )
+    clip = clip_of(index, failure=failure)
     return ClipFailed(clip=clip) if failure else ClipCompleted(clip=clip)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes import LOST, FakeProvider, Heard, Script, request_of, run_of, small_clip
+from tests.support.builders import request_of, small_clip
+from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
     BadOutputError,
@@ -36,11 +37,6 @@ from videogen.execution.context import RunContext
 from videogen.execution.slots import Slot, Slots
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
-
-
-async def generate(request: ClipRequest, run: RunContext, slots: int = 5) -> Clip:
-    """One attempt, in a slot of its own."""
-    return await generate_in_slot(request, run, Slot(Slots(slots)))
 
 
 async def attempted(request: ClipRequest, run: RunContext) -> Clip:

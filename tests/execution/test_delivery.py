@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.media.test_as_shown import VARIANTS, Variant, hdr, store
-from tests.media.test_inspect import damage_sound, film, unknown_sound
-from tests.support.fakes import FakeProvider, Script, request_of, run_of
+from tests.media.variants import VARIANTS, Variant, make_hdr, write_variant
+from tests.support.builders import damage_sound, request_of, unknown_sound, write_film
+from tests.support.fakes import FakeProvider, Script, run_of
 from videogen.errors import SoundError, is_fallback_allowed, is_retryable
 from videogen.execution.attempt import attempt_clip
 from videogen.execution.slots import Slot, Slots
@@ -17,7 +17,7 @@ from videogen.results.clip import Clip
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return film(tmp_path_factory.mktemp("sounds") / "heard.mp4", frames=24, sound=True)
+    return write_film(tmp_path_factory.mktemp("sounds") / "heard.mp4", frames=24, sound=True)
 
 
 async def deliver(folder: Path, output: bytes, **job: Any) -> Clip:
@@ -64,15 +64,15 @@ async def test_sound_in_an_unknown_codec_that_is_wanted_is_kept_and_said(tmp_pat
         pytest.param(VARIANTS["hevc"], "1:1", "h264", (180, 180), (), id="hevc-cropped"),
         pytest.param(VARIANTS["turned-right"], "9:16", "h264", (180, 320), (), id="turned"),
         pytest.param(VARIANTS["turned-right"], "1:1", "h264", (180, 180), (), id="turned-and-cropped"),
-        pytest.param(hdr(16), "16:9", "hevc", (320, 180), ("codec", "hdr"), id="hdr"),
-        pytest.param(hdr(16), "1:1", "h264", (180, 180), ("hdr",), id="hdr-cropped"),
+        pytest.param(make_hdr(16), "16:9", "hevc", (320, 180), ("codec", "hdr"), id="hdr"),
+        pytest.param(make_hdr(16), "1:1", "h264", (180, 180), ("hdr",), id="hdr-cropped"),
     ],
 )
 async def test_the_manifest_says_what_came_and_what_is_delivered(
     tmp_path: Path, variant: Variant, ratio: str, codec: str, size: tuple[int, int], warnings: tuple[str, ...]
 ) -> None:
     """Measures and warnings are those of the file that lies there; a strict job takes them, too."""
-    source = store(tmp_path / "source", variant, "mov" if variant.name == "prores" else "mp4").read_bytes()
+    source = write_variant(tmp_path / "source", variant, "mov" if variant.name == "prores" else "mp4").read_bytes()
     clip = await deliver(tmp_path, source, job_aspect_ratio=ratio)
     assert (clip.codec, (clip.width, clip.height)) == (codec, size)
     assert tuple(word for word in clip.warnings if word != "frozen") == warnings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.execution.matching import Match, find_lookalikes, match_inputs
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import Prediction

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.execution.test_poll_schedule import experienced as with_experience
-from tests.execution.test_poll_schedule import looks
+from tests.support.builders import list_looks
+from tests.support.builders import schedule_of as with_experience
 from tests.support.fakes import FakeProvider, Script
 from videogen.errors import TransientError
 from videogen.execution.gate import ProviderGate
@@ -67,7 +67,7 @@ async def test_one_alone_is_not_looked_up_in_lists() -> None:
 async def test_one_list_answers_for_all() -> None:
     """Each end is noticed sooner than if each were asked for at its own pace, 0.2 s apart, and with fewer calls."""
     run_s = [0.6, 0.8, 1.0, 1.2, 1.4]
-    one_by_one = sum(len(looks(experienced(), each)) for each in [*run_s, run_s[-1]])
+    one_by_one = sum(len(list_looks(experienced(), each)) for each in [*run_s, run_s[-1]])
     provider, loop = Provider(6), asyncio.get_running_loop()
     poller = Poller(provider, ProviderGate())
 

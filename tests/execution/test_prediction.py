@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fakes import LOST, FakeProvider, Heard, Script, request_of, run_of
+from tests.support.builders import request_of
+from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
     CallError,
@@ -19,17 +20,8 @@ from videogen.errors import (
     VideogenError,
 )
 from videogen.events import ClipProgress
-from videogen.execution.attempt import attempt_clip as generate_in_slot
-from videogen.execution.context import RunContext
 from videogen.execution.patience import Patience
-from videogen.execution.slots import Slot, Slots
 from videogen.planning.requests import ClipRequest, ImageInput
-from videogen.results.clip import Clip
-
-
-async def generate(request: ClipRequest, run: RunContext) -> Clip:
-    return await generate_in_slot(request, run, Slot(Slots(5)))
-
 
 HOPS: list[list[VideogenError]] = [
     [GoneError("404")],

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -194,3 +195,15 @@ def job_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def wait_for_creates(stage: Stage, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while stage.emulator.ledger()["creates"] < number:
+        assert time.monotonic() < deadline, f"never {number} creates"
+        time.sleep(0.05)
+
+
+def manifest(command: CommandLine) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((command.folder / "out" / "film" / "manifest.json").read_text())
+    return data

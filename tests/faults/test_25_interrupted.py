@@ -8,8 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.faults.conftest import Stage, job_of
-from tests.faults.test_26_two_runs import wait_for_creates
+from tests.faults.conftest import Stage, job_of, wait_for_creates
 from tests.flows.conftest import CommandLine
 from videogen.app import open_run, prepare_job
 

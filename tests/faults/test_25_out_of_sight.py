@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Stage, job_of, only, shot
-from tests.storage.test_local import make_broken, make_loop
+from tests.support.builders import make_broken, make_loop
 from tests.support.servers import Bucket
 from videogen.app import open_run, prepare_job
 from videogen.errors import StorageError

@@ -3,17 +3,9 @@
 import os
 import signal
 import socket
-import time
 
-from tests.faults.conftest import Stage
+from tests.faults.conftest import Stage, wait_for_creates
 from tests.flows.conftest import CommandLine
-
-
-def wait_for_creates(stage: Stage, number: int) -> None:
-    deadline = time.monotonic() + 60
-    while stage.emulator.ledger()["creates"] < number:
-        assert time.monotonic() < deadline, f"never {number} creates"
-        time.sleep(0.05)
 
 
 def test_26_the_second_run_of_a_job_names_the_first_and_a_dead_ones_lock_is_free(

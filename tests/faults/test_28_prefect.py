@@ -1,6 +1,5 @@
 """Prefect's server ends while a run goes on. One server of this module's own: two tests kill it."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.conftest import Stage
-from tests.faults.test_26_two_runs import wait_for_creates
+from tests.faults.conftest import Stage, manifest, wait_for_creates
 from tests.flows.conftest import CommandLine
 from tests.support.servers import free_port, prefect_server
 
@@ -42,11 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with server.stack:
         server.start()
         yield server
-
-
-def manifest(command: CommandLine) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((command.folder / "out" / "film" / "manifest.json").read_text())
-    return data
 
 
 def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(

@@ -12,9 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import command
 from flows import local_server as server
-from tests.faults.conftest import Stage
-from tests.faults.test_26_two_runs import wait_for_creates
-from tests.faults.test_28_prefect import manifest
+from tests.faults.conftest import Stage, manifest, wait_for_creates
 from tests.flows.conftest import CommandLine
 
 

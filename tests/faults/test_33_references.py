@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.faults.conftest import Change, Stage
-from tests.references.test_fetch import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC, Names
+from tests.references.test_fetch import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC
+from tests.support.fakes import Names
 from tests.support.servers import Canary, canary_with
 from videogen.app import prepare_job
 from videogen.errors import ValidationError

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.references.test_fetch import png_bomb, turned
+from tests.support.builders import make_exif, png_bomb
 
 RED, BLUE = (220, 30, 30), (30, 60, 200)
 PREPARE_ALL = """
@@ -82,9 +82,9 @@ MADE: dict[str, tuple[Callable[[Path], object], object]] = {
     "no-such.png": (lambda path: None, "there is no such file"),
     "cmyk.jpg": (saved(Image.new("RGB", (160, 80), RED).convert("CMYK"), "JPEG", quality=95), ((160, 80), RED, RED)),
     "sixteen-bits.png": (saved(Image.new("I;16", (160, 80), 0x8080), "PNG"), ((160, 80), (128,) * 3, (128,) * 3)),
-    "on-its-side.jpg": (saved(halves((400, 200)), "JPEG", exif=turned(6), quality=95), ((200, 400), RED, BLUE)),
+    "on-its-side.jpg": (saved(halves((400, 200)), "JPEG", exif=make_exif(6), quality=95), ((200, 400), RED, BLUE)),
     "large.png": (
-        saved(Image.new("RGBA", (8000, 5000), (*RED, 255)), "PNG", compress_level=1, exif=turned(6)),
+        saved(Image.new("RGBA", (8000, 5000), (*RED, 255)), "PNG", compress_level=1, exif=make_exif(6)),
         ((2500, 4000), RED, RED),
     ),
 }

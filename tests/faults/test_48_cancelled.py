@@ -5,8 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.conftest import Stage
-from tests.faults.test_26_two_runs import wait_for_creates
-from tests.flows.conftest import CommandLine
+from tests.faults.conftest import Stage, wait_for_creates
+from tests.flows.conftest import CommandLine, wait_until
 
 
 def flow_run(api: str) -> dict[str, Any]:
@@ -30,13 +27,6 @@ def set_state(api: str, run: str, type_: str) -> None:
     body = {"state": {"type": type_, "name": type_.capitalize()}}
     answer = httpx.post(f"{api}/flow_runs/{run}/set_state", json=body, trust_env=False).json()
     assert answer["status"] == "ACCEPT"
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def verdicts(stage: Stage) -> list[str | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Stage, job_of
-from tests.storage.test_local import make_broken, make_file, make_loop
+from tests.support.builders import make_broken, make_file, make_loop
 from videogen.app import open_run, prepare_job
 from videogen.errors import JobLockedError, StorageError
 

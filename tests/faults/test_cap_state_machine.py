@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.support.fakes import LOST, FakeProvider, Heard, Script, run_of, small_clip
+from tests.support.builders import small_clip
+from tests.support.fakes import LOST, FakeProvider, Heard, Script, run_of
 from videogen.app import prepare_job
 from videogen.errors import VideogenError
 from videogen.execution.context import RunContext

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import PRICE, Stage, job_of, only
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.app import open_run, prepare_job
 from videogen.errors import BudgetError
 from videogen.journal.store import Journal

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.tokens import TOKEN
@@ -99,3 +100,16 @@ def on_emulator(command: CommandLine, emulator: Emulator) -> CommandLine:
     """The command line as for Replicate, with the emulator at its address."""
     command.environment |= {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": emulator.url}
     return command
+
+
+def fetch_list(address: str, filter_: dict[str, Any]) -> Any:
+    """Return what Prefect's API lists at an address."""
+    return httpx.post(address, json=filter_, trust_env=False).json()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, which is soon: Prefect writes down what it hears with some delay."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it does not hold after 60 s"
+        time.sleep(0.2)

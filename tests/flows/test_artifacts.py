@@ -1,88 +1,50 @@
 """What the Prefect UI shows of a run, as text; how it looks there is in docs/follow-a-run.md."""
 
-from typing import Any
-
 from flows.artifacts import make_clip_rows, render_verdict
-from videogen.job.model import Job
-from videogen.planning.planner import build_plan
-from videogen.registry.load import read_registry
-from videogen.results.clip import Clip, ClipFailure
+from tests.support.builders import clip_of, job_of, plan_of, result_of
+from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.results.verdict import Verdict
 
 GATEWAY = "http://films.example:8474/"
 
 
 def batch_of(*clips: Clip) -> RunResult:
-    verdict = Verdict(status="partial", min_clips=1, reason="some clips delivered, 1 was enough")
-    return RunResult(
-        run_id="4f1f0c6d2b7a",
-        job_id="film",
-        model="kling-v2.5-turbo",
-        aspect_ratio="16:9",
-        provider="local",
-        verdict=verdict,
-        total_generation_time=125.0,
-        clips=clips,
-    )
-
-
-def clip(index: int, *, failure: str | None = None, **fields: Any) -> Clip:
-    return Clip(
-        clip_index=index,
-        scene_id=f"s{index}",
-        model="kling-v2.5-turbo",
-        status="failed" if failure else "success",
-        video_path=None if failure else f"clips/s{index}.mp4",
-        target_duration=4,
-        original_target_duration=fields.pop("original", 4),
-        buffered_duration=5,
-        requested_duration=5,
-        buffer_cost_impact=25,
-        attempts=1,
-        error=ClipFailure(code=failure, message="no", retryable=False) if failure else None,
-        **fields,
-    )
-
-
-def plan_of(scenes: int) -> Any:
-    wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 4} for n in range(scenes)]
-    job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "scenes": wanted})
-    return build_plan(job, read_registry(), digests={}, buffer=None)
+    """Return the result of the run in the examples."""
+    return result_of(job_of({}), clips, run_id="4f1f0c6d2b7a", provider="local", total_generation_time=125.0)
 
 
 def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     """A person reads it first, and acts on it."""
-    batch = batch_of(clip(0, cost="0.35"), clip(1, failure="moderation"))
+    batch = batch_of(clip_of(0, cost="0.35"), clip_of(1, failure="moderation"))
     text = render_verdict(batch, plan_of(2), gateway=GATEWAY)
     assert "| cost | $0.70, at most $2.10 | $0.35 |" in text
     assert "| clips | 2 | 1 delivered, 1 failed |" in text
     assert "| time | | 2 min 5 s |" in text
-    assert "- **s1** (moderation, 1 attempt): no" in text
+    assert "- **s1** (moderation, 1 attempt): it said no" in text
     assert "moderation refuses the prompt or a picture: change it" in text
     assert "(http://films.example:8474/?run=4f1f0c6d2b7a)" in text
 
 
 def test_a_row_leads_to_its_clip_where_there_is_a_gateway() -> None:
     """Prefect's page makes a link of it; a clip that failed has none."""
-    rows = make_clip_rows(batch_of(clip(0), clip(1, failure="timeout")), GATEWAY)
+    rows = make_clip_rows(batch_of(clip_of(0), clip_of(1, failure="timeout")), GATEWAY)
     assert rows[0]["scene"] == "[s0](http://films.example:8474/runs/4f1f0c6d2b7a/clips/s0.mp4)"
     assert (rows[1]["scene"], rows[1]["status"]) == ("s1", "timeout")
-    assert make_clip_rows(batch_of(clip(0)))[0]["scene"] == "s0"
+    assert make_clip_rows(batch_of(clip_of(0)))[0]["scene"] == "s0"
 
 
 def test_the_original_target_is_a_column_where_it_says_something() -> None:
     """The table has to fit the page."""
-    assert "original" not in make_clip_rows(batch_of(clip(0)))[0]
-    assert make_clip_rows(batch_of(clip(0), clip(1, original=3.5)))[1]["original"] == 3.5
+    assert "original" not in make_clip_rows(batch_of(clip_of(0)))[0]
+    assert make_clip_rows(batch_of(clip_of(0), clip_of(1, original_target_duration=3.5)))[1]["original"] == 3.5
 
 
 def test_the_artifacts_of_a_long_job_stay_readable() -> None:
     """200 rows of 5,000, those that failed first, in scene order; and as many failures."""
-    clips = [clip(n, failure="timeout" if n % 1000 == 7 else None) for n in range(5000)]
+    clips = [clip_of(n, failure="timeout" if n % 1000 == 7 else None) for n in range(5000)]
     rows = make_clip_rows(batch_of(*clips))
     assert len(rows) == 200
     assert [row["scene"] for row in rows[:6]] == ["s7", "s1007", "s2007", "s3007", "s4007", "s0"]
-    text = render_verdict(batch_of(*(clip(n, failure="timeout") for n in range(300))), plan_of(1))
+    text = render_verdict(batch_of(*(clip_of(n, failure="timeout") for n in range(300))), plan_of(1))
     assert "… and 100 more" in text
     assert text.count("(timeout, 1 attempt)") == 200

@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.conftest import CommandLine
-from tests.flows.test_generate import wait_until
+from tests.flows.conftest import CommandLine, wait_until
 from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 

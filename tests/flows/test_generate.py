@@ -6,14 +6,13 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.flows.conftest import CommandLine
+from tests.flows.conftest import CommandLine, fetch_list, wait_until
 from videogen.emulator import Emulator
 from videogen.media import inspect_video
 
@@ -71,32 +70,20 @@ def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     assert "![](data:image/jpeg;base64," in artifacts["lighthouse-verdict"]
     assert len(json.loads(artifacts["lighthouse-clips"])) == 8
     expected = {clip["scene_id"] for clip in manifest["clips"]}
-    wait_until(lambda: {task["name"] for task in listed(f"{api}/task_runs/filter", of_run)} == expected)
+    wait_until(lambda: {task["name"] for task in fetch_list(f"{api}/task_runs/filter", of_run)} == expected)
     wait_until(lambda: events_of(api, "videogen.clip.completed", manifest["run_id"]) == expected)
     wait_until(lambda: events_of(api, "videogen.run.completed", manifest["run_id"]) == {"lighthouse"})
 
 
 def events_of(api: str, name: str, run_id: str) -> set[str]:
     """Names of the resources of Prefect's events of that name in a run."""
-    found = listed(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
+    found = fetch_list(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
     resources = [event["resource"] for event in found["events"]]
     return {resource["prefect.resource.name"] for resource in resources if run_id in resource["prefect.resource.id"]}
 
 
-def listed(address: str, filter_: dict[str, Any]) -> Any:
-    return httpx.post(address, json=filter_, trust_env=False).json()
-
-
 def get(address: str) -> Any:
     return httpx.get(address, trust_env=False).json()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Prefect writes down what it hears with some delay."""
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "Prefect has not heard of it"
-        time.sleep(0.2)
 
 
 def twenty_clips(on_emulator: CommandLine) -> Path:
@@ -206,7 +193,7 @@ def test_a_job_too_large_for_a_parameter_is_run_by_its_file(on_emulator: Command
     job = on_emulator.job(*wanted, model="refused", id="large")
     done = on_emulator.run(job, "--json")
     assert (done.code, done.manifest["failed_clips"]) == (1, 60), done.err
-    (run,) = listed(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
+    (run,) = fetch_list(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
     assert (run["parameters"]["job"], run["state"]["type"]) == (str(job), "FAILED")
 
 

@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.take_over import MAX_TAKE_OVERS, settle_lost_runs
-from tests.flows.test_generate import wait_until
+from tests.flows.conftest import wait_until
 from videogen.errors import JournalError
 from videogen.journal.store import Journal
 

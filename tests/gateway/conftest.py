@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -187,3 +191,40 @@ def live(tmp_path: Path) -> Iterator[Shown]:
     """A gateway on an empty journal, which the test writes."""
     with watching(tmp_path / "out") as gateway:
         yield gateway
+
+
+@contextmanager
+def gateway(out: Path, *flags: str, most_files: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process and its address; it may open so many files."""
+    command = [sys.executable, "-m", "videogen", "gateway", *(flags or ("--port", "0"))]
+    if most_files:
+        command = ["sh", "-c", f'ulimit -n {most_files}; exec "$0" "$@"', *command]
+    environment = {**os.environ, "VIDEOGEN_OUT": str(out)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening on http://127.0.0.1:"), line
+        yield process, line.split()[2].rstrip(",")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def read_complaints(process: "subprocess.Popen[str]") -> str:
+    """What a gateway has said since it began to listen; it is ended for that."""
+    process.terminate()
+    assert process.stdout
+    return process.stdout.read()
+
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "follow-a-run.md"
+RUN = "4f1f0c6d2b7a"
+"""The run in the examples."""
+
+
+def example(language: str) -> str:
+    """The one example of that language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return str(found)

@@ -1,40 +1,16 @@
 """`videogen gateway` as a process."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.gateway.conftest import Streamed
+from tests.gateway.conftest import Streamed, gateway
 from videogen.cli.main import main
 from videogen.journal.store import Journal
-
-
-@contextmanager
-def gateway(out: Path, *flags: str, most_files: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A process and its address; it may open so many files."""
-    command = [sys.executable, "-m", "videogen", "gateway", *(flags or ("--port", "0"))]
-    if most_files:
-        command = ["sh", "-c", f'ulimit -n {most_files}; exec "$0" "$@"', *command]
-    environment = {**os.environ, "VIDEOGEN_OUT": str(out)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), line
-        yield process, line.split()[2].rstrip(",")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_it_shows_a_folder_that_has_no_run_yet_and_lets_its_listeners_go(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.test_command import gateway
+from tests.gateway.conftest import gateway, read_complaints
 from videogen.journal.store import Journal
 
 CLIENTS = 200
@@ -74,13 +74,6 @@ class Listener:
                         return
 
 
-def complaints(process: "subprocess.Popen[str]") -> str:
-    """What a gateway has said since it began to listen; it is ended for that."""
-    process.terminate()
-    assert process.stdout
-    return process.stdout.read()
-
-
 @asynccontextmanager
 async def connected(url: str, *headers: str) -> AsyncIterator[asyncio.StreamReader]:
     """A stream of the run's events. HTTP/1.0 is not chunked."""
@@ -112,7 +105,7 @@ async def test_two_hundred_who_come_and_go_get_every_event_once_in_order_and_soo
         said, _ = await writer.communicate()
         await asyncio.gather(*following)
         numbers = [number for number, _, _ in journal.read_events("r1")]
-        assert complaints(process) == ""
+        assert read_complaints(process) == ""
     committed = {int(number): float(at) for number, at in map(str.split, said.decode().splitlines())}
     assert list(committed) == numbers
     assert all(listener.heard == numbers for listener in listeners)
@@ -180,7 +173,7 @@ async def test_who_reads_nothing_or_dies_costs_neither_the_run_nor_the_gateway_n
             await following
             late_s, grown_mb = time.monotonic() - ended, resident_mb(process) - before_mb
         numbers = [number for number, _, _ in journal.read_events("r1")]
-        said = complaints(process)
+        said = read_complaints(process)
     alone_ms, watched_ms = (1000 * statistics.median(times) for times in (alone_s, watched_s))
     print(f"a commit: {alone_ms:.2f} ms alone, {watched_ms:.2f} ms watched; the last event {late_s:.2f} s late")
     print(f"the gateway: {before_mb:.0f} MB, then {grown_mb:+.1f} MB")

@@ -9,17 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Played, Shown, watching
-
-PAGE = Path(__file__).parent.parent.parent / "docs" / "follow-a-run.md"
-RUN = "4f1f0c6d2b7a"
-"""The run in the examples."""
-
-
-def example(language: str) -> str:
-    """The one example of that language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return str(found)
+from tests.gateway.conftest import PAGE, RUN, Played, Shown, example, watching
 
 
 def curl(url_on_page: str, url: str, **replaced: str) -> "subprocess.Popen[str]":

@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.gateway.conftest import Shown, Streamed, watching
-from tests.gateway.test_command import gateway
-from tests.gateway.test_crowd import complaints
+from tests.gateway.conftest import Shown, Streamed, gateway, read_complaints, watching
 from videogen.gateway import GatewaySettings, connections, run_gateway_in_thread
 from videogen.gateway.connections import RepeatLimit
 from videogen.journal.store import Journal
@@ -192,7 +190,7 @@ def test_a_crowd_of_half_requests_keeps_nobody_out(tmp_path: Path, monkeypatch: 
         for _ in range(100):
             assert answer(url, b"NOT HTTP AT ALL").startswith(b"HTTP/1.1 400")
         assert http.get("/runs", headers=headers).status_code == 200
-        said = complaints(process)
+        said = read_complaints(process)
     assert len(said.splitlines()) < 20, said
 
 

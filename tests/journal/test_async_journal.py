@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import Wire
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.errors import BudgetError, JournalError
 from videogen.journal import postgres
 from videogen.journal.async_store import AsyncJournal

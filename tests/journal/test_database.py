@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.journal.conftest import intend, start
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.errors import (
     JournalError,
     SettingsError,

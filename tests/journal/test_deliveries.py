@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, get_planned_fields

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.support.fakes import FakeProvider, request_of, run_of
+from tests.support.builders import request_of
+from tests.support.fakes import FakeProvider, run_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 
 from tests.journal.conftest import intend, start
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.errors import BudgetError
 from videogen.journal import migrations
 from videogen.journal.migrations import HEAD, read_version

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.journal.conftest import CUTS, MOMENTS, Fault, Moment, Wire, intend, start
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from tests.support.servers import database, postgresql_server
 from videogen.errors import JournalError
 from videogen.journal import database as database_module

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from tests.journal.conftest import Clock
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,

@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 
 from tests.journal.conftest import Clock, intend, start
-from tests.support.fakes import request_of
+from tests.support.builders import request_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,

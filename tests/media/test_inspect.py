@@ -15,45 +15,11 @@ import av
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from tests.support.builders import damage_sound, make_hiss, make_moving, unknown_sound, write_film
 from videogen.errors import BadOutputError, StorageError
 from videogen.media import ConformResult, conform, inspect_video
 
 Damage = Callable[[bytearray], bytes | bytearray]
-
-
-def film(
-    path: Path,
-    *,
-    size: tuple[int, int] = (320, 180),
-    fps: int = 24,
-    frames: int = 48,
-    picture: Callable[[int], Image.Image] | None = None,
-    sound: bool = False,
-    moov_first: bool = True,
-) -> Path:
-    """Encode a real mp4: noise that moves, unless `picture` draws each frame."""
-    paint = picture or moving(size)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"} if moov_first else {}) as target:
-        video = target.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
-        video.width, video.height, video.pix_fmt = *size, "yuv420p"
-        audio = target.add_stream("aac", rate=48000, layout="mono") if sound else None
-        for index in range(frames):
-            frame = av.VideoFrame.from_image(paint(index))  # type: ignore[no-untyped-call]
-            frame.pts, frame.time_base = index, Fraction(1, fps)
-            target.mux(video.encode(frame))
-            if audio is not None:
-                target.mux(audio.encode(hiss(index, 48000 // fps)))
-        target.mux(video.encode(None))
-        if audio is not None:
-            target.mux(audio.encode(None))
-    return path
-
-
-def moving(size: tuple[int, int]) -> Callable[[int], Image.Image]:
-    width, height = size
-    noise = Image.frombytes("L", (64, 64), random.Random(1).randbytes(64 * 64)).convert("RGB")
-    wide = noise.resize((width + 64, height + 64), Image.Resampling.BICUBIC)
-    return lambda index: wide.crop((index % 64, index % 32, index % 64 + width, index % 32 + height))
 
 
 def shown(frame: av.VideoFrame) -> Image.Image:
@@ -61,13 +27,6 @@ def shown(frame: av.VideoFrame) -> Image.Image:
     image = frame.to_image(src_colorspace="ITU709")  # type: ignore[no-untyped-call]
     assert isinstance(image, Image.Image)
     return image
-
-
-def hiss(index: int, samples: int) -> av.AudioFrame:
-    frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
-    frame.planes[0].update(random.Random(index).randbytes(samples * 2).ljust(frame.planes[0].buffer_size, b"\0"))
-    frame.sample_rate, frame.pts, frame.time_base = 48000, index * samples, Fraction(1, 48000)
-    return frame
 
 
 @pytest.fixture(scope="session")
@@ -78,19 +37,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def whole(folder: Path) -> Path:
     """Two seconds at 24 frames a second, 320x180, its header before its pictures."""
-    return film(folder / "whole.mp4")
+    return write_film(folder / "whole.mp4")
 
 
 @pytest.fixture(scope="session")
 def heard(folder: Path) -> Path:
     """One second of noise to see and to hear."""
-    return film(folder / "heard.mp4", frames=24, sound=True)
+    return write_film(folder / "heard.mp4", frames=24, sound=True)
 
 
 @pytest.fixture(scope="session")
 def slow(folder: Path) -> Path:
     """Three seconds at 8 frames a second, 208x120: nearly, but not quite, 16:9."""
-    return film(folder / "slow.mp4", size=(208, 120), fps=8, frames=24)
+    return write_film(folder / "slow.mp4", size=(208, 120), fps=8, frames=24)
 
 
 # --- check: what is whole
@@ -115,7 +74,7 @@ def test_sound_is_noticed_and_does_not_count_as_duration(heard: Path) -> None:
 
 def test_a_header_at_the_end_is_as_good(tmp_path: Path) -> None:
     """moov after mdat is how most encoders write; it is whole too."""
-    assert inspect_video(film(tmp_path / "late.mp4", moov_first=False)).frames == 48
+    assert inspect_video(write_film(tmp_path / "late.mp4", moov_first=False)).frames == 48
 
 
 def test_quicktime_is_taken_too(tmp_path: Path, whole: Path) -> None:
@@ -132,7 +91,7 @@ def test_quicktime_is_taken_too(tmp_path: Path, whole: Path) -> None:
 
 
 def still(size: tuple[int, int], color: tuple[int, int, int] | None) -> Callable[[int], Image.Image]:
-    picture = moving(size)(0) if color is None else Image.new("RGB", size, color)
+    picture = make_moving(size)(0) if color is None else Image.new("RGB", size, color)
     return lambda index: picture
 
 
@@ -162,7 +121,7 @@ def test_black_and_frozen_clips_are_whole_but_warned_of(
     tmp_path: Path, picture: Callable[[int], Image.Image], warnings: tuple[str, ...]
 ) -> None:
     """The warning needs the flaw from start to end: a fade-in or a small move is a film."""
-    assert inspect_video(film(tmp_path / "clip.mp4", picture=picture)).warnings == warnings
+    assert inspect_video(write_film(tmp_path / "clip.mp4", picture=picture)).warnings == warnings
 
 
 # --- check: what is not
@@ -258,24 +217,10 @@ def test_damage_is_caught(tmp_path: Path, whole: Path, damage: Damage, says: str
 
 def test_a_cut_with_the_header_last_is_caught(tmp_path: Path) -> None:
     """The other half of all cut files have no header at all."""
-    path = film(tmp_path / "late.mp4", moov_first=False)
+    path = write_film(tmp_path / "late.mp4", moov_first=False)
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(BadOutputError, match=r"cut|without moov"):
         inspect_video(path)
-
-
-def damage_sound(data: bytearray, source: Path) -> bytearray:
-    with av.open(str(source)) as container:
-        spots = [(p.pos, p.size) for p in container.demux(container.streams.audio[0]) if p.size]
-    for position, size in spots[5:15]:
-        assert position is not None
-        data[position : position + size] = b"\xff" * size
-    return data
-
-
-def unknown_sound(data: bytearray, source: Path) -> bytes:
-    """Sound in AC-4, which FFmpeg cannot decode."""
-    return bytes(data).replace(b"mp4a\0\0\0\0", b"ac-4\0\0\0\0", 1).replace(b"esds\0\0\0\0", b"dac4\0\0\0\0", 1)
 
 
 @pytest.mark.parametrize(
@@ -316,11 +261,11 @@ def test_a_second_track_that_nobody_decodes_costs_nothing(tmp_path: Path) -> Non
         video.width, video.height, video.pix_fmt = 320, 180, "yuv420p"
         tracks = [target.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
         for index in range(24):
-            frame = av.VideoFrame.from_image(moving((320, 180))(index))  # type: ignore[no-untyped-call]
+            frame = av.VideoFrame.from_image(make_moving((320, 180))(index))  # type: ignore[no-untyped-call]
             frame.pts, frame.time_base = index, Fraction(1, 24)
             target.mux(video.encode(frame))
             for track in tracks:
-                target.mux(track.encode(hiss(index, 2000)))
+                target.mux(track.encode(make_hiss(index, 2000)))
         target.mux(video.encode(None))
         for track in tracks:
             target.mux(track.encode(None))
@@ -339,7 +284,7 @@ def test_a_second_track_that_nobody_decodes_costs_nothing(tmp_path: Path) -> Non
 def test_zeros_after_the_last_box_are_padding(tmp_path: Path, whole: Path, count: int, moov_first: bool) -> None:
     """Writers leave them, players do not mind, and the clip is paid for."""
     path = tmp_path / "padded.mp4"
-    source = whole if moov_first else film(tmp_path / "late.mp4", moov_first=False)
+    source = whole if moov_first else write_film(tmp_path / "late.mp4", moov_first=False)
     path.write_bytes(source.read_bytes() + bytes(count))
     assert inspect_video(path).frames == 48
 
@@ -451,7 +396,7 @@ def many_in_a_fragment(path: Path) -> None:
 
 
 def many_edits(path: Path) -> None:
-    data = bytearray(film(path, frames=3, moov_first=False).read_bytes())
+    data = bytearray(write_film(path, frames=3, moov_first=False).read_bytes())
     struct.pack_into(">I", data, data.index(b"elst") + 8, 2**30)
     path.write_bytes(data)
 
@@ -538,7 +483,7 @@ def test_a_missing_file_is_a_matter_of_storage(tmp_path: Path) -> None:
 )
 def test_a_poster_keeps_the_ratio(tmp_path: Path, folder: Path, size: tuple[int, int], shown: tuple[int, int]) -> None:
     """The longer edge is at most 960 px."""
-    inspect_video(film(folder / "framed.mp4", size=size, frames=4), poster=tmp_path / "poster.jpg")
+    inspect_video(write_film(folder / "framed.mp4", size=size, frames=4), poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert (image.format, image.size, dict(image.getexif())) == ("JPEG", shown, {})
     assert [path.name for path in tmp_path.iterdir()] == ["poster.jpg"]
@@ -546,7 +491,7 @@ def test_a_poster_keeps_the_ratio(tmp_path: Path, folder: Path, size: tuple[int,
 
 def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
     """Not the first frame, which is often the start image or black; four frames of a second are looked at."""
-    film(tmp_path / "clip.mp4", picture=lambda index: Image.new("L", (320, 180), 40 + 4 * index).convert("RGB"))
+    write_film(tmp_path / "clip.mp4", picture=lambda index: Image.new("L", (320, 180), 40 + 4 * index).convert("RGB"))
     inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(40 + 4 * 18, abs=4)
@@ -554,7 +499,7 @@ def test_a_poster_shows_the_frame_a_third_of_the_way_in(tmp_path: Path) -> None:
 
 def test_a_poster_looks_past_black(tmp_path: Path) -> None:
     """A clip that is black a third of the way in is shown by a later frame."""
-    film(tmp_path / "clip.mp4", picture=late)
+    write_film(tmp_path / "clip.mp4", picture=late)
     inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     with Image.open(tmp_path / "poster.jpg") as image:
         assert ImageStat.Stat(image.convert("L")).mean[0] == pytest.approx(90, abs=4)
@@ -562,7 +507,7 @@ def test_a_poster_looks_past_black(tmp_path: Path) -> None:
 
 def test_a_black_clip_still_gets_a_poster(tmp_path: Path) -> None:
     """There is nothing better to show than what there is."""
-    film(tmp_path / "clip.mp4", picture=still((320, 180), (0, 0, 0)), frames=3)
+    write_film(tmp_path / "clip.mp4", picture=still((320, 180), (0, 0, 0)), frames=3)
     inspect_video(tmp_path / "clip.mp4", poster=tmp_path / "poster.jpg")
     assert (tmp_path / "poster.jpg").stat().st_size > 0
 
@@ -620,7 +565,7 @@ def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
         picture.paste((40, 160, 60), (80, 0, 240, 180))
         return picture
 
-    film(tmp_path / "clip.mp4", picture=target, frames=4)
+    write_film(tmp_path / "clip.mp4", picture=target, frames=4)
     reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", size=(160, 180))
     inspect_video(tmp_path / "out.mp4", poster=tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as image:
@@ -645,7 +590,7 @@ def test_lines_that_only_fill_a_coding_block_are_cropped(
     tmp_path: Path, size: tuple[int, int], ratio: tuple[int, int], becomes: tuple[int, int] | None
 ) -> None:
     """Seedance's 1920x1088 is meant as 1920x1080; a size that was rounded is not worth encoding a clip again."""
-    source = film(tmp_path / "clip.mp4", size=size, frames=2)
+    source = write_film(tmp_path / "clip.mp4", size=size, frames=2)
     done = reframe(source, tmp_path / "out.mp4", ratio=ratio)
     assert (done is None) == (becomes is None)
     if becomes:
@@ -655,7 +600,7 @@ def test_lines_that_only_fill_a_coding_block_are_cropped(
 
 def test_the_tolerance_is_the_callers(tmp_path: Path) -> None:
     """With a tenth of a percent two lines go, too."""
-    source = film(tmp_path / "clip.mp4", size=(1248, 704), frames=2)
+    source = write_film(tmp_path / "clip.mp4", size=(1248, 704), frames=2)
     assert reframe(source, tmp_path / "out.mp4", ratio=(16, 9), tolerance=0.001)
     measured = inspect_video(tmp_path / "out.mp4")
     assert (measured.width, measured.height) == (1248, 702)
@@ -675,7 +620,7 @@ def test_the_frame_rate_changes_and_the_duration_does_not(tmp_path: Path, slow: 
 
 def test_frames_are_repeated_not_blended(tmp_path: Path) -> None:
     """A cut from dark to light stays a cut: every frame is one or the other."""
-    film(
+    write_film(
         tmp_path / "clip.mp4",
         fps=8,
         frames=8,
@@ -738,7 +683,7 @@ def test_a_conformed_clip_plays_at_once_and_says_its_colours(tmp_path: Path, slo
 
 def test_a_conformed_clip_keeps_its_colours(tmp_path: Path) -> None:
     """Tagging bt709 what was bt601 would turn a red orange."""
-    film(tmp_path / "clip.mp4", picture=still((320, 180), (190, 40, 30)), frames=4)
+    write_film(tmp_path / "clip.mp4", picture=still((320, 180), (190, 40, 30)), frames=4)
     reframe(tmp_path / "clip.mp4", tmp_path / "out.mp4", ratio=(1, 1))
     with av.open(str(tmp_path / "out.mp4")) as container:
         frame = next(container.decode(video=0))

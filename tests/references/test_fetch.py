@@ -6,7 +6,6 @@ import hashlib
 import io
 import itertools
 import os
-import random
 import re
 import struct
 import subprocess
@@ -23,6 +22,8 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tests.support.builders import chunk, encode_image, make_exif, make_halves, make_noise, png_bomb
+from tests.support.fakes import Names
 from tests.support.servers import Canary, canary_with, https_server
 from videogen.addresses import resolve_host
 from videogen.certificates import VARIABLES
@@ -76,33 +77,7 @@ PUBLIC = "93.184.215.14"
 URL = "https://pictures.example/keeper.png"
 
 
-def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def turned(orientation: int) -> Image.Exif:
-    """EXIF that asks for a turn and gives away a place."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x010F] = "Camera maker"
-    exif.get_ifd(0x8825)[1] = "N"
-    return exif
-
-
-def noise(size: tuple[int, int]) -> Image.Image:
-    return Image.frombytes("RGB", size, random.Random(3).randbytes(size[0] * size[1] * 3))
-
-
-def halves(size: tuple[int, int]) -> Image.Image:
-    """Blue at the left, red at the right."""
-    image = Image.new("RGB", size, (30, 60, 200))
-    image.paste((220, 30, 30), (size[0] // 2, 0, *size))
-    return image
-
-
-PNG = encoded(Image.new("RGB", (160, 80), RED))
+PNG = encode_image(Image.new("RGB", (160, 80), RED))
 
 
 async def load(source: str, base_dir: Path | None = None, **options: object) -> ReferenceImage:
@@ -146,18 +121,6 @@ class Web:
             return reply
 
         return httpx.MockTransport(answer)
-
-
-class Names:
-    """DNS that gives each answer in turn and counts; the last one stays."""
-
-    def __init__(self, *answers: Sequence[str]) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, int]] = []
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append((host, port))
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 # --- the network: what is refused before anything connects
@@ -581,11 +544,15 @@ async def test_without_a_folder_no_file_is_read(tmp_path: Path) -> None:
     ("data", "media_type", "has_alpha"),
     [
         pytest.param(PNG, "image/jpeg", False, id="png"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG"), "image/jpeg", False, id="jpeg"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "WEBP"), "image/jpeg", False, id="webp"),
-        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128))), "image/png", True, id="png-alpha"),
-        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 255))), "image/jpeg", False, id="png-opaque-alpha"),
-        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128)), "WEBP"), "image/png", True, id="webp-alpha"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), "JPEG"), "image/jpeg", False, id="jpeg"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), "WEBP"), "image/jpeg", False, id="webp"),
+        pytest.param(encode_image(Image.new("RGBA", (160, 80), (*RED, 128))), "image/png", True, id="png-alpha"),
+        pytest.param(
+            encode_image(Image.new("RGBA", (160, 80), (*RED, 255))), "image/jpeg", False, id="png-opaque-alpha"
+        ),
+        pytest.param(
+            encode_image(Image.new("RGBA", (160, 80), (*RED, 128)), "WEBP"), "image/png", True, id="webp-alpha"
+        ),
     ],
 )
 async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: str, has_alpha: bool) -> None:
@@ -603,13 +570,13 @@ async def test_a_picture_is_normalised(tmp_path: Path, data: bytes, media_type: 
     ("data", "is_passed_on"),
     [
         pytest.param(PNG, True, id="png"),
-        pytest.param(encoded(Image.new("RGBA", (160, 80), (*RED, 128))), True, id="png-alpha"),
-        pytest.param(encoded(Image.new("L", (160, 80), 120), "JPEG"), True, id="grey-jpeg"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG", exif=turned(6)), False, id="turned"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "JPEG", exif=turned(1)), False, id="metadata"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), "WEBP"), False, id="webp"),
-        pytest.param(encoded(Image.new("CMYK", (160, 80)), "JPEG"), False, id="cmyk"),
-        pytest.param(encoded(Image.new("RGB", (4100, 80), RED), "JPEG"), False, id="reduced"),
+        pytest.param(encode_image(Image.new("RGBA", (160, 80), (*RED, 128))), True, id="png-alpha"),
+        pytest.param(encode_image(Image.new("L", (160, 80), 120), "JPEG"), True, id="grey-jpeg"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), "JPEG", exif=make_exif(6)), False, id="turned"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), "JPEG", exif=make_exif(1)), False, id="metadata"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), "WEBP"), False, id="webp"),
+        pytest.param(encode_image(Image.new("CMYK", (160, 80)), "JPEG"), False, id="cmyk"),
+        pytest.param(encode_image(Image.new("RGB", (4100, 80), RED), "JPEG"), False, id="reduced"),
     ],
 )
 async def test_a_public_picture_keeps_its_address_only_as_it_is(data: bytes, is_passed_on: bool) -> None:
@@ -646,16 +613,12 @@ async def test_exif_turns_are_applied_and_metadata_is_dropped(tmp_path: Path, fo
     method = UNDO[orientation]
     stored = corners() if method is None else corners().transpose(method)
     quality = {"quality": 95, "subsampling": 0} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
-    reference = await load_bytes(tmp_path, encoded(stored, form, exif=turned(orientation), **quality))
+    reference = await load_bytes(tmp_path, encode_image(stored, form, exif=make_exif(orientation), **quality))
     image = picture_of(reference)
     assert (reference.width, reference.height) == image.size == (160, 80)
     assert max(ImageStat.Stat(ImageChops.difference(image, corners())).mean) < 12
     assert dict(image.getexif()) == {}
     assert b"Camera" not in reference.data
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_16_bit_colour() -> bytes:
@@ -670,13 +633,13 @@ def png_16_bit_colour() -> bytes:
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (63, 64), (64, 63), (2000, 10)])
 async def test_a_tiny_picture_is_refused(size: tuple[int, int], form: str, tmp_path: Path) -> None:
     """A video model sees nothing in it; and it says what would do."""
-    (tmp_path / "picture").write_bytes(encoded(noise(size), form))
+    (tmp_path / "picture").write_bytes(encode_image(make_noise(size), form))
     told = f"only {size[0]}x{size[1]} px; give a picture of at least 64 px in width and height"
     assert await refused("picture", base_dir=tmp_path) == told
 
 
 async def test_the_smallest_picture_is_taken(tmp_path: Path) -> None:
-    reference = await load_bytes(tmp_path, encoded(noise((64, 64))))
+    reference = await load_bytes(tmp_path, encode_image(make_noise((64, 64))))
     assert (reference.width, reference.height, reference.is_one_colour) == (64, 64, False)
 
 
@@ -691,19 +654,19 @@ def with_alpha(image: Image.Image, alpha: Image.Image) -> Image.Image:
         pytest.param(Image.new("RGB", (160, 80), RED), True, id="one-colour"),
         pytest.param(Image.new("L", (160, 80), 255), True, id="white"),
         pytest.param(Image.new("RGBA", (160, 80), (*RED, 128)), True, id="evenly-translucent"),
-        pytest.param(halves((160, 80)), False, id="two-colours"),
+        pytest.param(make_halves((160, 80)), False, id="two-colours"),
         pytest.param(
-            with_alpha(Image.new("RGB", (160, 80), RED), halves((160, 80)).convert("L")), False, id="silhouette"
+            with_alpha(Image.new("RGB", (160, 80), RED), make_halves((160, 80)).convert("L")), False, id="silhouette"
         ),
     ],
 )
 async def test_a_picture_of_one_colour_is_known(image: Image.Image, is_one_colour: bool, tmp_path: Path) -> None:
     """The shape of a figure that is cut out shows, even if the figure has one colour."""
-    assert (await load_bytes(tmp_path, encoded(image))).is_one_colour == is_one_colour
+    assert (await load_bytes(tmp_path, encode_image(image))).is_one_colour == is_one_colour
 
 
 async def test_a_jpeg_of_one_colour_is_known(tmp_path: Path) -> None:
-    data = encoded(Image.new("RGB", (160, 80), (201, 33, 77)), "JPEG", quality=30)
+    data = encode_image(Image.new("RGB", (160, 80), (201, 33, 77)), "JPEG", quality=30)
     assert (await load_bytes(tmp_path, data)).is_one_colour
 
 
@@ -720,13 +683,13 @@ def adobe_cmyk() -> Image.Image:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(encoded(Image.new("L", (160, 80), 120)), id="grey"),
-        pytest.param(encoded(Image.new("L", (160, 80), 120), "JPEG"), id="grey-jpeg"),
-        pytest.param(encoded(Image.new("LA", (160, 80), (120, 255))), id="grey-opaque-alpha"),
-        pytest.param(encoded(Image.new("I;16", (160, 80), 120 * 257)), id="16-bit-grey"),
+        pytest.param(encode_image(Image.new("L", (160, 80), 120)), id="grey"),
+        pytest.param(encode_image(Image.new("L", (160, 80), 120), "JPEG"), id="grey-jpeg"),
+        pytest.param(encode_image(Image.new("LA", (160, 80), (120, 255))), id="grey-opaque-alpha"),
+        pytest.param(encode_image(Image.new("I;16", (160, 80), 120 * 257)), id="16-bit-grey"),
         pytest.param(png_16_bit_colour(), id="16-bit-colour"),
-        pytest.param(encoded(palette(GREY)), id="palette"),
-        pytest.param(encoded(adobe_cmyk(), "JPEG"), id="cmyk"),
+        pytest.param(encode_image(palette(GREY)), id="palette"),
+        pytest.param(encode_image(adobe_cmyk(), "JPEG"), id="cmyk"),
     ],
 )
 async def test_every_kind_of_pixel_becomes_the_same_grey(tmp_path: Path, data: bytes) -> None:
@@ -740,8 +703,8 @@ async def test_every_kind_of_pixel_becomes_the_same_grey(tmp_path: Path, data: b
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(encoded(palette(RED), transparency=0), id="palette"),
-        pytest.param(encoded(Image.new("RGB", (160, 80), RED), transparency=(0, 0, 0)), id="colour-key"),
+        pytest.param(encode_image(palette(RED), transparency=0), id="palette"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80), RED), transparency=(0, 0, 0)), id="colour-key"),
     ],
 )
 async def test_transparency_that_no_pixel_uses_is_no_cut_out(tmp_path: Path, data: bytes) -> None:
@@ -753,7 +716,7 @@ async def test_a_palette_with_a_hole_is_a_cut_out(tmp_path: Path) -> None:
     """Half of it shows through."""
     image = palette(RED)
     image.paste(0, (0, 0, 20, 20))
-    reference = await load_bytes(tmp_path, encoded(image, transparency=0))
+    reference = await load_bytes(tmp_path, encode_image(image, transparency=0))
     assert reference.has_alpha
     assert [picture_of(reference).getpixel(spot) for spot in ((5, 5), (35, 5))] == [(0, 0, 0, 0), (*RED, 255)]
 
@@ -765,7 +728,7 @@ async def test_a_colour_profile_is_applied_before_it_is_dropped(tmp_path: Path) 
     red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
     profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
     image = Image.new("RGB", (160, 80), (220, 20, 20))
-    reference = await load_bytes(tmp_path, encoded(image, icc_profile=bytes(profile)))
+    reference = await load_bytes(tmp_path, encode_image(image, icc_profile=bytes(profile)))
     pixel = picture_of(reference).getpixel((20, 10))
     assert isinstance(pixel, tuple)
     assert pixel[2] > 200
@@ -775,7 +738,7 @@ async def test_a_colour_profile_is_applied_before_it_is_dropped(tmp_path: Path) 
 
 async def test_a_broken_colour_profile_is_left_aside(tmp_path: Path) -> None:
     """The picture is whole without it."""
-    reference = await load_bytes(tmp_path, encoded(Image.new("RGB", (160, 80), RED), icc_profile=b"nonsense"))
+    reference = await load_bytes(tmp_path, encode_image(Image.new("RGB", (160, 80), RED), icc_profile=b"nonsense"))
     assert picture_of(reference).getpixel((20, 10)) == pytest.approx(RED, abs=6)
 
 
@@ -783,7 +746,7 @@ async def test_a_broken_colour_profile_is_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 async def test_a_truncated_picture_is_refused(tmp_path: Path, form: str, share: float) -> None:
     """Wherever it was cut; a half grey picture would cost a whole clip."""
-    data = encoded(noise((160, 80)), form)
+    data = encode_image(make_noise((160, 80)), form)
     (tmp_path / "picture").write_bytes(data[: int(len(data) * share)])
     assert "damaged or cut" in await refused("picture", tmp_path)
 
@@ -792,13 +755,17 @@ async def test_a_truncated_picture_is_refused(tmp_path: Path, form: str, share: 
 async def test_an_animation_is_refused(tmp_path: Path, form: str) -> None:
     """Which of its pictures is meant, nobody said."""
     frames = [Image.new("RGB", (160, 80), colour) for colour in (RED, GREEN)]
-    (tmp_path / "picture").write_bytes(encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=100))
+    (tmp_path / "picture").write_bytes(
+        encode_image(frames[0], form, save_all=True, append_images=frames[1:], duration=100)
+    )
     assert "animated" in await refused("picture", tmp_path)
 
 
 async def test_a_phones_two_in_one_jpeg_is_its_first_picture(tmp_path: Path) -> None:
     """MPO is what phones write for depth or gain maps; it is no animation."""
-    data = encoded(Image.new("RGB", (160, 80), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 10))])
+    data = encode_image(
+        Image.new("RGB", (160, 80), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 10))]
+    )
     reference = await load_bytes(tmp_path, data)
     assert picture_of(reference).getpixel((20, 10)) == pytest.approx(RED, abs=6)
 
@@ -810,10 +777,10 @@ def box(brand: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        pytest.param(encoded(Image.new("RGB", (160, 80)), "GIF"), "but GIF: save it as JPEG or PNG", id="gif"),
-        pytest.param(encoded(Image.new("RGB", (160, 80)), "BMP"), "but BMP: save it as JPEG or PNG", id="bmp"),
-        pytest.param(encoded(Image.new("RGB", (160, 80)), "TIFF"), "but TIFF: save it as JPEG or PNG", id="tiff"),
-        pytest.param(encoded(Image.new("RGB", (160, 80)), "ICO", sizes=[(16, 16)]), "but ICO: save it", id="ico"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80)), "GIF"), "but GIF: save it as JPEG or PNG", id="gif"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80)), "BMP"), "but BMP: save it as JPEG or PNG", id="bmp"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80)), "TIFF"), "but TIFF: save it as JPEG or PNG", id="tiff"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80)), "ICO", sizes=[(16, 16)]), "but ICO: save it", id="ico"),
         pytest.param(box(b"heic"), "but HEIC: a phone's own format; save it as JPEG or PNG", id="heic"),
         pytest.param(box(b"mif1"), "but HEIC: a phone's own format; save it as JPEG or PNG", id="heif"),
         pytest.param(box(b"avif"), "but AVIF: save it as JPEG or PNG", id="avif"),
@@ -829,7 +796,7 @@ def box(brand: bytes) -> bytes:
         pytest.param(b"8BPS\0\1", "but PSD: export it as PNG", id="psd"),
         pytest.param(b"Dear Sir or Madam", "not a PNG, JPEG or WEBP but text", id="text"),
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(encoded(Image.new("RGB", (160, 80)), "PPM"), "its format is unknown", id="ppm"),
+        pytest.param(encode_image(Image.new("RGB", (160, 80)), "PPM"), "its format is unknown", id="ppm"),
     ],
 )
 async def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, data: bytes, says: str) -> None:
@@ -870,15 +837,8 @@ async def test_an_empty_address_is_called_empty(tmp_path: Path, source: str) -> 
 
 async def test_a_wholly_transparent_picture_is_refused(tmp_path: Path) -> None:
     """There is nobody in it."""
-    (tmp_path / "picture").write_bytes(encoded(Image.new("RGBA", (160, 80))))
+    (tmp_path / "picture").write_bytes(encode_image(Image.new("RGBA", (160, 80))))
     assert "transparent" in await refused("picture", tmp_path)
-
-
-def png_bomb(width: int, height: int) -> bytes:
-    """A few hundred bytes that claim to be, and would decode to, a black picture of this size."""
-    rows = zlib.compress(bytes((width // 8 + 1) * 64))
-    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), chunk(b"IDAT", rows)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize(
@@ -887,9 +847,11 @@ def png_bomb(width: int, height: int) -> bytes:
         pytest.param(png_bomb(9000, 9000), "81 megapixels; a PNG may have 40", id="below-pillows-own-guard"),
         pytest.param(png_bomb(60000, 60000), "3600 megapixels", id="far-above"),
         pytest.param(png_bomb(8000, 5008), "40 megapixels", id="just-above"),
-        pytest.param(encoded(Image.new("L", (6200, 5000)), "WEBP"), "31 megapixels; a WEBP may have 30", id="webp"),
         pytest.param(
-            encoded(Image.new("L", (6000, 5200)), "JPEG", progressive=True),
+            encode_image(Image.new("L", (6200, 5000)), "WEBP"), "31 megapixels; a WEBP may have 30", id="webp"
+        ),
+        pytest.param(
+            encode_image(Image.new("L", (6000, 5200)), "JPEG", progressive=True),
             "31 megapixels; a progressive JPEG may have 30",
             id="progressive",
         ),
@@ -913,17 +875,21 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 def large_webp(size: tuple[int, int], mode: str, **options: object) -> bytes:
     image = Image.new(mode, size, (30, 60, 200, 120)[: len(mode)])
     image.paste((220, 30, 30, 255)[: len(mode)], (size[0] // 2, 0, *size))
-    return encoded(image, "WEBP", method=0, **options)
+    return encode_image(image, "WEBP", method=0, **options)
 
 
 @pytest.mark.parametrize(
     ("data", "size"),
     [
-        pytest.param(encoded(halves((6000, 4000)), "JPEG", quality=70), (3000, 2000), id="24-megapixel-jpeg"),
+        pytest.param(encode_image(make_halves((6000, 4000)), "JPEG", quality=70), (3000, 2000), id="24-megapixel-jpeg"),
         pytest.param(
-            encoded(halves((6000, 4000)), "JPEG", quality=70, progressive=True), (3000, 2000), id="progressive"
+            encode_image(make_halves((6000, 4000)), "JPEG", quality=70, progressive=True),
+            (3000, 2000),
+            id="progressive",
         ),
-        pytest.param(encoded(halves((8400, 6000)), "JPEG", quality=30), (4200 // 2, 3000 // 2), id="50-megapixel-jpeg"),
+        pytest.param(
+            encode_image(make_halves((8400, 6000)), "JPEG", quality=30), (4200 // 2, 3000 // 2), id="50-megapixel-jpeg"
+        ),
         pytest.param(large_webp((4096, 4096), "RGB", quality=40), (4096, 4096), id="17-megapixel-webp"),
         pytest.param(large_webp((6000, 4000), "RGB", lossless=True), (3000, 2000), id="24-megapixel-lossless"),
         pytest.param(large_webp((4200, 3000), "RGBA", quality=40), (2100, 1500), id="see-through"),
@@ -943,7 +909,7 @@ async def test_what_cameras_and_upscalers_make_is_taken(tmp_path: Path, data: by
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 async def test_a_large_webp_that_is_cut_is_refused(tmp_path: Path, share: float) -> None:
     """As a small one is."""
-    data = encoded(noise((512, 512)).resize((4000, 3000)), "WEBP", quality=60, method=0)
+    data = encode_image(make_noise((512, 512)).resize((4000, 3000)), "WEBP", quality=60, method=0)
     (tmp_path / "picture").write_bytes(data[: int(len(data) * share)])
     assert "damaged or cut" in await refused("picture", tmp_path)
 
@@ -954,10 +920,10 @@ async def test_the_largest_pictures_stay_under_300_mb(tmp_path: Path, order: str
     """Forty megapixels of four bytes, on their side: decoded one after the other, never copied whole, and what one
     needed is given back before the next."""
     wide = Image.new("RGBA", (8000, 5000), (9, 9, 9, 99))
-    wide.save(tmp_path / "a.png", compress_level=1, exif=turned(6))
-    Image.new("CMYK", (8000, 5000), (9, 9, 9, 99)).save(tmp_path / "b.jpg", exif=turned(6))
-    halves((6000, 5000)).save(tmp_path / "c.jpg", progressive=True, subsampling=0)
-    halves((12_000, 10_000)).save(tmp_path / "d.jpg", quality=30)
+    wide.save(tmp_path / "a.png", compress_level=1, exif=make_exif(6))
+    Image.new("CMYK", (8000, 5000), (9, 9, 9, 99)).save(tmp_path / "b.jpg", exif=make_exif(6))
+    make_halves((6000, 5000)).save(tmp_path / "c.jpg", progressive=True, subsampling=0)
+    make_halves((12_000, 10_000)).save(tmp_path / "d.jpg", quality=30)
     (tmp_path / "e.webp").write_bytes(large_webp((7000, 4200), "RGBA", quality=10))
     names = sorted((path.name for path in tmp_path.iterdir() if path.name[0] in order), key=lambda n: order.index(n[0]))
     command = [sys.executable, "-c", PEAK, str(tmp_path), *names]
@@ -980,7 +946,7 @@ async def test_a_large_picture_is_reduced(tmp_path: Path) -> None:
 
 def reference(image: Image.Image) -> ReferenceImage:
     has_alpha = image.mode == "RGBA"
-    data = encoded(image) if has_alpha else encoded(image, "JPEG", quality=95)
+    data = encode_image(image) if has_alpha else encode_image(image, "JPEG", quality=95)
     digest = hashlib.sha256(data).hexdigest()
     return ReferenceImage("x", digest, *image.size, has_alpha, data, "image/png" if has_alpha else "image/jpeg")
 
@@ -1145,10 +1111,10 @@ def test_the_same_pictures_make_the_same_bytes() -> None:
 @pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (3840, 2160)])
 def test_a_busy_frame_keeps_its_quality(size: tuple[int, int]) -> None:
     """What is too large for a `data:` URL is uploaded; only what no photo matches is pressed."""
-    busy = reference(noise((320, 320)).resize((1280, 1280), Image.Resampling.BICUBIC))
+    busy = reference(make_noise((320, 320)).resize((1280, 1280), Image.Resampling.BICUBIC))
     frame = compose_frame(size=size, background=busy, characters=[])
     assert 250_000 < len(frame) <= MAX_FRAME_BYTES
-    image, full = opened(frame), opened(encoded(Image.new("RGB", (8, 8)), "JPEG", quality=92))
+    image, full = opened(frame), opened(encode_image(Image.new("RGB", (8, 8)), "JPEG", quality=92))
     assert isinstance(image, JpegImageFile)
     assert isinstance(full, JpegImageFile)
     assert image.quantization == full.quantization
@@ -1156,14 +1122,14 @@ def test_a_busy_frame_keeps_its_quality(size: tuple[int, int]) -> None:
 
 def test_a_frame_of_noise_is_pressed_until_it_fits() -> None:
     """A provider takes no upload without end."""
-    frame = compose_frame(size=(3840, 2160), background=reference(noise((1280, 720))), characters=[])
+    frame = compose_frame(size=(3840, 2160), background=reference(make_noise((1280, 720))), characters=[])
     assert len(frame) <= MAX_FRAME_BYTES
 
 
 def test_an_easy_frame_keeps_its_quality() -> None:
     """Quality is spent only where the size asks for it."""
     easy = opened(compose_frame(size=(640, 360), background=white(), characters=[cut_out(RED)]))
-    full = opened(encoded(Image.new("RGB", (8, 8)), "JPEG", quality=92))
+    full = opened(encode_image(Image.new("RGB", (8, 8)), "JPEG", quality=92))
     assert isinstance(easy, JpegImageFile)
     assert isinstance(full, JpegImageFile)
     assert easy.quantization == full.quantization

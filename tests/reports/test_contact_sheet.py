@@ -9,8 +9,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from tests.support.builders import batch_of, deliver, delivered, job_of, prompts_of, refused
-from tests.support.fakes import small_clip
+from tests.support.builders import deliver, deliver_all, job_of, prompts_of, refuse, result_of, small_clip
 from videogen.errors import StorageError
 from videogen.job.model import MAX_SCENES, Job
 from videogen.reports.contact_sheet import format_duration, format_money, render_page, write_page
@@ -52,7 +51,7 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
     """Prompt, the model that made it, the three lengths, attempts, cost and warnings; verdict and totals above."""
     job, store = job_of({"prompt": "Dawn over a harbour", "target_duration": 4.5}), FileStore(tmp_path)
     clip = deliver(store, job.scenes[0], small_clip(5), attempts=2, warnings=("frozen",), model="hailuo-2.3")
-    shown = Page(render_page(batch_of(job, [clip]), prompts_of(job))).text
+    shown = Page(render_page(result_of(job, [clip]), prompts_of(job))).text
     assert "film kling-v2.5-turbo · 16:9 · made at api.replicate.com · run run1" in shown
     assert "complete all 1 clips delivered clips 1 of 1 length 5 s cost $0.35 time 2 min 5 s" in shown
     assert "s0 delivered Dawn over a harbour nothing moves from start to end" in shown
@@ -63,7 +62,7 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
 def test_posters_clips_and_files_are_found_beside_the_page(tmp_path: Path) -> None:
     """The folder can be moved or sent: every address is relative, and what it names is there."""
     job = job_of({}, {})
-    store, batch = delivered(tmp_path, job)
+    store, batch = deliver_all(tmp_path, job)
     write_page(batch, prompts_of(job), store, files=["manifest.json"])
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert shown.links("img", "src") == ["posters/s0.jpg", "posters/s1.jpg"]
@@ -75,8 +74,8 @@ def test_posters_clips_and_files_are_found_beside_the_page(tmp_path: Path) -> No
 def test_a_clip_that_is_missing_shows_its_reason(tmp_path: Path) -> None:
     """A card without a picture, with code and message, and no link to nothing."""
     job = job_of({}, {})
-    _, batch = delivered(tmp_path, job_of({}))
-    batch = batch_of(job, [*batch.clips, refused(job.scenes[1], "flagged <b>as sensitive</b> (E005)")])
+    _, batch = deliver_all(tmp_path, job_of({}))
+    batch = result_of(job, [*batch.clips, refuse(job.scenes[1], "flagged <b>as sensitive</b> (E005)")])
     shown = Page(render_page(batch, prompts_of(job)))
     assert "no clip s1 failed scene 1 moderation flagged <b>as sensitive</b> (E005)" in shown.text
     assert "partial 1 of 2 clips delivered, 1 were enough" in shown.text
@@ -98,8 +97,8 @@ def test_words_from_outside_stay_words(text: str, tmp_path: Path) -> None:
     job, tame = job_of({"prompt": text}, {"prompt": text}), job_of({}, {})
 
     def shown(job_: Job, message: str) -> Page:
-        clips = [deliver(FileStore(tmp_path), job.scenes[0], small_clip(1)), refused(job.scenes[1], message)]
-        return Page(render_page(batch_of(job, clips), prompts_of(job_)))
+        clips = [deliver(FileStore(tmp_path), job.scenes[0], small_clip(1)), refuse(job.scenes[1], message)]
+        return Page(render_page(result_of(job, clips), prompts_of(job_)))
 
     wild = shown(job, text)
     assert wild.text.count(text) == 3
@@ -109,9 +108,9 @@ def test_words_from_outside_stay_words(text: str, tmp_path: Path) -> None:
 def test_an_address_cannot_become_another_scheme(tmp_path: Path) -> None:
     """Even a manifest that was tampered with makes no `javascript:` link."""
     job = job_of({})
-    _, batch = delivered(tmp_path, job)
+    _, batch = deliver_all(tmp_path, job)
     clip = batch.clips[0].model_copy(update={"video_path": "javascript:alert(1)", "poster_path": 'x" onload="y'})
-    html = render_page(batch_of(job, [clip]), prompts_of(job))
+    html = render_page(result_of(job, [clip]), prompts_of(job))
     assert 'href="javascript%3Aalert%281%29"' in html
     assert 'src="x%22%20onload%3D%22y"' in html
 
@@ -119,7 +118,7 @@ def test_an_address_cannot_become_another_scheme(tmp_path: Path) -> None:
 def test_the_policy_forbids_what_the_page_does_not_need(tmp_path: Path) -> None:
     """Scripts and styles are allowed by their digest only, and nothing comes from elsewhere."""
     job = job_of({})
-    _, batch = delivered(tmp_path, job)
+    _, batch = deliver_all(tmp_path, job)
     policies = [
         attrs["content"] or "" for tag, attrs in Page(render_page(batch, prompts_of(job))).tags if "http-equiv" in attrs
     ]
@@ -132,7 +131,7 @@ def test_the_policy_forbids_what_the_page_does_not_need(tmp_path: Path) -> None:
 def test_what_the_emulator_made_was_not_paid(tmp_path: Path) -> None:
     """A price that nobody paid is said to be none."""
     job = job_of({})
-    _, batch = delivered(tmp_path, job)
+    _, batch = deliver_all(tmp_path, job)
     shown = Page(render_page(batch.model_copy(update={"provider": "local"}), prompts_of(job))).text
     assert "made by the emulator" in shown
     assert "cost (emulated) $0.35" in shown
@@ -162,8 +161,8 @@ def test_times_are_said_as_people_say_them(seconds: float, shown: str) -> None:
 def test_the_picture_shows_every_poster(tmp_path: Path) -> None:
     """A cell a clip, with something other than the ground in its place; the failed one is a plain tile."""
     job = job_of({}, {}, {})
-    store, batch = delivered(tmp_path, job_of({}, {}), size=(320, 180))
-    batch = batch_of(job, [*batch.clips, refused(job.scenes[2], "no")])
+    store, batch = deliver_all(tmp_path, job_of({}, {}), size=(320, 180))
+    batch = result_of(job, [*batch.clips, refuse(job.scenes[2], "no")])
     write_image(batch, store)
     lay = lay_out_grid(3, "16:9")
     with Image.open(tmp_path / "contact_sheet.jpg") as sheet:
@@ -201,7 +200,7 @@ def test_the_picture_is_bounded(number: int, ratio: str) -> None:
 def test_five_hundred_clips_fit(tmp_path: Path) -> None:
     """Smaller cells, not a larger picture; posters are read one by one."""
     job = job_of({})
-    store, batch = delivered(tmp_path, job)
+    store, batch = deliver_all(tmp_path, job)
     sheet = render_image(batch.model_copy(update={"clips": batch.clips * 500}), store)
     assert sheet.height <= MAX_HEIGHT_PX
 
@@ -209,7 +208,7 @@ def test_five_hundred_clips_fit(tmp_path: Path) -> None:
 def test_a_lost_poster_leaves_the_others(tmp_path: Path) -> None:
     """A file that is no picture any more is a plain tile."""
     job = job_of({}, {})
-    store, batch = delivered(tmp_path, job, size=(320, 180))
+    store, batch = deliver_all(tmp_path, job, size=(320, 180))
     store.path("posters/s0.jpg").write_bytes(b"gone")
     sheet, lay = render_image(batch, store), lay_out_grid(2, "16:9")
     assert spread(poster_of(sheet, 0, lay)) < 8
@@ -218,7 +217,7 @@ def test_a_lost_poster_leaves_the_others(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path) -> None:
     """As with every file of the folder."""
-    store, batch = delivered(tmp_path, job_of({}))
+    store, batch = deliver_all(tmp_path, job_of({}))
     (tmp_path / ".scratch" / "contact_sheet.jpg.part").mkdir()
     with pytest.raises(StorageError, match=r"cannot write contact_sheet\.jpg"):
         write_image(batch, store)
@@ -227,7 +226,7 @@ def test_a_picture_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path)
 def test_the_shape_of_the_cards_is_that_of_the_clips(tmp_path: Path) -> None:
     """The frame keeps the job's ratio before any poster is loaded, and upright clips get narrower cards."""
     job = job_of({}, aspect_ratio="9:16")
-    _, batch = delivered(tmp_path, job, size=(72, 128))
+    _, batch = deliver_all(tmp_path, job, size=(72, 128))
     assert "--ratio: 9 / 16; --card: 15rem;" in render_page(batch, prompts_of(job))
     assert "--ratio: 16 / 9; }" in render_page(batch.model_copy(update={"aspect_ratio": "16:9"}), prompts_of(job))
 
@@ -240,12 +239,12 @@ def test_clips_to_be_compared_stand_side_by_side(tmp_path: Path) -> None:
     clips = [deliver(store, scene, small_clip(1), model=name) for scene, name in zip(job.scenes, names, strict=True)]
     verdict, verdicts = judge_by_model(tuple(clips), models=names[:2], min_clips=1, required=frozenset())
     changes = {"verdict": verdict, "verdicts": verdicts, "cells_per_scene": 2}
-    batch = batch_of(job, clips, **changes)
+    batch = result_of(job, clips, **changes)
     html = render_page(batch, prompts_of(job))
     assert "grid-template-columns: repeat(2, minmax(16rem, 1fr))" in html
     assert "veo-3.1: all 2 clips delivered, $0.70" in html
     assert render_image(batch, store).width // lay_out_grid(4, "16:9", side_by_side=2).cell == 2
-    assert "grid-template-columns: repeat(2," not in render_page(batch_of(job, clips), prompts_of(job))
+    assert "grid-template-columns: repeat(2," not in render_page(result_of(job, clips), prompts_of(job))
 
 
 @pytest.mark.parametrize(("number", "side_by_side"), [(6, 3), (5000, 3), (40, 8), (12, 1)])

@@ -11,8 +11,7 @@ import av
 import pytest
 from PIL import Image
 
-from tests.support.builders import batch_of, deliver, job_of, refused
-from tests.support.fakes import small_clip
+from tests.support.builders import deliver, job_of, refuse, result_of, small_clip
 from videogen.errors import BadOutputError, StorageError
 from videogen.media import check_music, inspect_video
 from videogen.reports.rough_cut import choose_clips, draw_slate, write_rough_cut
@@ -81,7 +80,7 @@ def film(
         {"target_duration": t, "clip_index": p} for t, p in zip(targets, places or range(len(targets)), strict=True)
     ]
     job = job_of(*scenes)
-    return store, batch_of(job, [deliver(store, scene, video) for scene, video in zip(job.scenes, clips, strict=True)])
+    return store, result_of(job, [deliver(store, scene, video) for scene, video in zip(job.scenes, clips, strict=True)])
 
 
 def test_clips_follow_each_other_each_cut_to_its_target(tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_the_film_keeps_its_time(tmp_path: Path) -> None:
     made = [clip(tmp_path, plain(color), 1) for color in (RED, GREEN, BLUE, BLUE)]
     store, batch = film(tmp_path, *made, targets=[1.3, 0.5, 0.5, 0.5])
     job = job_of(*({"target_duration": target} for target in (1.3, 0.5, 0.5, 0.5, 0.71)))
-    write_rough_cut(batch_of(job, [*batch.clips, refused(job.scenes[4], "no")]), store)
+    write_rough_cut(result_of(job, [*batch.clips, refuse(job.scenes[4], "no")]), store)
     path = store.path("rough_cut.mp4")
     assert inspect_video(path).frames == round((1.3 + 3 * 0.5 + 0.71) * 24)
     shown = colors(path)
@@ -117,10 +116,10 @@ def test_a_short_clip_freezes_on_its_last_picture(tmp_path: Path) -> None:
 def test_a_slate_says_what_is_missing_and_why(tmp_path: Path) -> None:
     """The scene, what was asked and the reason; in the size of the film, whatever is written."""
     job = job_of({"id": "pier"}, {"id": "x" * 80})
-    short = refused(job.scenes[0], "flagged as sensitive")
+    short = refuse(job.scenes[0], "flagged as sensitive")
     bare = draw_slate(short, "", (640, 360))
     told = draw_slate(short, "A pier at dawn, gulls over it", (640, 360))
-    long = draw_slate(refused(job.scenes[1], "y" * 500), "word " * 2000 + "海" * 400 + "\x1b[2J", (64, 36))
+    long = draw_slate(refuse(job.scenes[1], "y" * 500), "word " * 2000 + "海" * 400 + "\x1b[2J", (64, 36))
     assert (bare.size, told.size, long.size) == ((640, 360), (640, 360), (64, 36))
     rows = [
         [max(image.convert("L").crop((0, y, 640, y + 1)).tobytes()) > 100 for y in range(360)] for image in (bare, told)
@@ -137,10 +136,10 @@ def test_one_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> Non
     cells = [cell for cell, _ in job.variants()]
     colours = [None, GREEN, RED, RED, None, None, BLUE, RED]
     clips = [
-        deliver(store, cell, clip(tmp_path, plain(colour), 1)) if colour else refused(cell, "no")
+        deliver(store, cell, clip(tmp_path, plain(colour), 1)) if colour else refuse(cell, "no")
         for cell, colour in zip(cells, colours, strict=True)
     ]
-    batch = batch_of(job, clips, cells_per_scene=4)
+    batch = result_of(job, clips, cells_per_scene=4)
     assert [each.scene_id for each in choose_clips(batch)] == ["s0.one.take-2", "s1.two.take-1"]
     write_rough_cut(batch, store)
     assert colors(store.path("rough_cut.mp4")) == ["G"] * 24 + ["B"] * 24
@@ -263,7 +262,7 @@ def test_without_clips_there_is_no_film(tmp_path: Path) -> None:
     """Said, not an empty file."""
     job = job_of({})
     with pytest.raises(StorageError, match="there is no clip"):
-        write_rough_cut(batch_of(job, [refused(job.scenes[0], "no")]), FileStore(tmp_path))
+        write_rough_cut(result_of(job, [refuse(job.scenes[0], "no")]), FileStore(tmp_path))
     assert not (tmp_path / "rough_cut.mp4").exists()
 
 

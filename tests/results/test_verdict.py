@@ -1,24 +1,13 @@
-from typing import Any
-
 import pytest
 
+from tests.support.builders import clip_of
 from videogen.planning.requests import ImageInput
 from videogen.results.clip import Clip
 from videogen.results.verdict import judge, judge_by_model
 
 
 def clips(*statuses: str) -> tuple[Clip, ...]:
-    facts: dict[str, Any] = {
-        "target_duration": 5,
-        "original_target_duration": 5,
-        "buffered_duration": 5,
-        "requested_duration": 5,
-        "buffer_cost_impact": 0,
-    }
-    return tuple(
-        Clip.model_validate({"clip_index": index, "scene_id": f"s{index}", "model": "m", "status": status, **facts})
-        for index, status in enumerate(statuses)
-    )
+    return tuple(clip_of(index, status=status) for index, status in enumerate(statuses))
 
 
 GOOD, BAD = "success", "failed"

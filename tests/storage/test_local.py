@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import make_broken, make_file, make_loop
 from videogen.errors import JobLockedError, StorageError
 from videogen.storage.local import FileStore, LocalFolder, find_obstacle, lock_folder
 
@@ -316,18 +317,6 @@ def test_names_that_are_one_on_some_disks_are_two_files(store: FileStore) -> Non
 
 
 # -- read --------------------------------------------------------------------------------------------------------------
-
-
-def make_file(path: Path) -> None:
-    path.touch()
-
-
-def make_loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def make_broken(path: Path) -> None:
-    path.symlink_to("/not/mounted")
 
 
 @pytest.mark.parametrize("there", [[], ["out/job"], ["out/job/clips"]])

@@ -1,28 +1,42 @@
-"""The end of a run without the run: a job's folder with real clips and posters, and the batch of them."""
+"""Jobs, plans, requests, clips and results for tests, and the files they consist of: films and pictures."""
 
-from collections.abc import Iterable
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterable
 from decimal import Decimal
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.support.fakes import request_of, small_clip
+import av
+from PIL import Image
+
 from videogen import media
 from videogen.errors import ModerationError
+from videogen.execution.poll_schedule import PollSchedule
 from videogen.job.model import Job, Scene
-from videogen.results.clip import Clip, get_planned_fields
+from videogen.planning.plan import Plan
+from videogen.planning.planner import build_plan
+from videogen.planning.requests import ClipRequest
+from videogen.registry.load import read_registry
+from videogen.results.clip import Clip, ClipFailure, get_planned_fields
 from videogen.results.run_result import RunResult
 from videogen.results.verdict import judge
 from videogen.storage.local import FileStore
 
 
 def job_of(*scenes: dict[str, Any], **fields: Any) -> Job:
-    """A job named `film`; a scene's place is its number."""
+    """Return a job named `film` with scenes `s0`, `s1` and so on."""
     wanted = [{"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 5, **scene} for n, scene in enumerate(scenes)]
     return Job.model_validate({"id": "film", "scenes": wanted, **fields})
 
 
 def deliver(store: FileStore, scene: Scene, video: bytes, **changes: Any) -> Clip:
-    """The clip as a run leaves it: file and poster in their place, measured."""
+    """Put a clip and its poster in their place, and return the clip as a run reports it."""
     for place in ("clips", "posters"):
         store.path(place).mkdir(exist_ok=True)
     names = {"video_path": f"clips/{scene.id}.mp4", "poster_path": f"posters/{scene.id}.jpg"}
@@ -37,16 +51,39 @@ def deliver(store: FileStore, scene: Scene, video: bytes, **changes: Any) -> Cli
     return clip.model_copy(update=changes)
 
 
-def refused(scene: Scene, message: str) -> Clip:
-    """A clip that the provider did not want to make, three times."""
+def refuse(scene: Scene, message: str) -> Clip:
+    """Return a clip that the provider refused to make three times."""
     return Clip.make_failed(request_of(**scene.model_dump()), ModerationError(message), attempts=3)
 
 
+def clip_of(index: int, *, failure: str | None = None, **changes: Any) -> Clip:
+    """Return a clip of five seconds as a run reports it: delivered, or failed with the error code `failure`."""
+    facts: dict[str, Any] = {
+        "status": "failed" if failure else "success",
+        "cost": Decimal(0) if failure else Decimal("0.35"),
+        "error": ClipFailure(code=failure, message="it said no", retryable=False) if failure else None,
+        "video_path": None if failure else f"clips/s{index}.mp4",
+    }
+    measured = {
+        "actual_duration": 5.0,
+        "width": 1920,
+        "height": 1080,
+        "fps": 24,
+        "generation_time": 10.0,
+        "attempts": 1,
+    }
+    planned = {"target_duration": 5, "original_target_duration": 5, "buffered_duration": 5, "requested_duration": 5}
+    known = {"clip_index": index, "scene_id": f"s{index}", "model": "kling-v2.5-turbo", "buffer_cost_impact": 0}
+    return Clip.model_validate(facts | measured | planned | known | changes)
+
+
 def prompts_of(job: Job) -> dict[str, str]:
+    """Return the prompts of a job by scene."""
     return {scene.id: scene.prompt for scene in job.scenes}
 
 
-def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> RunResult:
+def result_of(job: Job, clips: Iterable[Clip], **changes: Any) -> RunResult:
+    """Return the result of a run that ended with these clips."""
     made = tuple(clips)
     return RunResult(
         run_id="run1",
@@ -60,7 +97,170 @@ def batch_of(job: Job, clips: Iterable[Clip], **changes: Any) -> RunResult:
     ).model_copy(update=changes)
 
 
-def delivered(folder: Path, job: Job, **clip: Any) -> tuple[FileStore, RunResult]:
-    """The job's folder with a small clip for every scene; `clip` are the arguments of `small_clip`."""
+def deliver_all(folder: Path, job: Job, **clip: Any) -> tuple[FileStore, RunResult]:
+    """Deliver a small clip for every scene of a job. The arguments `clip` go to `small_clip`."""
     store = FileStore(folder)
-    return store, batch_of(job, [deliver(store, scene, small_clip(1, **clip)) for scene in job.scenes])
+    return store, result_of(job, [deliver(store, scene, small_clip(1, **clip)) for scene in job.scenes])
+
+
+@cache
+def small_clip(seconds: float = 5.0, *, size: tuple[int, int] = (128, 72), fps: int = 8) -> bytes:
+    """Return an mp4 of moving stripes."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps))
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for index in range(round(seconds * fps)):
+                picture = Image.linear_gradient("L").resize(size).rotate(9 * index).convert("RGB")
+                frame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def request_of(**scene: Any) -> ClipRequest:
+    """Return the request of one scene of five seconds on Kling v2.5. Fields that begin with `job_` go to the job."""
+    fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
+    wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
+    job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
+    return build_plan(job, read_registry()).requests[0]
+
+
+def plan_of(scenes: int, **fields: Any) -> Plan:
+    """Return the plan of a job with so many scenes of five seconds on Kling v2.5."""
+    wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]
+    job = Job.model_validate({"id": "film", "model": "kling-v2.5-turbo", "concurrency": 2, "scenes": wanted} | fields)
+    return build_plan(job, read_registry())
+
+
+# --- films
+
+
+def write_film(
+    path: Path,
+    *,
+    size: tuple[int, int] = (320, 180),
+    fps: int = 24,
+    frames: int = 48,
+    picture: Callable[[int], Image.Image] | None = None,
+    sound: bool = False,
+    moov_first: bool = True,
+) -> Path:
+    """Encode a real mp4: noise that moves, unless `picture` draws each frame."""
+    paint = picture or make_moving(size)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"} if moov_first else {}) as target:
+        video = target.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        audio = target.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for index in range(frames):
+            frame = av.VideoFrame.from_image(paint(index))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            target.mux(video.encode(frame))
+            if audio is not None:
+                target.mux(audio.encode(make_hiss(index, 48000 // fps)))
+        target.mux(video.encode(None))
+        if audio is not None:
+            target.mux(audio.encode(None))
+    return path
+
+
+def make_moving(size: tuple[int, int]) -> Callable[[int], Image.Image]:
+    width, height = size
+    noise = Image.frombytes("L", (64, 64), random.Random(1).randbytes(64 * 64)).convert("RGB")
+    wide = noise.resize((width + 64, height + 64), Image.Resampling.BICUBIC)
+    return lambda index: wide.crop((index % 64, index % 32, index % 64 + width, index % 32 + height))
+
+
+def make_hiss(index: int, samples: int) -> av.AudioFrame:
+    frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
+    frame.planes[0].update(random.Random(index).randbytes(samples * 2).ljust(frame.planes[0].buffer_size, b"\0"))
+    frame.sample_rate, frame.pts, frame.time_base = 48000, index * samples, Fraction(1, 48000)
+    return frame
+
+
+def damage_sound(data: bytearray, source: Path) -> bytearray:
+    with av.open(str(source)) as container:
+        spots = [(p.pos, p.size) for p in container.demux(container.streams.audio[0]) if p.size]
+    for position, size in spots[5:15]:
+        assert position is not None
+        data[position : position + size] = b"\xff" * size
+    return data
+
+
+def unknown_sound(data: bytearray, source: Path) -> bytes:
+    """Sound in AC-4, which FFmpeg cannot decode."""
+    return bytes(data).replace(b"mp4a\0\0\0\0", b"ac-4\0\0\0\0", 1).replace(b"esds\0\0\0\0", b"dac4\0\0\0\0", 1)
+
+
+# --- pictures
+
+
+def encode_image(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def make_exif(orientation: int) -> Image.Exif:
+    """EXIF that asks for a turn and gives away a place."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Camera maker"
+    exif.get_ifd(0x8825)[1] = "N"
+    return exif
+
+
+def make_noise(size: tuple[int, int]) -> Image.Image:
+    return Image.frombytes("RGB", size, random.Random(3).randbytes(size[0] * size[1] * 3))
+
+
+def make_halves(size: tuple[int, int]) -> Image.Image:
+    """Blue at the left, red at the right."""
+    image = Image.new("RGB", size, (30, 60, 200))
+    image.paste((220, 30, 30), (size[0] // 2, 0, *size))
+    return image
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A few hundred bytes that claim to be, and would decode to, a black picture of this size."""
+    rows = zlib.compress(bytes((width // 8 + 1) * 64))
+    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), chunk(b"IDAT", rows)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+# --- files that are in the way
+
+
+def make_file(path: Path) -> None:
+    path.touch()
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def make_broken(path: Path) -> None:
+    path.symlink_to("/not/mounted")
+
+
+# --- poll schedules
+
+
+def list_looks(schedule: PollSchedule, run_s: float) -> list[float]:
+    """When a prediction that takes `run_s` is looked at, up to the look that finds it finished."""
+    at = [0.0]
+    while at[-1] < run_s:
+        at.append(at[-1] + schedule.next_delay_s(at[-1]))
+    return at[1:]
+
+
+def schedule_of(*run_s: float) -> PollSchedule:
+    schedule = PollSchedule()
+    for seconds in run_s:
+        schedule.observe_run(seconds)
+    return schedule

@@ -1,54 +1,25 @@
-"""Classes of the ports made for tests: a provider with a script, a recorder of events, a maker of small clips."""
+"""Classes that implement the ports for tests: a provider with a script, a recorder of events, names without DNS."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import av
-from PIL import Image
-
+from tests.support.builders import small_clip
 from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import RunEvent
+from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
 from videogen.execution.gate import ProviderGate
 from videogen.execution.patience import Patience
-from videogen.job.model import Job
+from videogen.execution.slots import Slot, Slots
 from videogen.journal.async_store import AsyncJournal
 from videogen.journal.store import Journal
-from videogen.planning.planner import build_plan
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import FailureKind, Prediction, Status
-from videogen.registry.load import read_registry
+from videogen.results.clip import Clip
 from videogen.storage.local import FileStore, LocalFolder
-
-
-@cache
-def small_clip(seconds: float = 5.0, *, size: tuple[int, int] = (128, 72), fps: int = 8) -> bytes:
-    """An mp4 of stripes that move."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        with av.open(str(path), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps))
-            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-            for index in range(round(seconds * fps)):
-                picture = Image.linear_gradient("L").resize(size).rotate(9 * index).convert("RGB")
-                frame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        return path.read_bytes()
-
-
-def request_of(**scene: Any) -> ClipRequest:
-    """The request of one scene of five seconds on Kling v2.5; `job_` fields go to the job."""
-    fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
-    wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
-    job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
-    return build_plan(job, read_registry()).requests[0]
 
 
 @dataclass
@@ -212,3 +183,20 @@ def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard:
         job_id="job",
         patience=QUICK,
     )
+
+
+class Names:
+    """DNS that gives each answer in turn and counts; the last one stays."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, int]] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append((host, port))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+async def generate(request: ClipRequest, run: RunContext, slots: int = 5) -> Clip:
+    """One attempt, in a slot of its own."""
+    return await generate_in_slot(request, run, Slot(Slots(slots)))
