@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.faults.conftest import Change, Stage
-from tests.references.test_fetch import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC
+from tests.references.conftest import NOT_FETCHED, PRIVATE_HOSTS, PUBLIC
 from tests.support.fakes import Names
 from tests.support.servers import Canary, canary_with
 from videogen.app import prepare_job
