@@ -1,5 +1,8 @@
 # The one door: `uv run just` lists what there is.
 
+# where the tests are that need no server, browser or media; those beside them that do are marked `integration`
+unit := "tests/test_*.py tests/docs tests/job tests/registry tests/planning tests/results tests/execution tests/providers tests/storage tests/references tests/reports tests/cli"
+
 _list:
     @just --list --unsorted
 
@@ -18,6 +21,10 @@ types:
 # the tests; arguments go to pytest: `just test tests/registry -k duration`
 test *arguments:
     uv run pytest {{arguments}}
+
+# the quick tests, which need no server, browser or media
+test-unit *arguments:
+    uv run pytest -m "not long and not integration" {{unit}} {{arguments}}
 
 # eight scenes on the emulator: no account, no cost
 demo:

@@ -28,6 +28,8 @@ from videogen import (
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.journal.store import Journal
 
+pytestmark = pytest.mark.integration
+
 REGISTRY = Path(__file__).parents[0] / "faults" / "models.toml"
 
 

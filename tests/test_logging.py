@@ -44,6 +44,8 @@ from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.text import make_loggable
 
+pytestmark = pytest.mark.integration
+
 PROMPT = "A keeper who must not be named"
 SECRET = "r8_" + "secret" * 6
 

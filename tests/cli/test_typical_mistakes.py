@@ -10,6 +10,8 @@ import pytest
 
 from flows.command import choose_prefect_home
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 JOB = """[[scenes]]
 id = "a"

@@ -38,6 +38,8 @@ from videogen.execution.slots import Slot, Slots
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 
+pytestmark = pytest.mark.integration
+
 
 async def attempted(request: ClipRequest, run: RunContext) -> Clip:
     """What Prefect does: attempts as long as they may help and there are some left."""

@@ -14,6 +14,8 @@ from videogen.execution.slots import Slot, Slots
 from videogen.media import inspect_video
 from videogen.results.clip import Clip
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:

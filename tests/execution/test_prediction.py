@@ -23,6 +23,8 @@ from videogen.events import ClipProgress
 from videogen.execution.patience import Patience
 from videogen.planning.requests import ClipRequest, ImageInput
 
+pytestmark = pytest.mark.integration
+
 HOPS: list[list[VideogenError]] = [
     [GoneError("404")],
     [GoneError("404")] * 3,

@@ -23,6 +23,8 @@ from videogen.execution.slots import Slot, Slots
 from videogen.job.model import Job
 from videogen.journal.store import Journal
 
+pytestmark = pytest.mark.integration
+
 NAME = "replicate"
 FORK = multiprocessing.get_context("fork")
 

@@ -21,6 +21,8 @@ from videogen.providers.replicate import ReplicateProvider
 from videogen.registry.load import read_registry
 from videogen.registry.model_spec import ModelSpec
 
+pytestmark = pytest.mark.integration
+
 REGISTRY = read_registry()
 PICTURE = (Path(__file__).parents[2] / "examples" / "references" / "keeper.png").read_bytes()
 

@@ -22,6 +22,8 @@ from videogen.errors import (
 from videogen.media import inspect_video
 from videogen.providers.replicate import Limits
 
+pytestmark = pytest.mark.integration
+
 CLIP = bytes(range(256)) * 4096  # 1 MiB
 IMPATIENT = Limits(stalled_s=0.3)
 UNUSED = Limits(call_s=0.001, answer_bytes=1)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from tests.support.servers import Loopback, answer
 
+pytestmark = pytest.mark.integration
+
 MEGABYTE = 1_000_000
 MOST_KB = 150_000
 SIZE = (1920, 1080)

@@ -17,6 +17,8 @@ from videogen.providers import downloads, replicate
 from videogen.providers.proxies import find_proxy
 from videogen.providers.replicate import ReplicateProvider
 
+pytestmark = pytest.mark.integration
+
 CLIP = b'{"type": "organization", "username": "film"}'
 """The answer of the server behind the proxy, whatever it is asked for."""
 

@@ -19,6 +19,8 @@ from tests.support.servers import Loopback, answer
 from tests.support.tokens import TOKEN
 from videogen.providers.replicate import DEFAULT_BASE_URL
 
+pytestmark = pytest.mark.integration
+
 REPLAY = Wire(DEFAULT_BASE_URL, "r8_not_a_real_one")
 PREDICTION = {"id": "p1", "status": "starting"}
 BEFORE = datetime(2026, 11, 1, tzinfo=UTC)

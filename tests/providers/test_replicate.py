@@ -29,6 +29,8 @@ from videogen.errors import (
 from videogen.providers.base import Prediction
 from videogen.providers.replicate import MAX_PAGES, Limits, ReplicateProvider
 
+pytestmark = pytest.mark.integration
+
 MODEL = "kwaivgi/kling-v2.5-turbo-pro"
 VERSION = "5b14e2c2c648efecc8d36c6353576552f8a124e690587212f8e8bb17ecda3d8c"
 INPUT = {"prompt": "A lighthouse", "duration": 5}

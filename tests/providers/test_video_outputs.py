@@ -13,6 +13,8 @@ from videogen.errors import BadOutputError, StorageError
 from videogen.providers.replicate import Limits
 from videogen.providers.video_outputs import find_video, is_empty
 
+pytestmark = pytest.mark.integration
+
 V = "https://replicate.delivery/xezq/a.mp4"
 W = "https://replicate.delivery/xezq/b.mp4"
 BARE = "https://replicate.delivery/pbxt/file"

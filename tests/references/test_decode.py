@@ -32,6 +32,8 @@ from tests.support.builders import chunk, encode_image, make_exif, make_halves, 
 from tests.support.fakes import Names
 from videogen.references.fetch import load_references
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ("data", "media_type", "has_alpha"),

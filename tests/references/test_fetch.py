@@ -31,6 +31,8 @@ from videogen.job.model import display_name
 from videogen.references import fetch as references
 from videogen.references.fetch import load_references
 
+pytestmark = pytest.mark.integration
+
 # --- the network: what is refused before anything connects
 
 

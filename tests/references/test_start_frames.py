@@ -21,6 +21,8 @@ from videogen.planning.requests import ImageInput
 from videogen.registry.load import read_registry
 from videogen.results.clip import Clip, get_planned_fields
 
+pytestmark = pytest.mark.integration
+
 SEA, RED = (30, 60, 200), (200, 40, 40)
 FRAMES = {
     # model: what it is asked for in 16:9, and how its start frame is sent

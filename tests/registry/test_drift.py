@@ -24,6 +24,8 @@ from videogen.registry.load import find_registry_path, read_registry
 from videogen.registry.model_spec import ModelSpec
 from videogen.source_files.document import join_path, read_source_file
 
+pytestmark = pytest.mark.integration
+
 Path_ = tuple[str | int, ...]
 SHIPPED: dict[str, Any] = json.loads(json.dumps(read_source_file(find_registry_path()).data["models"], default=str))
 """The tables of the models as they are written down."""

@@ -27,6 +27,8 @@ from videogen.registry.model_spec import ModelSpec
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 
+pytestmark = pytest.mark.integration
+
 REGISTRY = read_registry()
 REFERENCES = Path(__file__).parents[2] / "examples" / "references"
 LIGHTHOUSE, KEEPER = str(REFERENCES / "lighthouse.jpg"), str(REFERENCES / "keeper.png")

@@ -23,6 +23,8 @@ from videogen.reports.contact_sheet_image import (
 from videogen.results.verdict import judge_by_model
 from videogen.storage.local import FileStore
 
+pytestmark = pytest.mark.integration
+
 
 class Page(HTMLParser):
     """The words and the tags of a page."""

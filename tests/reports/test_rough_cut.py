@@ -18,6 +18,8 @@ from videogen.reports.rough_cut import choose_clips, draw_slate, write_rough_cut
 from videogen.results.run_result import RunResult
 from videogen.storage.local import FileStore
 
+pytestmark = pytest.mark.integration
+
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 Painter = Callable[[tuple[int, int]], Image.Image]
 

@@ -11,6 +11,8 @@ from videogen.errors import ValidationError
 from videogen.execution.options import RunOptions
 from videogen.storage.job_files import MAX_BYTES, read_job_at
 
+pytestmark = pytest.mark.integration
+
 JOB = '[[scenes]]\nid = "a"\nprompt = "A lighthouse"\ntarget_duration = 5\n'
 
 

@@ -16,6 +16,8 @@ from videogen.storage.local import FileStore, LocalFolder
 from videogen.storage.objects import PART_BYTES, ObjectStore
 from videogen.storage.open import open_folder, open_store
 
+pytestmark = pytest.mark.integration
+
 CLIP = os.urandom(300_000)
 SHA256 = hashlib.sha256(CLIP).hexdigest()
 
