@@ -11,11 +11,11 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.execution.runner import JobRunner
 from videogen.planning.plan import Plan
-from videogen.reports.contact_sheet import format_duration, get_clip_status
+from videogen.reports.contact_sheet import get_clip_status
 from videogen.reports.contact_sheet_image import render_thumbnail
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.text import escape_unprintable, format_money
+from videogen.text import escape_unprintable, format_duration, format_money
 
 MAX_SHOWN_ROWS = 200
 """Limit for a table or a list, because Prefect's page draws all of it at once. The manifest has every clip."""

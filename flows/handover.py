@@ -39,7 +39,7 @@ def hand_over(prepared: PreparedJob, *listeners: Listener, file: str, stop: asyn
 
 
 def get_handover() -> Handover | None:
-    """Return what was handed over to this flow run. None if it runs from a deployment or from somebody's code."""
+    """Return the handover to this flow run. None if it runs from a deployment or from somebody's code."""
     return _handover.get()
 
 

@@ -68,3 +68,11 @@ def _shorten_address(found: re.Match[str]) -> str:
     place, is_cut, _ = re.sub(r"^[^/?#]*@", "", rest).partition("?")
     place, has_fragment, _ = place.partition("#")
     return f"{scheme}{place}{'?…' if is_cut or has_fragment else ''}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration: `7.3 s`, `2 min 5 s`, `1 h 12 min`."""
+    if seconds < 59.95:
+        return f"{round(seconds, 1):g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

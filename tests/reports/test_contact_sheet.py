@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.builders import deliver, deliver_all, job_of, prompts_of, refuse, result_of, small_clip
 from videogen.errors import StorageError
 from videogen.job.model import MAX_SCENES, Job
-from videogen.reports.contact_sheet import format_duration, format_money, render_page, write_page
+from videogen.reports.contact_sheet import render_page, write_page
 from videogen.reports.contact_sheet_image import (
     MAX_HEIGHT_PX,
     Grid,
@@ -22,6 +22,7 @@ from videogen.reports.contact_sheet_image import (
 )
 from videogen.results.verdict import judge_by_model
 from videogen.storage.local import FileStore
+from videogen.text import format_duration, format_money
 
 pytestmark = pytest.mark.integration
 

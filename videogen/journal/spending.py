@@ -1,4 +1,4 @@
-"""What runs and jobs have spent and reserved."""
+"""The amounts that runs and jobs have spent and reserved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Find what is wrong or doubtful with a job for the models that are to make it."""
+"""Find the problems and doubts of a job with its models."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence

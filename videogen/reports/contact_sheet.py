@@ -10,6 +10,7 @@ from urllib.parse import quote
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Store
+from videogen.text import format_duration, format_money
 
 PAGE_NAME, IMAGE_NAME = "index.html", "contact_sheet.jpg"
 EAGER_POSTERS = 24
@@ -76,20 +77,6 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
         style=Markup(style),  # noqa: S704  # ours
         script=Markup(script),  # noqa: S704
     )
-
-
-def format_money(amount: Decimal) -> str:
-    """Format USD with cents, and with further decimals unless they are zeros: `$0.35`, `$0.0125`."""
-    whole, _, decimals = f"{amount:f}".partition(".")
-    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration: `7.3 s`, `2 min 5 s`, `1 h 12 min`."""
-    if seconds < 59.95:
-        return f"{round(seconds, 1):g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _make_layout_css(aspect_ratio: str, columns: int) -> str:

@@ -1,1 +1,1 @@
-"""Where clips are kept."""
+"""The places where clips are stored: folders and buckets."""
