@@ -350,7 +350,9 @@ app.command(models)
 
 
 @models.default
-def show_models(*, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def list_registry_models(
+    *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+) -> None:
     """List the models of the registry: lengths, prices, references, typical times and ratios.
 
     Parameters
