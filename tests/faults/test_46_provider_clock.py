@@ -163,6 +163,6 @@ async def test_46_what_one_provider_has_heard_the_next_one_knows() -> None:
 async def test_46_how_long_outputs_are_kept_can_be_said() -> None:
     """An hour at Replicate; nothing at an emulator that ends with its run."""
     async with aclosing(ReplicateProvider("local")) as provider:
-        assert provider.outputs_kept == timedelta(hours=1)
+        assert provider.capabilities.outputs_kept == timedelta(hours=1)
     async with aclosing(ReplicateProvider("local", outputs_kept=timedelta(0))) as provider:
-        assert provider.outputs_kept == timedelta(0)
+        assert provider.capabilities.outputs_kept == timedelta(0)

@@ -36,7 +36,7 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
 
     wait_until(lambda: len(read_lines()) == 2)
     lines = read_lines()
-    assert lines["videogen.execution.prediction"].startswith("s0: created prediction ")
+    assert lines["videogen.execution.creation"].startswith("s0: created prediction ")
     assert lines["videogen.execution.runner"].startswith("run ")
     assert "scene 0" not in str(lines)
 
@@ -47,7 +47,7 @@ def test_the_command_line_shows_the_log_when_asked(on_emulator: CommandLine) -> 
     job = on_emulator.quick_job(1)
     done = on_emulator.run(job, "--json", "--log-level", "info")
     assert (done.code, done.manifest["successful_clips"]) == (0, 1), done.err
-    assert "INFO videogen.execution.prediction: s0: created prediction " in done.err
+    assert "INFO videogen.execution.creation: s0: created prediction " in done.err
     assert done.err.count("s0: created prediction ") == 1
     again = on_emulator.run(job)
     assert "videogen.execution" not in again.out + again.err

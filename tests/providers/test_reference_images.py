@@ -25,7 +25,7 @@ from videogen.errors import (
 )
 from videogen.execution.gate import ProviderGate
 from videogen.planning.requests import ImageInput
-from videogen.providers.base import Prediction
+from videogen.providers.base import Capabilities, Prediction
 from videogen.providers.reference_images import MAX_DATA_URL_BYTES, ReferenceSender
 from videogen.references.compose import compose_frame
 from videogen.references.decode import ReferenceImage
@@ -40,7 +40,7 @@ class Uploads:
     """A provider that takes pictures, after raising what it is told to; it makes no predictions."""
 
     origin = "uploads.example"
-    outputs_kept = timedelta(hours=1)
+    capabilities = Capabilities(timedelta(hours=1), bills_failed=False, bills_canceled=True, shortest_deadline_s=5.0)
 
     def __init__(self, *refusals: Exception) -> None:
         self.taken: list[tuple[bytes, str, str]] = []

@@ -17,7 +17,7 @@ from videogen.execution.slots import Slot, Slots
 from videogen.journal.async_store import AsyncJournal
 from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest, ImageInput
-from videogen.providers.base import FailureKind, Prediction, Status
+from videogen.providers.base import Capabilities, FailureKind, Prediction, Status
 from videogen.results.clip import Clip
 from videogen.storage.local import FileStore, LocalFolder
 
@@ -59,6 +59,10 @@ class FakeProvider:
     unlisted: set[str] = field(default_factory=set)
     _polls: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self.outputs_kept, bills_failed=False, bills_canceled=True, shortest_deadline_s=5.0)
+
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
@@ -66,7 +70,7 @@ class FakeProvider:
         self._fault("check_account")
 
     async def create(
-        self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
+        self, endpoint: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
     ) -> Prediction:
         self._fault("create")
         name = f"prediction{len(self.created)}"
@@ -75,7 +79,7 @@ class FakeProvider:
         self.predictions[name] = Prediction(
             id=name,
             status="starting",
-            model=replicate,
+            model=endpoint,
             version=version,
             input=dict(inputs),
             created_at=self.now(),

@@ -25,6 +25,7 @@ from videogen.errors import (
 )
 from videogen.events import ClipCompleted, ClipFailed, ClipRetrying
 from videogen.execution.context import RunContext
+from videogen.execution.creation import start_or_resume
 from videogen.execution.delivery import (
     deliver,
     discard_scratch_files,
@@ -32,14 +33,7 @@ from videogen.execution.delivery import (
     reuse_delivered,
     sum_attempts,
 )
-from videogen.execution.prediction import (
-    ActivePrediction,
-    cancel_and_confirm,
-    cancel_on_interrupt,
-    record_end,
-    start_or_resume,
-    wait_until_succeeded,
-)
+from videogen.execution.prediction import ActivePrediction
 from videogen.execution.slots import Slot
 from videogen.media import VideoInfo
 from videogen.planning.requests import ClipRequest
@@ -105,49 +99,45 @@ async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
     active = await start_or_resume(request, run)
     slot.leave_queue()
     try:
-        active, part, measured = await _wait_and_download(request, run, slot, active)
-        return await deliver(request, run, active, part, measured)
+        part, measured = await _wait_and_download(active, slot)
+        return await deliver(active, part, measured)
     except ClipError as exc:
         if isinstance(exc, StorageError):
             run.gate.stop_creates(exc)  # a clip that cannot be stored must not be paid for
             discard_scratch_files(run, active.prediction)
         if not isinstance(exc, OUTPUT_MAY_REMAIN):
-            await record_end(run, active.attempt, exc)
+            await active.record_end(exc)
         raise
 
 
-async def _wait_and_download(
-    request: ClipRequest, run: RunContext, slot: Slot, active: ActivePrediction
-) -> tuple[ActivePrediction, Path, VideoInfo]:
-    """Return the succeeded prediction and its whole video. The clip's timeout covers both steps."""
+async def _wait_and_download(active: ActivePrediction, slot: Slot) -> tuple[Path, VideoInfo]:
+    """Wait until the prediction has succeeded, and return its whole video. The clip's timeout covers both steps."""
     elapsed_s = time.monotonic() - active.monotonic_start
     try:
-        async with asyncio.timeout(request.timeout_s - elapsed_s) as timer:
-            active = await wait_until_succeeded(request, run, active, timer)
+        async with asyncio.timeout(active.request.timeout_s - elapsed_s) as timer:
+            await active.wait_until_succeeded(timer)
             slot.release()
-            return active, *await download_and_verify(run, active.prediction, timer)
+            return await download_and_verify(active.run, active.prediction, timer)
     except TimeoutError:
-        return await _cancel_or_salvage(request, run, active)
+        return await _cancel_or_salvage(active)
     except asyncio.CancelledError:
         if not active.prediction.ended:
-            await cancel_on_interrupt(request, run, active)
+            await active.cancel_on_interrupt()
         raise
 
 
-async def _cancel_or_salvage(
-    request: ClipRequest, run: RunContext, active: ActivePrediction
-) -> tuple[ActivePrediction, Path, VideoInfo]:
+async def _cancel_or_salvage(active: ActivePrediction) -> tuple[Path, VideoInfo]:
     """Cancel a clip whose time is up. If its prediction succeeded all the same, it is paid for, and is kept."""
     if not active.prediction.ended:
-        active = await cancel_and_confirm(request, run, active)
+        await active.cancel_and_confirm()
     prediction = active.prediction
     if prediction.status != "succeeded":
         raise ClipTimeoutError(
-            f"timed out after {request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
+            f"timed out after {active.request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
         ) from None
     try:
         async with asyncio.timeout(LATE_DOWNLOAD_S) as timer:
-            return active, *await download_and_verify(run, prediction, timer)
+            return await download_and_verify(active.run, prediction, timer)
     except TimeoutError:
         raise UnreachableError(f"the output of prediction {prediction.id} could not be downloaded in time") from None
 

@@ -84,7 +84,7 @@ class RunContext:
 
     def has_outlived_outputs(self, at: datetime) -> bool:
         """Return whether the provider would no longer have an output that it made at this time."""
-        return self.provider.now() - at >= self.provider.outputs_kept
+        return self.provider.now() - at >= self.provider.capabilities.outputs_kept
 
     @cached_property
     def poller(self) -> Poller:

@@ -144,15 +144,14 @@ def _inspect(video: Path, poster: Path, stop: Event) -> media.VideoInfo:
     return media.inspect_video(video, poster=poster, stop=stop)
 
 
-async def deliver(
-    request: ClipRequest, run: RunContext, active: ActivePrediction, part: Path, measured: media.VideoInfo
-) -> Clip:
+async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInfo) -> Clip:
     """Put the clip under its final name and record it in the journal.
 
     Raises:
         DurationError, SoundError, QualityError: the clip is not as requested.
         StorageError: a file cannot be written.
     """
+    request, run = active.request, active.run
     if problem := _find_duration_problem(request, measured.duration):
         _keep_rejected(part)
         raise DurationError(f"prediction {active.prediction.id}: {problem}")
@@ -255,7 +254,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
     if not await asyncio.to_thread(is_intact, delivery, run.open_folder):
         where = make_loggable(delivery.folder)
         logger.warning("%s: the clip in %s is missing or has changed, it is made again", request.scene.id, where)
-        made_since = run.provider.now() - run.provider.outputs_kept
+        made_since = run.provider.now() - run.provider.capabilities.outputs_kept
         await run.journal.forget_delivery(run.provider.origin, request.key, made_since=made_since)
         return None
     source = run.open_folder(delivery.folder)

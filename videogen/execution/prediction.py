@@ -1,38 +1,30 @@
-"""The remote half of a clip: find or create its prediction, wait for its end, and cancel it at the timeout."""
+"""A prediction in progress: wait for its end, cancel it, and record its cost."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
 
 import anyio
 
 from videogen.errors import (
     AccountError,
-    BudgetError,
     CallError,
     ClipError,
     GoneError,
     InputRejectedError,
     ModerationError,
-    OutcomeUnknownError,
     PredictionAbortedError,
     PredictionCanceledError,
     PredictionFailedError,
-    RunInterruptedError,
     UnreachableError,
     VideogenError,
 )
-from videogen.events import SEARCHING, ClipProgress, ClipStarted
+from videogen.events import ClipProgress
 from videogen.execution.context import RunContext
-from videogen.execution.matching import match_inputs
 from videogen.execution.poll_schedule import PollSchedule
-from videogen.failpoints import crash_if_requested
 from videogen.journal.attempts import Attempt
 from videogen.journal.schema import CostBasis
 from videogen.planning.requests import ClipRequest
@@ -41,484 +33,118 @@ from videogen.providers.base import Prediction
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 2.0
-INTENT_VALID_S = 1.0
-"""For this long after its intent was recorded, a create is sent without asking the journal again whether the attempt
-still belongs to this run."""
-MIN_CANCEL_AFTER_S = 5.0
-"""Replicate accepts no shorter deadline: https://replicate.com/docs/topics/predictions/lifecycle"""
-CANCEL_AFTER_MARGIN_S = 30.0
-"""The provider's own deadline is this much later than the clip's timeout. It only matters when this process is gone."""
 CLEAN_UP_S = 8.0
 """Time that an interrupted clip has to cancel its prediction."""
-CLOCK_SKEW = timedelta(seconds=30)
-"""Possible error of a time that we recorded by the provider's clock."""
-MAX_CREATE_S = 60.0
-"""Longest time that a create may be under way before it is given up."""
-MIN_RESUMED_S = 30.0
-"""Time that a resumed prediction has left at least, whatever its age is by the wall clock."""
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ActivePrediction:
-    """An attempt and its prediction. `monotonic_start` is the time of its creation on the monotonic clock, in
-    seconds."""
-
-    attempt: Attempt
-    prediction: Prediction
-    monotonic_start: float
-
-
-# -- find or create ---------------------------------------------------------------------------------------------------
-
-
-async def start_or_resume(request: ClipRequest, run: RunContext) -> ActivePrediction:
-    """Return the attempt to continue: one that is open, also from an earlier run, or else a new one.
-
-    Raises:
-        ClipError: no prediction can be created for this request now. The attempt is ended, or left open in the journal.
-        AccountError: no prediction can be created for any request.
-    """
-    attempt = await run.journal.find_open_attempt(run.provider.origin, request.key)
-    active = await _resume(request, run, attempt) if attempt else None
-    found_again = active is not None
-    active = active or await _create_new(request, run)
-    try:
-        attempts = await run.journal.find_attempts(run.id, request.scene.id)
-    except asyncio.CancelledError:
-        await cancel_on_interrupt(request, run, active)
-        raise
-    run.events.emit(
-        ClipStarted(
-            clip_index=request.clip_index,
-            scene_id=request.scene.id,
-            attempt=len(attempts),
-            prediction_id=active.prediction.id,
-            resumed=found_again,
-        )
-    )
-    return active
-
-
-async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> ActivePrediction | None:
-    """Return the prediction of an open attempt, or None if it has none. The attempt is ended then."""
-    began_by = attempt.run_id
-    attempt = await run.journal.take_over_attempt(attempt, run_id=run.id, scene_id=request.scene.id)
-    found = await (
-        _get_recorded_prediction(run, attempt)
-        if attempt.prediction_id
-        else _find_unrecorded_prediction(request, run, attempt)
-    )
-    if found is None:
-        logger.info(
-            "%s: nothing is left of the attempt of run %s, a new prediction is needed", request.scene.id, began_by
-        )
-        await record_cost(run, attempt, Decimal(0) if not attempt.prediction_id else attempt.price, "estimated")
-        gone = GoneError("the prediction of this attempt no longer exists, or never did")
-        await record_end(run, attempt, gone, of_run=began_by)
-        return None
-    attempt, prediction = found
-    active = ActivePrediction(
-        attempt, prediction, monotonic_start=_monotonic_start(request, run.age_s(attempt.intended_at))
-    )
-    whose = "this run" if began_by == run.id else f"run {began_by}"
-    logger.info(
-        "%s: found prediction %s of %s, its status is %s", request.scene.id, prediction.id, whose, prediction.status
-    )
-    if prediction.status in ("canceled", "aborted"):  # by an earlier run that was interrupted: no attempt of this one
-        await record_end(
-            run, (await record_actual_cost(request, run, active)).attempt, _make_failure(prediction), of_run=began_by
-        )
-        return None
-    return active
-
-
-def _monotonic_start(request: ClipRequest, elapsed_s: float) -> float:
-    """Return the time on the monotonic clock at which a prediction of this age was created, adjusted to leave it
-    `MIN_RESUMED_S`."""
-    return time.monotonic() - max(0.0, min(elapsed_s, request.timeout_s - MIN_RESUMED_S))
-
-
-async def _get_recorded_prediction(run: RunContext, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
-    """Return the prediction of an attempt, or None once the provider can no longer have it.
-
-    A 404 is final only then. It may come from a gateway on the way, or from a replica that does not know the id yet.
-    """
-    prediction_id = str(attempt.prediction_id)
-    try:
-        async with asyncio.timeout(run.patience.id_s or None):
-            is_old = run.has_outlived_outputs(attempt.created_at or attempt.intended_at)
-            also = () if is_old or not run.patience.id_s else (GoneError,)
-            return attempt, await run.gate.call_with_retries(lambda: run.provider.get(prediction_id), also=also)
-    except GoneError as exc:
-        if run.has_outlived_outputs(attempt.created_at or attempt.intended_at):
-            return None
-        raise _make_lookup_error(prediction_id, exc) from exc
-    except (CallError, TimeoutError) as exc:
-        raise _make_lookup_error(prediction_id, exc) from exc
-
-
-def _make_lookup_error(prediction_id: str, exc: BaseException) -> UnreachableError:
-    reason = str(exc) or "no answer"
-    return UnreachableError(
-        f"prediction {prediction_id} of an earlier run cannot be looked up: {reason}. It may be paid for, so no other "
-        "one is created. Run the job again later"
-    )
-
-
-async def _find_unrecorded_prediction(
-    request: ClipRequest, run: RunContext, attempt: Attempt
-) -> tuple[Attempt, Prediction] | None:
-    """Search the account's list for the prediction of a run that was killed between recording its intent and its id."""
-    return await _search_lost_create(request, run, await _resolve_inputs(request, run), attempt)
-
-
-async def _create_new(request: ClipRequest, run: RunContext) -> ActivePrediction:
-    inputs = await _resolve_inputs(request, run)
-    await run.gate.wait_for_create()
-    crash_if_requested("before-intent")
-    attempt, cancel_after_s = await _record_intent(request, run)
-    crash_if_requested("after-intent")
-    if run.recovering and (forgotten := await _find_despite_lost_journal(request, run, inputs, attempt)):
-        return forgotten
-    creation = _Creation(request, run, inputs, attempt, cancel_after_s)
-    creating = asyncio.ensure_future(creation.create_with_retries())
-    try:
-        attempt, prediction = await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        await _cancel_pending_create(request, run, creation, creating)
-        raise
-    return ActivePrediction(attempt, prediction, monotonic_start=time.monotonic())
-
-
-async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt, float]:
-    """Record a new attempt and reserve the most it can cost. Return it with the seconds after which the provider ends
-    it.
-
-    If the budget is exhausted only by reservations of clips in progress, wait until one of them is settled.
-    """
-    while True:
-        settled = run.settled
-        cancel_after_s, reserve = await _limit_cost(request, run)
-        intending = asyncio.ensure_future(
-            run.journal.record_intent(
-                request,
-                run_id=run.id,
-                origin=run.provider.origin,
-                folder=run.folder,
-                max_cost=run.max_cost,
-                at=run.provider.now(),
-                reserve=reserve,
-                replaces_delivery=request.key in run.force_keys,
-            )
-        )
-        try:
-            attempt = await asyncio.shield(intending)
-        except asyncio.CancelledError:
-            with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
-                await end_without_cost(
-                    run, await intending, RunInterruptedError("interrupted before the create was sent")
-                )
-            raise
-        except BudgetError as exc:
-            if not exc.may_free or not run.in_progress:
-                raise
-            logger.info("%s: waiting until another clip is settled: %s", request.scene.id, exc)
-            await settled.wait()
-        else:
-            run.in_progress.add(request.key)
-            return attempt, cancel_after_s
-
-
-async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Decimal]:
-    """Return the seconds that a prediction may run, and the most that it can cost then, in USD.
-
-    A model that is billed by GPU time may run longer than expected. Under a budget, its remote deadline is set so that
-    it cannot cost more than the rest of the budget, provided that the rest covers the expected cost.
-    """
-    longest_s = request.timeout_s + CANCEL_AFTER_MARGIN_S
-    rate = request.gpu_cost_per_s
-    if rate is None or run.max_cost is None:
-        return longest_s, request.cost
-    spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
-    left = max(run.max_cost - spent - reserved, request.cost)
-    affordable_s = max(float(left / rate), MIN_CANCEL_AFTER_S)
-    run_s = min(longest_s, affordable_s)
-    return run_s, max(request.cost, (rate * Decimal(str(round(run_s, 3)))).quantize(Decimal("0.000001")))
 
 
 @dataclass
-class _Creation:
-    """The create of one attempt. It is sent again if it certainly was not accepted; if that is unknown, the
-    prediction is searched for."""
+class ActivePrediction:
+    """The prediction of one attempt at a clip, until it is delivered or has failed."""
 
     request: ClipRequest
     run: RunContext
-    inputs: Mapping[str, Any]
     attempt: Attempt
-    cancel_after_s: float
-    is_sent: bool = field(default=False, init=False)
-    """Whether a prediction may exist that is not in the journal."""
-    _confirmed_at: float = field(default_factory=time.time, init=False)
-    """Time at which the journal last confirmed that the attempt is ours. On the wall clock, because that goes on
-    while the machine sleeps."""
+    prediction: Prediction
+    """As the provider described it last."""
+    monotonic_start: float
+    """Time of its creation on the monotonic clock, in seconds."""
 
-    async def create_with_retries(self) -> tuple[Attempt, Prediction]:
-        """Return the attempt with its prediction, whose id is in the journal.
+    async def wait_until_succeeded(self, timer: asyncio.Timeout) -> None:
+        """Poll until the prediction has succeeded. Raise the `ClipError` of any other end."""
+        schedule, prediction = self.run.poll_schedules[self.request.replicate], self.prediction
+        progress = _Progress(self, schedule)
+        with self.run.poller.track(prediction, schedule, self.monotonic_start) as pending:
+            while not prediction.ended:
+                await progress.wait(pending.ended, pending.poll_delay_s(), prediction.status)
+                prediction = pending.ended.result() if pending.ended.done() else await self._poll(timer)
+        if prediction.status == "succeeded" and prediction.run_s:
+            schedule.observe_run(prediction.run_s)
+        await self._record_ended(prediction)
+        if prediction.status != "succeeded":
+            raise make_failure(prediction)
+
+    async def _poll(self, timer: asyncio.Timeout | None = None) -> Prediction:
+        """Get the prediction by its id. No status code of a gateway ends the polling, only the deadline does."""
+        return await self.run.gate.call_with_retries(
+            lambda: self.run.provider.get(self.prediction.id), tries=None, timer=timer, also=(GoneError,)
+        )
+
+    async def cancel_and_confirm(self) -> None:
+        """Cancel the prediction remotely, and wait for its end: it may have succeeded in the meantime.
+
+        A prediction with an unknown status counts as canceled here, because otherwise no later run could get past it.
 
         Raises:
-            AccountError, InputRejectedError: the provider refused. The attempt is ended and cost nothing.
-            UnreachableError: the create may have been accepted, and the prediction cannot be found now. The attempt
-                stays open.
+            UnreachableError: the end cannot be confirmed. The attempt stays open.
         """
+        prediction_id, scene_id = self.prediction.id, self.request.scene.id
+        prediction: Prediction | None = None
         try:
-            return await self.run.gate.call_with_retries(self._create_once)
-        except CallError as exc:
-            if not self.is_sent:
-                await end_without_cost(self.run, self.attempt, exc)
-            raise UnreachableError(f"no prediction could be created: {exc}") from exc
+            async with asyncio.timeout(CLEAN_UP_S):
+                with suppress(CallError, ClipError):  # whatever became of the cancel, the prediction tells
+                    await self.run.gate.call_with_retries(lambda: self.run.provider.cancel(prediction_id))
+                while not (prediction := await self._poll()).ended:
+                    await asyncio.sleep(0.5)
+        except (TimeoutError, CallError, AccountError):
+            if prediction is None or prediction.has_known_status:
+                problem = f"prediction {prediction_id} could not be cancelled; it may still be running"
+                logger.warning("%s: %s", scene_id, problem)
+                raise UnreachableError(problem) from None
+            prediction = replace(prediction, status="canceled")
+        logger.info("%s: asked to cancel prediction %s, its status is %s", scene_id, prediction_id, prediction.status)
+        await self._record_ended(prediction)
 
-    async def _create_once(self) -> tuple[Attempt, Prediction]:
-        request, run = self.request, self.run
-        try:
-            await run.gate.wait_for_create()
-            if not 0 <= time.time() - self._confirmed_at < INTENT_VALID_S:
-                self.attempt = await run.journal.confirm_intent(self.attempt, at=run.provider.now())
-                self._confirmed_at = time.time()
-        except VideogenError as exc:
-            if not self.is_sent:
-                await end_without_cost(self.run, self.attempt, exc)
-            raise
-        self.is_sent = True
-        try:
-            prediction = await run.provider.create(
-                request.replicate, request.version, self.inputs, cancel_after_s=self.cancel_after_s
-            )
-        except OutcomeUnknownError:
-            if found := await _search_lost_create(request, run, self.inputs, self.attempt):
-                return found
-            self.is_sent = False
-            raise
-        except (InputRejectedError, AccountError) as exc:
-            await end_without_cost(self.run, self.attempt, exc)
-            raise
-        except CallError:  # not sent, or refused for now
-            self.is_sent = False
-            raise
-        logger.info("%s: created prediction %s with %s", request.scene.id, prediction.id, request.model)
-        crash_if_requested("after-create")
-        if claimed := await run.journal.record_prediction(self.attempt, prediction.id, prediction.created_at):
-            crash_if_requested("after-id")
-            return claimed, prediction
-        # An identical clip lost its answer and took our prediction. We take the one that it lost.
-        if found := await _search_lost_create(request, run, self.inputs, self.attempt):
-            return found
-        raise OutcomeUnknownError(f"prediction {prediction.id} belongs to another clip")
-
-
-async def _cancel_pending_create(
-    request: ClipRequest, run: RunContext, creation: _Creation, creating: "asyncio.Future[tuple[Attempt, Prediction]]"
-) -> None:
-    """Clean up after an interrupt during a create: wait for a create that is under way, cancel its prediction, and
-    send no other."""
-    try:
+    async def cancel_on_interrupt(self) -> None:
+        """Cancel the prediction of an interrupted run remotely. If it succeeded meanwhile, leave it to the next run."""
+        if self.run.leaves_running:
+            return
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
-            if not creation.is_sent:
-                creating.cancel()
-                with suppress(asyncio.CancelledError, VideogenError):
-                    await creating
-                await end_without_cost(
-                    run, creation.attempt, RunInterruptedError("interrupted before the create was sent")
-                )
-                return
-            attempt, prediction = await creating
-            await cancel_on_interrupt(request, run, ActivePrediction(attempt, prediction, time.monotonic()))
-    except VideogenError:
-        pass  # the attempt stays open: the next run looks for it
-    finally:
-        creating.cancel()
+            await self.cancel_and_confirm()
+            if self.prediction.status != "succeeded":
+                await self.run.journal.record_end(self.attempt, error="interrupted", message="the run was interrupted")
+
+    async def record_cost(self) -> None:
+        """Record the cost of the ended prediction, and how certain it is."""
+        await self._record_ended(self.prediction)
+
+    async def _record_ended(self, prediction: Prediction) -> None:
+        cost, basis = self._compute_cost(prediction)
+        journal = self.run.journal
+        record = journal.record_success if prediction.status == "succeeded" else journal.record_cost
+        self.attempt = await record(self.attempt, cost, basis)
+        self.prediction = prediction
+        self.run.notify_settled()
+
+    def _compute_cost(self, prediction: Prediction) -> tuple[Decimal, CostBasis]:
+        """Return the cost in USD and how certain it is. A budget counts an estimated cost with its whole
+        reservation."""
+        request, capabilities = self.request, self.run.provider.capabilities
+        if not prediction.started:
+            return Decimal(0), "known"
+        if request.gpu_cost_per_s is not None:
+            if prediction.predict_time_s is None:
+                return request.cost, "estimated"
+            cost = request.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))
+            return cost.quantize(Decimal("0.000001")), "known"
+        if prediction.status == "succeeded":
+            return request.cost, "known"
+        is_billed = capabilities.bills_failed if prediction.status == "failed" else capabilities.bills_canceled
+        return request.cost if is_billed else Decimal(0), "estimated"
+
+    async def record_end(self, error: VideogenError, *, of_run: str | None = None) -> None:
+        """Record that the attempt is over. `of_run` is as in `AttemptStore.record_end`."""
+        await record_end(self.run, self.attempt, error, of_run=of_run)
 
 
-# -- search the account's list ----------------------------------------------------------------------------------------
-
-
-async def _search_lost_create(
-    request: ClipRequest, run: RunContext, inputs: Mapping[str, Any], attempt: Attempt
-) -> tuple[Attempt, Prediction] | None:
-    """Return the prediction of a create whose answer was lost, assigned to this attempt. Return None if there certainly
-    is none.
-
-    The list may lag behind, and a gateway may give up before the provider accepts. Therefore the list is read
-    repeatedly until `unknown_s` have passed and it shows something newer, or until `unknown_at_most_s` have passed.
-    Both times count from now if the create may have been under way until now, and else from its intent.
-
-    Raises:
-        UnreachableError: the list cannot be read, or a prediction may belong to this clip or to another one. The
-            attempt stays open, and nothing is created for it.
-    """
-    patience, pauses, began = run.patience, run.patience.make_backoff(), run.provider.now()
-    created_after = attempt.intended_at - CLOCK_SKEW
-    logger.info("%s: the answer to a create was lost, searching the account for its prediction", request.scene.id)
-    if attempt.intended_at > began:  # the clock was ahead then, so the time of the create is not known
-        created_after = began - run.provider.outputs_kept
-    elif run.age_s(attempt.intended_at) > MAX_CREATE_S + patience.unknown_at_most_s:
-        began = attempt.intended_at
-    while True:
-        try:
-            found, newest = await _search_once(request, run, inputs, attempt, created_after)
-        except (CallError, AccountError) as exc:
-            raise UnreachableError(f"whether a prediction was created cannot be looked up: {exc}") from exc
-        if found:
-            logger.info("%s: adopted prediction %s from the account's list", request.scene.id, found[1].id)
-            return found
-        age_s, shows_newer = run.age_s(began), newest is not None and newest > began
-        if age_s >= patience.unknown_at_most_s or (age_s >= patience.unknown_s and shows_newer):
-            logger.info("%s: the account has no prediction of the lost create", request.scene.id)
-            return None
-        _report_search(request, run, age_s)
-        await asyncio.sleep(pauses.next_s())
-
-
-def _report_search(request: ClipRequest, run: RunContext, elapsed_s: float) -> None:
-    """Report that the search for a lost create goes on, because nothing else is heard of the clip meanwhile."""
-    remaining_s = max(0.0, run.patience.unknown_at_most_s - elapsed_s)
-    logger.info("%s: searching the account for the prediction of a create whose answer was lost", request.scene.id)
-    run.events.emit(
-        ClipProgress(
-            clip_index=request.clip_index,
-            scene_id=request.scene.id,
-            prediction_id="",
-            status=SEARCHING,
-            elapsed=round(max(0.0, elapsed_s), 1),
-            remaining=round(remaining_s, 1),
-            fraction=0.0,
-        )
-    )
-
-
-async def _find_despite_lost_journal(
-    request: ClipRequest, run: RunContext, inputs: Mapping[str, Any], attempt: Attempt
-) -> ActivePrediction | None:
-    """Return a prediction that a run with a lost journal paid for, as long as the provider still has its output."""
-
-    def is_worth_it(prediction: Prediction) -> bool:
-        return prediction.status == "succeeded" and not prediction.data_removed if prediction.ended else True
-
-    created_after = attempt.intended_at - run.provider.outputs_kept
-    try:
-        found, _ = await _search_once(request, run, inputs, attempt, created_after, accept=is_worth_it)
-    except CallError as exc:
-        raise UnreachableError(f"whether this clip was paid for before cannot be looked up: {exc}") from exc
-    if found is None:
-        return None
-    attempt, prediction = found
-    logger.info("%s: adopted prediction %s, which a run with a lost journal created", request.scene.id, prediction.id)
-    created_at = prediction.created_at or attempt.intended_at
-    return ActivePrediction(attempt, prediction, monotonic_start=_monotonic_start(request, run.age_s(created_at)))
-
-
-async def _search_once(
-    request: ClipRequest,
-    run: RunContext,
-    inputs: Mapping[str, Any],
-    attempt: Attempt,
-    created_after: datetime,
-    accept: Callable[[Prediction], bool] = lambda _: True,
-) -> tuple[tuple[Attempt, Prediction] | None, datetime | None]:
-    """Assign to the attempt a prediction of the account that has these inputs and that no attempt has.
-
-    Returns:
-        The attempt with its prediction, or None, and the creation time of the newest prediction in the list.
-
-    Raises:
-        UnreachableError: a prediction matches that may as well belong to another clip.
-    """
-
-    async def search() -> tuple[tuple[Attempt, Prediction] | None, datetime | None]:
-        newest, unclear = None, None
-        async for prediction in run.provider.list_since(created_after):
-            newest = max(filter(None, (newest, prediction.created_at)), default=None)
-            match = match_inputs(request, inputs, prediction, name_at=run.images.name_at)
-            if match == "no" or not accept(prediction):
-                continue
-            if match == "unclear" and request.key in run.lookalikes:
-                unclear = unclear or (
-                    None if await run.journal.has_prediction(prediction.id, origin=origin) else prediction
-                )
-                continue
-            if adopted := await run.journal.record_prediction(
-                attempt, prediction.id, prediction.created_at, begun_by=_find_unrecorded_creator(run, prediction)
-            ):
-                return (adopted, prediction), newest
-        if unclear:
-            raise _make_ambiguous_error(unclear, run)
-        return None, newest
-
-    origin = run.provider.origin
-    return await run.gate.call_with_retries(search)
-
-
-def _find_unrecorded_creator(run: RunContext, prediction: Prediction) -> str | None:
-    """Return the run that created a prediction if only that run's manifest knows it."""
-    unrecorded = run.unrecorded
-    return unrecorded.id if unrecorded and prediction.id in unrecorded.prediction_ids else None
-
-
-def _make_ambiguous_error(prediction: Prediction, run: RunContext) -> UnreachableError:
-    minutes = run.provider.outputs_kept.total_seconds() / 60
-    return UnreachableError(
-        f"prediction {prediction.id} may belong to this clip, or to a scene with the same prompt and another image: "
-        "the provider does not show which. It is not used, and nothing is created. Run the job again "
-        f"{minutes:.0f} minutes later, or give the scenes different prompts"
-    )
-
-
-async def _resolve_inputs(request: ClipRequest, run: RunContext) -> dict[str, Any]:
-    """Return the request's inputs, with the name of each image replaced by its URL."""
-    urls = {name: await run.images.url(image) for name, image in request.images.items()}
-
-    def insert_urls(value: Any) -> Any:
-        if isinstance(value, list):
-            return [insert_urls(item) for item in value]
-        return urls.get(value, value) if isinstance(value, str) else value
-
-    return {name: insert_urls(value) for name, value in request.inputs.items()}
-
-
-# -- wait -------------------------------------------------------------------------------------------------------------
-
-
-async def wait_until_succeeded(
-    request: ClipRequest, run: RunContext, active: ActivePrediction, timer: asyncio.Timeout
-) -> ActivePrediction:
-    """Poll until the prediction has succeeded. Raise the `ClipError` of any other end."""
-    schedule, prediction = run.poll_schedules[request.replicate], active.prediction
-    progress = _Progress(request, run, active, schedule)
-    with run.poller.track(prediction, schedule, active.monotonic_start) as pending:
-        while not prediction.ended:
-            await progress.wait(pending.ended, pending.poll_delay_s(), prediction.status)
-            prediction = pending.ended.result() if pending.ended.done() else await _poll(run, prediction.id, timer)
-    if prediction.status == "succeeded" and prediction.run_s:
-        schedule.observe_run(prediction.run_s)
-    active = await record_actual_cost(request, run, replace(active, prediction=prediction))
-    if prediction.status != "succeeded":
-        raise _make_failure(prediction)
-    return active
-
-
-async def _poll(run: RunContext, prediction_id: str, timer: asyncio.Timeout) -> Prediction:
-    """Get the prediction by its id. No status code of a gateway ends the polling, only the deadline does."""
-    return await run.gate.call_with_retries(
-        lambda: run.provider.get(prediction_id), tries=None, timer=timer, also=(GoneError,)
-    )
+async def record_end(run: RunContext, attempt: Attempt, error: VideogenError, *, of_run: str | None = None) -> None:
+    await run.journal.record_end(attempt, error=error.code, message=str(error), of_run=of_run)
 
 
 class _Progress:
     """Waits between polls, and emits the clip's progress every `PROGRESS_INTERVAL_S`. The fraction never decreases."""
 
-    def __init__(self, request: ClipRequest, run: RunContext, active: ActivePrediction, schedule: PollSchedule) -> None:
-        self._request, self._run, self._active, self._schedule = request, run, active, schedule
+    def __init__(self, active: ActivePrediction, schedule: PollSchedule) -> None:
+        self._active, self._schedule = active, schedule
         self._fraction = 0.0
         self._emit_at = time.monotonic() + PROGRESS_INTERVAL_S
 
@@ -532,14 +158,13 @@ class _Progress:
             await asyncio.wait([ended], timeout=min(until, self._emit_at) - now)
 
     def _emit(self, elapsed_s: float, status: str) -> None:
-        expected_s = self._schedule.estimate_duration_s(
-            self._request.typical_run_s
-        )  # which the other clips of the run change
+        request = self._active.request
+        expected_s = self._schedule.estimate_duration_s(request.typical_run_s)  # other clips of the run change it
         self._fraction = max(self._fraction, min(0.95, elapsed_s / expected_s))
-        self._run.events.emit(
+        self._active.run.events.emit(
             ClipProgress(
-                clip_index=self._request.clip_index,
-                scene_id=self._request.scene.id,
+                clip_index=request.clip_index,
+                scene_id=request.scene.id,
                 prediction_id=self._active.prediction.id,
                 status=status,
                 elapsed=round(elapsed_s, 1),
@@ -549,7 +174,7 @@ class _Progress:
         )
 
 
-def _make_failure(prediction: Prediction) -> ClipError:
+def make_failure(prediction: Prediction) -> ClipError:
     """Return the error of a prediction that ended without output."""
     message = f"prediction {prediction.id} {prediction.status}: {prediction.error or 'no reason given'}"
     if prediction.status == "aborted":
@@ -559,98 +184,3 @@ def _make_failure(prediction: Prediction) -> ClipError:
     if prediction.failure == "moderation":
         return ModerationError(message)
     return InputRejectedError(message) if prediction.failure == "input" else PredictionFailedError(message)
-
-
-# -- cancel -----------------------------------------------------------------------------------------------------------
-
-
-async def cancel_and_confirm(request: ClipRequest, run: RunContext, active: ActivePrediction) -> ActivePrediction:
-    """Cancel the prediction remotely, and return it as it ended: it may have succeeded in the meantime.
-
-    A prediction with an unknown status counts as canceled here, because otherwise no later run could get past it.
-
-    Raises:
-        UnreachableError: the end cannot be confirmed. The attempt stays open.
-    """
-    prediction_id = active.prediction.id
-    prediction: Prediction | None = None
-
-    async def look() -> Prediction:
-        return await run.gate.call_with_retries(lambda: run.provider.get(prediction_id), tries=None, also=(GoneError,))
-
-    try:
-        async with asyncio.timeout(CLEAN_UP_S):
-            await _request_cancel(run, prediction_id)
-            while not (prediction := await look()).ended:
-                await asyncio.sleep(0.5)
-    except (TimeoutError, CallError, AccountError):
-        if prediction is None or prediction.has_known_status:
-            logger.warning(
-                "%s: prediction %s could not be cancelled, it may still be running", request.scene.id, prediction_id
-            )
-            raise UnreachableError(
-                f"prediction {prediction_id} could not be cancelled; it may still be running"
-            ) from None
-        prediction = replace(prediction, status="canceled")
-    logger.info(
-        "%s: asked to cancel prediction %s, its status is %s", request.scene.id, prediction_id, prediction.status
-    )
-    return await record_actual_cost(request, run, replace(active, prediction=prediction))
-
-
-async def _request_cancel(run: RunContext, prediction_id: str) -> None:
-    """Send a cancel and ignore its failure: the caller looks at the prediction afterwards."""
-    with suppress(CallError, ClipError):
-        await run.gate.call_with_retries(lambda: run.provider.cancel(prediction_id))
-
-
-async def cancel_on_interrupt(request: ClipRequest, run: RunContext, active: ActivePrediction) -> None:
-    """Cancel the prediction of an interrupted run remotely. If it succeeded meanwhile, leave it to the next run."""
-    if run.leaves_running:
-        return
-    with anyio.move_on_after(CLEAN_UP_S, shield=True):
-        active = await cancel_and_confirm(request, run, active)
-        if active.prediction.status != "succeeded":
-            await run.journal.record_end(active.attempt, error="interrupted", message="the run was interrupted")
-
-
-# -- record costs and ends --------------------------------------------------------------------------------------------
-
-
-async def record_actual_cost(request: ClipRequest, run: RunContext, active: ActivePrediction) -> ActivePrediction:
-    """Record the cost of a prediction that ended, and how certain it is."""
-    cost, basis = _compute_cost(request, active.prediction)
-    succeeded = active.prediction.status == "succeeded"
-    record = run.journal.record_success if succeeded else run.journal.record_cost
-    attempt = await record(active.attempt, cost, basis)
-    run.notify_settled()
-    return replace(active, attempt=attempt)
-
-
-async def record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: CostBasis) -> None:
-    await run.journal.record_cost(attempt, cost, basis)
-    run.notify_settled()
-
-
-async def end_without_cost(run: RunContext, attempt: Attempt, reason: VideogenError) -> None:
-    """End an attempt that certainly has no prediction."""
-    with suppress(VideogenError):
-        await record_cost(run, attempt, Decimal(0), "known")
-        await record_end(run, attempt, reason)
-
-
-async def record_end(run: RunContext, attempt: Attempt, error: VideogenError, *, of_run: str | None = None) -> None:
-    await run.journal.record_end(attempt, error=error.code, message=str(error), of_run=of_run)
-
-
-def _compute_cost(request: ClipRequest, prediction: Prediction) -> tuple[Decimal, CostBasis]:
-    """Return the cost in USD and how certain it is. A budget counts an estimated cost with its whole reservation."""
-    if not prediction.started:
-        return Decimal(0), "known"
-    if request.gpu_cost_per_s is not None:
-        if prediction.predict_time_s is None:
-            return request.cost, "estimated"
-        return (request.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))).quantize(Decimal("0.000001")), "known"
-    if prediction.status == "failed":
-        return Decimal(0), "estimated"
-    return request.cost, "known" if prediction.status == "succeeded" else "estimated"

@@ -56,6 +56,20 @@ class Prediction:
         return (self.completed_at - self.created_at).total_seconds()
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The rules by which a provider keeps, bills and ends predictions."""
+
+    outputs_kept: timedelta
+    """Time for which the output of a prediction is kept. Until then, an unknown id may be temporary."""
+    bills_failed: bool
+    """Whether a failed prediction with a price per clip or per second is billed."""
+    bills_canceled: bool
+    """Whether a canceled prediction with a price per clip or per second is billed once it has started."""
+    shortest_deadline_s: float
+    """Shortest time after which a prediction can be made to end by itself."""
+
+
 class VideoProvider(Protocol):
     """A service that makes predictions.
 
@@ -67,8 +81,8 @@ class VideoProvider(Protocol):
         """Identifies the provider and account. Work of one origin is not reused for another."""
 
     @property
-    def outputs_kept(self) -> timedelta:
-        """Time for which the provider keeps the output of a prediction. Until then, an unknown id may be temporary."""
+    def capabilities(self) -> Capabilities:
+        """The rules of this provider."""
 
     def now(self) -> datetime:
         """Return the current time by the provider's clock, in UTC.
@@ -80,9 +94,9 @@ class VideoProvider(Protocol):
         """Raise `AuthenticationError` if the token is rejected."""
 
     async def create(
-        self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
+        self, endpoint: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
     ) -> Prediction:
-        """Create a prediction that the provider itself cancels after `cancel_after_s`.
+        """Create a prediction of the model at this endpoint, which the provider itself cancels after `cancel_after_s`.
 
         Raises `InputRejectedError` or `ModerationError` if the same call would be rejected again, and
         `OutcomeUnknownError` if the prediction may have been created.

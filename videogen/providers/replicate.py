@@ -38,7 +38,7 @@ from videogen.errors import (
     TransientError,
     VideogenError,
 )
-from videogen.providers.base import Prediction
+from videogen.providers.base import Capabilities, Prediction
 from videogen.providers.downloads import Downloads, get_tls_context
 from videogen.providers.moderation import classify_failure
 from videogen.providers.provider_clock import ProviderClock, read_date
@@ -55,6 +55,8 @@ MOST_ID = 1_000
 """Greatest length of a path with an id, in characters."""
 OUTPUTS_KEPT = timedelta(hours=1)
 """Source: https://replicate.com/docs/topics/predictions/data-retention"""
+SHORTEST_DEADLINE_S = 5.0
+"""Source: https://replicate.com/docs/topics/predictions/lifecycle"""
 
 _CLOCKS = defaultdict[bytes, ProviderClock](ProviderClock)
 """By host, for all providers of this process: a run's first create needs the time, and another provider may have
@@ -81,8 +83,7 @@ class ReplicateProvider:
     """`videogen.providers.base.VideoProvider` on Replicate, or on a server with the same API.
 
     Usable in one event loop. `origin` identifies the account in the journal, by default by host and port.
-    `outputs_kept` is how long a finished prediction keeps its output, and how long an id that is not found may still
-    turn up. It is zero for a server that forgets everything when it ends.
+    `outputs_kept` is as in `Capabilities`. It is zero for a server that forgets everything when it ends.
     """
 
     def __init__(
@@ -97,7 +98,9 @@ class ReplicateProvider:
         resolve: Resolver = resolve_host,
     ) -> None:
         home = httpx.URL(base_url)
-        self.outputs_kept = outputs_kept
+        self.capabilities = Capabilities(
+            outputs_kept, bills_failed=False, bills_canceled=True, shortest_deadline_s=SHORTEST_DEADLINE_S
+        )
         self.origin = origin or home.netloc.decode()
         self._limits = limits
         self._clock = clock or _CLOCKS[home.netloc]
@@ -203,7 +206,7 @@ class ReplicateProvider:
         if not prediction_id.startswith(ALIAS):
             return prediction_id
         if prediction_id not in self._their_ids:
-            async for _ in self.list_since(self.now() - self.outputs_kept):
+            async for _ in self.list_since(self.now() - self.capabilities.outputs_kept):
                 pass
         if prediction_id not in self._their_ids:
             raise GoneError(f"prediction {prediction_id} is not in the account's list (any more)")
