@@ -176,7 +176,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, defaults: Change) -> None:
         unknown_s=0.2,
         unknown_at_most_s=0.5,
         output_s=0.5,
-        id_s=0.3,
+        id_s=1.5,
         first_pause_s=0.02,
         longest_pause_s=0.1,
     )
