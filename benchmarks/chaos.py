@@ -39,8 +39,8 @@ from videogen import failpoints as crashpoints
 from videogen.app import open_run, prepare_job
 from videogen.errors import VideogenError
 from videogen.execution import attempt as generation
-from videogen.execution import gate as calls
 from videogen.execution import lease
+from videogen.execution import rate_limit_gate as calls
 from videogen.execution.options import RunOptions
 from videogen.job.model import Job
 from videogen.journal import base as journal_base

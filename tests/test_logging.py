@@ -34,7 +34,7 @@ from videogen.errors import (
 from videogen.events import RunStarted
 from videogen.execution.attempt import attempt_clip
 from videogen.execution.context import RunContext
-from videogen.execution.gate import ProviderGate
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.shared_limit import join_limit
 from videogen.execution.slots import Slot, Slots
 from videogen.journal.async_store import AsyncJournal
@@ -319,7 +319,7 @@ QUIET = """
 import logging
 from videogen.cli.logs import show_log
 with show_log(None):
-    logging.getLogger("videogen.execution.gate").warning("for the log only")
+    logging.getLogger("videogen.execution.rate_limit_gate").warning("for the log only")
     logging.getLogger("videogen.journal.database").warning("the journal does not answer")
 """
 
@@ -332,7 +332,7 @@ def test_nothing_is_shown_unless_it_is_asked_for() -> None:
 
 def test_lines_go_to_standard_error_from_a_level_on(capsys: pytest.CaptureFixture[str]) -> None:
     """On one line each; other programs' lines are not shown, and nothing is once the block is over."""
-    parent, logger = logging.getLogger("videogen"), logging.getLogger("videogen.execution.gate")
+    parent, logger = logging.getLogger("videogen"), logging.getLogger("videogen.execution.rate_limit_gate")
     before = list(parent.handlers), parent.level, parent.propagate
     with show_log("info"):
         logger.debug("a detail")
@@ -340,7 +340,7 @@ def test_lines_go_to_standard_error_from_a_level_on(capsys: pytest.CaptureFixtur
         logging.getLogger("httpx").warning("an address")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith(" INFO videogen.execution.gate: a wait\\nfor\n")
+    assert err.endswith(" INFO videogen.execution.rate_limit_gate: a wait\\nfor\n")
     assert err.count("\n") == 1
     assert (parent.handlers, parent.level, parent.propagate) == before
 
@@ -361,13 +361,13 @@ def test_lines_leave_the_live_view_whole(error_is_terminal: bool, monkeypatch: p
         lines.show(begun, counts)
         lines.show(started(0), counts)
         written = len(terminal.getvalue())
-        logging.getLogger("videogen.execution.gate").info("a wait")
+        logging.getLogger("videogen.execution.rate_limit_gate").info("a wait")
         above = terminal.getvalue()[written:]
         lines.show(over(), counts)
     if error_is_terminal:
-        erased, _, view = above.partition("videogen.execution.gate: a wait\n")
+        erased, _, view = above.partition("videogen.execution.rate_limit_gate: a wait\n")
         assert "\x1b[2K" in erased
         assert "0 of 2 clips" in view
     else:
         assert above == ""
-        assert error.getvalue().endswith(" INFO videogen.execution.gate: a wait\n")
+        assert error.getvalue().endswith(" INFO videogen.execution.rate_limit_gate: a wait\n")

@@ -126,10 +126,10 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         SettingsError: the limit that all runs share does not exist.
     """
     from videogen.execution.context import RunContext
-    from videogen.execution.gate import ProviderGate
     from videogen.execution.lease import end_interrupted, release_lease, send_heartbeats, start_run
     from videogen.execution.matching import find_lookalikes
     from videogen.execution.patience import NO_PATIENCE, Patience
+    from videogen.execution.rate_limit_gate import ProviderGate
     from videogen.execution.shared_limit import join_limit, require_limit
     from videogen.execution.slots import Slots
     from videogen.journal.async_store import AsyncJournal

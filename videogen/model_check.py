@@ -81,7 +81,7 @@ async def compare_with_endpoints(
 
 async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
     """Fetch the endpoint of each model, with the versions in use, by `owner/name`; None if it does not exist."""
-    from videogen.execution.gate import ProviderGate
+    from videogen.execution.rate_limit_gate import ProviderGate
     from videogen.providers.replicate import ReplicateProvider
 
     token = settings.replicate_api_token

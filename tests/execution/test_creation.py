@@ -136,7 +136,7 @@ async def test_a_search_in_the_account_is_reported_while_it_lasts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With its times, before the clip is said to have started; a search that finds at once says nothing."""
-    caplog.set_level("INFO", "videogen.execution.creation")
+    caplog.set_level("INFO", "videogen.execution.account_search")
     provider = FakeProvider(faults={"answer": [LOST]}, listed_late={"prediction0": 3})
     patience = Patience(unknown_s=30.0, unknown_at_most_s=60.0, first_pause_s=0.01)
     run = replace(run_of(tmp_path, provider, heard=(heard := Heard())), patience=patience)

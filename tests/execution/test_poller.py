@@ -11,7 +11,6 @@ from tests.support.builders import list_looks
 from tests.support.builders import schedule_of as with_experience
 from tests.support.fakes import FakeProvider, Script
 from videogen.errors import TransientError
-from videogen.execution.gate import ProviderGate
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.execution.poller import (
     LIST_PAGE_SIZE,
@@ -19,6 +18,7 @@ from videogen.execution.poller import (
     PendingPrediction,
     Poller,
 )
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.providers.base import Prediction
 
 

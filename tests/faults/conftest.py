@@ -17,9 +17,9 @@ from tests.flows.conftest import CommandLine
 from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
-from videogen.execution.gate import ProviderGate
 from videogen.execution.options import RunOptions
 from videogen.execution.patience import Patience
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.planning.requests import ClipRequest

@@ -11,10 +11,10 @@ import pytest
 from tests.faults.conftest import PROMPT, Change, Stage, code, job_of, only, shot
 from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
+from videogen.cli.exit_codes import ACCOUNT_ERRORS
 from videogen.cli.main import main
-from videogen.cli.run import ACCOUNT_CODES
 from videogen.errors import AuthenticationError, NotSentError
-from videogen.execution.gate import ProviderGate
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.providers.replicate import ReplicateProvider
 
 
@@ -135,7 +135,7 @@ async def test_05_a_token_refused_on_the_way_stops_the_job(stage: Stage, status:
     stage.emulate(f'on = "create"\ndo = "status"\nstatus = {status}')
     batch = await stage.shoot(PROMPT, PROMPT, PROMPT, concurrency=1)
     assert [(code(clip), clip.attempts) for clip in batch.clips] == [("authentication", n) for n in (1, 0, 0)]
-    assert {"authentication", "billing"} == ACCOUNT_CODES  # what makes exit 3
+    assert {"authentication", "billing"} == ACCOUNT_ERRORS  # what makes exit 3
     stage.books(creates=0, billed=0)
     assert not [path for path in stage.folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
@@ -175,7 +175,7 @@ async def test_06_without_credit_running_clips_finish_and_a_later_run_goes_on(st
     prompts = ("A boat", "A boat", "A boat in rain", "A boat")
     batch = await stage.shoot(*prompts, apart_s=0.15)
     assert [code(clip) for clip in batch.clips] == [None, None, "billing", "billing"]
-    assert code(batch.clips[2]) in ACCOUNT_CODES  # what makes exit 3
+    assert code(batch.clips[2]) in ACCOUNT_ERRORS  # what makes exit 3
     stage.books(creates=2, billed=2)
     again = await stage.shoot(*prompts)
     assert [clip.reused for clip in again.clips] == [True, True, False, False]

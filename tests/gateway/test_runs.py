@@ -101,7 +101,7 @@ def test_runs_are_paged_newest_first(live: Shown) -> None:
 
 def test_a_long_run_is_told_by_its_latest_progress(live: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that newer progress has overtaken is not read; what ended long ago is."""
-    monkeypatch.setattr("videogen.journal.store.RECENT_EVENTS", 10)
+    monkeypatch.setattr("videogen.journal.event_log.RECENT_EVENTS", 10)
     live.begin("r1", "a", "b")
     live.tell("r1", "clip.failed", clip_index=0, scene_id="a", error={"code": "x", "message": "y"}, completed=1)
     for number in range(30):

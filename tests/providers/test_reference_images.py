@@ -23,7 +23,7 @@ from videogen.errors import (
     UnreachableError,
     UnusableReferenceError,
 )
-from videogen.execution.gate import ProviderGate
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.planning.requests import ImageInput
 from videogen.providers.base import Capabilities, Prediction
 from videogen.providers.reference_images import MAX_DATA_URL_BYTES, ReferenceSender

@@ -11,8 +11,8 @@ from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import RunEvent
 from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
-from videogen.execution.gate import ProviderGate
 from videogen.execution.patience import Patience
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.slots import Slot, Slots
 from videogen.journal.async_store import AsyncJournal
 from videogen.journal.store import Journal

@@ -8,6 +8,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from videogen.cli.exit_codes import INTERRUPTED, TERMINATED
 from videogen.cli.progress import ProgressLines
 from videogen.errors import (
     JournalError,
@@ -25,7 +26,7 @@ class Interruption:
     """
 
     def __init__(self, *, leaves_running: bool) -> None:
-        self.exit_code = 130
+        self.exit_code = INTERRUPTED
         self.stop = asyncio.Event()
         """Set when the run has to stop making clips."""
         self.is_making_clips = False
@@ -42,7 +43,7 @@ class Interruption:
 
     def arm(self) -> None:
         with suppress(NotImplementedError):  # on Windows, where Ctrl-C cancels the main task anyway
-            for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
                 asyncio.get_running_loop().add_signal_handler(number, self._interrupt, code)
 
     def _interrupt(self, code: int) -> None:

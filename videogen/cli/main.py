@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from videogen.cli.exit_codes import FAILED, INVALID, OK, get_error_exit_code
 from videogen.errors import (
     DISTRIBUTION,
-    AccountError,
     InvalidError,
     StorageError,
     ValidationError,
@@ -44,14 +44,10 @@ app = App(
 )
 
 MAX_SLOTS = 1000
-OK, FAILED, INVALID, NO_ACCOUNT = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code.
-
-    The code is 0 for accepted, 1 for failed, 2 for invalid, 3 for account, 130 or 143 for interrupted.
-    """
+    """Run a command line and return its exit code, see `videogen.cli.exit_codes`."""
     _escape_unencodable_output()
     try:
         result = app(
@@ -59,12 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except CycloptsError as exc:
         return _print_errors(_add_advice(str(exc)), INVALID)
-    except InvalidError as exc:
-        return _print_errors(str(exc), INVALID)
-    except AccountError as exc:
-        return _print_errors(str(exc), NO_ACCOUNT)
     except VideogenError as exc:
-        return _print_errors(str(exc), FAILED)
+        return _print_errors(str(exc), get_error_exit_code(exc))
     except OSError as exc:  # without a file name it comes from standard output, such as a full disk
         where = exc.filename or "the output cannot be written"
         return _print_errors(f"{where}: {exc.strerror or exc}", FAILED)

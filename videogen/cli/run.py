@@ -14,6 +14,7 @@ from rich.console import Console
 
 from videogen.app import prepare_job
 from videogen.cli.console import OutputFormat, make_console, make_table, print_line
+from videogen.cli.exit_codes import get_exit_code
 from videogen.cli.interrupt import Interruption, exit_now
 from videogen.cli.plan import describe_provider, print_totals
 from videogen.cli.progress import ProgressLines
@@ -27,8 +28,6 @@ from videogen.job.model import Job
 from videogen.results.run_result import RunResult
 from videogen.settings import Settings
 from videogen.text import escape_json, format_money
-
-ACCOUNT_CODES = {"authentication", "billing"}
 
 
 def run_job_file(
@@ -96,15 +95,15 @@ async def _run(
             f"could not report the final state to Prefect: {outcome.report_error}; the manifest and the journal are "
             "complete",
         )
-        exit_now(_get_exit_code(batch))  # otherwise Prefect's client would try to deliver each event for 7 s
-    return _get_exit_code(batch)
+        exit_now(get_exit_code(batch))  # otherwise Prefect's client would try to deliver each event for 7 s
+    return get_exit_code(batch)
 
 
 async def _check_account(prepared: PreparedJob) -> None:
     """Raise `AccountError` if the token is refused, before Prefect is started."""
     token = prepared.settings.replicate_api_token
     if prepared.provider == "replicate" and prepared.plan.to_make and token:
-        from videogen.execution.gate import ProviderGate
+        from videogen.execution.rate_limit_gate import ProviderGate
         from videogen.providers.replicate import ReplicateProvider
 
         provider = ReplicateProvider(token.get_secret_value(), base_url=prepared.settings.replicate_base_url)
@@ -153,9 +152,3 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
         cost += f", and {format_money(batch.paid_before)} that earlier runs had paid"
     print_line(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {batch.total_generation_time:.1f} s")
     print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
-
-
-def _get_exit_code(batch: RunResult) -> int:
-    if any(clip.error and clip.error.code in ACCOUNT_CODES for clip in batch.clips):
-        return 3
-    return 1 if batch.verdict.status == "failed" else 0

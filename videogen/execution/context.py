@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import TypeVar
 
 from videogen.execution.base import EventSink, ImageSender
-from videogen.execution.gate import ProviderGate
 from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.execution.poller import Poller
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.journal.async_store import AsyncJournal
 from videogen.posix import lower_thread_priority
 from videogen.providers.base import VideoProvider

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from videogen.execution.gate import ProviderGate
 from videogen.execution.poll_schedule import PollSchedule
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.providers.base import Prediction, VideoProvider
 from videogen.text import make_loggable
 

@@ -19,7 +19,7 @@ from videogen.errors import (
     UnreachableError,
     UnusableReferenceError,
 )
-from videogen.execution.gate import ProviderGate
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import VideoProvider
 from videogen.references.compose import compose_frame
