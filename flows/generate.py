@@ -95,7 +95,7 @@ async def make_clips_and_judge(session: JobRunner) -> RunResult:
 async def run_attempts(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip | BaseException:
     """Run all attempts at this request. Return the clip, or the error of the last attempt."""
     task_ = generate_clip.with_options(  # without tags, each of which costs a call to the server before the task begins
-        retries=request.attempts - 1, timeout_seconds=request.timeout_s + TIMEOUT_MARGIN_S
+        retries=request.attempts - 1, timeout_seconds=request.prediction.timeout_s + TIMEOUT_MARGIN_S
     )
     state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
     return await state.aresult(raise_on_failure=False)

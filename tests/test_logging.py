@@ -126,7 +126,7 @@ async def test_a_prediction_of_an_earlier_run_is_logged(log: pytest.LogCaptureFi
     provider, request = FakeProvider(), request_of(prompt=PROMPT)
     first = run_of(tmp_path, provider, run_id="first")
     attempt = await first.journal.record_intent(request, run_id="first", origin="fake", folder=first.folder)
-    created = await provider.create("kwaivgi/kling-v2.5-turbo-pro", None, request.inputs, cancel_after_s=60)
+    created = await provider.create("kwaivgi/kling-v2.5-turbo-pro", None, request.prediction.inputs, cancel_after_s=60)
     await first.journal.record_prediction(attempt, created.id, created.created_at)
     await generate(run_of(tmp_path, provider, run_id="second"), request)
     assert_logged(log, "INFO", "a: found prediction prediction0 of run first, its status is succeeded")

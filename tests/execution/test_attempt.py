@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import request_of, small_clip
+from tests.support.builders import change_prediction, request_of, small_clip
 from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
@@ -138,7 +138,7 @@ async def test_a_run_that_was_killed_is_continued(tmp_path: Path) -> None:
     provider = FakeProvider([Script(polls=3)])
     run, request = run_of(tmp_path, provider), request_of()
     attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
-    prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    prediction = await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
     await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
@@ -150,7 +150,7 @@ async def test_a_create_that_only_the_provider_knows_of_is_found(tmp_path: Path)
     provider = FakeProvider()
     run, request = run_of(tmp_path, provider), request_of()
     await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
-    await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
     clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
     assert (clip.prediction_ids, len(provider.created)) == (("prediction0",), 1)
 
@@ -183,7 +183,9 @@ async def test_somebody_elses_prediction_is_not_adopted(tmp_path: Path) -> None:
     provider = FakeProvider()
     run = run_of(tmp_path, provider)
     await generate(request_of(), run)
-    await provider.create("kwaivgi/kling-v2.5-turbo-pro", None, request_of(prompt="other").inputs, cancel_after_s=60)
+    await provider.create(
+        "kwaivgi/kling-v2.5-turbo-pro", None, request_of(prompt="other").prediction.inputs, cancel_after_s=60
+    )
     provider.faults["create"] = [LOST]
     clip = await generate(request_of(id="b", take=2), run)
     assert clip.prediction_ids == ("prediction2",)
@@ -277,7 +279,7 @@ async def test_a_refused_account_stops_all_creates(error: Exception, tmp_path: P
 async def test_a_stuck_prediction_is_cancelled_and_another_one_made(tmp_path: Path) -> None:
     """The remote end is confirmed before the next attempt."""
     provider = FakeProvider([Script(polls=None)])
-    run, request = run_of(tmp_path, provider), request_of().model_copy(update={"timeout_s": 0.1})
+    run, request = run_of(tmp_path, provider), change_prediction(request_of(), timeout_s=0.1)
     began = asyncio.get_running_loop().time()
     with pytest.raises(ClipTimeoutError, match="prediction0 was canceled"):
         await generate(request, run)
@@ -291,7 +293,7 @@ async def test_a_stuck_prediction_is_cancelled_and_another_one_made(tmp_path: Pa
 async def test_a_clip_that_succeeds_while_it_is_given_up_is_kept(tmp_path: Path) -> None:
     """It is paid for."""
     provider = FakeProvider([Script(polls=None, cancel_as="succeeded")])
-    clip = await generate(request_of().model_copy(update={"timeout_s": 0.1}), run_of(tmp_path, provider))
+    clip = await generate(change_prediction(request_of(), timeout_s=0.1), run_of(tmp_path, provider))
     assert (clip.status, len(provider.created)) == ("success", 1)
 
 
@@ -299,7 +301,7 @@ async def test_the_remote_deadline_is_a_little_above_the_timeout(tmp_path: Path)
     """So that nothing runs on when we are gone, and never ends a clip before we do."""
     provider, request = FakeProvider(), request_of()
     await generate(request, run_of(tmp_path, provider))
-    assert request.timeout_s < provider.cancel_after_s[0] <= request.timeout_s + 60
+    assert request.prediction.timeout_s < provider.cancel_after_s[0] <= request.prediction.timeout_s + 60
 
 
 async def test_an_interrupted_clip_is_cancelled_remotely(tmp_path: Path) -> None:
@@ -485,7 +487,7 @@ async def test_a_prediction_taken_by_an_identical_clip_is_exchanged_for_its_own(
     run = run_of(tmp_path, provider)
     first, second = request_of(), request_of(id="b", take=2)
     lost = await run.journal.record_intent(first, run_id=run.id, origin=provider.origin, folder=run.folder)
-    prediction = await provider.create(first.replicate, None, first.inputs, cancel_after_s=60)
+    prediction = await provider.create(first.prediction.endpoint, None, first.prediction.inputs, cancel_after_s=60)
 
     class Overtaken(FakeProvider):
         async def create(self, *args: Any, **kwargs: Any) -> Any:

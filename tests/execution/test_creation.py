@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import request_of
+from tests.support.builders import change_prediction, request_of
 from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
@@ -57,7 +57,7 @@ async def test_no_status_code_of_a_hop_loses_the_prediction_of_a_killed_run(
     provider = FakeProvider([Script(polls=2)])
     run, request = run_of(tmp_path, provider), request_of()
     attempt = await run.journal.record_intent(request, run_id=run.id, origin=provider.origin, folder=run.folder)
-    prediction = await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    prediction = await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
     await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     provider.faults["get"] = list(faults)
     for number in range(2, 5):
@@ -166,7 +166,7 @@ async def test_a_create_that_is_accepted_late_is_found(tmp_path: Path) -> None:
     making = asyncio.create_task(generate(request, run))
     while provider.lists < 2:
         await asyncio.sleep(0.01)
-    await provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
     clip = await making
     assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
 
@@ -195,11 +195,8 @@ class Pictures:
 def two_scenes() -> list[ClipRequest]:
     requests = [request_of(id=name) for name in ("a", "b")]
     return [
-        request.model_copy(
-            update={
-                "inputs": {**request.inputs, "start_image": image.name},
-                "images": {image.name: image},
-            }
+        change_prediction(
+            request, inputs={**request.prediction.inputs, "start_image": image.name}, images={image.name: image}
         )
         for request, image in zip(
             requests, (ImageInput(background="1" * 64), ImageInput(background="2" * 64)), strict=True
@@ -216,7 +213,7 @@ async def test_scenes_that_differ_in_their_pictures_find_each_its_own_prediction
     for request in (second, first):
         clip = await generate(request, run)
         prediction = provider.predictions[clip.prediction_ids[0]]
-        assert prediction.input["start_image"].endswith(next(iter(request.images)))
+        assert prediction.input["start_image"].endswith(next(iter(request.prediction.images)))
     assert len(provider.created) == 2
 
 

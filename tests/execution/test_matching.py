@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import request_of
+from tests.support.builders import change_prediction, request_of
 from videogen.execution.matching import Match, find_lookalikes, match_inputs
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import Prediction
@@ -25,7 +25,7 @@ def pictured(picture: ImageInput | list[ImageInput], **scene: Any) -> ClipReques
     names = [each.name for each in pictures]
     value = names if isinstance(picture, list) else names[0]
     images = {each.name: each for each in pictures}
-    return request.model_copy(update={"inputs": {**request.inputs, "start_image": value}, "images": images})
+    return change_prediction(request, inputs={**request.prediction.inputs, "start_image": value}, images=images)
 
 
 def name_at(address: str) -> str | None:
@@ -51,8 +51,12 @@ SHOWN = [
 @pytest.mark.parametrize(("sent", "shown", "match"), SHOWN)
 def test_a_picture_is_told_by_its_address_or_its_bytes(sent: str, shown: Any, match: Match) -> None:
     request = pictured(PICTURE)
-    prediction = Prediction("p", "processing", model=request.replicate, input={**request.inputs, "start_image": shown})
-    assert match_inputs(request, {**request.inputs, "start_image": sent}, prediction, name_at=name_at) == match
+    prediction = Prediction(
+        "p", "processing", model=request.prediction.endpoint, input={**request.prediction.inputs, "start_image": shown}
+    )
+    assert (
+        match_inputs(request, {**request.prediction.inputs, "start_image": sent}, prediction, name_at=name_at) == match
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,8 +73,12 @@ def test_a_picture_is_told_by_its_address_or_its_bytes(sent: str, shown: Any, ma
 def test_a_list_of_pictures_is_compared_one_by_one(shown: Any, match: Match) -> None:
     request = pictured([PICTURE, OTHER])
     sent = ["https://files.example/1", "https://files.example/2"]
-    prediction = Prediction("p", "processing", model=request.replicate, input={**request.inputs, "start_image": shown})
-    assert match_inputs(request, {**request.inputs, "start_image": sent}, prediction, name_at=name_at) == match
+    prediction = Prediction(
+        "p", "processing", model=request.prediction.endpoint, input={**request.prediction.inputs, "start_image": shown}
+    )
+    assert (
+        match_inputs(request, {**request.prediction.inputs, "start_image": sent}, prediction, name_at=name_at) == match
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,16 +94,28 @@ def test_a_list_of_pictures_is_compared_one_by_one(shown: Any, match: Match) -> 
 def test_every_input_that_is_shown_must_be_the_same(changed: dict[str, Any], match: Match) -> None:
     """Those that the provider adds, or leaves out, tell nothing."""
     request = request_of()
-    prediction = Prediction("p", "processing", model=request.replicate, input={**request.inputs, **changed})
-    assert match_inputs(request, request.inputs, prediction) == match
+    prediction = Prediction(
+        "p", "processing", model=request.prediction.endpoint, input={**request.prediction.inputs, **changed}
+    )
+    assert match_inputs(request, request.prediction.inputs, prediction) == match
 
 
 def test_another_model_or_nothing_shown_is_no_match() -> None:
     request = request_of()
     assert (
-        match_inputs(request, request.inputs, Prediction("p", "processing", model="a/b", input=request.inputs)) == "no"
+        match_inputs(
+            request,
+            request.prediction.inputs,
+            Prediction("p", "processing", model="a/b", input=request.prediction.inputs),
+        )
+        == "no"
     )
-    assert match_inputs(request, request.inputs, Prediction("p", "processing", model=request.replicate)) == "no"
+    assert (
+        match_inputs(
+            request, request.prediction.inputs, Prediction("p", "processing", model=request.prediction.endpoint)
+        )
+        == "no"
+    )
 
 
 def test_lookalikes_are_clips_that_differ_in_their_pictures_alone() -> None:

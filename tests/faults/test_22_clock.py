@@ -20,7 +20,9 @@ async def left_open(stage: Stage, jump: timedelta, *, known: bool = True) -> Non
     async with open_run(await prepare_job(job_of(timeout_seconds=1), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
         attempt = await run.journal.record_intent(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
-        prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+        prediction = await run.provider.create(
+            request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60
+        )
         if known:
             assert await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     then = datetime.now(UTC) + jump

@@ -35,7 +35,9 @@ async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, m
     async with open_run(await prepare_job(job_of("A boat", id="one"), stage.options)) as session:
         (request,), run = session.plan.requests, session.run
         attempt = await run.journal.record_intent(request, run_id=run.id, origin=run.provider.origin, folder=run.folder)
-        prediction = await run.provider.create(request.replicate, None, request.inputs, cancel_after_s=60)
+        prediction = await run.provider.create(
+            request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60
+        )
         assert await run.journal.record_prediction(attempt, prediction.id, prediction.created_at)
     with closing(sqlite3.connect(stage.folder / "out" / "journal.db", isolation_level=None)) as db:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -67,8 +67,8 @@ def test_each_model_is_asked_for_its_durations(
 def test_the_spec_example_keeps_both_figures() -> None:
     """Veo 3.1, 6 s: buffered to 7.5 s, and 8 s is what its endpoint accepts."""
     request = planned("veo-3.1", scene(target_duration=6)).requests[0]
-    assert (request.buffered_duration, request.requested_duration, request.inputs["duration"]) == (7.5, 8, 8)
-    assert isinstance(request.inputs["duration"], int)
+    assert (request.buffered_duration, request.requested_duration, request.prediction.inputs["duration"]) == (7.5, 8, 8)
+    assert isinstance(request.prediction.inputs["duration"], int)
 
 
 def test_the_buffer_changes_continuous_models_only() -> None:
@@ -110,7 +110,7 @@ def test_each_ratio_sends_its_inputs_or_is_refused(model: str, ratio: str) -> No
         supported = ", ".join(RATIO_INPUTS[model])
         assert str(caught.value) == f"aspect_ratio: {model} does not support '{ratio}'; it supports {supported}"
         return
-    inputs = planned(model, wanted, aspect_ratio=ratio).requests[0].inputs
+    inputs = planned(model, wanted, aspect_ratio=ratio).requests[0].prediction.inputs
     expected = RATIO_INPUTS[model][ratio]
     ratio_names = {name for inputs_ in RATIO_INPUTS[model].values() for name in inputs_}
     assert {name: value for name, value in inputs.items() if name in ratio_names} == expected
@@ -127,15 +127,15 @@ def test_each_ratio_sends_its_inputs_or_is_refused(model: str, ratio: str) -> No
 )
 def test_the_generation_settings_go_to_the_models_that_take_them(model: str, fixed: dict[str, Any]) -> None:
     """Motion 127, 20 to 30 steps, 24 to 30 frames a second; audio that costs is off."""
-    inputs = planned(model, scene(**with_image(model))).requests[0].inputs
+    inputs = planned(model, scene(**with_image(model))).requests[0].prediction.inputs
     assert fixed.items() <= inputs.items()
 
 
 def test_sound_has_its_inputs_its_price_and_its_key() -> None:
     """Veo 3.1: $0.40 a second in place of $0.20; a silent clip is another clip."""
     silent, heard = planned("veo-3.1"), planned("veo-3.1", audio=True)
-    assert (silent.requests[0].inputs["generate_audio"], silent.total_cost) == (False, Decimal("1.60"))
-    assert (heard.requests[0].inputs["generate_audio"], heard.total_cost) == (True, Decimal("3.20"))
+    assert (silent.requests[0].prediction.inputs["generate_audio"], silent.total_cost) == (False, Decimal("1.60"))
+    assert (heard.requests[0].prediction.inputs["generate_audio"], heard.total_cost) == (True, Decimal("3.20"))
     assert silent.requests[0].key != heard.requests[0].key
 
 
@@ -152,17 +152,19 @@ def test_a_model_without_sound_is_warned_of_and_costs_no_more(model: str) -> Non
 def test_a_scene_is_sent_under_the_names_its_model_knows() -> None:
     """What a model does not take is left out, and the plan says so."""
     wanted = scene(negative_prompt="n", seed=7)
-    assert planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"}).requests[0].inputs == {
+    assert planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"}).requests[0].prediction.inputs == {
         "prompt": "p",
         "negative_prompt": "n",
         "seed": 7,
-        "image": planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"}).requests[0].inputs["image"],
+        "image": planned("wan-2.5-i2v", wanted | {"scene_reference_url": "bg.jpg"})
+        .requests[0]
+        .prediction.inputs["image"],
         "aspect_ratio": "16:9",
         "duration": 5,
         "resolution": "720p",
     }
     plan_ = planned("hailuo-2.3", wanted)
-    assert not {"negative_prompt", "seed"} & set(plan_.requests[0].inputs)
+    assert not {"negative_prompt", "seed"} & set(plan_.requests[0].prediction.inputs)
     assert "hailuo-2.3: the negative prompt is not sent (a)" in plan_.warnings
     assert "hailuo-2.3: the seed is not sent (a)" in plan_.warnings
 
@@ -171,9 +173,9 @@ def test_a_model_that_lists_references_gets_them_one_by_one() -> None:
     """Veo at 16:9 and 8 s: up to three, the scene first."""
     wanted = scene(target_duration=8, scene_reference_url="bg.jpg", character_reference_urls=["anna.png"])
     request = planned("veo-3.1", wanted).requests[0]
-    assert request.inputs["reference_images"] == [f"sha256:{'b' * 64}", f"sha256:{'a' * 64}"]
+    assert request.prediction.inputs["reference_images"] == [f"sha256:{'b' * 64}", f"sha256:{'a' * 64}"]
     assert request.references.used == ("bg.jpg", "anna.png")
-    assert "image" not in request.inputs
+    assert "image" not in request.prediction.inputs
 
 
 @pytest.mark.parametrize(
@@ -188,8 +190,8 @@ def test_references_are_composed_where_the_list_does_not_apply(fields: dict[str,
     wanted = scene(target_duration=8, scene_reference_url="bg.jpg", character_reference_urls=["anna.png"]) | fields
     request = planned("veo-3.1", wanted).requests[0]
     assert request.references.composed[0] == "bg.jpg"
-    assert request.inputs["image"].startswith("frame:")
-    assert "reference_images" not in request.inputs
+    assert request.prediction.inputs["image"].startswith("frame:")
+    assert "reference_images" not in request.prediction.inputs
 
 
 def test_a_model_without_pictures_drops_references_and_says_so() -> None:

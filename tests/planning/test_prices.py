@@ -65,16 +65,16 @@ def test_what_is_planned_is_what_is_billed(job: Job, buffer: float, emulator: Em
     emulator.reset()
     predictions = asyncio.run(made(planned, emulator))
     billed = Decimal(emulator.ledger()["billed"])
-    if any(request.gpu_cost_per_s for request in planned.requests):
+    if any(request.prediction.gpu_cost_per_s for request in planned.requests):
         assert billed == sum(map(gpu_cost, planned.requests, predictions))
     else:
         assert billed == planned.total_cost
 
 
 def gpu_cost(request: ClipRequest, prediction: Prediction) -> Decimal:
-    assert request.gpu_cost_per_s
+    assert request.prediction.gpu_cost_per_s
     assert prediction.predict_time_s
-    return (request.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))).quantize(Decimal("0.000001"))
+    return (request.prediction.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))).quantize(Decimal("0.000001"))
 
 
 async def made(planned: Plan, emulator: Emulator) -> list[Prediction]:
@@ -88,8 +88,13 @@ async def made(planned: Plan, emulator: Emulator) -> list[Prediction]:
 
 
 async def ended(request: ClipRequest, provider: ReplicateProvider, picture_url: str) -> Prediction:
-    inputs = {name: picture_url if value in request.images else value for name, value in request.inputs.items()}
-    prediction = await provider.create(request.replicate, request.version, inputs, cancel_after_s=60)
+    inputs = {
+        name: picture_url if value in request.prediction.images else value
+        for name, value in request.prediction.inputs.items()
+    }
+    prediction = await provider.create(
+        request.prediction.endpoint, request.prediction.version, inputs, cancel_after_s=60
+    )
     while not prediction.ended:
         await asyncio.sleep(0.01)
         prediction = await provider.get(prediction.id)

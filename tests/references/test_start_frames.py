@@ -63,7 +63,7 @@ def job_of(model: str = "kling-v2.5-turbo", **scene: Any) -> Job:
 async def frame_of(folder: Path, job: Job) -> tuple[ImageInput, tuple[str, ...]]:
     """The only start frame of a job, and what its plan warns of."""
     prepared = await prepare_job(job, RunOptions(folder=str(folder), provider="local"))
-    (image,) = prepared.plan.requests[0].images.values()
+    (image,) = prepared.plan.requests[0].prediction.images.values()
     return image, prepared.plan.warnings
 
 
@@ -120,7 +120,7 @@ def test_a_plan_without_its_pictures_cuts_nothing() -> None:
     """What is opaque is only known once it is loaded."""
     job = job_of(character_reference_urls=["wall.jpg"])
     planned = build_plan(job, read_registry(None), digests={"sea.jpg": "a" * 64, "wall.jpg": "b" * 64})
-    (image,) = planned.requests[0].images.values()
+    (image,) = planned.requests[0].prediction.images.values()
     assert image.cut_outs == ()
 
 

@@ -127,6 +127,11 @@ def request_of(**scene: Any) -> ClipRequest:
     return build_plan(job, read_registry()).requests[0]
 
 
+def change_prediction(request: ClipRequest, **fields: Any) -> ClipRequest:
+    """Return the request with other fields of its prediction."""
+    return request.model_copy(update={"prediction": request.prediction.model_copy(update=fields)})
+
+
 def plan_of(scenes: int, **fields: Any) -> Plan:
     """Return the plan of a job with so many scenes of five seconds on Kling v2.5."""
     wanted = [{"id": f"s{n}", "prompt": f"p {n}", "target_duration": 5} for n in range(scenes)]

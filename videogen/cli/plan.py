@@ -92,7 +92,7 @@ def _format_price(plan: Plan, request: ClipRequest) -> str:
         return "reused"
     if request.scene.id in plan.resumed:
         return "continued"
-    return f"{request.cost}" if request.cost_is_exact else f"≈ {request.cost}"
+    return f"{request.cost}" if request.prediction.cost_is_exact else f"≈ {request.cost}"
 
 
 def print_totals(console: Console, plan: Plan) -> None:

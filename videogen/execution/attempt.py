@@ -114,7 +114,7 @@ async def _wait_and_download(active: ActivePrediction, slot: Slot) -> tuple[Path
     """Wait until the prediction has succeeded, and return its whole video. The clip's timeout covers both steps."""
     elapsed_s = time.monotonic() - active.monotonic_start
     try:
-        async with asyncio.timeout(active.request.timeout_s - elapsed_s) as timer:
+        async with asyncio.timeout(active.request.prediction.timeout_s - elapsed_s) as timer:
             await active.wait_until_succeeded(timer)
             slot.release()
             return await download_and_verify(active.run, active.prediction, timer)
@@ -130,10 +130,10 @@ async def _cancel_or_salvage(active: ActivePrediction) -> tuple[Path, VideoInfo]
     """Cancel a clip whose time is up. If its prediction succeeded all the same, it is paid for, and is kept."""
     if not active.prediction.ended:
         await active.cancel_and_confirm()
-    prediction = active.prediction
+    prediction, timeout_s = active.prediction, active.request.prediction.timeout_s
     if prediction.status != "succeeded":
         raise ClipTimeoutError(
-            f"timed out after {active.request.timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
+            f"timed out after {timeout_s:g} s; prediction {prediction.id} was {prediction.status}"
         ) from None
     try:
         async with asyncio.timeout(LATE_DOWNLOAD_S) as timer:

@@ -105,7 +105,7 @@ async def _resume(request: ClipRequest, run: RunContext, attempt: Attempt) -> Ac
 def _monotonic_start(request: ClipRequest, elapsed_s: float) -> float:
     """Return the time on the monotonic clock at which a prediction of this age was created, adjusted to leave it
     `MIN_RESUMED_S`."""
-    return time.monotonic() - max(0.0, min(elapsed_s, request.timeout_s - MIN_RESUMED_S))
+    return time.monotonic() - max(0.0, min(elapsed_s, request.prediction.timeout_s - MIN_RESUMED_S))
 
 
 async def _get_recorded_prediction(run: RunContext, attempt: Attempt) -> tuple[Attempt, Prediction] | None:
@@ -216,8 +216,8 @@ async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Dec
     A model that is billed by GPU time may run longer than expected. Under a budget, its remote deadline is set so that
     it cannot cost more than the rest of the budget, provided that the rest covers the expected cost.
     """
-    longest_s = request.timeout_s + CANCEL_AFTER_MARGIN_S
-    rate = request.gpu_cost_per_s
+    longest_s = request.prediction.timeout_s + CANCEL_AFTER_MARGIN_S
+    rate = request.prediction.gpu_cost_per_s
     if rate is None or run.max_cost is None:
         return longest_s, request.cost
     spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
@@ -229,14 +229,14 @@ async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Dec
 
 async def resolve_inputs(request: ClipRequest, run: RunContext) -> dict[str, Any]:
     """Return the request's inputs, with the name of each image replaced by its URL."""
-    urls = {name: await run.images.url(image) for name, image in request.images.items()}
+    urls = {name: await run.images.url(image) for name, image in request.prediction.images.items()}
 
     def insert_urls(value: Any) -> Any:
         if isinstance(value, list):
             return [insert_urls(item) for item in value]
         return urls.get(value, value) if isinstance(value, str) else value
 
-    return {name: insert_urls(value) for name, value in request.inputs.items()}
+    return {name: insert_urls(value) for name, value in request.prediction.inputs.items()}
 
 
 @dataclass
@@ -284,7 +284,7 @@ class PendingCreate:
         self.is_sent = True
         try:
             prediction = await run.provider.create(
-                request.replicate, request.version, self.inputs, cancel_after_s=self.cancel_after_s
+                request.prediction.endpoint, request.prediction.version, self.inputs, cancel_after_s=self.cancel_after_s
             )
         except OutcomeUnknownError:
             if found := await self._search().find_lost_create():

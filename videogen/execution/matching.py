@@ -22,9 +22,13 @@ def find_lookalikes(requests: Iterable[ClipRequest]) -> frozenset[str]:
     """Return the keys of the clips that differ from another clip only in their images."""
     alike = defaultdict[str, list[ClipRequest]](list)
     for request in (each for one in requests for each in one.alternatives):
-        plain = {name: value for name, value in request.inputs.items() if not _has_picture(value, request.images)}
-        alike[digest([request.replicate, request.version, plain])].append(request)
-    differ = (same for same in alike.values() if len({digest(each.inputs) for each in same}) > 1)
+        plain = {
+            name: value
+            for name, value in request.prediction.inputs.items()
+            if not _has_picture(value, request.prediction.images)
+        }
+        alike[digest([request.prediction.endpoint, request.prediction.version, plain])].append(request)
+    differ = (same for same in alike.values() if len({digest(each.prediction.inputs) for each in same}) > 1)
     return frozenset(each.key for same in differ for each in same)
 
 
@@ -41,10 +45,13 @@ def match_inputs(
         inputs: the request's inputs as they are sent, with a URL in place of each image's name.
         prediction: as the list shows it. Inputs that it does not show are not compared.
     """
-    if request.version not in (None, prediction.version) or prediction.model not in ("", request.replicate):
+    if request.prediction.version not in (None, prediction.version) or prediction.model not in (
+        "",
+        request.prediction.endpoint,
+    ):
         return "no"
     found: list[Match] = []
-    for name, planned in request.inputs.items():
+    for name, planned in request.prediction.inputs.items():
         if name not in prediction.input:
             if planned != inputs[name]:
                 found.append("unclear")

@@ -51,7 +51,7 @@ class ActivePrediction:
 
     async def wait_until_succeeded(self, timer: asyncio.Timeout) -> None:
         """Poll until the prediction has succeeded. Raise the `ClipError` of any other end."""
-        schedule, prediction = self.run.poll_schedules[self.request.replicate], self.prediction
+        schedule, prediction = self.run.poll_schedules[self.request.prediction.endpoint], self.prediction
         progress = _Progress(self, schedule)
         with self.run.poller.track(prediction, schedule, self.monotonic_start) as pending:
             while not prediction.ended:
@@ -121,10 +121,10 @@ class ActivePrediction:
         request, capabilities = self.request, self.run.provider.capabilities
         if not prediction.started:
             return Decimal(0), "known"
-        if request.gpu_cost_per_s is not None:
+        if request.prediction.gpu_cost_per_s is not None:
             if prediction.predict_time_s is None:
                 return request.cost, "estimated"
-            cost = request.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))
+            cost = request.prediction.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))
             return cost.quantize(Decimal("0.000001")), "known"
         if prediction.status == "succeeded":
             return request.cost, "known"

@@ -161,7 +161,7 @@ class AttemptStore(JournalBase):
             "origin": origin,
             "clip_key": request.key,
             "scene_id": sanitize_json(request.scene.id),
-            "input_digest": digest(sanitize_json(request.inputs)),
+            "input_digest": digest(sanitize_json(request.prediction.inputs)),
             "state": "intended",
             "intended_at": at or utc_now(),
             "price": str(request.cost),

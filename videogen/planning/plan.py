@@ -65,7 +65,7 @@ class Plan(BaseModel):
     @property
     def cost_is_exact(self) -> bool:
         """Whether the provider publishes all prices in `total_cost`."""
-        return all(request.cost_is_exact for request in self.to_create)
+        return all(request.prediction.cost_is_exact for request in self.to_create)
 
     @property
     def start_order(self) -> tuple[ClipRequest, ...]:
@@ -179,10 +179,10 @@ class Plan(BaseModel):
             "original_target_duration": request.original_target_duration,
             "buffered_duration": request.buffered_duration,
             "requested_duration": request.requested_duration,
-            "inputs": request.inputs,
+            "inputs": request.prediction.inputs,
             "references": request.references.model_dump(mode="json"),
             "cost": "0" if reused or resumed else str(request.cost),
-            "cost_is_exact": request.cost_is_exact,
+            "cost_is_exact": request.prediction.cost_is_exact,
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
             "resumed": resumed,

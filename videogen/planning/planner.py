@@ -7,7 +7,7 @@ from typing import Any
 
 from videogen.job.model import Job, Scene, count_required_clips
 from videogen.planning.plan import Plan, find_reused
-from videogen.planning.requests import ClipRequest, ImageInput, ReferenceUse
+from videogen.planning.requests import ClipRequest, ImageInput, PredictionRequest, ReferenceUse
 from videogen.planning.rules import (
     as_list,
     find_job_warnings,
@@ -107,26 +107,29 @@ def _make_request(
     images, uses = _make_image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
     price = get_price(spec, job.audio)
     impact = durations.calculate_cost_impact(scene.target_duration, requested) if price.follows_length else 0.0
+    prediction = PredictionRequest(
+        endpoint=spec.replicate,
+        version=spec.version,
+        inputs=inputs | {name: get_image_names(value) for name, value in images.items()},
+        images={image.name: image for value in images.values() for image in as_list(value)},
+        timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
+        cost=price.calculate_cost(requested, spec.typical_run_seconds),
+        cost_is_exact=price.basis == "exact",
+        gpu_cost_per_s=price.per_gpu_second,
+    )
     return ClipRequest(
         scene=scene,
         clip_index=index if scene.clip_index is None else scene.clip_index,
         model=job.model,
-        replicate=spec.replicate,
-        version=spec.version,
-        inputs=inputs | {name: get_image_names(value) for name, value in images.items()},
-        images={image.name: image for value in images.values() for image in as_list(value)},
+        prediction=prediction,
         references=uses,
         aspect_ratio=job.aspect_ratio,
         ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
         buffered_duration=buffered,
         requested_duration=requested,
         tolerance_s=get_tolerance(job, registry),
-        timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
-        cost=price.calculate_cost(requested, spec.typical_run_seconds),
-        cost_is_exact=price.basis == "exact",
-        gpu_cost_per_s=price.per_gpu_second,
         buffer_cost_impact=impact,
         audio=job.audio,
         strict_quality=job.strict_quality,

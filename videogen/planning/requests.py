@@ -1,4 +1,4 @@
-"""The request for one clip, and the key that identifies the clip."""
+"""The requests for one clip and for its prediction, and the key that identifies the clip."""
 
 import hashlib
 import json
@@ -61,40 +61,46 @@ class ReferenceUse(FrozenModel):
     """References that are not sent, because the model accepts no images."""
 
 
-class ClipRequest(FrozenModel):
-    """One planned clip. Durations and times are in seconds, costs in USD."""
+class PredictionRequest(FrozenModel):
+    """What a provider is asked for, at which price. Times are in seconds, costs in USD."""
 
-    scene: Scene
-    clip_index: int
-    model: str
-    replicate: str
-    """`owner/name` on Replicate."""
+    endpoint: str
+    """The provider's name of the model: `owner/name` on Replicate."""
     version: str | None
     inputs: dict[str, Any]
-    """Inputs of the prediction. Images are given by name; `images` describes them."""
+    """Images are given by name; `images` describes them."""
     images: dict[str, ImageInput] = {}
     """The images in `inputs`, by name."""
-    references: ReferenceUse = ReferenceUse()
-    aspect_ratio: str
-    ratio_inputs: dict[str, Any] = {}
-    """Those of `inputs` that request the aspect ratio."""
-    buffered_duration: float
-    requested_duration: float
-    tolerance_s: float
     timeout_s: float
-    typical_run_s: float
-    attempts: int
-    """Maximum number of predictions."""
     cost: Decimal
-    """Price of one prediction."""
+    """Price of a prediction that succeeds."""
     cost_is_exact: bool
     """Whether the provider publishes that price; otherwise it is inferred."""
     gpu_cost_per_s: Decimal | None = None
     """USD per second of GPU time, in which case `cost` is an estimate; None if the model is not billed that way."""
+
+
+class ClipRequest(FrozenModel):
+    """One planned clip, which one prediction makes. Durations and times are in seconds, costs in USD."""
+
+    scene: Scene
+    clip_index: int
+    model: str
+    prediction: PredictionRequest
+    references: ReferenceUse = ReferenceUse()
+    aspect_ratio: str
+    ratio_inputs: dict[str, Any] = {}
+    """Those of the prediction's inputs that request the aspect ratio."""
+    buffered_duration: float
+    requested_duration: float
+    tolerance_s: float
+    typical_run_s: float
+    attempts: int
+    """Maximum number of attempts, each of which is one prediction."""
     buffer_cost_impact: float
     """Percent."""
     audio: bool = False
-    """Whether sound is kept. If the model has an option for sound, `inputs` request it."""
+    """Whether sound is kept. If the model has an option for sound, the inputs request it."""
     strict_quality: bool = False
     """Whether a clip that is black or frozen from start to end fails the attempt."""
     deliver_fps: float | None = None
@@ -108,6 +114,11 @@ class ClipRequest(FrozenModel):
         return (self, *self.fallbacks)
 
     @property
+    def cost(self) -> Decimal:
+        """Price of the clip if its first attempt succeeds."""
+        return self.prediction.cost
+
+    @property
     def worst_case_cost(self) -> Decimal:
         """Cost if every attempt, including those of the fallbacks, is needed and billed."""
         return sum((each.cost * each.attempts for each in self.alternatives), Decimal(0))
@@ -115,7 +126,8 @@ class ClipRequest(FrozenModel):
     @property
     def key(self) -> str:
         """Digest (32 hex) of everything that determines the content of the clip. Clips of one key are reused."""
-        content = [self.replicate, self.version, self.inputs, self.aspect_ratio, self.scene.take]
+        asked = self.prediction
+        content = [asked.endpoint, asked.version, asked.inputs, self.aspect_ratio, self.scene.take]
         return digest(content)[:32]
 
     @property

@@ -166,7 +166,7 @@ def find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: 
 
 def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:
     model = requests[0].model
-    timeout_s = requests[0].timeout_s
+    timeout_s = requests[0].prediction.timeout_s
     if timeout_s < spec.typical_run_seconds:
         typical = f"{spec.typical_run_seconds:g} s that {model} typically needs"
         yield f"the timeout of {timeout_s:g} s is below the {typical}"

@@ -58,7 +58,7 @@ def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, Refer
     by_digest = {reference.digest: reference for reference in references.values()}
     paths = []
     for request in requests:
-        for image in request.images.values():
+        for image in request.prediction.images.values():
             if image.size is None:
                 continue
             path = folder / f"{request.scene.id}.jpg"

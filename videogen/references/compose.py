@@ -24,7 +24,7 @@ def warn_about_cards(requests: Iterable[ClipRequest], references: Mapping[str, R
     by_digest = {reference.digest: reference for reference in references.values()}
     scenes: dict[tuple[str, bool], list[str]] = {}
     for request in requests:
-        for image in request.images.values():
+        for image in request.prediction.images.values():
             if image.size is None or (image.background is None and len(image.characters) == 1):
                 continue
             for digest in dict.fromkeys(image.characters):
@@ -47,7 +47,7 @@ def warn_about_plain_pictures(
     by_digest = {reference.digest: reference for reference in references.values()}
     scenes: dict[str, dict[str, None]] = {}
     for request in requests:
-        for image in request.images.values():
+        for image in request.prediction.images.values():
             shown = image.characters or ((image.background,) if image.background else ())
             for digest in shown:
                 if by_digest[digest].is_one_colour:

@@ -106,7 +106,7 @@ def get_planned_fields(request: ClipRequest) -> dict[str, Any]:
         "requested_duration": request.requested_duration,
         "buffer_cost_impact": request.buffer_cost_impact,
         "prompt": request.scene.prompt,
-        "inputs": request.inputs,
+        "inputs": request.prediction.inputs,
         "seed": request.scene.seed,
         "take": request.scene.take,
         "references": tuple(display_name(url) for url in request.scene.reference_urls),
