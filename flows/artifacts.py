@@ -11,7 +11,6 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from videogen.execution.runner import JobRunner
 from videogen.planning.plan import Plan
-from videogen.reports.contact_sheet import get_clip_status
 from videogen.reports.contact_sheet_image import render_thumbnail
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
@@ -119,7 +118,7 @@ def make_clip_rows(batch: RunResult, gateway: str | None = None) -> list[dict[st
     return [
         {
             "scene": _link_clip(batch, clip, gateway),
-            "status": clip.error.code if clip.error else get_clip_status(clip),
+            "status": clip.error.code if clip.error else clip.outcome,
             "target": clip.target_duration,
             **({"original": clip.original_target_duration} if differ else {}),
             "buffered": clip.buffered_duration,

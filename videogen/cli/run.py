@@ -144,7 +144,7 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
             f"{clip.fps:g}" if clip.fps else "",
             str(clip.attempts),
             str(clip.cost),
-            "reused" if clip.reused else clip.error.code if clip.error else "delivered",
+            clip.error.code if clip.error else clip.outcome,
         )
     console.print(table)
     cost = f"{format_money(batch.total_cost - batch.paid_before)} of {format_money(prepared.plan.total_cost)} planned"

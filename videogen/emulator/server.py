@@ -1,6 +1,5 @@
 """Run the emulator in the foreground or in a thread of the caller's process."""
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -18,33 +17,9 @@ from videogen.emulator.app import create_emulator_app
 from videogen.emulator.faults.transport import TransportMiddleware
 from videogen.emulator.settings import EmulatorSettings
 from videogen.errors import InvalidError
+from videogen.serving import ListeningServer, format_url, open_listening_socket, run_in_thread
 
 _GRACE_S = 1
-_START_TIMEOUT_S = 30
-
-
-class _UvicornServer(uvicorn.Server):
-    """A uvicorn server that calls back when it listens, and before it stops so that held requests are released."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-        self._on_stop = on_stop
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then call `on_ready`."""
-        await super().startup(sockets)
-        if not self.should_exit:
-            self._on_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Call `on_stop`, then wait for the connections and abort the remaining ones."""
-        self._on_stop()
-        await super().shutdown(sockets)
-        # The grace period is over: these callers have not read their answers to the end.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await asyncio.sleep(0)
 
 
 class AddressError(InvalidError, OSError):
@@ -95,8 +70,8 @@ def serve_emulator(
         AddressError: the emulator cannot listen at its address.
         FaultPlanError: the fault plan of the settings is invalid or cannot be read.
     """
-    with _bind_socket(settings) as sock, contextlib.suppress(KeyboardInterrupt):
-        server = _make_server(settings, lambda: on_ready(_format_url(sock)) if on_ready else None)
+    with _open_socket(settings) as sock, contextlib.suppress(KeyboardInterrupt):
+        server = _make_server(settings, lambda: on_ready(format_url(sock)) if on_ready else None)
         if exit_with_parent:
             threading.Thread(target=_exit_with_stdin, args=(server,), daemon=True).start()
         server.run(sockets=[sock])
@@ -112,40 +87,23 @@ def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[Emulator]
     """
     settings = settings or EmulatorSettings()
     ready = threading.Event()
-    with _bind_socket(settings) as sock:
-        server = _make_server(settings, ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="emulator", daemon=True)
-        thread.start()
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(_open_socket(settings))
+        stack.enter_context(run_in_thread(_make_server(settings, ready.set), sock, ready, name="emulator"))
+        yield Emulator(format_url(sock))
+
+
+@contextlib.contextmanager
+def _open_socket(settings: EmulatorSettings) -> Iterator[socket.socket]:
+    with contextlib.ExitStack() as stack:
         try:
-            if not ready.wait(_START_TIMEOUT_S):
-                raise RuntimeError(f"the emulator did not start within {_START_TIMEOUT_S} s")
-            yield Emulator(_format_url(sock))
-        finally:
-            server.should_exit = True
-            thread.join()
+            sock = stack.enter_context(open_listening_socket(settings.host, settings.port))
+        except OSError as exc:
+            raise AddressError(settings, exc) from exc
+        yield sock
 
 
-def _bind_socket(settings: EmulatorSettings) -> socket.socket:
-    """Return a listening socket. Binding it first reports a taken port at once and resolves port 0 to a number."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only if the protocol is named; without it each answer takes 40 ms longer.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((settings.host, settings.port))
-        sock.listen(512)
-    except OSError as exc:
-        sock.close()
-        raise AddressError(settings, exc) from exc
-    return sock
-
-
-def _format_url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _make_server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _UvicornServer:
+def _make_server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> ListeningServer:
     app = create_emulator_app(settings)
     config = uvicorn.Config(
         TransportMiddleware(app, app.state.closing, settings.clock_ahead_s),
@@ -154,7 +112,7 @@ def _make_server(settings: EmulatorSettings, on_ready: Callable[[], None]) -> _U
         timeout_graceful_shutdown=_GRACE_S,
         date_header=False,
     )
-    return _UvicornServer(config, on_ready, app.state.close)
+    return ListeningServer(config, on_ready=on_ready, on_stop=app.state.close)
 
 
 def _exit_with_stdin(server: uvicorn.Server) -> None:

@@ -62,7 +62,7 @@ class ReferenceUse(FrozenModel):
 
 
 class PredictionRequest(FrozenModel):
-    """What a provider is asked for, at which price. Times are in seconds, costs in USD."""
+    """A prediction to create, and its price. Times are in seconds, costs in USD."""
 
     endpoint: str
     """The provider's name of the model: `owner/name` on Replicate."""

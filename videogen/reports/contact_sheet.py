@@ -7,7 +7,6 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
-from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
@@ -26,13 +25,6 @@ _FLAWS = {
     "transcoded": "came in a codec that no browser plays, delivered in H.264",
     "short": "shorter than its target",
 }
-
-
-def get_clip_status(clip: Clip) -> str:
-    """Return `delivered`, `reused` or `failed`."""
-    if clip.status == "failed":
-        return "failed"
-    return "reused" if clip.reused else "delivered"
 
 
 # --- index.html
@@ -58,7 +50,6 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
         "flaw": lambda flaw: _FLAWS.get(flaw, flaw),
         "money": format_money,
         "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
-        "status": get_clip_status,
         "time": format_duration,
         "prompt": lambda clip: clip.prompt if clip.prompt is not None else prompts.get(clip.scene_id, ""),
     }

@@ -84,6 +84,12 @@ class Clip(FrozenModel):
     unknown."""
     error: ClipFailure | None = None
 
+    @property
+    def outcome(self) -> Literal["delivered", "reused", "failed"]:
+        if self.status == "failed":
+            return "failed"
+        return "reused" if self.reused else "delivered"
+
     def satisfies(self, request: ClipRequest) -> bool:
         """Return whether a clip delivered for the same key is good enough. An earlier job may have been less strict."""
         return not (request.strict_quality and {"black", "frozen"} & set(self.warnings))
