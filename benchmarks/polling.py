@@ -33,6 +33,9 @@ class _SkippingSelector(selectors.DefaultSelector):
 
     now = 0.0
 
+    def read_clock(self) -> float:
+        return self.now
+
     def select(self, timeout: float | None = None) -> list[Any]:
         self.now += timeout or 0.0
         return super().select(0)
@@ -83,8 +86,8 @@ def measure(poller_class: type[Poller], seed: int) -> tuple[float, float]:
     """Return the calls per clip, and the mean delay in seconds after which the end of a clip is known."""
     selector = _SkippingSelector()
     loop = asyncio.SelectorEventLoop(selector)
-    with mock.patch.object(time, "monotonic", lambda: selector.now):
-        provider = _Provider(lambda: selector.now)
+    with mock.patch.object(time, "monotonic", selector.read_clock):
+        provider = _Provider(selector.read_clock)
         delays_s = loop.run_until_complete(_run(poller_class, provider, random.Random(seed)))
     loop.close()
     return provider.calls / CLIPS, statistics.mean(delays_s)
