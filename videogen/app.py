@@ -13,7 +13,7 @@ from pathlib import Path
 from videogen.errors import RunInterruptedError, SettingsError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.execution.recorder import EventRecorder, Listener
-from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
+from videogen.execution.recovery import FREE_ORIGIN, PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -100,7 +100,10 @@ def _check_places(settings: Settings, job_id: str) -> None:
     folder = settings.get_work_folder(job_id)
     for place in (folder, *(folder / name for name in PLACES)):
         if obstacle := find_obstacle(place):
-            raise SettingsError(f"{obstacle}. Choose another folder with --out or VIDEOGEN_OUT")
+            raise SettingsError(
+                f"{obstacle}. Repair it, or choose another folder with --out or VIDEOGEN_OUT. Clips that were delivered "
+                "before are only reused from where they are"
+            )
     if settings.journal_url:  # otherwise it is in the folder that is checked
         from videogen.journal.database import check_journal_url
 
@@ -126,6 +129,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         SettingsError: the limit that all runs share does not exist.
     """
     from videogen.execution.context import RunContext
+    from videogen.execution.cost_note import CostNoteWriter
     from videogen.execution.lease import end_interrupted, release_lease, send_heartbeats, start_run
     from videogen.execution.matching import find_lookalikes
     from videogen.execution.patience import NO_PATIENCE, Patience
@@ -160,6 +164,9 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             await asyncio.to_thread(store.put_text, holder, ".run")
         events = EventRecorder(journal, run_id, len(prepared.plan.requests), listeners)
         stack.push_async_callback(events.aclose)
+        cost_note = None
+        if prepared.origin != FREE_ORIGIN:
+            cost_note = CostNoteWriter(store, journal, run_id=run_id, job_id=prepared.job.id, origin=prepared.origin)
         run = RunContext(
             id=run_id,
             folder=prepared.folder,
@@ -177,6 +184,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             force_keys=keys - made if prepared.options.fresh else set(),
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
+            cost_note=cost_note,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
         beating = asyncio.create_task(send_heartbeats(run))

@@ -88,6 +88,10 @@ class Stage:
             return await shot(session, apart_s)
 
     @property
+    def origin(self) -> str:
+        return self.emulator.url.removeprefix("http://")
+
+    @property
     def options(self) -> RunOptions:
         return RunOptions(out=str(self.folder / "out"))
 

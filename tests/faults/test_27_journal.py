@@ -109,22 +109,35 @@ async def test_27_what_runs_or_has_run_remotely_is_found_in_the_account(stage: S
 
 
 CAP = 3 * PRICE
+Loss = Callable[[Stage, bytes], None]
 
 
-@pytest.mark.parametrize("is_older_copy", [False, True])
-async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, is_older_copy: bool) -> None:
-    """The manifest knows what the job has cost. An older copy of the journal knows a part of it."""
+def lose(stage: Stage, _: bytes) -> None:
+    journal_of(stage).unlink()
+
+
+def restore(stage: Stage, copy: bytes) -> None:
+    for ending in ("-wal", "-shm"):
+        journal_of(stage).with_name(f"journal.db{ending}").unlink(missing_ok=True)
+    journal_of(stage).write_bytes(copy)
+
+
+def forget_note(stage: Stage, _: bytes) -> None:
+    """As the folders of versions that wrote no note."""
+    journal_of(stage).unlink()
+    (stage.job_folder / ".costs.json").unlink()
+
+
+@pytest.mark.parametrize("harm", [lose, restore, forget_note])
+async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, harm: Loss) -> None:
+    """The job's folder knows what the job has cost. An older copy of the journal knows a part of it."""
     stage.emulate()
     await stage.shoot(*PROMPTS[:1], max_cost=CAP)
     copy = journal_of(stage).read_bytes()
     await stage.shoot(*PROMPTS, max_cost=CAP)
-    if is_older_copy:
-        journal_of(stage).write_bytes(copy)
-    else:
-        journal_of(stage).unlink()
-    with pytest.raises(
-        ValidationError, match=r"\$0.18 spent of \$0.18, and the remaining \$0.00 does not cover any clip"
-    ):
+    harm(stage, copy)
+    refusal = r"\$0.18 spent of \$0.18, and the remaining \$0.00 does not cover any clip"
+    with pytest.raises(ValidationError, match=refusal):
         await stage.shoot(*PROMPTS, max_cost=CAP, options={"fresh": True})
     batch = await stage.shoot(*PROMPTS, "A whale", max_cost=CAP)
     assert [code(clip) for clip in batch.clips] == [None] * 3 + ["budget"]
@@ -133,6 +146,50 @@ async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, is_old
     batch = await stage.shoot(*PROMPTS, "A whale", max_cost=CAP + PRICE)
     assert batch.job_cost == CAP + PRICE
     stage.books(creates=4, billed=4)
+
+
+@pytest.mark.parametrize("harm", [lose, restore])
+async def test_27_what_a_run_paid_that_never_ended_is_neither_forgotten_nor_paid_again(
+    stage: Stage, harm: Loss
+) -> None:
+    """It was killed before its manifest, and the journal is lost or a copy from before it."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS[:1], max_cost=CAP)
+    copy = journal_of(stage).read_bytes()
+    async with open_run(await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options)) as session:
+        await session.make_clips()
+    harm(stage, copy)
+    with pytest.raises(ValidationError, match=r"\$0.18 spent of \$0.18"):
+        await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options.model_copy(update={"fresh": True}))
+    batch = await stage.shoot(*PROMPTS, max_cost=CAP)
+    assert [clip.status for clip in batch.clips] == ["success"] * 3
+    assert batch.job_cost == CAP
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_copy_made_during_a_run_knows_too_little(stage: Stage) -> None:
+    """It has the run, and not its attempts."""
+    stage.emulate()
+    async with open_run(await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options)) as session:
+        with closing(sqlite3.connect(journal_of(stage))) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        copy = journal_of(stage).read_bytes()
+        await session.finish(await session.make_clips())
+    restore(stage, copy)
+    with pytest.raises(ValidationError, match=r"\$0.18 spent of \$0.18"):
+        await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options.model_copy(update={"fresh": True}))
+    stage.books(creates=3, billed=3)
+
+
+async def test_27_a_run_on_the_own_emulator_hides_no_cost(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replaces the manifest of the job, and not the note of what the account was billed."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS, max_cost=CAP)
+    manifest = stage.job_folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"provider": "{stage.origin}"', '"provider": "local"'))
+    journal_of(stage).unlink()
+    plan = (await prepare_job(job_of(*PROMPTS, max_cost=CAP * 2), stage.options)).plan
+    assert plan.spent_before == CAP
 
 
 async def test_27_predictions_that_a_lost_journal_knew_are_counted_once(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from videogen.errors import GoneError, OutcomeUnknownError
 from videogen.events import RunEvent
 from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
+from videogen.execution.cost_note import CostNoteWriter
 from videogen.execution.patience import Patience
 from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.slots import Slot, Slots
@@ -174,18 +175,20 @@ QUICK = Patience(unknown_s=0.02, unknown_at_most_s=0.1, output_s=0.05, id_s=0.05
 
 def run_of(folder: Path, provider: FakeProvider, *, run_id: str = "run1", heard: Heard | None = None) -> RunContext:
     """A run whose files and journal are in `folder`; another one on the same folder is a later run of the job."""
+    store, journal = FileStore(folder), AsyncJournal(Journal(f"sqlite:///{folder / 'journal.db'}"))
     return RunContext(
         id=run_id,
         folder=str(folder),
         provider=provider,
-        store=FileStore(folder),
+        store=store,
         open_folder=LocalFolder,
-        journal=AsyncJournal(Journal(f"sqlite:///{folder / 'journal.db'}")),
+        journal=journal,
         images=NoImages(),
         events=heard or Heard(),
         gate=ProviderGate(backoff_s=0.01),
         job_id="job",
         patience=QUICK,
+        cost_note=CostNoteWriter(store, journal, run_id=run_id, job_id="job", origin=provider.origin),
     )
 
 

@@ -94,7 +94,7 @@ class AccountSearch:
         request, run, attempt = self.request, self.run, self.attempt
         created_after = attempt.intended_at - run.provider.capabilities.outputs_kept
         try:
-            found, _ = await self._search_once(created_after, accept=is_worth_it)
+            found, _ = await self._search_once(created_after, accept=is_worth_it, is_of_earlier_run=True)
         except CallError as exc:
             raise UnreachableError(f"whether this clip was paid for before cannot be looked up: {exc}") from exc
         if found is None:
@@ -106,6 +106,8 @@ class AccountSearch:
         self,
         created_after: datetime,
         accept: Callable[[Prediction], bool] = lambda _: True,
+        *,
+        is_of_earlier_run: bool = False,
     ) -> tuple[tuple[Attempt, Prediction] | None, datetime | None]:
         """Assign to the attempt a prediction of the account that has these inputs and that no attempt has.
 
@@ -130,8 +132,9 @@ class AccountSearch:
                         None if await run.journal.has_prediction(prediction.id, origin=origin) else prediction
                     )
                     continue
+                creator = _find_unrecorded_creator(run, prediction, is_of_earlier_run=is_of_earlier_run)
                 if adopted := await run.journal.record_prediction(
-                    attempt, prediction.id, prediction.created_at, begun_by=_find_unrecorded_creator(run, prediction)
+                    attempt, prediction.id, prediction.created_at, begun_by=creator
                 ):
                     return (adopted, prediction), newest
             if unclear:
@@ -141,10 +144,13 @@ class AccountSearch:
         return await run.gate.call_with_retries(search)
 
 
-def _find_unrecorded_creator(run: RunContext, prediction: Prediction) -> str | None:
-    """Return the run that created a prediction if only that run's manifest knows it."""
+def _find_unrecorded_creator(run: RunContext, prediction: Prediction, *, is_of_earlier_run: bool) -> str | None:
+    """Return the run that created a prediction if only the job's folder knows that run."""
     unrecorded = run.unrecorded
-    return unrecorded.id if unrecorded and prediction.id in unrecorded.prediction_ids else None
+    if unrecorded is None:
+        return None
+    is_included = is_of_earlier_run if unrecorded.prediction_ids is None else prediction.id in unrecorded.prediction_ids
+    return unrecorded.id if is_included else None
 
 
 def _make_ambiguous_error(prediction: Prediction, run: RunContext) -> UnreachableError:

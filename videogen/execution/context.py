@@ -13,12 +13,14 @@ from functools import cached_property
 from typing import TypeVar
 
 from videogen.execution.base import EventSink, ImageSender
+from videogen.execution.cost_note import CostNoteWriter
 from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.execution.poller import Poller
 from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.journal.async_store import AsyncJournal
+from videogen.journal.attempts import Attempt
 from videogen.posix import lower_thread_priority
 from videogen.providers.base import VideoProvider
 from videogen.storage.base import OpenFolder, Store
@@ -63,6 +65,8 @@ class RunContext:
     account before a new one is created."""
     unrecorded: UnrecordedRun | None = None
     """The last run of the job if the journal does not know it."""
+    cost_note: CostNoteWriter | None = None
+    """Notes costs in the job's folder; None if predictions cost nothing."""
     poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
     """By model. Each learns how long the model's predictions take."""
     decoders: Executor = field(default_factory=_make_decoders)
@@ -75,8 +79,14 @@ class RunContext:
     """Set when the next reservation of this run is settled: the budget may have room then."""
 
     def notify_settled(self) -> None:
+        """Wake the clips that wait for room in the budget."""
         self.settled.set()
         self.settled = asyncio.Event()
+
+    async def note_cost(self, attempt: Attempt | None = None) -> None:
+        """Note in the job's folder what the job costs now that this attempt was begun, or that a cost was settled."""
+        if self.cost_note:
+            await self.cost_note.write(attempt)
 
     def age_s(self, at: datetime) -> float:
         """Return the seconds since a time of the provider's clock."""

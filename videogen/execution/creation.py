@@ -145,11 +145,11 @@ async def _find_unrecorded_prediction(
 async def _create_new(request: ClipRequest, run: RunContext) -> ActivePrediction:
     inputs = await resolve_inputs(request, run)
     await run.gate.wait_for_create()
+    if run.recovering and (forgotten := await _find_despite_lost_journal(request, run, inputs)):
+        return forgotten
     crash_if_requested("before-intent")
     attempt, cancel_after_s = await _record_intent(request, run)
     crash_if_requested("after-intent")
-    if run.recovering and (forgotten := await _find_despite_lost_journal(request, run, inputs, attempt)):
-        return forgotten
     pending = PendingCreate(request, run, inputs, attempt, cancel_after_s)
     creating = asyncio.ensure_future(pending.create_with_retries())
     try:
@@ -161,9 +161,18 @@ async def _create_new(request: ClipRequest, run: RunContext) -> ActivePrediction
 
 
 async def _find_despite_lost_journal(
-    request: ClipRequest, run: RunContext, inputs: Mapping[str, Any], attempt: Attempt
+    request: ClipRequest, run: RunContext, inputs: Mapping[str, Any]
 ) -> ActivePrediction | None:
-    found = await AccountSearch(request, run, inputs, attempt).find_despite_lost_journal()
+    """Return a prediction of an earlier run that the journal does not know. It is paid for, so nothing is reserved."""
+    attempt = await _intend(request, run, reserve=Decimal(0), max_cost=None)
+    found = None
+    try:
+        found = await AccountSearch(request, run, inputs, attempt).find_despite_lost_journal()
+    finally:
+        if found is None:  # a search that finds nothing is no attempt of this run
+            with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
+                await run.journal.record_cost(attempt, Decimal(0), "known")
+                await record_end(run, attempt, GoneError("no earlier run created it"), of_run=f"search of {run.id}")
     if found is None:
         return None
     attempt, prediction = found
@@ -180,18 +189,7 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
     while True:
         settled = run.settled
         cancel_after_s, reserve = await _limit_cost(request, run)
-        intending = asyncio.ensure_future(
-            run.journal.record_intent(
-                request,
-                run_id=run.id,
-                origin=run.provider.origin,
-                folder=run.folder,
-                max_cost=run.max_cost,
-                at=run.provider.now(),
-                reserve=reserve,
-                replaces_delivery=request.key in run.force_keys,
-            )
-        )
+        intending = asyncio.ensure_future(_intend(request, run, reserve=reserve, max_cost=run.max_cost))
         try:
             attempt = await asyncio.shield(intending)
         except asyncio.CancelledError:
@@ -208,6 +206,21 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
         else:
             run.in_progress.add(request.key)
             return attempt, cancel_after_s
+
+
+async def _intend(request: ClipRequest, run: RunContext, *, reserve: Decimal, max_cost: Decimal | None) -> Attempt:
+    attempt = await run.journal.record_intent(
+        request,
+        run_id=run.id,
+        origin=run.provider.origin,
+        folder=run.folder,
+        max_cost=max_cost,
+        at=run.provider.now(),
+        reserve=reserve,
+        replaces_delivery=request.key in run.force_keys,
+    )
+    await run.note_cost(attempt)
+    return attempt
 
 
 async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Decimal]:
@@ -334,6 +347,7 @@ class PendingCreate:
 async def _record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: CostBasis) -> None:
     await run.journal.record_cost(attempt, cost, basis)
     run.notify_settled()
+    await run.note_cost()
 
 
 async def _end_without_cost(run: RunContext, attempt: Attempt, reason: VideogenError) -> None:

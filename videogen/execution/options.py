@@ -49,13 +49,14 @@ class RunOptions(BaseModel):
 
 @dataclass(frozen=True)
 class UnrecordedRun:
-    """A run that only its manifest knows, because the journal was lost or is an older copy."""
+    """A run that only the job's folder knows, because the journal was lost or is an older copy."""
 
     id: str
+    """A text that is the id of no run in the journal."""
     cost: Decimal
     """USD that the job has cost by then without the journal's knowledge. It counts for the job's budget."""
-    prediction_ids: frozenset[str]
-    """Predictions that `cost` includes."""
+    prediction_ids: frozenset[str] | None
+    """Predictions that `cost` includes; None means all of earlier runs."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class ActivePrediction:
         self.attempt = await record(self.attempt, cost, basis)
         self.prediction = prediction
         self.run.notify_settled()
+        await self.run.note_cost()
 
     def _compute_cost(self, prediction: Prediction) -> tuple[Decimal, CostBasis]:
         """Return the cost in USD and how certain it is. A budget counts an estimated cost with its whole

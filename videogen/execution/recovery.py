@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen.errors import InvalidError, StorageError
+from videogen.execution.cost_note import CostNote, read_cost_note
 from videogen.execution.options import UnrecordedRun
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
@@ -71,8 +72,9 @@ def inspect_prior_runs(
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
     manifest = _read_manifest(folder) if used_before else None
+    note = read_cost_note(folder, origin) if used_before else None
     if is_new and (not used_before or fresh):
-        unrecorded = _read_unrecorded_run(manifest, origin)
+        unrecorded = _find_unrecorded_run(None, note, manifest, origin)
         warnings = _warn_of_disk_space(folder, len(planned.requests))
         return PriorWork(spent=_get_cost(unrecorded), unrecorded=unrecorded, warnings=warnings)
     from videogen.journal.store import Journal
@@ -80,10 +82,13 @@ def inspect_prior_runs(
     journal = Journal(journal_url)
     try:
         looking = _Inspection(journal, origin, folder, planned, open_folder)
-        earlier = looking.inspect_for_fresh_run() if fresh else looking.inspect(manifest, used_before=used_before)
+        is_outdated = note is not None and not _knows_all_of(journal, note)
+        if fresh:
+            earlier = looking.inspect_for_fresh_run()
+        else:
+            earlier = looking.inspect(manifest, used_before=used_before, is_outdated=is_outdated)
         spent, reserved = journal.get_job_spending(planned.job_id, origin)
-        is_known = manifest is not None and journal.find_run(manifest.run_id) is not None
-        unrecorded = None if is_known else _read_unrecorded_run(manifest, origin, recorded=spent + reserved)
+        unrecorded = _find_unrecorded_run(journal, note, manifest, origin, spent=spent, reserved=reserved)
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
@@ -97,15 +102,43 @@ def inspect_prior_runs(
     )
 
 
-def _read_unrecorded_run(
-    manifest: RunResult | None, origin: str, *, recorded: Decimal = Decimal(0)
+def _find_unrecorded_run(
+    journal: "Journal | None",
+    note: CostNote | None,
+    manifest: RunResult | None,
+    origin: str,
+    *,
+    spent: Decimal = Decimal(0),
+    reserved: Decimal = Decimal(0),
 ) -> UnrecordedRun | None:
-    """Return the run of the manifest, with the part of the job's cost that exceeds the amount in the journal."""
+    """Return the last run of the folder if the journal does not know all of it, with the cost that the journal lacks.
+
+    The note tells. Folders of older versions have none, and only the manifest of their last judged run tells.
+
+    Args:
+        journal: None if there is none yet.
+        spent: USD that the journal knows to be spent on the job.
+        reserved: USD that the journal has reserved in addition. An older copy may hold reservations that were settled
+            since, so they do not make up for costs in the note.
+    """
+    if note is not None:
+        if journal is not None and _knows_all_of(journal, note):
+            return None
+        return UnrecordedRun(f"lost {note.run_id}", max(Decimal(0), note.cost - spent), None)
     if manifest is None or manifest.provider != origin:
+        return None
+    if journal is not None and journal.find_run(manifest.run_id) is not None:
         return None
     job_cost = manifest.total_cost if manifest.job_cost is None else manifest.job_cost
     predictions = frozenset(number for clip in manifest.clips for number in clip.prediction_ids)
-    return UnrecordedRun(manifest.run_id, max(Decimal(0), job_cost - recorded), predictions)
+    return UnrecordedRun(f"lost {manifest.run_id}", max(Decimal(0), job_cost - spent - reserved), predictions)
+
+
+def _knows_all_of(journal: "Journal", note: CostNote) -> bool:
+    """Return whether the journal has every cost that the note includes."""
+    if note.last_attempt is None:
+        return journal.find_run(note.run_id) is not None
+    return journal.has_attempt(note.last_attempt)
 
 
 def _get_cost(run: UnrecordedRun | None) -> Decimal:
@@ -127,9 +160,9 @@ class _Inspection:
             young = journal.find_keys_in_flight(origin, list(self._requests), begun_after=begun_after)
             self._resumable = frozenset(young)
 
-    def inspect(self, manifest: RunResult | None, *, used_before: bool) -> PriorWork:
+    def inspect(self, manifest: RunResult | None, *, used_before: bool, is_outdated: bool) -> PriorWork:
         warnings = []
-        if history_lost := self._explain_lost_history(manifest) if used_before else "":
+        if history_lost := self._explain_lost_history(manifest, is_outdated) if used_before else "":
             warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
         digests = _compute_digests(self._deliveries, self._open_folder)
         intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
@@ -160,12 +193,12 @@ class _Inspection:
         )
         return PriorWork(kept, self._in_flight, self._resumable, warnings=(warning,) if kept else ())
 
-    def _explain_lost_history(self, manifest: RunResult | None) -> str:
+    def _explain_lost_history(self, manifest: RunResult | None, is_outdated: bool) -> str:
         """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
         address = self._folder.address
         if not self._journal.has_complete_history(address):
             return f"the journal knows of no run in {address}, which was used before"
-        if manifest and self._journal.find_run(manifest.run_id) is None:
+        if is_outdated or (manifest and self._journal.find_run(manifest.run_id) is None):
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 

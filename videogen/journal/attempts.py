@@ -60,6 +60,8 @@ class Attempt:
     created_at: datetime | None
     price: Decimal
     cost: Decimal | None
+    token: str | None = None
+    """Random text by which the attempt is known outside of this journal; None for attempts of older versions."""
     begun_by: str | None = None
     """The run that began the attempt, if another run has taken it over; else None."""
 
@@ -100,6 +102,11 @@ class AttemptStore(JournalBase):
         query = sa.select(RUNS.c.seen_at).join(ATTEMPTS, ATTEMPTS.c.run_id == RUNS.c.id)
         query = query.where(*_conditions_of_open(origin, key), RUNS.c.folder != folder)
         return self._read(lambda db: db.execute(query.where(*self._conditions_of_live(db))).first() is not None)
+
+    def has_attempt(self, token: str) -> bool:
+        """Return whether this journal has the attempt with this token."""
+        query = sa.select(ATTEMPTS.c.id).where(ATTEMPTS.c.token == sanitize_json(token))
+        return self._read(lambda db: db.execute(query).first() is not None)
 
     def has_prediction(self, prediction_id: str, *, origin: str | None = None) -> bool:
         """Return whether an attempt has this prediction at this origin; None means at any origin."""
@@ -373,5 +380,6 @@ def _read_attempt(row: Any) -> Attempt:
         created_at=as_utc(row.created_at) if row.created_at else None,
         price=Decimal(row.price),
         cost=None if row.cost is None else Decimal(row.cost),
+        token=row.token,
         begun_by=row.begun_by,
     )
