@@ -101,8 +101,8 @@ def _check_places(settings: Settings, job_id: str) -> None:
     for place in (folder, *(folder / name for name in PLACES)):
         if obstacle := find_obstacle(place):
             raise SettingsError(
-                f"{obstacle}. Is its disk mounted, or is something in the way? Repair it, or choose another folder with "
-                "--out or VIDEOGEN_OUT"
+                f"{obstacle}. Is its disk mounted, or is something in the way? Repair it, or choose another folder "
+                "with --out or VIDEOGEN_OUT"
             )
     if settings.journal_url:  # otherwise it is in the folder that is checked
         from videogen.journal.database import check_journal_url
