@@ -147,9 +147,9 @@ class JobRunner:
             clips=tuple(clips),
         )
         warnings = await self._write_pictures(batch)
+        await self.run.note_cost()
         crash_if_requested("before-manifest")
         await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
-        await self.run.note_cost()
         await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
         cost = format_money(batch.total_cost)
         logger.info("run %s of %s is %s, for %s", self.run.id, job.id, batch.verdict.status, cost)
