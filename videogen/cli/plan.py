@@ -109,7 +109,7 @@ def print_totals(console: Console, plan: Plan) -> None:
         print_line(
             console,
             f"{plan.job_id}: earlier runs began the predictions of {len(plan.resumed)} clips; they are continued and "
-            "cost nothing more",
+            "cost nothing more, unless they were cancelled meanwhile",
         )
     about = "" if plan.cost_is_exact else "about "
     at_most = format_money(plan.worst_case_cost)
