@@ -217,7 +217,31 @@ def test_a_frame_that_cannot_be_written_is_said(folder: Path, capsys: pytest.Cap
     (folder / "frames" / "a.jpg").mkdir(parents=True)
     assert main(["plan", job, "--provider", "local", "--frames", str(folder / "frames")]) == 2
     assert "--frames: " in (err := capsys.readouterr().err)
-    assert "a.jpg: cannot be written: Is a directory" in err
+    assert "a.jpg: exists and is not this frame" in err
+
+
+def test_a_frame_that_is_there_already_stays(folder: Path) -> None:
+    job = write_job(folder, scene_reference_url="sea.jpg")
+    assert main(["plan", job, "--provider", "local", "--frames", str(folder / "frames")]) == 0
+    before = (folder / "frames" / "a.jpg").stat()
+    assert main(["plan", job, "--provider", "local", "--frames", str(folder / "frames")]) == 0
+    assert (folder / "frames" / "a.jpg").stat() == before
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling-link"])
+def test_a_frame_never_replaces_a_file(folder: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """Not even the job's own picture; a link is not followed, and nothing else is written either."""
+    scenes = [{"id": name, "prompt": "p", "target_duration": 5, "scene_reference_url": "sea.jpg"} for name in "ab"]
+    (folder / "film.json").write_text(json.dumps({"model": "kling-v2.5-turbo", "scenes": scenes}))
+    frame, target, before = folder / "b.jpg", folder / "sea.jpg", (folder / "sea.jpg").read_bytes()
+    if kind == "file":
+        frame.write_bytes(before)
+    else:
+        frame.symlink_to(target if kind == "link" else folder / "new.jpg")
+    assert main(["plan", str(folder / "film.json"), "--provider", "local", "--frames", str(folder)]) == 2
+    assert f"{frame}: exists and is not this frame" in capsys.readouterr().err
+    assert target.read_bytes() == before
+    assert [(folder / name).exists() for name in ("a.jpg", "new.jpg")] == [False, False]
 
 
 def test_a_full_disk_leaves_no_part_of_a_frame(

@@ -7,6 +7,7 @@ that is used unchanged is sent by its public URL. Any other is uploaded once in 
 import asyncio
 import base64
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -49,28 +50,50 @@ def compose(image: ImageInput, references: Mapping[str, ReferenceImage]) -> byte
 def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, ReferenceImage], folder: Path) -> list[Path]:
     """Write the start frame of each request that has one to `folder`, named by its scene, as a run would send it.
 
+    A file that exists is never changed, and no link is followed.
+
     Returns:
         The paths of the files, in the order of the requests.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or has another file of such a name. Then nothing is written.
     """
     by_digest = {reference.digest: reference for reference in references.values()}
-    paths = []
-    for request in requests:
-        for image in request.prediction.images.values():
-            if image.size is None:
-                continue
-            path = folder / f"{request.scene.id}.jpg"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(compose(image, by_digest))
-            except OSError as exc:
-                with suppress(OSError):  # part of it may be there if the disk is full
-                    path.unlink()
-                raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
-            paths.append(path)
-    return paths
+    frames = {
+        folder / f"{request.scene.id}.jpg": image
+        for request in requests
+        for image in request.prediction.images.values()
+        if image.size is not None
+    }
+    existing = [path for path in frames if os.path.lexists(path)]
+    for path in existing:
+        _require_same_bytes(path, compose(frames[path], by_digest))
+    for path in (path for path in frames if path not in existing):
+        _create_file(path, compose(frames[path], by_digest))
+    return list(frames)
+
+
+def _require_same_bytes(path: Path, data: bytes) -> None:
+    try:
+        is_same = path.is_file() and not path.is_symlink() and path.read_bytes() == data
+    except OSError as exc:
+        raise StorageError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    if not is_same:
+        raise StorageError(f"{path}: exists and is not this frame, so it was left as it is")
+
+
+def _create_file(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except OSError as exc:
+        raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+    try:
+        path.write_bytes(data)
+    except OSError as exc:
+        with suppress(OSError):  # part of it may be there if the disk is full
+            path.unlink()
+        raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
 
 
 class ReferenceSender:
