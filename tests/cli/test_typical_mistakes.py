@@ -71,6 +71,9 @@ MISTAKES = {
         "VIDEOGEN_JOURNAL_URL", "sqlite://", "a database in memory", "Name a file, such as sqlite:///journal.db"
     ),
     "journal-is-folder": of_environment("VIDEOGEN_JOURNAL_URL", "sqlite:///.", ". is a folder", "Name a file in it"),
+    "journal-is-job-file": of_environment(
+        "VIDEOGEN_JOURNAL_URL", "sqlite:///film.toml", "film.toml exists and is not a SQLite database"
+    ),
     "out-is-file": of_flag("--out", "film.toml", says=("film.toml is not a folder", "another folder with --out")),
     "out-below-file": Mistake(
         ("plan", "film.toml"), ("film.toml is not a folder",), environment={"VIDEOGEN_OUT": "film.toml/x/y"}

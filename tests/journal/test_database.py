@@ -3,7 +3,7 @@
 import os
 import stat
 import traceback
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from videogen.errors import (
     UnreadableJournalError,
     get_install_hint,
 )
-from videogen.journal.database import sanitize_json
+from videogen.journal.database import check_journal_url, sanitize_json
 from videogen.journal.store import Journal
 from videogen.results.clip import Clip
 
@@ -29,6 +29,8 @@ SECRET = "s3cr3t-canary"
         "postgresql+psycopg://u@host:54x2/db",
         f"postgresql+psycopg://u:pass@{SECRET}:word@host:port/db",
         f"postgresql+psycopg://u:{SECRET}@127.0.0.1:99999/db",
+        f"postgresql+psycopg://u:pass@{SECRET}@127.0.0.1:1/db",
+        f"postgresql+psycopg://u:pass@{SECRET}/word@127.0.0.1:1/db",
         f"postgresql+psycopg://u:{SECRET}@127.0.0.1:1/db?{SECRET}=1",
         f"postgresql+psycopg://u@127.0.0.1:1/db?password={SECRET}&connect_timeout=soon",
         f"postgresql+psycopg://u@127.0.0.1:1/db?options=-cx%3D{SECRET}&sslmode=perhaps",
@@ -58,6 +60,10 @@ def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
                 "sqlite:///:memory:",
                 "sqlite:///file::memory:?cache=shared&uri=true",
                 "sqlite:///file:journal?mode=memory&uri=true",
+                "sqlite:///file:journal?mode=memory&mode=rw&uri=true",
+                "sqlite:///journal.db?vfs=memdb",
+                "sqlite:///file:/journal.db?vfs=memdb&uri=true",
+                "sqlite:///file:?uri=true",
             )
         ),
         ("sqlite:///{folder}", "{folder} is a folder. Name a file in it, such as sqlite:///{folder}/journal.db"),
@@ -76,6 +82,24 @@ def test_an_address_of_no_use_for_a_journal_is_a_wrong_setting(url: str, advice:
     with pytest.raises(SettingsError, match=rf"VIDEOGEN_JOURNAL_URL: .*{advice.format(folder=tmp_path)}"):
         Journal(url.format(folder=tmp_path))
     assert [each.name for each in tmp_path.iterdir()] == ["film.toml"]
+
+
+@pytest.mark.parametrize(("content", "is_refused"), [(b"[job]", True), (b"x" * 999, True), (b"", False)])
+def test_a_file_that_is_no_database_is_not_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, is_refused: bool
+) -> None:
+    """An address that names, say, the job file by mistake: the file is neither moved away nor changed."""
+    monkeypatch.chdir(tmp_path)
+    Path("film.toml").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"film.toml exists and is not a SQLite") if is_refused else nullcontext():
+        check_journal_url("sqlite:///film.toml")
+    assert Path("film.toml").read_bytes() == content
+
+
+def test_a_journal_in_use_is_a_journal(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    Journal(url).close()
+    check_journal_url(url)
 
 
 def test_a_journal_may_be_at_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

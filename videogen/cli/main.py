@@ -440,6 +440,7 @@ def limit(name: str, slots: Annotated[int | None, _WHOLE_NUMBER] = None, /) -> N
         Leave it out to show the limit.
     """
     from videogen.execution.shared_limit import require_limit
+    from videogen.journal.database import check_journal_url
     from videogen.journal.store import Journal
     from videogen.settings import MAX_LIMIT_NAME, read_settings
 
@@ -447,7 +448,10 @@ def limit(name: str, slots: Annotated[int | None, _WHOLE_NUMBER] = None, /) -> N
         raise InvalidError(f"NAME: {name[:20]!r} is not 1 to {MAX_LIMIT_NAME} characters")
     if slots is not None and not 0 <= slots <= MAX_SLOTS:
         raise InvalidError(f"SLOTS: {slots} is not 0 to {MAX_SLOTS}")
-    journal = Journal(read_settings().get_journal_url())
+    settings = read_settings()
+    if settings.journal_url:
+        check_journal_url(settings.journal_url)
+    journal = Journal(settings.get_journal_url())
     try:
         if slots is not None:
             journal.set_limit(name, slots)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from tenacity import (
@@ -43,6 +44,8 @@ BUSY_MS = 1000
 LONGEST_PAUSE_S = 2.0
 DATABASES = ("sqlite", "postgresql")
 """SQLAlchemy's names of the databases that a journal can be in."""
+SQLITE_MAGIC = b"SQLite format 3\0"
+"""The first bytes of a SQLite file. Source: https://www.sqlite.org/fileformat.html"""
 EXAMPLES = "Write sqlite:///journal.db or postgresql+psycopg://user@host:5432/database"
 SHOWN_OPTIONS = ("host", "port", "dbname", "user")
 """The options of a URL's query that messages show. All others may be secret."""
@@ -222,12 +225,30 @@ def sanitize_json(value: Any) -> Any:
 
 
 def check_journal_url(url: str) -> None:
-    """Raise `SettingsError` if no journal can be opened at this URL. Nothing is created or connected to."""
-    _make_engine(url).dispose()
+    """Raise `SettingsError` if no journal can be opened at this URL that the user gave. Nothing is created or connected
+    to."""
+    engine = _make_engine(url)
+    engine.dispose()
+    file = Path(engine.url.database or "")
+    if engine.dialect.name == "sqlite" and file.is_file() and not _may_be_sqlite(file):
+        raise SettingsError(
+            f"VIDEOGEN_JOURNAL_URL: {file} exists and is not a SQLite database, so it was left as it is. Name another "
+            "file, such as sqlite:///journal.db"
+        )
+
+
+def _may_be_sqlite(file: Path) -> bool:
+    """Return whether a file is empty or begins as SQLite's files do. SQLite itself says if it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(SQLITE_MAGIC)) in (b"", SQLITE_MAGIC)
+    except OSError:
+        return True
 
 
 def _make_engine(url: str) -> sa.Engine:
     try:
+        _refuse_raw_at_sign(sa.make_url(url))
         engine = sa.create_engine(url, pool_pre_ping=True)
         engine.dialect.create_connect_args(engine.url)
     except sa.exc.NoSuchModuleError:
@@ -250,6 +271,13 @@ def _make_engine(url: str) -> sa.Engine:
     return engine
 
 
+def _refuse_raw_at_sign(url: sa.URL) -> None:
+    """Raise `ValueError` if the URL has an `@` after the one that ends the password: then the password has a raw `@`,
+    and its rest is read as the host or the database."""
+    if "@" in (url.host or "") or (url.password and "@" in (url.database or "")):
+        raise ValueError("a raw @ in the password")
+
+
 def _describe_missing_driver(url: sa.URL, exc: ImportError) -> str:
     database = url.get_backend_name()
     if database not in DATABASES:
@@ -267,7 +295,8 @@ def _check_sqlite_place(url: sa.URL) -> None:
     """Raise `SettingsError` if the URL names a database in memory, or a path at which there can be no file."""
     name = url.database or ""
     shown = url.render_as_string()
-    if name in ("", ":memory:") or name.startswith("file::memory:") or url.query.get("mode") == "memory":
+    is_option_of_memory = re.search(r"[?&](mode=memory|vfs=memdb)\b", unquote(shown)) is not None
+    if name in ("", ":memory:", "file:") or name.startswith("file::memory:") or is_option_of_memory:
         raise SettingsError(
             f"VIDEOGEN_JOURNAL_URL: {shown} is a database in memory, which forgets what is paid for when the run ends. "
             "Name a file, such as sqlite:///journal.db"
