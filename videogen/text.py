@@ -46,19 +46,30 @@ MIN_HIDDEN_CHARS = 8
 """A shorter text is not hidden: it says little, and is part of other words."""
 _CREDENTIALS = re.compile(r"(?i)\b(?:r8_|bearer\s+)[\w.~+/-]{8,}=*")
 _SECRETS_OF_ADDRESS = re.compile(r"(?i)\b(data:|[a-z][a-z0-9+.-]*://)([^\s\"'<>]+)")
+_SECRET_PAIRS = re.compile(
+    r"(?i)(?<![\w-])([\w-]{0,40}(?:password|passwd|token|secret|key|signature)(?:=|[\"']\s?:\s?)[\"']?)[^\s\"'&,;}]+"
+)
+"""Pairs such as `password=…` and `"token": "…"`."""
 
 
 def make_loggable(text: object, *, hide: str = "") -> str:
-    """Return text of another program, such as an error, for a log: on one line, cut, and without secrets.
-
-    Removed are tokens, the users, passwords, queries and fragments of addresses, and the text `hide`.
-    """
+    """Return text of another program, such as an error, for a log: on one line, cut, and without secrets and the text
+    `hide`."""
     shown = str(text)
     if len(hide) >= MIN_HIDDEN_CHARS:
         shown = shown.replace(hide, "…")
-    shown = _CREDENTIALS.sub("***", _SECRETS_OF_ADDRESS.sub(_shorten_address, shown))
+    shown = mask_credentials(shown)
     shown = shown if len(shown) <= MAX_LOGGED_CHARS else shown[: MAX_LOGGED_CHARS - 1] + "…"
     return escape_unprintable(shown)
+
+
+def mask_credentials(text: str, *, token: str = "") -> str:
+    """Return the text without secrets: tokens, among them `token`, the values of pairs such as `password=…`, and the
+    users, passwords, queries and fragments of addresses."""
+    if len(token) >= MIN_HIDDEN_CHARS:
+        text = text.replace(token, "***")
+    text = _CREDENTIALS.sub("***", _SECRETS_OF_ADDRESS.sub(_shorten_address, text))
+    return _SECRET_PAIRS.sub(r"\1***", text)
 
 
 def _shorten_address(found: re.Match[str]) -> str:

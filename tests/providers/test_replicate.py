@@ -25,6 +25,7 @@ from videogen.errors import (
     OutcomeUnknownError,
     RateLimitedError,
     TransientError,
+    VideogenError,
 )
 from videogen.providers.base import Prediction
 from videogen.providers.replicate import MAX_PAGES, Limits, ReplicateProvider
@@ -252,6 +253,50 @@ async def test_an_account_without_credit_is_a_billing_error(make_provider: MakeP
     async with Loopback(answer(402, body)) as server:
         with pytest.raises(BillingError, match="insufficient credit"):
             await call(make_provider(server.url))
+
+
+LEAKY = (
+    f"upstream refused {{token}} and r8_{'s3cr3t' * 5}, see https://me:s3cr3t@cdn.example/a?sig=s3cr3t "
+    "(password=s3cr3t, 'api_key': 's3cr3t')"
+)
+"""A provider's text with secrets. Its words are shown."""
+
+
+def is_shown_without_secrets(text: str) -> bool:
+    return "upstream refused *** and ***" in text and "s3cr3t" not in text and "private-token" not in text
+
+
+@pytest.mark.parametrize("status", [401, 402, 422, 429])
+@pytest.mark.parametrize("call", [*CREATES[:1], OTHERS[0]])
+async def test_secrets_in_the_words_of_a_refusal_are_not_shown(
+    make_provider: MakeProvider, status: int, call: Call
+) -> None:
+    """Whatever the provider, or a server behind it, quotes."""
+    body = {"detail": LEAKY.format(token="private-token"), "status": status}
+    async with Loopback(answer(status, body)) as server:
+        with pytest.raises(VideogenError) as caught:
+            await call(make_provider(server.url, "private-token"))
+    assert is_shown_without_secrets(str(caught.value))
+
+
+async def test_secrets_in_the_words_of_a_refused_field_are_not_shown(make_provider: MakeProvider) -> None:
+    fields = [{"field": "input.image", "description": LEAKY.format(token="private-token")}]
+    async with Loopback(answer(422, {"invalid_fields": fields})) as server:
+        with pytest.raises(InputRejectedError) as caught:
+            await CREATES[0].values[0](make_provider(server.url, "private-token"))  # type: ignore[operator]
+    assert is_shown_without_secrets(str(caught.value))
+
+
+@pytest.mark.parametrize("flagged", ["", "NSFW content detected: "])
+async def test_secrets_in_the_error_of_a_prediction_are_not_kept(make_provider: MakeProvider, flagged: str) -> None:
+    """It is in the journal, the events and the manifest. The kind of the failure is known all the same."""
+    error = flagged + LEAKY.format(token="private-token")
+    body = {"id": "p1", "status": "failed", "error": error}
+    async with Loopback(answer(200, body)) as server:
+        prediction = await make_provider(server.url, "private-token").get("p1")
+    assert prediction.error
+    assert is_shown_without_secrets(prediction.error)
+    assert (prediction.failure == "moderation") is bool(flagged)
 
 
 THROTTLED = "Request was throttled. Your rate limit resets in ~30s."

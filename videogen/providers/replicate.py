@@ -46,6 +46,7 @@ from videogen.providers.proxies import describe_proxy, find_proxy, make_transpor
 from videogen.providers.replicate_predictions import ALIAS, name_id, read_id, read_prediction
 from videogen.providers.sanitize import make_text_safe, read_json, read_number
 from videogen.registry.endpoint_schema import Endpoint
+from videogen.text import mask_credentials
 
 DEFAULT_BASE_URL = "https://api.replicate.com"
 DEFAULT_RETRY_AFTER_S = 5.0
@@ -102,7 +103,7 @@ class ReplicateProvider:
             outputs_kept, bills_failed=False, bills_canceled=True, shortest_deadline_s=SHORTEST_DEADLINE_S
         )
         self.origin = origin or home.netloc.decode()
-        self._limits = limits
+        self._limits, self._token = limits, token
         self._clock = clock or _CLOCKS[home.netloc]
         self._their_ids: dict[str, str] = {}
         """The provider's ids of the predictions that have another name here."""
@@ -110,7 +111,7 @@ class ReplicateProvider:
             api_token=token,
             base_url=base_url,
             timeout=httpx.Timeout(limits.stalled_s, connect=10.0),
-            transport=_Transport(limits, self._clock, find_proxy(home)),
+            transport=_Transport(limits, self._clock, find_proxy(home), token),
             headers={"Accept-Encoding": "identity"},  # an answer is no larger than what was read
         )
         self._downloads = Downloads(home, stalled_s=limits.stalled_s, most_bytes=limits.download_bytes, resolve=resolve)
@@ -218,7 +219,7 @@ class ReplicateProvider:
             raise _make_lost_error(method, path, "the answer names no prediction")
         if (name := name_id(their_id)) != their_id:
             self._their_ids[name] = their_id
-        return read_prediction(their_id, data)
+        return read_prediction(their_id, data, token=self._token)
 
     async def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
@@ -248,8 +249,8 @@ _NOT_CONNECTED = (
 class _Transport(httpx.AsyncBaseTransport):
     """Raises one of our errors for every unsuccessful answer, with details from its headers and body."""
 
-    def __init__(self, limits: Limits, clock: ProviderClock, proxy: httpx.URL | None) -> None:
-        self._limits, self._clock = limits, clock
+    def __init__(self, limits: Limits, clock: ProviderClock, proxy: httpx.URL | None, token: str) -> None:
+        self._limits, self._clock, self._token = limits, clock, token
         self._by_way_of = f" by way of the proxy {describe_proxy(proxy)}" if proxy else ""
         self._wire = make_transport(proxy, verify=get_tls_context(), limits=httpx.Limits(max_connections=200))
 
@@ -269,7 +270,7 @@ class _Transport(httpx.AsyncBaseTransport):
             problem = _read_object(body)
             if _is_from_provider(problem):
                 self._clock.observe(response.headers)
-            raise _make_error(request.method, path, response, problem, self._clock)
+            raise _make_error(request.method, path, response, problem, self._clock, self._token)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _make_lost_error(request.method, path, "the answer is compressed, which was not asked for")
         return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
@@ -305,13 +306,15 @@ def _make_lost_error(method: str, path: str, reason: str) -> VideogenError:
 
 
 def _make_error(
-    method: str, path: str, response: httpx.Response, problem: Mapping[str, Any], clock: ProviderClock
+    method: str, path: str, response: httpx.Response, problem: Mapping[str, Any], clock: ProviderClock, token: str
 ) -> VideogenError:
-    """Return the error for an answer with a status above 299. `problem` is its body, if that is a JSON object."""
+    """Return the error for an answer with a status above 299. `problem` is its body, if that is a JSON object. The
+    message has no secrets, also not `token`."""
     status, is_told, is_create = response.status_code, _is_from_provider(problem), _is_create(method, path)
-    detail = _find_detail(problem) or make_text_safe(response.reason_phrase, most=100)
+    told = _find_detail(problem) or make_text_safe(response.reason_phrase, most=100)
+    detail = mask_credentials(told, token=token)
     if status == 429:  # whoever says it: what is limited is not handed on
-        return RateLimitedError(detail, retry_after_s=_retry_after_s(response.headers, problem, detail, clock))
+        return RateLimitedError(detail, retry_after_s=_retry_after_s(response.headers, problem, told, clock))
     if status >= 500 or status == 408:
         return _make_lost_error(method, path, f"answered {status}")
     if status in (401, 403) and (is_told or (status == 401 and not is_create)):
@@ -321,8 +324,8 @@ def _make_error(
     if is_create or path == "/v1/files":
         if not is_told or status < 400:
             return _make_lost_error(method, path, f"answered {status}, but not in words of the provider's")
-        reason = f"refused ({status}): {_describe_fields(problem) or detail}"
-        return ModerationError(reason) if classify_failure(detail) == "moderation" else InputRejectedError(reason)
+        reason = f"refused ({status}): {mask_credentials(_describe_fields(problem), token=token) or detail}"
+        return ModerationError(reason) if classify_failure(told) == "moderation" else InputRejectedError(reason)
     if status in (404, 410) and _has_id(path):
         return GoneError(f"{method} {path}: not found ({status})")
     return _make_lost_error(method, path, f"answered {status}: {detail}")

@@ -13,6 +13,7 @@ from videogen.providers.base import TERMINAL_STATUSES, Prediction, Status
 from videogen.providers.moderation import classify_failure
 from videogen.providers.sanitize import bound_value, make_encodable, make_text_safe, read_number
 from videogen.providers.video_outputs import find_video, is_empty
+from videogen.text import mask_credentials
 
 MOST_SECONDS = 24 * 3600.0
 """Greatest plausible duration: the prediction's own deadline ends it after a day."""
@@ -60,8 +61,8 @@ def name_id(their_id: str) -> str:
     return ALIAS + hashlib.sha256(their_id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-def read_prediction(their_id: str, data: Mapping[str, Any]) -> Prediction:
-    """Return the prediction of an answer, with all its values sanitized."""
+def read_prediction(their_id: str, data: Mapping[str, Any], *, token: str = "") -> Prediction:
+    """Return the prediction of an answer, with all its values sanitized. Its error has no secrets, also not `token`."""
     word = data.get("status")
     word = word.strip().lower() if isinstance(word, str) else ""
     status = cast(Status, word if word in STATUSES else SYNONYMS.get(word, "processing"))
@@ -75,7 +76,7 @@ def read_prediction(their_id: str, data: Mapping[str, Any]) -> Prediction:
         status=status,
         output_url=output_url,
         holds_no_video=output_url is None and not is_empty(output),
-        error=error,
+        error=mask_credentials(error, token=token) if error else None,
         failure=classify_failure(error or "") if status == "failed" else None,
         model=_read_name(data.get("model")) or "",
         version=_read_name(data.get("version")),
