@@ -88,6 +88,49 @@ def test_a_wrong_job_says_where_and_what(text: str, message: str, tmp_path: Path
     assert message in find_problems(text, tmp_path)
 
 
+NUMBER, WHOLE, BOOLEAN = "input should be a number", "input should be a whole number", "input should be true or false"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("target_duration", '"1_0"', NUMBER),
+        ("target_duration", '"5"', NUMBER),
+        ("original_target_duration", "true", NUMBER),
+        ("seed", "true", WHOLE),
+        ("take", '"1"', WHOLE),
+        ("clip_index", '"0"', WHOLE),
+        ("required", '"n"', BOOLEAN),
+        ("required", "1", BOOLEAN),
+    ],
+)
+def test_a_value_of_a_scene_has_the_type_of_its_field(name: str, value: str, message: str, tmp_path: Path) -> None:
+    """No string is a number or a boolean, and no boolean is a number."""
+    text = SCENE.replace("target_duration = 5\n", "") + f"{name} = {value}\n"
+    if name != "target_duration":
+        text += "target_duration = 5\n"
+    shown = repr(json.loads(value))
+    assert f"film.toml:4:1: scenes.0.{name}: {message}, not {shown}" in find_problems(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("takes", '"2"', WHOLE),
+        ("attempts", '"1_0"', WHOLE),
+        ("concurrency", "true", WHOLE),
+        ("timeout_seconds", '"60"', NUMBER),
+        ("duration_tolerance", "false", NUMBER),
+        ("max_cost", "true", NUMBER),
+        ("audio", '"yes"', BOOLEAN),
+        ("strict_quality", '"off"', BOOLEAN),
+    ],
+)
+def test_a_value_of_a_job_has_the_type_of_its_field(name: str, value: str, message: str, tmp_path: Path) -> None:
+    shown = repr(json.loads(value))
+    assert f"film.toml:1:1: {name}: {message}, not {shown}" in find_problems(f"{name} = {value}\n{SCENE}", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

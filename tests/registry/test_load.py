@@ -57,6 +57,12 @@ def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> No
             id="negative-size",
         ),
         pytest.param(
+            "typical_run_seconds = 60",
+            'typical_run_seconds = "6_0"',
+            "models.toml:5:1: models.mine.typical_run_seconds: input should be a number, not '6_0'",
+            id="text-for-a-number",
+        ),
+        pytest.param(
             'input = "duration"',
             'inptu = "duration"',
             "models.toml:6:50: models.mine.duration.inptu: unknown field",

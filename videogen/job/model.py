@@ -17,8 +17,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from videogen.source_files.messages import Loc, make_nested_value_error
+from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
 
 MAX_PROMPT_CHARS = 10_000
@@ -67,6 +69,8 @@ def count_required_clips(wanted: int | str, scenes: int) -> int:
 def _require_plain_number(value: Any) -> Any:
     if isinstance(value, str) and not is_plain_number(value):
         raise ValueError(f"input should be a plain number such as 5 or 0.25, not {value[:80]!r}")
+    if isinstance(value, bool):
+        raise PydanticKnownError("decimal_type")
     return value
 
 
@@ -80,7 +84,7 @@ Money = Annotated[
     PlainSerializer(lambda value: f"{value:f}", return_type=str, when_used="json"),
 ]
 """An amount in USD. In JSON it is a text without an exponent, which is valid again when a job is passed on."""
-Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False), IS_NUMBER]
 
 
 def require_safe_name(name: str) -> str:
@@ -151,17 +155,17 @@ class Scene(BaseModel):
     """Seconds that the film needs. A clip may be longer, and shorter only within the tolerance."""
     original_target_duration: Seconds | None = None
     """The duration before the composer adjusted it, for comparison in the manifest; None means `target_duration`."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31), IS_WHOLE_NUMBER] | None = None
     """Sent to models that support it; None leaves the choice to the model."""
-    take: Annotated[int, Field(ge=1, le=1000)] = 1
+    take: Annotated[int, Field(ge=1, le=1000), IS_WHOLE_NUMBER] = 1
     """Number of the version: another number asks for another version of the same scene."""
     scene_reference_url: str | None = None
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
     """Images of characters and objects to show, given as in `scene_reference_url`."""
-    required: bool = False
+    required: Annotated[bool, IS_BOOLEAN] = False
     """Whether the job fails without this clip, however many others are delivered."""
-    clip_index: Annotated[int, Field(ge=0)] | None = None
+    clip_index: Annotated[int, Field(ge=0), IS_WHOLE_NUMBER] | None = None
     """Position in the film, from 0; None means the scene's position in the job."""
 
     notes: Note = None
@@ -209,7 +213,7 @@ class Job(BaseModel):
     """Aspect ratio of the clips. The model must support it."""
     models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     """Models to compare. Each of them makes every scene, in place of `model`."""
-    takes: Annotated[int, Field(ge=1, le=10)] = 1
+    takes: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] = 1
     """How many versions of every scene each model makes."""
     fallback_models: Annotated[tuple[str, ...], Field(max_length=5)] = ()
     """Models to try, in order, for a scene whose clip failed for good. Each must support the job's aspect ratio and
@@ -219,19 +223,19 @@ class Job(BaseModel):
     ("60%")."""
     max_cost: Money | None = None
     """Maximum cost of the job in USD; None means no maximum."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=1800)] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800), IS_NUMBER] | None = None
     """A prediction is canceled after this time; None means the model's own, or the registry's default."""
-    attempts: Annotated[int, Field(ge=1, le=10)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] | None = None
     """Maximum number of predictions for a clip; None means the registry's default."""
-    concurrency: Annotated[int, Field(ge=1, le=100)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=100), IS_WHOLE_NUMBER] | None = None
     """Maximum number of concurrent predictions; None means the registry's default."""
-    duration_tolerance: Annotated[float, Field(ge=0, le=60)] | None = None
+    duration_tolerance: Annotated[float, Field(ge=0, le=60), IS_NUMBER] | None = None
     """Seconds by which a clip may differ from the requested length, or fall short of its target; None means the
     registry's default."""
-    audio: bool = False
+    audio: Annotated[bool, IS_BOOLEAN] = False
     """Whether clips have sound. It is requested, and paid for, where the model has an option for it. If false, sound is
     removed."""
-    strict_quality: bool = False
+    strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
     notes: Note = None
     """Your own notes on the job, of any type. They are not sent. Keys that begin with `_` are notes, too."""

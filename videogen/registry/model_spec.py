@@ -11,11 +11,12 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.model import Money
 from videogen.registry import durations
 from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
+from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 
 Inputs = dict[str, str | bool | int | float]
 """Inputs of a prediction, by the names of the endpoint."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), IS_NUMBER]
 
 
 def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
@@ -34,9 +35,8 @@ ReplicateName = Annotated[
     str, *_make_pattern_type(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
 ]
 VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]
-FrameSize = tuple[
-    Annotated[int, Field(ge=64, le=4096, multiple_of=2)], Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
-]
+_FrameLength = Annotated[int, Field(ge=64, le=4096, multiple_of=2), IS_WHOLE_NUMBER]
+FrameSize = tuple[_FrameLength, _FrameLength]
 
 FRAME_SIZES: dict[str, tuple[int, int]] = {
     "16:9": (1280, 720),
@@ -61,7 +61,7 @@ class FixedLength(_Table):
 
 
 def _as_fixed_length(value: Any) -> Any:
-    return {"seconds": value} if isinstance(value, int | float) else value
+    return {"seconds": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class Discrete(_Table):
@@ -105,7 +105,7 @@ class Continuous(_Table):
     """The model makes clips of any length from `min` to `max` seconds, or of the lengths in `accepts`."""
 
     mode: Literal["continuous"]
-    min: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    min: Annotated[float, Field(ge=0, allow_inf_nan=False), IS_NUMBER] = 0.0
     """Shortest length in seconds."""
     max: Positive
     """Longest length in seconds."""
@@ -146,7 +146,7 @@ class Parameters(_Table):
     """Name of the input that takes the negative prompt."""
     image: str | None = None
     """Name of the input that takes the start frame."""
-    image_required: bool = False
+    image_required: Annotated[bool, IS_BOOLEAN] = False
     """Whether the model requires a start frame."""
     seed: str | None = None
     """Name of the input that takes the seed."""
@@ -163,7 +163,7 @@ class References(_Table):
 
     input: str
     """Name of the input that takes the list."""
-    max: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1), IS_WHOLE_NUMBER]
     """Maximum number of images. The references of a scene with more are composed into one start frame."""
     requires: Inputs = {}
     """Inputs and their values without which the list is not accepted."""
@@ -221,7 +221,7 @@ class AudioOption(_Table):
 class DeliveryFormat(_Table):
     """Properties of the delivered clip that the endpoint has no input for. The clip is converted after the download."""
 
-    fps: Annotated[float, Field(ge=1, le=120)] | None = None
+    fps: Annotated[float, Field(ge=1, le=120), IS_NUMBER] | None = None
     """Frames per second of the delivered clip; None leaves it unchanged."""
     sizes: dict[AspectRatio, FrameSize] = {}
     """Width and height in pixels of the delivered clip, by ratio. Other ratios are left unchanged."""
@@ -294,15 +294,15 @@ class Defaults(_Table):
 
     timeout_seconds: Positive = 120.0
     """A prediction is canceled after this time."""
-    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    attempts: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] = 3
     """Maximum number of predictions for a clip."""
-    concurrency: Annotated[int, Field(ge=1, le=100)] = 5
+    concurrency: Annotated[int, Field(ge=1, le=100), IS_WHOLE_NUMBER] = 5
     """Maximum number of concurrent predictions."""
-    duration_buffer: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
+    duration_buffer: Annotated[float, Field(ge=1, allow_inf_nan=False), IS_NUMBER] = 1.25
     """Multiplier for models of continuous duration."""
-    duration_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    duration_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False), IS_NUMBER] = 2.0
     """Seconds by which a clip may differ from the requested length, or fall short of its target."""
-    min_clips: Annotated[int, Field(ge=1)] = 3
+    min_clips: Annotated[int, Field(ge=1), IS_WHOLE_NUMBER] = 3
     """Minimum number of delivered clips; with fewer the job fails."""
 
 
