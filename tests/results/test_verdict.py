@@ -30,6 +30,20 @@ def test_the_verdict_counts_what_was_delivered(statuses: list[str], min_clips: i
     assert (verdict.status, verdict.reason) == (status, reason)
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        (["budget", "budget"], "1 of 3 clips delivered, the others stopped by the budget"),
+        (["budget", "moderation"], "1 of 3 clips delivered, 1 of the others stopped by the budget"),
+        (["timeout", "moderation"], "1 of 3 clips delivered"),
+    ],
+)
+def test_clips_that_the_budget_stopped_are_counted(failures: list[str], said: str) -> None:
+    failed = (clip_of(index, failure=failure) for index, failure in enumerate(failures, start=1))
+    verdict = judge((clip_of(0), *failed), min_clips=1, required=frozenset())
+    assert verdict.reason == f"{said}, 1 were enough"
+
+
 def test_a_required_scene_that_failed_fails_the_job() -> None:
     """However many others there are."""
     verdict = judge(clips(GOOD, GOOD, GOOD, BAD), min_clips=3, required=frozenset({"s3"}))

@@ -42,8 +42,10 @@ def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) 
     good = sum(clip.status == "success" for clip in clips)
     missing = [clip.scene_id for clip in clips if clip.status == "failed" and clip.scene_id in required]
     count = f"all {good} clips delivered" if good == len(clips) else f"{good} of {len(clips)} clips delivered"
-    if any(clip.error and clip.error.code == "budget" for clip in clips):
-        count += ", the others stopped by the budget"
+    stopped = sum(clip.error is not None and clip.error.code == "budget" for clip in clips)
+    if stopped:
+        which = "the others" if stopped == len(clips) - good else f"{stopped} of the others"
+        count += f", {which} stopped by the budget"
     if missing:
         reason = f"required scenes failed: {', '.join(missing)}; {count}"
         return Verdict(status="failed", min_clips=wanted, reason=reason)
