@@ -20,6 +20,7 @@ ProviderName = Literal["replicate", "local"]
 LOCAL_OUT = Path("out")
 DEFAULT_LIMIT = "replicate"
 MAX_LIMIT_NAME = 80
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Settings(BaseSettings):
@@ -59,6 +60,11 @@ class Settings(BaseSettings):
             _check_http_url(value)
         return value
 
+    @field_validator("replicate_base_url")
+    @classmethod
+    def _base_url_is_an_origin(cls, value: str) -> str:
+        return _normalize_base_url(value)
+
     @field_validator("duration_buffer", mode="before")
     @classmethod
     def _buffer_is_a_plain_number(cls, value: Any) -> Any:
@@ -80,7 +86,7 @@ class Settings(BaseSettings):
             return None
         token = value.get_secret_value().strip()
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("must be one word of escape_unprintable ASCII characters")
+            raise ValueError("must be one word of printable ASCII characters")
         return SecretStr(token) if token else None
 
     def choose_provider(self) -> tuple[ProviderName, str]:
@@ -146,6 +152,20 @@ def _check_http_url(value: str) -> None:
         port = 0
     if port == 0:
         raise ValueError("must have a port from 1 to 65535, or none")
+
+
+def _normalize_base_url(value: str) -> str:
+    """Return the one spelling of an address, so that the journal knows its account by one name.
+
+    The host is in lower case, and the default port, the client's own `/v1` and trailing slashes are left out. Raise
+    `ValueError` if the address has parts that may be secret, because the name of the account is shown and stored.
+    """
+    parts = urlsplit(value)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not have a user name, password, query or fragment in it")
+    host = re.sub(r":\d*$", "", parts.netloc.lower())
+    port = f":{parts.port}" if parts.port and parts.port != _DEFAULT_PORTS[parts.scheme] else ""
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"
 
 
 @dataclass(frozen=True)
@@ -217,5 +237,12 @@ def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> st
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
-    shown = "" if "TOKEN" in name else f", not {mask_secrets(str(value))[:60]!r}"
+    shown = "" if "TOKEN" in name else f", not {_mask_wrong_address(str(value))[:60]!r}"
     return f"{name}: {message.removeprefix('Value error, ')}{shown}"
+
+
+def _mask_wrong_address(value: str) -> str:
+    """Return the address without any part that may be secret, also where it is not the place for a secret."""
+    if "://" not in value:
+        return value
+    return re.sub(r"[?#].*", "?…", re.sub(r"://[^:@/?#]*@", "://***@", mask_secrets(value)), flags=re.DOTALL)

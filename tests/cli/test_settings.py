@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from videogen.cli.main import main
-from videogen.settings import get_variable_names, mask_secrets
+from videogen.settings import get_variable_names, mask_secrets, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +127,45 @@ def test_an_address_that_nobody_can_connect_to_is_said(
 def test_an_address_that_is_one_is_taken(url: str, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("REPLICATE_BASE_URL", url)
     assert main(["settings"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("http://LOCALHOST:80", "http://localhost"),
+        ("https://API.replicate.com:443/", "https://api.replicate.com"),
+        ("https://api.replicate.com/v1", "https://api.replicate.com"),
+        ("https://api.replicate.com//v1//", "https://api.replicate.com"),
+        ("https://films.example:80/API/v1/", "https://films.example:80/API"),
+        ("http://[::1]:80/", "http://[::1]"),
+        ("https://films.example:", "https://films.example"),
+        ("http://127.0.0.1:8473", "http://127.0.0.1:8473"),
+    ],
+)
+def test_spellings_of_one_address_are_one_account(url: str, same: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REPLICATE_BASE_URL", url)
+    assert read_settings().replicate_base_url == same
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hidden@films.example",
+        "https://me:hidden@films.example",
+        "https://me:hid@hidden@films.example",
+        "https://films.example/?key=1&x=hidden",
+        "https://films.example/#hidden",
+    ],
+)
+def test_a_secret_in_the_address_is_refused_without_it(
+    url: str, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address names the account in the journal and in messages."""
+    environment.setenv("REPLICATE_BASE_URL", url)
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: REPLICATE_BASE_URL: must not have a user name, password, query or fragment")
+    assert "hidden" not in said
 
 
 def test_help_imports_no_settings_and_no_types(tmp_path: Path) -> None:

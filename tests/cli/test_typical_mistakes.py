@@ -63,7 +63,7 @@ MISTAKES = {
         "VIDEOGEN_REGISTRY", "nowhere.toml", "nowhere.toml", "must name a models.toml that is there"
     ),
     "base-url": of_environment("REPLICATE_BASE_URL", "api.replicate.com", "must begin with http:// or https://"),
-    "token": of_environment("REPLICATE_API_TOKEN", "r8 x", "must be one word"),
+    "token": of_environment("REPLICATE_API_TOKEN", "r8 x", "must be one word of printable ASCII"),
     "buffer": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "25%", "a number of at least 1", "25%"),
     "buffer-underscore": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "1_5", "a number of at least 1", "1_5"),
     "provider-variable": of_environment("VIDEOGEN_PROVIDER", "fal", "'replicate' or 'local'"),
