@@ -1,13 +1,14 @@
 """A job by the address of its file: what deployments pass on."""
 
 import asyncio
+import traceback
 from pathlib import Path
 
 import pytest
 
 from tests.support.servers import Bucket, Loopback, answer
 from videogen.app import prepare_job
-from videogen.errors import ValidationError
+from videogen.errors import InvalidError, ValidationError
 from videogen.execution.options import RunOptions
 from videogen.storage.job_files import MAX_BYTES, read_job_at
 
@@ -45,6 +46,22 @@ async def test_a_job_that_is_not_there_is_said_to_be_missing_with_its_address(tm
         ):
             with pytest.raises(ValidationError, match=reason):
                 await asyncio.to_thread(read_job_at, address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hidden@127.0.0.1:9/none.toml?sig=hidden",
+        "http://me:hidden@127.0.0.1:x/none.toml",
+        "http://127.0.0.1:9/?sig=hidden",
+        "ftp://me:hidden@127.0.0.1/jobs/none.toml?sig=hidden",
+        "s3://me:hidden@bucket/../none.toml",
+    ],
+)
+async def test_a_secret_in_an_address_is_not_shown(address: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        await asyncio.to_thread(read_job_at, address)
+    assert "hidden" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize("path", ["", "jobs/..", "jobs/.", "jobs/", "x" * 300 + ".toml", "a\\b.toml", "?v=2"])

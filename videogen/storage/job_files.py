@@ -6,11 +6,12 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from videogen.errors import Problem, StorageError, ValidationError
+from videogen.errors import Problem, SettingsError, StorageError, ValidationError
 from videogen.job.load import read_job
-from videogen.job.model import Job
+from videogen.job.model import Job, display_name
 from videogen.storage.base import is_remote
 from videogen.storage.open import open_folder
+from videogen.text import mask_credentials
 
 MAX_BYTES = 8 * 2**20
 MAX_NAME_BYTES = 200
@@ -29,7 +30,10 @@ def read_job_at(address: str) -> Job:
         name = _read_name(address)
         text = _download(address) if address.startswith(("http://", "https://")) else _read_object(address)
     except (httpx.HTTPError, httpx.InvalidURL, StorageError, ValueError) as exc:
-        raise ValidationError([Problem(f"{address}: no job can be read there: {exc or type(exc).__name__}")]) from exc
+        reason = mask_credentials(str(exc)) or type(exc).__name__
+        raise ValidationError([Problem(f"{display_name(address)}: no job can be read there: {reason}")]) from None
+    except SettingsError as exc:  # the object store cannot be opened
+        raise SettingsError(mask_credentials(str(exc))) from None
     with TemporaryDirectory() as folder:
         file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
