@@ -15,6 +15,7 @@ from tests.support.tokens import TOKEN
 from videogen import (
     AuthenticationError,
     ClipCompleted,
+    InvalidError,
     Job,
     RunCompleted,
     RunEvent,
@@ -209,3 +210,29 @@ def test_prefect_is_not_needed() -> None:
     loaded = run_python("import sys; from videogen import run_job; print(*sorted(sys.modules))").split()
     assert not {name.partition(".")[0] for name in loaded} & {"prefect", "flows", "cyclopts", "rich"}
     assert "videogen.library" in loaded
+
+
+# -- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", [{"scenes": []}, None, 7], ids=["dict", "none", "number"])
+async def test_what_is_no_job_is_refused_by_its_type(environment: None, job: Any) -> None:
+    with pytest.raises(TypeError, match=f"Job, or the address of its file, not {type(job).__name__}"):
+        await plan_job(job)
+
+
+async def test_a_folder_that_no_system_can_name_is_refused(environment: None) -> None:
+    with pytest.raises(InvalidError, match="NUL character"):
+        await plan_job(make_job(), RunOptions(out="a\0b"))
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_music_that_cannot_be_used_is_refused_before_anything_is_sent(
+    emulator: Emulator, tmp_path: Path, is_there: bool
+) -> None:
+    """A missing file, or one without sound."""
+    if is_there:
+        (tmp_path / "nope.mp3").write_text("no sound")
+    with pytest.raises(InvalidError, match=r"music: .*nope\.mp3"):
+        await run_job(make_job(), RunOptions(rough_cut=True, music=tmp_path / "nope.mp3"))
+    assert not (tmp_path / "out").exists()

@@ -1,9 +1,11 @@
 """Plan and run a job from Python, in the caller's event loop and without Prefect."""
 
+import asyncio
 import logging
 from pathlib import Path
 
 from videogen.app import open_run, prepare_job
+from videogen.errors import InvalidError, StorageError
 from videogen.execution.options import RunOptions
 from videogen.execution.recorder import Listener
 from videogen.job.model import Job
@@ -59,6 +61,7 @@ async def run_job(
         JournalError: the journal cannot be used.
         StorageError: the job's folder cannot be used.
     """
+    await asyncio.to_thread(_check_music, options.music)
     prepared = await prepare_job(_get_address(job), options)
     listeners = () if on_event is None else (on_event,)
     async with open_run(prepared, *listeners) as runner:
@@ -66,4 +69,18 @@ async def run_job(
 
 
 def _get_address(job: Job | str | Path) -> Job | str:
+    if not isinstance(job, Job | str | Path):
+        raise TypeError(f"job should be a Job, or the address of its file, not {type(job).__name__}")
     return str(job) if isinstance(job, Path) else job
+
+
+def _check_music(music: Path | None) -> None:
+    """Raise `InvalidError` if the music cannot be used, before anything is paid for."""
+    if music is None:
+        return
+    from videogen.media import check_music
+
+    try:
+        check_music(music)
+    except StorageError as exc:
+        raise InvalidError(f"music: {exc}") from None

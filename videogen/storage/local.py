@@ -176,6 +176,8 @@ def find_obstacle(folder: Path) -> str | None:
             continue  # one of its parents is a file
         except OSError as exc:
             return f"{place} cannot be used: {exc.strerror or exc}"
+        except ValueError:
+            return f"{str(place)!r} cannot be used: the path has a NUL character"
         if not stat.S_ISDIR(mode):
             return f"{place} is not a folder"
         return None if os.access(place, os.W_OK | os.X_OK) else f"the folder {place} is not writable"
