@@ -192,6 +192,18 @@ def test_a_terminal_shows_a_search_below_the_clips_in_progress() -> None:
     assert "0:12" in text
 
 
+def test_the_time_of_a_search_goes_on_between_its_reports() -> None:
+    """They come up to ten seconds apart. The run lasts at least as long as the search may."""
+    progress = RunProgress(plan_of(3))
+    told(progress.update, 3, started(0), ended(0), searched(1, 12))
+    progress.searching["s1"].updated_at -= 50
+    console = Console(file=StringIO(), width=100)
+    console.print(render_view(progress))
+    assert "searching the account  1:0" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert progress.remaining_s
+    assert 40 < progress.remaining_s <= 58
+
+
 def test_times_read_as_a_clock() -> None:
     """Minutes and seconds, with hours where there are any."""
     assert [format_clock(seconds) for seconds in (0, 7.4, 65, 3723)] == ["0:00", "0:07", "1:05", "1:02:03"]

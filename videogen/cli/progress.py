@@ -51,7 +51,7 @@ class ClipInProgress:
 
     @property
     def elapsed_now_s(self) -> float:
-        """Seconds since its prediction was created."""
+        """Seconds since its prediction was created, or since the search for it began."""
         return self.elapsed + time.monotonic() - self.updated_at
 
     @property
@@ -68,7 +68,7 @@ class RunProgress:
         self.run_id: str | None = None
         self.in_progress: dict[str, ClipInProgress] = {}
         """Clips in progress, by scene id."""
-        self.searching: dict[str, ClipProgress] = {}
+        self.searching: dict[str, ClipInProgress] = {}
         """By scene id: clips whose prediction is searched for in the account."""
         self.completed = self.failed = 0
         self.spent = Decimal(0)
@@ -90,7 +90,7 @@ class RunProgress:
         elif isinstance(event, ClipStarted):
             self.in_progress[event.scene_id] = ClipInProgress(event.prediction_id, event.attempt)
         elif isinstance(event, ClipProgress) and event.status == SEARCHING:
-            self.searching[event.scene_id] = event
+            self.searching[event.scene_id] = ClipInProgress("", 0, event.elapsed, event.remaining)
         elif isinstance(event, ClipProgress) and event.scene_id in self.in_progress:
             self.in_progress[event.scene_id].update(event)
         elif isinstance(event, ClipRetrying):
@@ -130,7 +130,8 @@ class RunProgress:
             for clip in in_progress
         ]
         waiting = max(0, self.total - self.completed - len(in_progress))
-        return max((sum(remaining_s) + waiting * mean_s) / self.plan.concurrency, *remaining_s, 0.0)
+        searches_s = [search.remaining_now_s or 0.0 for search in list(self.searching.values())]
+        return max((sum(remaining_s) + waiting * mean_s) / self.plan.concurrency, *remaining_s, *searches_s, 0.0)
 
 
 class ProgressLines:
@@ -198,7 +199,7 @@ class ProgressLines:
             )
             self.print_line(f"  … {done} {len(in_progress)} in progress, the longest for {longest_s:.0f} s{left}")
         elif (searching := self.progress.searching) and time.monotonic() - self._printed_at >= HEARTBEAT_S:
-            longest_s = max(event.elapsed for event in searching.values())
+            longest_s = max(search.elapsed_now_s for search in searching.values())
             self.print_line(f"  … still searching for {', '.join(searching)}, the longest for {longest_s:.0f} s")
 
     def _make_live_view(self) -> Live:
@@ -219,8 +220,8 @@ def render_view(progress: RunProgress) -> RenderableType:
         left = "" if clip.remaining_now_s is None else f", about {format_clock(clip.remaining_now_s)} left"
         bar = ProgressBar(total=1.0, completed=clip.fraction, width=20)
         table.add_row(f"  {escape_unprintable(scene_id)}", bar, f"{format_clock(clip.elapsed_now_s)}{left}{again}")
-    for scene_id, event in list(progress.searching.items())[: max(0, MAX_SHOWN_CLIPS - len(in_progress))]:
-        table.add_row(f"  {escape_unprintable(scene_id)}", "searching the account", format_clock(event.elapsed))
+    for scene_id, search in list(progress.searching.items())[: max(0, MAX_SHOWN_CLIPS - len(in_progress))]:
+        table.add_row(f"  {escape_unprintable(scene_id)}", "searching the account", format_clock(search.elapsed_now_s))
     if len(in_progress) > MAX_SHOWN_CLIPS:
         table.add_row(f"  … and {len(in_progress) - MAX_SHOWN_CLIPS} more", "", "")
     return Group(table, Text(_format_totals(progress), style="bold"))
