@@ -67,26 +67,26 @@ class Database:
         """Create the engine; no connection is made yet. With `is_patient`, transactions wait for an unreachable
         server."""
         self._given_up = Event()
-        self._make_engine = _make_engine(url)
-        self.is_sqlite = self._make_engine.dialect.name == "sqlite"
-        self.display_url = _hide_secrets(self._make_engine.url)
+        self._engine = _make_engine(url)
+        self.is_sqlite = self._engine.dialect.name == "sqlite"
+        self.display_url = _hide_secrets(self._engine.url)
         """The database's URL without secrets."""
         self._patience_s = OUTAGE_S if is_patient else 0.0
         if self.is_sqlite:
             self._patience_s = LOCKED_S
         self._is_away = False
         if self.is_sqlite:
-            sa.event.listen(self._make_engine, "connect", _set_up_sqlite)
-            sa.event.listen(self._make_engine, "begin", _begin_sqlite)
-        elif self._make_engine.driver == "psycopg":
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        elif self._engine.driver == "psycopg":
             from videogen.journal import postgres
 
-            postgres.guard_engine(self._make_engine, self._given_up)
+            postgres.guard_engine(self._engine, self._given_up)
 
     @property
     def file(self) -> Path | None:
         """The SQLite file, or None if the database is not in a file."""
-        name = self._make_engine.url.database or ""
+        name = self._engine.url.database or ""
         return Path(name) if self.is_sqlite and name not in ("", ":memory:") and not name.startswith("file:") else None
 
     def run(
@@ -121,7 +121,7 @@ class Database:
         try:
             result: T = repeating(self._run_once, work, exclusive, reads_only)
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as exc:
-            is_secret = any(secret in str(exc) for secret in _find_secrets(self._make_engine.url))
+            is_secret = any(secret in str(exc) for secret in _find_secrets(self._engine.url))
             raise self._journal_error(exc) from (None if is_secret else exc)
         if self._is_away:
             self._is_away = False
@@ -133,10 +133,10 @@ class Database:
         self._given_up.set()
 
     def close(self) -> None:
-        self._make_engine.dispose()
+        self._engine.dispose()
 
     def _run_once(self, work: Callable[[sa.Connection], T], exclusive: bool, reads_only: bool) -> T:
-        with self._make_engine.execution_options(reads_only=reads_only).begin() as db:
+        with self._engine.execution_options(reads_only=reads_only).begin() as db:
             if exclusive and not self.is_sqlite:
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(EXCLUSIVE_LOCK_ID)))
             return work(db)
@@ -150,7 +150,7 @@ class Database:
             return True
         if isinstance(error, sa.exc.TimeoutError):  # all connections of the pool are in use
             return True
-        if self._make_engine.driver != "psycopg":
+        if self._engine.driver != "psycopg":
             return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
         from videogen.journal import postgres
 
@@ -192,7 +192,7 @@ class Database:
     def _describe(self, error: object) -> str:
         """Return the reason of an error in one line, without the secrets of the URL."""
         text = " ".join(str(_original_error(error)).split())
-        for secret in sorted(_find_secrets(self._make_engine.url), key=len, reverse=True):
+        for secret in sorted(_find_secrets(self._engine.url), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
