@@ -65,10 +65,10 @@ def write_frames(requests: Iterable[ClipRequest], references: Mapping[str, Refer
         for image in request.prediction.images.values()
         if image.size is not None
     }
-    existing = [path for path in frames if os.path.lexists(path)]
-    for path in existing:
+    existing = {path for path in frames if os.path.lexists(path)}
+    for path in sorted(existing):
         _require_same_bytes(path, compose(frames[path], by_digest))
-    for path in (path for path in frames if path not in existing):
+    for path in frames.keys() - existing:
         _create_file(path, compose(frames[path], by_digest))
     return list(frames)
 
