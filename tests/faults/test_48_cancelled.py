@@ -94,7 +94,7 @@ def test_48_predictions_can_be_left_to_the_next_run(stage: Stage, command: Comma
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "5 predictions are left running, for up to $0.30" in err.splitlines()[0]
-    assert "interrupted: 0 of 8 delivered, $0 spent, of which $0 for cancelled predictions" in err
+    assert "interrupted: 0 of 8 delivered, $0.00 spent, of which $0.00 for cancelled predictions" in err
     assert (stage.emulator.ledger()["creates"], stage.emulator.ledger()["cancels"]) == (5, 0)
     again = command.run(job)
     assert again.code == 0, again.err

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videogen.errors import StorageError
-from videogen.journal.async_store import AsyncJournal
-from videogen.journal.attempts import Attempt
 from videogen.storage.base import Folder, Store
 from videogen.text import make_loggable
+
+if TYPE_CHECKING:
+    from videogen.journal.async_store import AsyncJournal
+    from videogen.journal.attempts import Attempt
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,13 @@ def read_cost_note(folder: Folder, origin: str) -> CostNote | None:
 class CostNoteWriter:
     """Keeps the note of one run up to date. Notes about other origins stay as they are."""
 
-    def __init__(self, store: Store, journal: AsyncJournal, *, run_id: str, job_id: str, origin: str) -> None:
+    def __init__(self, store: Store, journal: "AsyncJournal", *, run_id: str, job_id: str, origin: str) -> None:
         self._store, self._journal = store, journal
         self._run_id, self._job_id, self._origin = run_id, job_id, origin
         self._last: Attempt | None = None
         self._writing = asyncio.Lock()
 
-    async def write(self, attempt: Attempt | None = None) -> None:
+    async def write(self, attempt: "Attempt | None" = None) -> None:
         """Write the job's cost as the journal has it. `attempt` is one that was just begun; None means a settled cost.
 
         A folder that cannot be written does not end the run here: it does when a clip is stored.
