@@ -20,6 +20,7 @@ TYPED = "import videogen; from pathlib import Path; print(Path(videogen.__file__
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     """Installed into an empty environment, in an empty folder: registry, schemas, flow and emulator are all in it."""
     folder, source = command.folder, Path(__file__).parents[2]
