@@ -117,9 +117,9 @@ def of_ratio(ratio: str) -> Any:
 @pytest.mark.parametrize(
     ("model", "ratio"),
     [
-        pytest.param(name, ratio, id=f"{name}-{ratio}")
+        pytest.param(name, ratio, id=f"{name}-{ratio}", marks=[pytest.mark.long] if number >= 2 else [])
         for name, spec in REGISTRY.models.items()
-        for ratio in spec.aspect_ratios
+        for number, ratio in enumerate(spec.aspect_ratios)
     ],
 )
 async def test_each_model_delivers_what_was_asked(model: str, ratio: str, tmp_path: Path, emulator: Emulator) -> None:
