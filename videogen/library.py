@@ -5,8 +5,7 @@ import logging
 from pathlib import Path
 
 from videogen.app import open_run, prepare_job
-from videogen.errors import InvalidError, StorageError
-from videogen.execution.options import RunOptions
+from videogen.execution.options import RunOptions, validate_music
 from videogen.execution.recorder import Listener
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -61,7 +60,8 @@ async def run_job(
         JournalError: the journal cannot be used.
         StorageError: the job's folder cannot be used.
     """
-    await asyncio.to_thread(_check_music, options.music)
+    if options.music:
+        await asyncio.to_thread(validate_music, options.music, name="music")
     prepared = await prepare_job(_get_address(job), options)
     listeners = () if on_event is None else (on_event,)
     async with open_run(prepared, *listeners) as runner:
@@ -72,15 +72,3 @@ def _get_address(job: Job | str | Path) -> Job | str:
     if not isinstance(job, Job | str | Path):
         raise TypeError(f"job should be a Job, or the address of its file, not {type(job).__name__}")
     return str(job) if isinstance(job, Path) else job
-
-
-def _check_music(music: Path | None) -> None:
-    """Raise `InvalidError` if the music cannot be used, before anything is paid for."""
-    if music is None:
-        return
-    from videogen.media import check_music
-
-    try:
-        check_music(music)
-    except StorageError as exc:
-        raise InvalidError(f"music: {exc}") from None

@@ -1,6 +1,7 @@
 """Text as people read it."""
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 _PLAIN_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)", re.ASCII)
@@ -41,6 +42,20 @@ def format_money(usd: Decimal) -> str:
     return f"${usd:.{max(2, -int(exponent))}f}"
 
 
+def format_duration(seconds: float) -> str:
+    """Format a duration: `7.3 s`, `2 min 5 s`, `1 h 12 min`."""
+    if seconds < 59.95:
+        return f"{round(seconds, 1):g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def list_first(names: Sequence[str], *, most: int = 5) -> str:
+    """Return the first names, separated by commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 MAX_LOGGED_CHARS = 500
 MIN_HIDDEN_CHARS = 8
 """A shorter text is not hidden: it says little, and is part of other words."""
@@ -79,11 +94,3 @@ def _shorten_address(found: re.Match[str]) -> str:
     place, is_cut, _ = re.sub(r"^[^/?#]*@", "", rest).partition("?")
     place, has_fragment, _ = place.partition("#")
     return f"{scheme}{place}{'?…' if is_cut or has_fragment else ''}"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration: `7.3 s`, `2 min 5 s`, `1 h 12 min`."""
-    if seconds < 59.95:
-        return f"{round(seconds, 1):g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -15,7 +15,6 @@ from videogen.cli.exit_codes import FAILED, INVALID, OK, get_error_exit_code
 from videogen.errors import (
     DISTRIBUTION,
     InvalidError,
-    StorageError,
     ValidationError,
     VideogenError,
 )
@@ -240,27 +239,18 @@ def run(
     if jsonl and json:
         raise InvalidError("--json and --jsonl cannot be combined: use one of them")
     output: OutputFormat = "jsonl" if jsonl else "json" if json else "text"
+    if music:
+        from videogen.execution.options import validate_music
+
+        validate_music(music, name="--music")
     options = flags.options(
         job,
         rough_cut=rough_cut or music is not None,
-        music=_check_music(music),
+        music=music and music.absolute(),
         on_interrupt=on_interrupt,
     )
     with _load_job(job, flags) as asked:
         return run_job_file(asked, options, file=job, output=output, serve=serve)
-
-
-def _check_music(path: Path | None) -> Path | None:
-    """Return the absolute path of the music. Raise `InvalidError` if it cannot be used, before anything is paid for."""
-    if path is None:
-        return None
-    from videogen.media import check_music
-
-    try:
-        check_music(path)
-    except StorageError as exc:
-        raise InvalidError(f"--music: {exc}") from None
-    return path.absolute()
 
 
 @app.command

@@ -253,8 +253,6 @@ def _describe_outcome(event: ClipEnded) -> str:
     if clip.error:
         return f"failed ({clip.error.code}): {clip.error.message}"
     size = f"{clip.actual_duration:.2f} s, {clip.width}x{clip.height}, {clip.fps:g} fps"
-    return (
-        f"reused, {size}"
-        if clip.reused
-        else f"delivered in {clip.generation_time:.1f} s: {size}, {format_money(clip.cost)}"
-    )
+    if clip.reused:
+        return f"reused, {size}"
+    return f"delivered in {clip.generation_time:.1f} s: {size}, {format_money(clip.cost)}"

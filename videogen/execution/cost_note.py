@@ -54,12 +54,14 @@ class CostNoteWriter:
         self._store, self._journal = store, journal
         self._run_id, self._job_id, self._origin = run_id, job_id, origin
         self._last: Attempt | None = None
+        self._notes: dict[str, Any] | None = None
+        """The content of the file; None until it was read."""
         self._writing = asyncio.Lock()
 
     async def write(self, attempt: "Attempt | None" = None) -> None:
         """Write the job's cost as the journal has it. `attempt` is one that was just begun; None means a settled cost.
 
-        A folder that cannot be written does not end the run here: it does when a clip is stored.
+        A folder that cannot be written does not end the run here. The run ends when it cannot store a clip.
         """
         async with self._writing:
             if attempt and (self._last is None or attempt.id > self._last.id):
@@ -76,8 +78,10 @@ class CostNoteWriter:
                 logger.warning("the note of the job's cost was not written: %s", make_loggable(exc))
 
     def _put(self, entry: Mapping[str, Any]) -> None:
-        notes = {**_read_notes(self._store), self._origin: entry}
-        self._store.put_text(json.dumps(notes, indent=2) + "\n", NAME)
+        if self._notes is None:
+            self._notes = _read_notes(self._store)
+        self._notes[self._origin] = entry
+        self._store.put_text(json.dumps(self._notes, indent=2) + "\n", NAME)
 
 
 def _read_notes(folder: Folder) -> dict[str, Any]:

@@ -170,9 +170,9 @@ async def _find_despite_lost_journal(
         found = await AccountSearch(request, run, inputs, attempt).find_despite_lost_journal()
     finally:
         if found is None:  # a search that finds nothing is no attempt of this run
-            with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
-                await run.journal.record_cost(attempt, Decimal(0), "known")
-                await record_end(run, attempt, GoneError("no earlier run created it"), of_run=f"search of {run.id}")
+            nothing = GoneError("no earlier run created it")
+            with anyio.move_on_after(CLEAN_UP_S, shield=True):
+                await _end_without_cost(run, attempt, nothing, of_run=f"search of {run.id}")
     if found is None:
         return None
     attempt, prediction = found
@@ -189,15 +189,8 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
     while True:
         settled = run.settled
         cancel_after_s, reserve = await _limit_cost(request, run)
-        intending = asyncio.ensure_future(_intend(request, run, reserve=reserve, max_cost=run.max_cost))
         try:
-            attempt = await asyncio.shield(intending)
-        except asyncio.CancelledError:
-            with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
-                await _end_without_cost(
-                    run, await intending, RunInterruptedError("interrupted before the create was sent")
-                )
-            raise
+            attempt = await _intend(request, run, reserve=reserve, max_cost=run.max_cost)
         except BudgetError as exc:
             if not exc.may_free or not run.in_progress:
                 raise
@@ -209,6 +202,19 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
 
 
 async def _intend(request: ClipRequest, run: RunContext, *, reserve: Decimal, max_cost: Decimal | None) -> Attempt:
+    """Record a new attempt and note its cost. If an interruption comes in between, end the attempt."""
+    intending = asyncio.ensure_future(_record_and_note(request, run, reserve, max_cost))
+    try:
+        return await asyncio.shield(intending)
+    except asyncio.CancelledError:
+        with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
+            await _end_without_cost(run, await intending, RunInterruptedError("interrupted before the create was sent"))
+        raise
+
+
+async def _record_and_note(
+    request: ClipRequest, run: RunContext, reserve: Decimal, max_cost: Decimal | None
+) -> Attempt:
     attempt = await run.journal.record_intent(
         request,
         run_id=run.id,
@@ -350,8 +356,10 @@ async def _record_cost(run: RunContext, attempt: Attempt, cost: Decimal, basis: 
     await run.note_cost()
 
 
-async def _end_without_cost(run: RunContext, attempt: Attempt, reason: VideogenError) -> None:
-    """End an attempt that certainly has no prediction."""
+async def _end_without_cost(
+    run: RunContext, attempt: Attempt, reason: VideogenError, *, of_run: str | None = None
+) -> None:
+    """End an attempt that certainly has no prediction. `of_run` is as in `AttemptStore.record_end`."""
     with suppress(VideogenError):
         await _record_cost(run, attempt, Decimal(0), "known")
-        await record_end(run, attempt, reason)
+        await record_end(run, attempt, reason, of_run=of_run)

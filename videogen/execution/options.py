@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from videogen.errors import InvalidError, StorageError
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.results.clip import Clip
@@ -45,6 +46,16 @@ class RunOptions(BaseModel):
         """Return the environment's settings, overridden by these options. Raise `SettingsError` if they are invalid."""
         given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def validate_music(music: Path, *, name: str) -> None:
+    """Raise `InvalidError` about the option `name` if the music cannot be decoded, before anything is paid for."""
+    from videogen.media import check_music
+
+    try:
+        check_music(music)
+    except StorageError as exc:
+        raise InvalidError(f"{name}: {exc}") from None
 
 
 @dataclass(frozen=True)

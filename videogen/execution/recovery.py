@@ -74,7 +74,7 @@ def inspect_prior_runs(
     manifest = _read_manifest(folder) if used_before else None
     note = read_cost_note(folder, origin) if used_before else None
     if is_new and (not used_before or fresh):
-        unrecorded = _find_unrecorded_run(None, note, manifest, origin)
+        unrecorded = _describe_unrecorded_run(note, manifest, origin)
         warnings = _warn_of_disk_space(folder, len(planned.requests))
         return PriorWork(spent=_get_cost(unrecorded), unrecorded=unrecorded, warnings=warnings)
     from videogen.journal.store import Journal
@@ -82,13 +82,17 @@ def inspect_prior_runs(
     journal = Journal(journal_url)
     try:
         looking = _Inspection(journal, origin, folder, planned, open_folder)
-        is_outdated = note is not None and not _knows_all_of(journal, note)
+        knows_note = note is None or _knows_all_of(journal, note)
+        knows_manifest = manifest is None or journal.find_run(manifest.run_id) is not None
         if fresh:
             earlier = looking.inspect_for_fresh_run()
         else:
-            earlier = looking.inspect(manifest, used_before=used_before, is_outdated=is_outdated)
+            is_complete = knows_note and knows_manifest
+            earlier = looking.inspect(manifest, used_before=used_before, is_complete=is_complete)
         spent, reserved = journal.get_job_spending(planned.job_id, origin)
-        unrecorded = _find_unrecorded_run(journal, note, manifest, origin, spent=spent, reserved=reserved)
+        unrecorded = None
+        if not (knows_note if note else knows_manifest):
+            unrecorded = _describe_unrecorded_run(note, manifest, origin, spent=spent, reserved=reserved)
     finally:
         journal.close()
     missing = sum(request.key not in earlier.delivered for request in planned.requests)
@@ -102,8 +106,7 @@ def inspect_prior_runs(
     )
 
 
-def _find_unrecorded_run(
-    journal: "Journal | None",
+def _describe_unrecorded_run(
     note: CostNote | None,
     manifest: RunResult | None,
     origin: str,
@@ -111,23 +114,18 @@ def _find_unrecorded_run(
     spent: Decimal = Decimal(0),
     reserved: Decimal = Decimal(0),
 ) -> UnrecordedRun | None:
-    """Return the last run of the folder if the journal does not know all of it, with the cost that the journal lacks.
+    """Return the last run of the folder, which the journal does not know, with the cost that the journal lacks.
 
-    The note tells. Folders of older versions have none, and only the manifest of their last judged run tells.
+    The note has the cost. Folders of older versions have no note, but the manifest of their last judged run.
 
     Args:
-        journal: None if there is none yet.
         spent: USD that the journal knows to be spent on the job.
         reserved: USD that the journal has reserved in addition. An older copy may hold reservations that were settled
             since, so they do not make up for costs in the note.
     """
     if note is not None:
-        if journal is not None and _knows_all_of(journal, note):
-            return None
         return UnrecordedRun(f"lost {note.run_id}", max(Decimal(0), note.cost - spent), None)
     if manifest is None or manifest.provider != origin:
-        return None
-    if journal is not None and journal.find_run(manifest.run_id) is not None:
         return None
     job_cost = manifest.total_cost if manifest.job_cost is None else manifest.job_cost
     predictions = frozenset(number for clip in manifest.clips for number in clip.prediction_ids)
@@ -160,9 +158,10 @@ class _Inspection:
             young = journal.find_keys_in_flight(origin, list(self._requests), begun_after=begun_after)
             self._resumable = frozenset(young)
 
-    def inspect(self, manifest: RunResult | None, *, used_before: bool, is_outdated: bool) -> PriorWork:
+    def inspect(self, manifest: RunResult | None, *, used_before: bool, is_complete: bool) -> PriorWork:
+        """Return what this plan can use. `is_complete` tells whether the journal knows what the folder notes."""
         warnings = []
-        if history_lost := self._explain_lost_history(manifest, is_outdated) if used_before else "":
+        if history_lost := self._explain_lost_history(is_complete) if used_before else "":
             warnings.append(f"{history_lost}: predictions that are already paid for are searched for in the account")
         digests = _compute_digests(self._deliveries, self._open_folder)
         intact = {key for key, delivery in self._deliveries.items() if digests[key] == delivery.clip.sha256}
@@ -193,12 +192,12 @@ class _Inspection:
         )
         return PriorWork(kept, self._in_flight, self._resumable, warnings=(warning,) if kept else ())
 
-    def _explain_lost_history(self, manifest: RunResult | None, is_outdated: bool) -> str:
+    def _explain_lost_history(self, is_complete: bool) -> str:
         """Return why the journal may not know everything that was paid for. Return an empty text if it does."""
         address = self._folder.address
         if not self._journal.has_complete_history(address):
             return f"the journal knows of no run in {address}, which was used before"
-        if is_outdated or (manifest and self._journal.find_run(manifest.run_id) is None):
+        if not is_complete:
             return f"the journal does not know the last run in {address}; it may be an older copy"
         return ""
 

@@ -13,7 +13,7 @@ from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Price, Registry
 from videogen.source_files.messages import did_you_mean
-from videogen.text import format_money
+from videogen.text import format_money, list_first
 
 _VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
 MAX_RATIO_DISTANCE = 0.15
@@ -180,8 +180,7 @@ def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> It
     )
     for what, applies in unmet:
         if scenes := [request.scene.id for request in requests if applies(request)]:
-            shown = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
-            yield f"{model}: {what} ({shown})"
+            yield f"{model}: {what} ({list_first(scenes)})"
 
 
 def get_tolerance(job: Job, registry: Registry) -> float:

@@ -11,6 +11,7 @@ from videogen.references.cut_out import cut_out
 if TYPE_CHECKING:
     from PIL import Image
 from videogen.references.decode import ReferenceImage, encode_image
+from videogen.text import list_first
 
 MAX_FRAME_BYTES = 3_000_000
 """Limit for a composed frame. Pictures that are too large for a `data:` URL are uploaded in full quality."""
@@ -37,7 +38,7 @@ def warn_about_cards(requests: Iterable[ClipRequest], references: Mapping[str, R
             else "it is pasted as a card; give a PNG with a transparent background to let the figure stand in the scene"
         )
         name = display_name(by_digest[digest].source)
-        yield f"{name} is opaque: {what} ({_list_scenes(ids)}). Look at it with `videogen plan --frames FOLDER`"
+        yield f"{name} is opaque: {what} ({list_first(ids)}). Look at it with `videogen plan --frames FOLDER`"
 
 
 def warn_about_plain_pictures(
@@ -54,11 +55,7 @@ def warn_about_plain_pictures(
                     scenes.setdefault(digest, {})[request.scene.id] = None
     for digest, ids in scenes.items():
         name = display_name(by_digest[digest].source)
-        yield f"{name} has only one colour, so it shows the model nothing ({_list_scenes(list(ids))})"
-
-
-def _list_scenes(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+        yield f"{name} has only one colour, so it shows the model nothing ({list_first(list(ids))})"
 
 
 def compose_frame(
