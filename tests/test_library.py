@@ -226,6 +226,11 @@ async def test_a_folder_that_no_system_can_name_is_refused(environment: None) ->
         await plan_job(make_job(), RunOptions(out="a\0b"))
 
 
+async def test_an_address_without_a_bucket_is_refused(environment: None) -> None:
+    with pytest.raises(InvalidError, match="not the address of a folder in an object store"):
+        await plan_job(make_job(), RunOptions(out="s3://"))
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 async def test_music_that_cannot_be_used_is_refused_before_anything_is_sent(
     emulator: Emulator, tmp_path: Path, is_there: bool

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from videogen.errors import RunInterruptedError, SettingsError
-from videogen.execution.options import PreparedJob, RunOptions
+from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import FREE_ORIGIN, PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
@@ -46,6 +46,8 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
 
     settings = options.resolve_settings()
     _check_places(settings, job.id)
+    if options.music:
+        await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
     validate_job(job, registry)  # report problems before anything is fetched
     provider, why = settings.choose_provider()

@@ -1,11 +1,10 @@
 """Plan and run a job from Python, in the caller's event loop and without Prefect."""
 
-import asyncio
 import logging
 from pathlib import Path
 
 from videogen.app import open_run, prepare_job
-from videogen.execution.options import RunOptions, validate_music
+from videogen.execution.options import RunOptions
 from videogen.execution.recorder import Listener
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -60,8 +59,6 @@ async def run_job(
         JournalError: the journal cannot be used.
         StorageError: the job's folder cannot be used.
     """
-    if options.music:
-        await asyncio.to_thread(validate_music, options.music, name="music")
     prepared = await prepare_job(_get_address(job), options)
     listeners = () if on_event is None else (on_event,)
     async with open_run(prepared, *listeners) as runner:

@@ -123,7 +123,10 @@ class Settings(BaseSettings):
 
     def get_job_folder(self, job_id: str) -> str:
         """Return the address of a job's folder."""
-        return f"{self.out.rstrip('/')}/{job_id}" if is_remote(self.out) else str(self.get_work_folder(job_id))
+        if not is_remote(self.out):
+            return str(self.get_work_folder(job_id))
+        scheme, _, place = self.out.partition("://")
+        return f"{scheme}://{place.rstrip('/')}/{job_id}"
 
     def get_work_folder(self, job_id: str) -> Path:
         """Return the local folder for a job's files: its own, or `out/s3/bucket/prefix/<job>` for one in a bucket."""

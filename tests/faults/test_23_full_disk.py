@@ -129,7 +129,7 @@ async def test_23_a_journal_that_finds_no_room_stops_the_run_and_stays_valid(
     disk = disk_at("journals")
     journal = journal_at(disk.root)
     stage.emulate()
-    with pytest.raises(JournalError, match="database or disk is full"):
+    with pytest.raises(JournalError, match=r"database or disk is full\. Make room on its disk, and run the job again"):
         await shoot_and(disk.fill, ClipStarted, stage, PROMPT, PROMPT)
     disk.empty()
     assert_valid(journal, known=1)

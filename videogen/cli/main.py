@@ -239,10 +239,6 @@ def run(
     if jsonl and json:
         raise InvalidError("--json and --jsonl cannot be combined: use one of them")
     output: OutputFormat = "jsonl" if jsonl else "json" if json else "text"
-    if music:
-        from videogen.execution.options import validate_music
-
-        validate_music(music, name="--music")
     options = flags.options(
         job,
         rough_cut=rough_cut or music is not None,

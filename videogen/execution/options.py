@@ -48,14 +48,14 @@ class RunOptions(BaseModel):
         return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def validate_music(music: Path, *, name: str) -> None:
-    """Raise `InvalidError` about the option `name` if the music cannot be decoded, before anything is paid for."""
+def validate_music(music: Path) -> None:
+    """Raise `InvalidError` if the music cannot be decoded, before anything is paid for."""
     from videogen.media import check_music
 
     try:
         check_music(music)
     except StorageError as exc:
-        raise InvalidError(f"{name}: {exc}") from None
+        raise InvalidError(f"music: {exc}") from None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import NamedTuple
 
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
 from videogen.errors import JournalError
 from videogen.gateway.run_view import replace_surrogates
 from videogen.journal.event_log import Event
@@ -26,24 +28,15 @@ LAST_EVENT = "run.completed"
 
 
 class FeedEntry(NamedTuple):
-    """An event in its wire format. `number` is None for one that is not in the journal."""
+    """An event in its wire format, which is made once for all listeners. `number` is None for one that is not in the
+    journal."""
 
     number: int | None
     type: str
     wire: bytes
 
 
-def format_server_sent_event(type_: str, data: str, *, number: int | None = None, retry_ms: int | None = None) -> bytes:
-    """Return a server-sent event as bytes; `data` is JSON on one line.
-
-    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
-    """
-    id_ = "" if number is None else f"id: {number}\n"
-    retry = "" if retry_ms is None else f"retry: {retry_ms}\n"
-    return f"event: {type_}\n{id_}{retry}data: {data}\n\n".encode()
-
-
-KEEP_ALIVE_ENTRY = FeedEntry(None, "", b": still here\n\n")
+KEEP_ALIVE_ENTRY = FeedEntry(None, "", KEEPALIVE_COMMENT)
 """A comment that keeps proxies from closing a quiet stream."""
 
 
@@ -159,14 +152,14 @@ async def _wait_for_news(seconds: float, news: asyncio.Event) -> bool:
 def _make_entry(event: Event) -> FeedEntry:
     number, type_, payload = event
     data = _to_json(replace_surrogates(payload))
-    return FeedEntry(number, type_, format_server_sent_event(type_, data, number=number))
+    return FeedEntry(number, type_, format_sse_event(event=type_, data_str=data, id=str(number)))
 
 
 def _read_spending(journal: Journal, run_id: str) -> FeedEntry:
     """Read what a run has spent so far, as an entry without a number."""
     spent, reserved = journal.get_spending(run_id)
     data = _to_json({"spent": str(spent), "reserved": str(reserved)})
-    return FeedEntry(None, "spending", format_server_sent_event("spending", data))
+    return FeedEntry(None, "spending", format_sse_event(event="spending", data_str=data))
 
 
 def _to_json(value: object) -> str:

@@ -144,8 +144,7 @@ class Database:
     def _is_transient(self, error: BaseException) -> bool:
         reason = _original_error(error)
         if self.is_sqlite:
-            code = getattr(reason, "sqlite_errorcode", None) or 0
-            return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            return _get_sqlite_code(reason) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
         if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
             return True
         if isinstance(error, sa.exc.TimeoutError):  # all connections of the pool are in use
@@ -179,6 +178,8 @@ class Database:
             return JournalError(
                 f"the journal at {self.display_url} cannot be used: {told}; {what}. Run the job again later"
             )
+        if self.is_sqlite and _get_sqlite_code(reason) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            told += ". Make room on its disk, and run the job again: what is paid for stays free"
         return JournalError(f"the journal at {self.display_url} cannot be used: {told}")
 
     def _is_wrong_address(self, reason: object, told: str) -> bool:
@@ -328,6 +329,11 @@ def _find_secrets(url: sa.URL) -> set[str]:
 
 def _original_error(error: Any) -> Any:
     return getattr(error, "orig", None) or error
+
+
+def _get_sqlite_code(error: object) -> int:
+    """Return the primary result code of an error of SQLite, 0 for other errors."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
