@@ -18,12 +18,16 @@ from videogen.source_files.messages import Loc
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """The result of checking one model: contradictions to its endpoint, and inputs that are known to be ignored."""
+    """The result of checking one model."""
 
     id: str
     replicate: str
-    drift: tuple[Problem, ...]
-    ignored: tuple[Problem, ...]
+    drift: tuple[Problem, ...] = ()
+    """Contradictions to the endpoint."""
+    ignored: tuple[Problem, ...] = ()
+    """Inputs that are known to be ignored by the endpoint."""
+    not_compared: str | None = None
+    """Why there was nothing to compare the model with, and what to do. None if it was compared."""
 
     @property
     def ignored_inputs(self) -> list[str]:
@@ -37,6 +41,7 @@ class ModelCheck:
             "replicate": self.replicate,
             "drift": [_as_json(problem) for problem in self.drift],
             "ignored": [_as_json(problem) for problem in self.ignored],
+            "not_compared": self.not_compared,
         }
 
 
@@ -68,15 +73,24 @@ async def compare_with_endpoints(
     endpoints: Mapping[str, Endpoint | None]
     if offline:
         endpoints = {spec.replicate: snapshots.read(spec.replicate) for spec in specs.values()}
-        absent = f"has no snapshot in {snapshots.folder}: run this without --offline, with --snapshot"
     else:
         endpoints = await _fetch_endpoints(specs.values(), settings)
-        absent = "is not on Replicate (404): it was removed, renamed or made private"
     if keep:
         for endpoint in endpoints.values():
             if endpoint:
                 snapshots.write(endpoint)
-    return [_check_model(name, spec, endpoints[spec.replicate], absent, document) for name, spec in specs.items()]
+    return [
+        _report_missing_snapshot(name, spec, snapshots)
+        if offline and endpoints[spec.replicate] is None
+        else _check_model(name, spec, endpoints[spec.replicate], document)
+        for name, spec in specs.items()
+    ]
+
+
+def _report_missing_snapshot(name: str, spec: ModelSpec, snapshots: Snapshots) -> ModelCheck:
+    reason = f"there is no snapshot of {spec.replicate} in {snapshots.folder}"
+    advice = "To fetch and save one, run this with --snapshot instead of --offline; that needs REPLICATE_API_TOKEN."
+    return ModelCheck(id=name, replicate=spec.replicate, not_compared=f"{reason}. {advice}")
 
 
 async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
@@ -105,11 +119,10 @@ async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Ma
     return endpoints
 
 
-def _check_model(
-    name: str, spec: ModelSpec, endpoint: Endpoint | None, absent: str, document: SourceFile
-) -> ModelCheck:
+def _check_model(name: str, spec: ModelSpec, endpoint: Endpoint | None, document: SourceFile) -> ModelCheck:
     if endpoint is None:
-        findings = [Finding(("replicate",), f"{spec.replicate} {absent}")]
+        gone = f"{spec.replicate} is not on Replicate (404): it was removed, renamed or made private"
+        findings = [Finding(("replicate",), gone)]
     else:
         findings = drift.compare(spec, endpoint)
     contradicted = [(_loc(name, found), found.message) for found in findings if not found.ignored]

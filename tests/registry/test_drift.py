@@ -144,8 +144,8 @@ class Mutation:
         return f"{self.model}-{join_path(self.path)}-{self.what}"
 
 
-NO_INPUT = {"source", "typical_run_seconds", "timeout_seconds", "price", "frame_sizes", "delivery"}
-"""Parts of a model's table of which the endpoint's schema says nothing."""
+NO_INPUT = {"replicate", "source", "typical_run_seconds", "timeout_seconds", "price", "frame_sizes", "delivery"}
+"""Parts of a model's table of which the endpoint's schema says nothing. Another endpoint has no schema to compare."""
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
@@ -175,7 +175,7 @@ class Mutations:
 
     def _of(self, path: Path_, value: Any) -> Iterator[Mutation]:
         match path:
-            case ("replicate",) | (_, "input") | ("ignored", _):
+            case (_, "input") | ("ignored", _):
                 yield self._set(path, "renamed", f"{value}-x")
             case ("version",):
                 yield self._set(path, "another", value[::-1])
@@ -628,11 +628,34 @@ def test_what_cannot_be_checked_ends_with_2(arguments: list[str], message: str, 
 
 
 def test_a_model_without_a_snapshot_is_not_taken_for_true(check: Check, tmp_path: Path) -> None:
-    """Offline nothing is known of it: it says how to come by one."""
-    code, models = check.json("--offline", "svd", "--schemas", str(tmp_path))
-    (found,) = models["svd"]["drift"]
-    assert (code, found["field"]) == (1, "models.svd.replicate")
-    assert "has no snapshot" in found["message"]
+    """Nor for drifted: nothing was compared, and the message tells how to come by a snapshot."""
+    code, out, _ = check("--offline", "svd", "veo-3.1", "--schemas", str(make_snapshots(tmp_path, "google/veo-3.1")))
+    assert code == 1
+    assert out.splitlines() == [
+        "svd: not compared: there is no snapshot of stability-ai/stable-video-diffusion in "
+        f"{tmp_path}. To fetch and save one, run this with --snapshot instead of --offline; "
+        "that needs REPLICATE_API_TOKEN.",
+        "veo-3.1: agrees",
+        f"1 model compared with the snapshots in {tmp_path}: all agree, 1 without a snapshot",
+    ]
+
+
+def test_a_missing_snapshot_is_told_apart_from_drift_in_json(check: Check, tmp_path: Path) -> None:
+    """A program sees the same difference."""
+    code, out, _ = check("--json", "--offline", "svd", "--schemas", str(tmp_path))
+    found = json.loads(out)
+    (model,) = found["models"]
+    assert (code, found["drift"], model["drift"]) == (1, False, [])
+    assert "there is no snapshot of stability-ai/stable-video-diffusion" in model["not_compared"]
+
+
+def make_snapshots(folder: Path, *names: str) -> Path:
+    """Copy shipped snapshots into the folder."""
+    for name in names:
+        endpoint = Snapshots(KEPT).read(name)
+        assert endpoint
+        Snapshots(folder).write(endpoint)
+    return folder
 
 
 def test_a_file_that_is_no_snapshot_is_told(check: Check, tmp_path: Path) -> None:

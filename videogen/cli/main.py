@@ -388,7 +388,8 @@ def check_registry(
 ) -> int:
     """Compare the registry with the input schemas of its models on Replicate. Nothing is created.
 
-    Exit code: 0 they agree, 1 they differ or Replicate is unreachable, 2 invalid registry or flag, 3 token refused.
+    Exit code: 0 they agree, 1 they differ, a snapshot is missing or Replicate is unreachable, 2 invalid registry or
+    flag, 3 token refused.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videogen.cli.exit_codes import FAILED, OK
 from videogen.registry.endpoint_schema import Snapshots
 from videogen.registry.load import read_registry
 from videogen.registry.model_info import (
@@ -153,22 +154,28 @@ def show_model_checks(
         conformance.compare_with_endpoints(names, settings, snapshots, offline=offline, keep=snapshot)
     )
     drifted = [model for model in checked if model.drift]
+    not_compared = [model for model in checked if model.not_compared]
+    exit_code = FAILED if drifted or not_compared else OK
     if as_json:
         shown = {"drift": bool(drifted), "models": [model.summary() for model in checked]}
         print(escape_json(json.dumps(shown, indent=2)))
-        return 1 if drifted else 0
+        return exit_code
     console = make_console(stderr=False)
     for model in checked:
         print_line(console, f"{model.id}: {_describe_check(model)}")
         for problem in model.drift:
             print_line(console, f"  {problem}")
     place = f"the snapshots in {snapshots.folder}" if offline else "Replicate"
-    agree = f"{len(drifted)} drifted" if drifted else "all agree"
-    print_line(console, f"{len(checked)} models compared with {place}: {agree}")
-    return 1 if drifted else 0
+    compared = len(checked) - len(not_compared)
+    counts = [f"{len(drifted)} drifted"] if drifted else ["all agree"] if compared else []
+    counts += [f"{len(not_compared)} without a snapshot"] if not_compared else []
+    print_line(console, f"{compared} model{'s' * (compared != 1)} compared with {place}: {', '.join(counts)}")
+    return exit_code
 
 
 def _describe_check(model: "ModelCheck") -> str:
+    if model.not_compared:
+        return f"not compared: {model.not_compared}"
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
