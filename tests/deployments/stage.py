@@ -132,11 +132,11 @@ class Stage:
         deployment_id = self._get(f"deployments/name/generate/{deployment}")["id"]
         return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
 
-    def add_schedule(self, job: dict[str, Any], *, every_s: float) -> str:
+    def add_schedule(self, job: dict[str, Any], *, cron: str) -> str:
         """Has the deployment `generate` make the job anew, again and again. Returns the id of the schedule."""
         schedule = {
             "active": True,
-            "schedule": {"interval": every_s},
+            "schedule": {"cron": cron, "timezone": "UTC"},
             "parameters": {"job": job, "options": {"fresh": True}},
         }
         deployment_id = self._get("deployments/name/generate/generate")["id"]

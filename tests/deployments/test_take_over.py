@@ -10,7 +10,7 @@ from tests.deployments.stage import Stage, job_of, stage_in
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600), pytest.mark.long]
 _names = count(1)
-TICK_S, TICKS = 40, 6
+EVERY_MINUTE, TICK_S, TICKS = "* * * * *", 60, 4
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_schedule_makes_as_many_runs_as_it_ticks(stage: Stage) -> None:
     """Each is run once, and stays ended while others are looked after: for three minutes, which a take-over of what
     has ended would need half of."""
     job = f"film-{next(_names)}"
-    schedule = stage.add_schedule(job_of(job, 2), every_s=TICK_S)
+    schedule = stage.add_schedule(job_of(job, 2), cron=EVERY_MINUTE)
     stage.wait_for_runs(job, TICKS)
     stage.remove_schedule(schedule)
     due = [datetime.fromisoformat(run["expected_start_time"]) for run in stage.begun_runs_of(job)]
