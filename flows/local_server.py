@@ -22,6 +22,7 @@ from uuid import UUID
 START_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 """How long a server that is already running may take to answer."""
+_ADVICE = "Start it, or correct PREFECT_API_URL; without that setting, the run starts a server of its own"
 POLL_INTERVAL_S = 0.1
 STOP_TIMEOUT_S = 5.0
 
@@ -76,14 +77,17 @@ async def wait_until_server_ready() -> None:
     from prefect.settings import get_current_settings
 
     if _own.process is not None:
-        return await _wait_until_own_server_ready(_own.process)
+        await _wait_until_own_server_ready(_own.process)
+        return
+    address = get_current_settings().api.url
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S), get_client() as client:
-            if problem := await client.api_healthcheck():
-                raise problem
+            problem = await client.api_healthcheck()
     except TimeoutError:
-        address = get_current_settings().api.url
-        raise RuntimeError(f"its server at {address} did not answer within {ANSWER_TIMEOUT_S:g} s") from None
+        raise RuntimeError(f"its server at {address} did not answer within {ANSWER_TIMEOUT_S:g} s. {_ADVICE}") from None
+    if problem:
+        reason = (str(problem) or type(problem).__name__).partition("\n")[0].rstrip(".")
+        raise RuntimeError(f"its server at {address} cannot be reached: {reason}. {_ADVICE}") from problem
 
 
 async def _wait_until_own_server_ready(process: "subprocess.Popen[bytes]") -> None:

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     @classmethod
     def _registry_is_there(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
-            raise ValueError("must name a models.toml that is there: correct it or unset it")
+            raise ValueError("must name a models.toml that exists, or be unset")
         return value
 
     @field_validator("replicate_api_token", "gateway_token")
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
             return None
         token = value.get_secret_value().strip()
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("must be one word of printable ASCII characters")
+            raise ValueError("must be one word of printable ASCII characters: copy it again")
         return SecretStr(token) if token else None
 
     def choose_provider(self) -> tuple[ProviderName, str]:

@@ -1,18 +1,26 @@
 """What people type, set and write wrongly: each is answered with what happened, where, and what to do."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flows.command import choose_prefect_home
+from tests.support.servers import Loopback, answer, https_server, unused_url
+from tests.support.tokens import TOKEN
+from videogen.cli.main import main
+from videogen.execution import rate_limit_gate
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
+Check = Callable[..., Awaitable[tuple[int, str]]]
 JOB = """[[scenes]]
 id = "a"
 prompt = "A pier"
@@ -24,7 +32,9 @@ target_duration = 5
 class Mistake:
     arguments: tuple[str, ...]
     says: tuple[str, ...]
-    """What happened, where, and what to do."""
+    """What happened, and where."""
+    do: str
+    """What to do."""
     files: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     code: int = 2
@@ -32,69 +42,109 @@ class Mistake:
     """What must not be said."""
 
 
-def of_file(text: str, *says: str, name: str = "film.toml") -> Mistake:
-    return Mistake(("check", name), says, {name: text})
+def of_file(text: str, *says: str, do: str, name: str = "film.toml") -> Mistake:
+    return Mistake(("check", name), says, do, {name: text})
 
 
-def of_flag(*arguments: str, says: tuple[str, ...], silent: tuple[str, ...] = ()) -> Mistake:
-    return Mistake(("plan", "film.toml", *arguments), says, silent=silent)
+def of_flag(*arguments: str, says: tuple[str, ...] = (), do: str, silent: tuple[str, ...] = ()) -> Mistake:
+    return Mistake(("plan", "film.toml", *arguments), (arguments[0], *says), do, silent=silent)
 
 
-def of_environment(name: str, value: str, *says: str) -> Mistake:
-    return Mistake(("plan", "film.toml"), (name, *says), environment={name: value})
+def of_environment(name: str, value: str, *says: str, do: str) -> Mistake:
+    return Mistake(("plan", "film.toml"), (name, *says), do, environment={name: value})
 
 
 MISTAKES = {
-    "job-missing": Mistake(("plan", "flim.toml"), ("flim.toml", "no such file")),
-    "job-is-folder": Mistake(("plan", "."), ("not a regular file",)),
-    "resume": of_flag(
-        "--resume", says=("--resume", "run the same command again", "--retry-failed"), silent=("--fresh",)
+    "job-misspelt": Mistake(("plan", "flim.toml"), ("flim.toml: no such file",), "did you mean 'film.toml'?"),
+    "job-missing": Mistake(("plan", "x/y.toml"), ("x/y.toml: no such file",), "check its name and folder"),
+    "job-is-folder": Mistake(("plan", "."), (".: not a regular file, but a folder",), "name a file in it"),
+    "resume": of_flag("--resume", says=("--retry-failed",), do="run the same command again", silent=("--fresh",)),
+    "continue": of_flag("--continue", do="run the same command again", silent=("--fresh",)),
+    "fersh-like": of_flag("--refresh-all", says=("Unknown option",), do="Did you mean --fresh?"),
+    "min-clips": of_flag("--min-clips", "12", says=("the job has 1 clip,",), do="ask for 1 at most"),
+    "model": of_flag(
+        "--model", "veo", says=("'veo' is not in the registry", "there are: "), do="did you mean 'veo-3.1'"
     ),
-    "continue": of_flag("--continue", says=("--continue", "run the same command again"), silent=("--fresh",)),
-    "fersh-like": of_flag("--refresh-all", says=("--refresh-all",)),
-    "min-clips": of_flag("--min-clips", "12", says=("--min-clips", "the job has 1 clip,", "ask for 1 at most")),
-    "model": of_flag("--model", "veo", says=("--model", "'veo' is not in the registry", "there are: ")),
-    "ratio": of_flag("--aspect-ratio", "16x9", says=("--aspect-ratio", "16x9", "did you mean '16:9'")),
-    "provider": of_flag("--provider", "fal", says=("--provider", "fal", "replicate")),
-    "both": of_flag("--fresh", "--retry-failed", says=("--fresh", "--retry-failed", "use one of them")),
-    "max-cost": of_flag("--max-cost", "0.10", says=("--max-cost", "the plan costs $0.35", "$0.10")),
-    "registry-flag": of_flag("--registry", "mine.toml", says=("mine.toml", "no such file")),
+    "ratio": of_flag("--aspect-ratio", "16x9", says=("16x9",), do="did you mean '16:9'"),
+    "provider": of_flag("--provider", "fal", says=("fal",), do='Choose from: "replicate", "local"'),
+    "both": of_flag("--fresh", "--retry-failed", says=("--retry-failed",), do="use one of them"),
+    "max-cost": of_flag(
+        "--max-cost",
+        "0.10",
+        says=("the plan costs $0.35", "$0.10"),
+        do="allow more, or plan fewer or cheaper clips",
+    ),
+    "registry-flag": Mistake(
+        ("plan", "film.toml", "--registry", "models.tml"), ("models.tml: no such file",), "check its name and folder"
+    ),
     "registry": of_environment(
-        "VIDEOGEN_REGISTRY", "nowhere.toml", "nowhere.toml", "must name a models.toml that is there"
+        "VIDEOGEN_REGISTRY", "nowhere.toml", "nowhere.toml", do="must name a models.toml that exists, or be unset"
     ),
-    "base-url": of_environment("REPLICATE_BASE_URL", "api.replicate.com", "must begin with http:// or https://"),
-    "token": of_environment("REPLICATE_API_TOKEN", "r8 x", "must be one word of printable ASCII"),
-    "buffer": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "25%", "a number of at least 1", "25%"),
-    "buffer-underscore": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "1_5", "a number of at least 1", "1_5"),
-    "provider-variable": of_environment("VIDEOGEN_PROVIDER", "fal", "'replicate' or 'local'"),
+    "base-url": of_environment("REPLICATE_BASE_URL", "api.replicate.com", do="must begin with http:// or https://"),
+    "token": of_environment("REPLICATE_API_TOKEN", "r8 x", "must be one word of printable ASCII", do="copy it again"),
+    "buffer": of_environment("VIDEO_GENERATOR_DURATION_BUFFER", "25%", "25%", do="must be a number of at least 1"),
+    "buffer-underscore": of_environment(
+        "VIDEO_GENERATOR_DURATION_BUFFER", "1_5", "1_5", do="must be a number of at least 1"
+    ),
+    "provider-variable": of_environment("VIDEOGEN_PROVIDER", "fal", "fal", do="should be 'replicate' or 'local'"),
     "journal-in-memory": of_environment(
-        "VIDEOGEN_JOURNAL_URL", "sqlite://", "a database in memory", "Name a file, such as sqlite:///journal.db"
+        "VIDEOGEN_JOURNAL_URL", "sqlite://", "a database in memory", do="Name a file, such as sqlite:///journal.db"
     ),
-    "journal-is-folder": of_environment("VIDEOGEN_JOURNAL_URL", "sqlite:///.", ". is a folder", "Name a file in it"),
+    "journal-is-folder": of_environment("VIDEOGEN_JOURNAL_URL", "sqlite:///.", ". is a folder", do="Name a file in it"),
     "journal-is-job-file": of_environment(
-        "VIDEOGEN_JOURNAL_URL", "sqlite:///film.toml", "film.toml exists and is not a SQLite database"
+        "VIDEOGEN_JOURNAL_URL",
+        "sqlite:///film.toml",
+        "film.toml exists and is not a SQLite database",
+        do="Name another file, such as sqlite:///journal.db",
     ),
-    "out-is-file": of_flag("--out", "film.toml", says=("film.toml is not a folder", "another folder with --out")),
+    "out-is-file": of_flag("--out", "film.toml", says=("film.toml is not a folder",), do="another folder with --out"),
     "out-below-file": Mistake(
-        ("plan", "film.toml"), ("film.toml is not a folder",), environment={"VIDEOGEN_OUT": "film.toml/x/y"}
+        ("plan", "film.toml"),
+        ("film.toml is not a folder",),
+        "another folder with --out",
+        environment={"VIDEOGEN_OUT": "film.toml/x/y"},
     ),
-    "out-has-question-mark": of_flag("--out", "why?", says=("why?", "question mark", "another folder with --out")),
-    "frames-is-file": of_flag("--frames", "film.toml", says=("--frames", "film.toml is not a folder")),
-    "frames-below-file": of_flag("--frames", "film.toml/x", says=("--frames", "film.toml is not a folder")),
+    "out-has-question-mark": of_flag("--out", "why?", says=("why?", "question mark"), do="another folder with --out"),
+    "frames-is-file": of_flag("--frames", "film.toml", says=("film.toml is not a folder",), do="Choose another folder"),
+    "frames-below-file": of_flag(
+        "--frames", "film.toml/x", says=("film.toml is not a folder",), do="Choose another folder"
+    ),
+    "prefect-away": Mistake(
+        ("run", "film.toml"),
+        ("Prefect cannot be used: its server at http://127.0.0.1:9/api cannot be reached",),
+        "Start it, or correct PREFECT_API_URL; without that setting, the run starts a server of its own",
+        environment={"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        code=1,
+    ),
     "picture-missing": of_file(
-        JOB + 'scene_reference_url = "pier.png"\n', "film.toml:5:1", "scene_reference_url", "pier.png", "no such file"
+        JOB + 'scene_reference_url = "pier.png"\n',
+        "film.toml:5:1",
+        "scene_reference_url: pier.png",
+        do="there is no such file in ",
     ),
-    "picture-is-text": of_file(JOB + 'scene_reference_url = "film.toml"\n', "film.toml:5:1", "not a PNG, JPEG"),
+    "picture-is-text": of_file(
+        JOB + 'scene_reference_url = "film.toml"\n', "film.toml:5:1", "but text", do="not a PNG, JPEG or WEBP"
+    ),
     "picture-empty": of_file(
-        JOB + 'character_reference_urls = [""]\n', "film.toml:5:29", "is empty", "leave the entry out"
+        JOB + 'character_reference_urls = [""]\n', "film.toml:5:29", "is empty", do="leave the entry out"
     ),
-    "yaml": of_file("scenes:\n - id: a\n", "film.yaml:1", "are TOML or JSON", name="film.yaml"),
-    "csv": of_file("id,prompt\na,p\n", "shots.csv:1", "are TOML or JSON", name="shots.csv"),
-    "field": of_file(JOB.replace("prompt", "promt"), "film.toml:3:1", "promt", "did you mean 'prompt'"),
-    "duration": of_file(JOB.replace("5", '"5 s"'), "film.toml:4:1", "target_duration", "a number"),
-    "too-long": of_file(JOB.replace("5", "25"), "film.toml:4:1", "at most 10 s", "split the scene into 3"),
-    "twice": of_file(JOB + JOB, "film.toml:6:1", "id of an earlier scene", "unique"),
-    "curly": of_file(JOB.replace('"a"', "\u201ca\u201d"), "film.toml:2", "straight quotes"),
+    "yaml": of_file(
+        "scenes:\n - id: a\n", "film.yaml:1", do="TOML or JSON, named .toml or .json: write this", name="film.yaml"
+    ),
+    "csv": of_file(
+        "id,prompt\na,p\n", "shots.csv:1", do="TOML or JSON, named .toml or .json: write this", name="shots.csv"
+    ),
+    "field": of_file(
+        JOB.replace("prompt", "promt"), "film.toml:3:1", "promt: unknown field", do="did you mean 'prompt'?"
+    ),
+    "duration": of_file(
+        JOB.replace("5", '"5 s"'), "film.toml:4:1", "target_duration", "not '5 s'", do="should be a number"
+    ),
+    "too-long": of_file(JOB.replace("5", "25"), "film.toml:4:1", "at most 10 s", do="split the scene into 3"),
+    "twice": of_file(JOB + JOB, "film.toml:6:1", "id of an earlier scene", do="ids must be unique"),
+    "curly": of_file(
+        JOB.replace('"a"', "\u201ca\u201d"), "film.toml:2", do="around values there must be straight quotes"
+    ),
 }
 
 
@@ -125,7 +175,7 @@ def test_a_typical_mistake_is_told_with_what_where_and_what_to_do(mistake: Mista
     done = run(tmp_path, *mistake.arguments, environment=mistake.environment)
     assert done.returncode == mistake.code, done.stderr
     assert "Traceback" not in done.stderr
-    assert [words for words in mistake.says if words not in done.stderr] == []
+    assert [words for words in (*mistake.says, mistake.do) if words not in done.stderr] == []
     assert [words for words in mistake.silent if words in done.stderr] == []
     assert read_all(tmp_path) == before
 
@@ -172,17 +222,60 @@ def test_a_token_under_another_name_is_named(tmp_path: Path) -> None:
     assert "REPLICATE_API_TOKEN is not set (REPLICATE_API_KEY is, which is not read)" in done.stdout
 
 
-def test_a_proxy_that_is_not_there_is_named(tmp_path: Path) -> None:
+@pytest.fixture
+def check_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
+    """`videogen models check` in this process, without pauses between its tries. Gives exit code and message."""
+    monkeypatch.setattr(rate_limit_gate, "ProviderGate", partial(rate_limit_gate.ProviderGate, backoff_s=0))
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "VIDEOGEN_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def check(**environment: str) -> tuple[int, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code = await asyncio.to_thread(main, ["models", "check", "svd"])
+        return code, capsys.readouterr().err
+
+    return check
+
+
+async def test_no_network_is_told_with_what_to_do(check_models: Check) -> None:
+    """After a few tries, with the address that was called."""
+    address = unused_url()
+    code, err = await check_models(REPLICATE_BASE_URL=address)
+    assert code == 1
+    assert err.startswith("error: cannot connect to 127.0.0.1: ")
+    assert "Check the network and REPLICATE_BASE_URL; if the network needs a proxy, name it in HTTPS_PROXY" in err
+
+
+async def test_a_proxy_that_is_not_there_is_named(check_models: Check) -> None:
     """With what was asked for by way of it, and without its password."""
-    (tmp_path / "film.toml").write_text(JOB, encoding="utf-8")
-    environment = {
-        "REPLICATE_API_TOKEN": "r8_x",
-        "HTTPS_PROXY": "http://us:secret@127.0.0.1:9",
-    }
-    done = run(tmp_path, "models", "check", "svd", environment=environment)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert "cannot connect to api.replicate.com by way of the proxy http://127.0.0.1:9" in done.stderr
-    assert "secret" not in done.stderr
+    code, err = await check_models(HTTPS_PROXY="http://us:secret@127.0.0.1:9", REPLICATE_BASE_URL="https://api.example")
+    assert code == 1
+    assert "cannot connect to api.example by way of the proxy http://127.0.0.1:9: " in err
+    assert "Check the network and the proxy, which HTTPS_PROXY or ALL_PROXY names" in err
+    assert "secret" not in err
+
+
+async def test_an_authority_that_is_not_trusted_is_told_with_what_to_do(check_models: Check, tmp_path: Path) -> None:
+    """As where a company inspects all connections."""
+    with https_server(tmp_path, b"{}") as (address, _):
+        code, err = await check_models(REPLICATE_BASE_URL=address)
+    assert code == 1
+    assert "cannot connect to localhost: [SSL: CERTIFICATE_VERIFY_FAILED]" in err
+    assert "If your network has a certificate authority of its own, name its file in SSL_CERT_FILE" in err
+
+
+async def test_a_wrong_token_is_told_with_where_to_get_one(check_models: Check) -> None:
+    """It is called by its variable, and not shown."""
+    problem = {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token", "status": 401}
+    async with Loopback(answer(401, problem)) as replicate:
+        code, err = await check_models(REPLICATE_BASE_URL=replicate.url)
+    assert code == 3
+    assert err == (
+        "error: Replicate refused the token (401): You did not pass a valid authentication token. "
+        "Check REPLICATE_API_TOKEN: your tokens are at https://replicate.com/account/api-tokens\n"
+    )
 
 
 def test_prefect_keeps_its_files_in_the_out_folder_where_home_cannot_be_written(tmp_path: Path) -> None:

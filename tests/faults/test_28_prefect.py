@@ -78,15 +78,3 @@ def test_28_a_run_whose_prefect_server_is_gone_ends_as_its_clips_did(
     again = command.run(command.folder / "film.json", "--dry-run", "--json").manifest
     assert [row["reused"] for row in again["scenes"]].count(True) == 1
     stage.books(creates=2, billed=1)
-
-
-def test_28_a_prefect_server_that_is_not_there_is_said_before_anything_is_created(
-    stage: Stage, command: CommandLine
-) -> None:
-    """In one line."""
-    command.environment["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
-    stage.emulate()
-    done = command.run(command.quick_job(2))
-    assert (done.code, len(done.err.splitlines())) == (1, 1)
-    assert "error: Prefect cannot be used: " in done.err
-    stage.books(creates=0, billed=0)

@@ -121,7 +121,8 @@ async def test_a_proxy_that_refuses_is_named_and_nothing_was_sent(monkeypatch: p
             await provider.create("kling/kling", None, {"prompt": "a pier"}, cancel_after_s=60)
         await provider.aclose()
     assert str(caught.value) == (
-        f"cannot connect to api.example by way of the proxy {proxy.url}: 407 Proxy Authentication Required"
+        f"cannot connect to api.example by way of the proxy {proxy.url}: 407 Proxy Authentication Required. "
+        "Check the network and the proxy, which HTTPS_PROXY or ALL_PROXY names"
     )
 
 

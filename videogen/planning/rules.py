@@ -58,7 +58,8 @@ def find_budget_problems(planned: Plan, *, fresh: bool = False) -> Iterator[Prob
         return
     if planned.total_cost > planned.max_cost:
         cost, allowed = format_money(planned.total_cost), format_money(planned.max_cost)
-        yield Problem(f"the plan costs {cost}, more than the {allowed} allowed", where="max_cost")
+        advice = "allow more, or plan fewer or cheaper clips"
+        yield Problem(f"the plan costs {cost}, more than the {allowed} allowed: {advice}", where="max_cost")
         return
     is_all_new = len(planned.to_create) == len(planned.requests)
     if fresh and is_all_new and remaining < min(request.cost for request in planned.to_create):

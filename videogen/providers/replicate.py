@@ -49,6 +49,7 @@ from videogen.registry.endpoint_schema import Endpoint
 from videogen.text import mask_credentials
 
 DEFAULT_BASE_URL = "https://api.replicate.com"
+TOKENS_PAGE = "https://replicate.com/account/api-tokens"
 DEFAULT_RETRY_AFTER_S = 5.0
 MAX_RETRY_AFTER_S = 600.0
 MAX_PAGES = 100
@@ -263,7 +264,8 @@ class _Transport(httpx.AsyncBaseTransport):
             response = await self._wire.handle_async_request(request)
             body = await _read_capped(response, self._limits.answer_bytes)
         except _NOT_CONNECTED as exc:
-            raise NotSentError(f"cannot connect to {request.url.host}{self._by_way_of}: {_describe(exc)}") from exc
+            reason = f"cannot connect to {request.url.host}{self._by_way_of}: {_describe(exc)}"
+            raise NotSentError(f"{reason}. {self._advise_on_network(exc)}") from exc
         except httpx.HTTPError as exc:
             raise _make_lost_error(request.method, path, _describe(exc)) from exc
         if not response.is_success:
@@ -274,6 +276,13 @@ class _Transport(httpx.AsyncBaseTransport):
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _make_lost_error(request.method, path, "the answer is compressed, which was not asked for")
         return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
+
+    def _advise_on_network(self, exc: Exception) -> str:
+        if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+            return "If your network has a certificate authority of its own, name its file in SSL_CERT_FILE"
+        if self._by_way_of:
+            return "Check the network and the proxy, which HTTPS_PROXY or ALL_PROXY names"
+        return "Check the network and REPLICATE_BASE_URL; if the network needs a proxy, name it in HTTPS_PROXY"
 
 
 async def _read_capped(response: httpx.Response, most_bytes: int) -> bytes:
@@ -318,7 +327,8 @@ def _make_error(
     if status >= 500 or status == 408:
         return _make_lost_error(method, path, f"answered {status}")
     if status in (401, 403) and (is_told or (status == 401 and not is_create)):
-        return AuthenticationError(f"Replicate refused the token ({status}): {detail}")
+        reason = f"Replicate refused the token ({status}): {detail.rstrip('.')}"
+        return AuthenticationError(f"{reason}. Check REPLICATE_API_TOKEN: your tokens are at {TOKENS_PAGE}")
     if status == 402 and is_told:
         return BillingError(f"the account has no credit (402): {detail}")
     if is_create or path == "/v1/files":

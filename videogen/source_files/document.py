@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from videogen.errors import Problem, ValidationError
-from videogen.source_files.messages import Loc, describe_errors
+from videogen.source_files.messages import Loc, describe_errors, did_you_mean
 from videogen.source_files.positions import Places, find_places, is_json_file
 
 MAX_SIZE_BYTES = 8 * 1024 * 1024
@@ -177,7 +177,7 @@ def _read_text(path: Path) -> str:
 
     try:
         if not path.is_file():
-            raise refuse("no such file" if not path.exists() else "not a regular file")
+            raise refuse(_describe_obstacle(path))
         if path.stat().st_size > MAX_SIZE_BYTES:
             raise refuse(f"larger than {MAX_SIZE_BYTES // 1024**2} MiB")
         return path.read_text(encoding="utf-8-sig")
@@ -187,6 +187,16 @@ def _read_text(path: Path) -> str:
         raise refuse(f"not UTF-8{kind} (byte {exc.start}): save it as plain text in UTF-8") from None
     except (OSError, ValueError) as exc:
         raise refuse(f"cannot be read: {exc}") from None
+
+
+def _describe_obstacle(path: Path) -> str:
+    """Return what is at the path instead of a file, and what to do."""
+    if path.is_dir():
+        return "not a regular file, but a folder: name a file in it"
+    if path.exists():
+        return "not a regular file: name a file on a disk"
+    others = [other.name for other in path.parent.glob("*") if other.suffix in (".toml", ".json")]
+    return f"no such file{did_you_mean(path.name, others) or ': check its name and folder'}"
 
 
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
