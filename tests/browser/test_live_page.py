@@ -181,10 +181,11 @@ def test_a_run_that_is_not_there_is_said(tab: Page, live: Shown) -> None:
 def test_the_token_opens_the_page_and_leaves_its_address(tab: Page, watched: Watched, tmp_path: Path) -> None:
     """Pictures, script and events are let in by the cookie."""
     with watching(tmp_path / "out", token="secret") as shown:
-        shown.begin("r1", "a")
+        shown.begin("r1", "a", max_cost="2.50", spent_before="1.05")
         tab.goto(address(shown, "/?token=secret&run=r1"))
         expect(tab.get_by_role("heading", level=1)).to_have_text("film")
         assert tab.url == address(shown, "/?run=r1")
+        expect(tab.locator(".totals")).to_contain_text("$1.05 of $2.50 budget")  # that earlier runs have spent
         assert not watched.errors
 
 

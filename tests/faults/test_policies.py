@@ -1,14 +1,22 @@
 """What counts as enough, what is tried instead, and what a second run makes again."""
 
 import asyncio
+import hashlib
 import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.faults.conftest import PRICE, Stage, code, job_of, only
+from tests.faults.conftest import PRICE, REGISTRY, Stage, code, job_of, only, shot
 from videogen.app import open_run, prepare_job
 from videogen.errors import InvalidError, ValidationError
+from videogen.planning.validation import load_and_validate
 
 FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'
 
@@ -97,6 +105,54 @@ async def test_retrying_what_failed_keeps_everything_else(stage: Stage) -> None:
     assert again.clips[0].sha256 == first.clips[0].sha256
     assert again.verdict.status == "complete"
     stage.books(creates=4, billed=3)
+    manifest = json.loads((stage.job_folder / "manifest.json").read_text())
+    assert [clip["prompt"] for clip in manifest["clips"]] == ["A boat", "good", "A gull"]
+    assert manifest["clips"][0]["inputs"]["prompt"] == "A boat"
+    page = (stage.job_folder / "index.html").read_text()
+    assert ("A boat" in page, "A ship" in page) == (True, False)
+    assert "<dt>cost of all runs</dt>" in page
+
+
+async def test_a_job_in_another_ratio_is_a_job_beside_the_first(stage: Stage, job_file: Callable[..., Path]) -> None:
+    """With a folder, a manifest, a page, clips and a budget of its own: here one budget pays for one clip only.
+
+    Each manifest tells what its clips were made from.
+    """
+    stage.emulate()
+    Image.effect_noise((128, 72), 90).convert("RGB").save(stage.folder / "pier.png")
+    scene = {"id": "a", "prompt": "A boat", "target_duration": 2, "seed": 7, "take": 3}
+    scene["scene_reference_url"] = "pier.png"
+    path = job_file(json.dumps({"model": "turned", "max_cost": str(PRICE), "scenes": [scene]}))
+    options = stage.options.model_copy(update={"folder": str(stage.folder)})
+    began = datetime.now(UTC)
+    for flags in ({}, {"aspect_ratio": "9:16"}):
+        job = load_and_validate(path, REGISTRY, flags).job
+        async with open_run(await prepare_job(job, options)) as session:
+            assert (await shot(session)).verdict.status == "complete"
+    stage.books(creates=2, billed=2)
+    for name, ratio in (("film", "16:9"), ("film-9x16", "9:16")):
+        folder = stage.folder / "out" / name
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert (manifest["job_id"], manifest["aspect_ratio"]) == (name, ratio)
+        assert Decimal(manifest["job_cost"]) == PRICE
+        assert f"<h1>{name}</h1>" in (folder / "index.html").read_text()
+        (clip,) = manifest["clips"]
+        assert (clip["width"] > clip["height"]) == (ratio == "16:9")
+        assert hashlib.sha256((folder / clip["video_path"]).read_bytes()).hexdigest() == clip["sha256"]
+        assert_made_from(clip, scene, ratio, began)
+
+
+def assert_made_from(clip: Mapping[str, Any], scene: Mapping[str, Any], ratio: str, began: datetime) -> None:
+    """Check that the manifest keeps the scene, the inputs as sent, with the name of the picture, and the times."""
+    kept = {name: clip[name] for name in ("prompt", "seed", "take")}
+    assert kept == {name: scene[name] for name in kept}
+    assert clip["references"] == [scene["scene_reference_url"]]
+    inputs = dict(clip["inputs"])
+    assert re.fullmatch(r"[\w.:-]+", inputs.pop("image"))
+    sent = {"duration": 2, "resolution": "480p", "aspect_ratio": ratio}
+    assert inputs == {"prompt": scene["prompt"], "seed": scene["seed"], **sent}
+    created, delivered = (datetime.fromisoformat(clip[name]) for name in ("created_at", "delivered_at"))
+    assert began - timedelta(seconds=1) <= created <= delivered <= datetime.now(UTC)
 
 
 async def test_a_kept_clip_whose_file_is_gone_is_made_again(stage: Stage) -> None:

@@ -101,7 +101,13 @@ class Shown:
             return list(Streamed(response))
 
     def begin(
-        self, run_id: str, *scene_ids: str, job_id: str = "film", folder: str = "", max_cost: str | None = None
+        self,
+        run_id: str,
+        *scene_ids: str,
+        job_id: str = "film",
+        folder: str = "",
+        max_cost: str | None = None,
+        spent_before: str = "0",
     ) -> None:
         """Writes what a run of these scenes writes first; its folder is that of the job."""
         self.journal.start_run(run_id, job_id=job_id, origin="local", folder=folder or str(self.out / job_id))
@@ -116,6 +122,7 @@ class Shown:
             provider="local",
             planned_cost=Decimal("0.06"),
             max_cost=None if max_cost is None else Decimal(max_cost),
+            spent_before=Decimal(spent_before),
             scenes=tuple(scenes),
         )
         self.tell(run_id, "run.started", total=len(scenes), **started.payload())

@@ -53,8 +53,9 @@ def test_a_run_that_is_over_adds_up_to_its_manifest(finished: Shown, played: Pla
 
 
 def test_scenes_are_told_before_anything_is_made(live: Shown) -> None:
-    live.begin("r1", "b", "a", max_cost="2.50")
+    live.begin("r1", "b", "a", max_cost="2.50", spent_before="1.05")
     run = live.get("/runs/r1")
+    assert run["spent_before"] == "1.05"
     assert (run["status"], run["verdict"], run["spent"], run["max_cost"]) == ("running", None, "0", "2.50")
     assert [(clip["scene_id"], clip["state"]) for clip in run["clips"]] == [("b", "waiting"), ("a", "waiting")]
 

@@ -62,6 +62,16 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
     assert "model hailuo-2.3 · 128×72 · 8 fps" in shown
 
 
+def test_the_page_tells_what_the_job_has_cost_in_all(tmp_path: Path) -> None:
+    """Where earlier runs have cost something, too; otherwise it would be the same figure twice."""
+    job = job_of({})
+    batch = result_of(job, [deliver(FileStore(tmp_path), job.scenes[0], small_clip(1))])
+    more = batch.model_copy(update={"job_cost": batch.total_cost + Decimal("1.05")})
+    assert f"cost of all runs {format_money(batch.total_cost + Decimal('1.05'))}" in Page(render_page(more, {})).text
+    for same in (batch, batch.model_copy(update={"job_cost": batch.total_cost})):
+        assert "cost of all runs" not in Page(render_page(same, {})).text
+
+
 def test_posters_clips_and_files_are_found_beside_the_page(tmp_path: Path) -> None:
     """The folder can be moved or sent: every address is relative, and what it names is there."""
     job = job_of({}, {})
