@@ -109,6 +109,11 @@ MISTAKES = {
     "frames-below-file": of_flag(
         "--frames", "film.toml/x", says=("film.toml is not a folder",), do="Choose another folder"
     ),
+    "music-without-sound": Mistake(
+        ("run", "film.toml", "--music", "film.toml"),
+        ("music: ", "film.toml: it has no sound that can be decoded"),
+        "Give a file with sound",
+    ),
     "prefect-away": Mistake(
         ("run", "film.toml"),
         ("Prefect cannot be used: its server at http://127.0.0.1:9/api cannot be reached",),

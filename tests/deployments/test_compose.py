@@ -68,6 +68,14 @@ def test_a_secret_is_given_to_those_who_need_it_only(variable: str, services: se
     assert {name for name, environment in environments().items() if variable in environment} == services
 
 
+def test_prefects_server_listens_to_its_own_page_only() -> None:
+    """Otherwise any page in a browser on this machine could call it."""
+    services = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]
+    (port,) = services["prefect"]["ports"]
+    origins = environments()["prefect"]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert origins == f"http://{port.removesuffix(':4200')}"
+
+
 def test_every_port_is_open_to_this_machine_only() -> None:
     """Others come through what a person puts in front of it."""
     services = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,15 @@ def test_a_second_run_creates_nothing(on_emulator: CommandLine, emulator: Emulat
 
 
 def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
-    """Beside the pages that every run leaves, which link to it; what cannot be written is said in a line."""
+    """By its music alone, too, which is put under it. It is beside the pages that every run leaves, which link to it;
+    what cannot be written is said in a line."""
     job, folder = on_emulator.job(*scenes(1, target_duration=1.5)), on_emulator.folder / "out" / "film"
-    done = on_emulator.run(job, "--rough-cut")
-    assert (done.code, inspect_video(folder / "rough_cut.mp4").duration) == (0, 1.5)
+    with wave.open(str(on_emulator.folder / "song.wav"), "wb") as song:
+        song.setparams((1, 2, 44_100, 0, "NONE", "not compressed"))
+        song.writeframes((b"\x00\x40" * 50 + b"\x00\xc0" * 50) * 1_000)
+    done = on_emulator.run(job, "--music", "song.wav")
+    cut = inspect_video(folder / "rough_cut.mp4")
+    assert (done.code, cut.duration, cut.sound) == (0, 1.5, "whole")
     assert "cutting rough_cut.mp4" in done.out
     assert 'href="rough_cut.mp4"' in (folder / "index.html").read_text()
     (folder / "index.html").unlink()

@@ -55,7 +55,7 @@ def validate_music(music: Path) -> None:
     try:
         check_music(music)
     except StorageError as exc:
-        raise InvalidError(f"music: {exc}") from None
+        raise InvalidError(f"music: {exc}. Give a file with sound, such as song.mp3") from None
 
 
 @dataclass(frozen=True)

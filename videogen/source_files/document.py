@@ -190,7 +190,7 @@ def _read_text(path: Path) -> str:
 
 
 def _describe_obstacle(path: Path) -> str:
-    """Return what is at the path instead of a file, and what to do."""
+    """Return a message about the path, where no file is: the obstacle, with advice."""
     if path.is_dir():
         return "not a regular file, but a folder: name a file in it"
     if path.exists():
