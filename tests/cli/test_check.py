@@ -115,6 +115,43 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+TWICE = """{"model": "veo-9", "aspect_ratio": "16x9",
+ "scenes": [
+  {"id": "a", "id": 3.5, "prompt": "A pier", "target_duration": 5},
+  {"id": "c", "promt": "A boat", "target_duration": 5}
+]}
+"""
+
+
+def test_a_key_that_is_there_twice_and_an_unknown_model_hide_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for the value of the repeated key, as it is not known which one is meant."""
+    assert checked(tmp_path, "film.json", TWICE) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("error: ").partition(";")[0] for line in said] == [
+        "film.json:3:4: scenes.0.id: is there twice",
+        "film.json:1:2: model: 'veo-9' is not in the registry",
+        "film.json:1:20: aspect_ratio: no model supports '16x9'",
+        "film.json:4:3: scenes.1.prompt: is required",
+        "film.json:4:15: scenes.1.promt: unknown field",
+    ]
+    assert said[2].endswith("; did you mean '16:9'?")
+
+
+def test_a_job_in_another_ratio_is_told_with_its_own_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a job of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "film.toml").write_text("max_cost = 2\n" + TOML)
+    assert main(["plan", "film.toml", "--aspect-ratio", "9:16"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("--aspect-ratio 9:16: film-9x16 is a job of its own beside film,")
+    assert err.endswith("with a folder and a budget of $2.00 of its own\n")
+    assert "film-9x16: 2 of 2 clips to make" in out
+
+
 def test_a_mistake_is_not_told_again_as_what_follows_from_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,11 +21,15 @@ def read_job(path: Path) -> tuple[Job, SourceFile]:
 
 def load_job_file(path: Path) -> SourceFile:
     """Read a job file without validating its data. Raise `ValidationError` if it is not well-formed."""
-    document = read_source_file(path)
+    return interpret_as_job(read_source_file(path))
+
+
+def interpret_as_job(document: SourceFile) -> SourceFile:
+    """Return the file with a job as its data, named after the file unless the job has a name."""
     if isinstance(document.data, list):
         document = replace(document, data=_convert_upstream(document), names=_UPSTREAM_NAMES)
     if isinstance(document.data, dict):
-        document = replace(document, data={"id": _make_slug(path.stem), **document.data})
+        document = replace(document, data={"id": _make_slug(document.path.stem), **document.data})
     return document
 
 

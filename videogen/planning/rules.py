@@ -30,8 +30,18 @@ def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
     """Yield every reason why the job cannot be run."""
     for index, name in enumerate(job.models_to_run):
         yield from _find_problems_of_name(job, name, registry, where=f"models.{index}" if job.models else "model")
+    if registry.models.keys().isdisjoint(job.models_to_run):
+        yield from _find_ratio_problem(job, registry)
     for index in range(len(job.fallback_models)):
         yield from _find_fallback_problems(job, index, registry)
+
+
+def _find_ratio_problem(job: Job, registry: Registry) -> Iterator[Problem]:
+    """Yield the problem of a ratio that no model supports, where the job's own models are unknown."""
+    known = {ratio for spec in registry.models.values() for ratio in spec.aspect_ratios}
+    if job.aspect_ratio not in known:
+        meant = _suggest_ratio(job.aspect_ratio, sorted(known))
+        yield Problem(f"no model supports {job.aspect_ratio!r}{meant}", where="aspect_ratio")
 
 
 def _find_problems_of_name(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:

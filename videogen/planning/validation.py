@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import ValidationError as PydanticError
 
 from videogen.errors import Problem, ValidationError
-from videogen.job.load import load_job_file
+from videogen.job.load import interpret_as_job, load_job_file
 from videogen.job.model import MAX_NAME_CHARS, Job
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.rules import find_problems
 from videogen.registry.load import describe_registry_errors, load_registry_file
 from videogen.registry.model_spec import Registry
-from videogen.source_files.document import SourceFile, join_path, split_path
+from videogen.source_files.document import RepeatedKeysError, SourceFile, join_path, split_path
 from videogen.source_files.messages import Loc, describe_errors
 
 _MAX_ROUNDS = 4
@@ -56,6 +56,10 @@ def load_and_validate(path: Path, registry: Path | None = None, flags: Mapping[s
     models, problems = _load_registry(registry)
     try:
         document = load_job_file(path)
+    except RepeatedKeysError as exc:
+        _, of_job = _validate_job(interpret_as_job(exc.document), flags or {}, models)
+        more = [problem for problem in of_job if not exc.is_about(problem)]
+        raise ValidationError([*problems, *exc.problems, *more]) from None
     except ValidationError as exc:
         raise ValidationError([*problems, *exc.problems]) from None
     job, of_job = _validate_job(document, flags or {}, models)

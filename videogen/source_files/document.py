@@ -121,25 +121,46 @@ class _Place:
         return Problem(message, where=join_path(self.loc), position=position)
 
 
+class RepeatedKeysError(ValidationError):
+    """A JSON file has keys more than once. The last value of each is in `document`, for finding further problems."""
+
+    def __init__(self, document: SourceFile) -> None:
+        counts = Counter(loc for loc, _ in find_places(document.path, document.text))
+        repeated = [(loc, "is there twice") for loc, count in counts.items() if count > 1]
+        super().__init__(document.errors_at(repeated).problems)
+        self.document = document
+
+    def is_about(self, problem: Problem) -> bool:
+        """Return whether the problem is about a value of a repeated key, or about one in it."""
+        return any(f"{problem.where}.".startswith(f"{repeated.where}.") for repeated in self.problems)
+
+
 def read_source_file(path: Path) -> SourceFile:
     """Return the JSON or TOML file at `path`. The suffix decides; for another suffix, the first characters do.
 
     Raises:
         ValidationError: the file cannot be read, is larger than 8 MiB, is not UTF-8 or not well-formed, has more than
             100,000 values or is nested too deeply.
+        RepeatedKeysError: a JSON file has keys more than once.
     """
     text = _read_text(path)
     _check_size(path.name, text)
-    load = _load_json if is_json_file(path, text) else _load_toml
+    has_repeated_keys = False
     try:
-        data = load(path, text)
+        if is_json_file(path, text):
+            data, has_repeated_keys = _load_json(path, text)
+        else:
+            data = _load_toml(path, text)
     except RecursionError:
         raise _too_deep_error(path.name, text) from None
     except ValueError as exc:  # Python reads no integer of more than 4300 digits
         raise _make_error(path.name, text, _LONG_NUMBER.search(text), str(exc).partition(";")[0]) from None
     if _measure_depth(data) > MAX_DEPTH:
         raise _too_deep_error(path.name, text)
-    return SourceFile(path, text, data)
+    document = SourceFile(path, text, data)
+    if has_repeated_keys:
+        raise RepeatedKeysError(document)
+    return document
 
 
 def _suggest_format(path: Path, text: str) -> str:
@@ -264,18 +285,21 @@ def _load_toml(path: Path, text: str) -> Any:
         raise ValidationError([Problem(message, position=position)]) from None
 
 
-def _load_json(path: Path, text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):  # valid JSON, where the last one wins, but most likely a mistake
-            raise _duplicate_key_error(SourceFile(path, text, None))
-        return found
+def _load_json(path: Path, text: str) -> tuple[Any, bool]:
+    """Return the data, and whether a key is repeated. JSON allows it, the last one wins, but it is a mistake."""
+    has_repeated_keys = False
+
+    def make_table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal has_repeated_keys
+        table = dict(pairs)
+        has_repeated_keys |= len(table) < len(pairs)
+        return table
 
     try:
-        data = json.loads(text, object_pairs_hook=unique)
+        data = json.loads(text, object_pairs_hook=make_table)
         if _LONE_SURROGATE.search(text):
             json.dumps(data, ensure_ascii=False).encode()
-        return data
+        return data, has_repeated_keys
     except UnicodeEncodeError:
         raise _make_error(
             path.name, text, _LONE_SURROGATE.search(text), "half a surrogate pair is no character"
@@ -284,11 +308,6 @@ def _load_json(path: Path, text: str) -> Any:
         position = f"{path.name}:{exc.lineno}:{exc.colno}"
         message = f"not valid JSON: {exc.msg}{_suggest_format(path, text)}"
         raise ValidationError([Problem(message, position=position)]) from None
-
-
-def _duplicate_key_error(document: SourceFile) -> ValidationError:
-    counts = Counter(loc for loc, _ in find_places(document.path, document.text))
-    return document.errors_at((loc, "is there twice") for loc, count in counts.items() if count > 1)
 
 
 def _count_written_parts(places: Places, loc: Loc) -> int:
