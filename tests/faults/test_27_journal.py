@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,7 @@ async def test_27_a_create_that_was_noted_and_not_sent_is_sent_by_the_next_run(s
     job = job_of("A boat", max_cost=2 * PRICE)
     await kill_before_create(stage, job)
     plan = (await prepare_job(job, stage.options)).plan
-    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, PRICE, 0)
+    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, PRICE, Decimal(0))
     batch = await stage.shoot("A boat", max_cost=2 * PRICE)
     assert (only(batch).status, batch.total_cost, batch.job_cost) == ("success", PRICE, 2 * PRICE)
     stage.books(creates=1, billed=1)
@@ -206,7 +207,7 @@ async def test_27_a_create_that_was_noted_and_not_sent_counts_for_the_cap_of_a_l
     await kill_before_create(stage, job_of("A boat", max_cost=PRICE))
     journal_of(stage).unlink()
     plan = (await prepare_job(job_of("A boat", max_cost=2 * PRICE), stage.options)).plan
-    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, 0, PRICE)
+    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, Decimal(0), PRICE)
     batch = await stage.shoot("A boat", max_cost=PRICE)
     assert (code(only(batch)), batch.job_cost) == ("budget", PRICE)
     stage.books(creates=0, billed=0)
