@@ -4,7 +4,6 @@ vain. For each transition on its own, see `tests/journal/test_outages.py`."""
 import asyncio
 import threading
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from videogen.app import open_run, prepare_job
 from videogen.events import ClipStarted, RunEvent
 from videogen.execution import creation, lease, prediction, recorder
 from videogen.journal import async_store, postgres
-from videogen.journal.store import Journal
 
 PROMPTS = ("A boat", "A pier", "A gull", "A whale")
 ENOUGH_S = 20
@@ -25,10 +23,8 @@ ENOUGH_S = 20
 
 @pytest.fixture
 def stage(stage: Stage, wired_url: str, direct_url: str) -> Stage:
-    """With its journal on PostgreSQL, and a limit there that all runs share."""
-    with closing(Journal(direct_url)) as journal:
-        journal.set_limit("replicate", 5)
-    stage.setenv("VIDEOGEN_JOURNAL_URL", wired_url)
+    """With its journal on PostgreSQL, over a wire."""
+    stage.keep_journal_at(wired_url, direct_url=direct_url)
     return stage
 
 
