@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from tests.support.database_wire import DatabaseWire, wire_to_database
 from tests.support.servers import (
     KEY_ID,
     SECRET,
@@ -86,3 +88,25 @@ def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'journal.db'}"
     server: str = request.getfixturevalue("postgresql")
     return database(server, "postgresql+psycopg")
+
+
+@pytest.fixture
+def wire(postgresql: str) -> Iterator[DatabaseWire]:
+    """The way to that PostgreSQL server over which `wired_url` goes."""
+    with wire_to_database(str(sa.make_url(postgresql).query["host"]) + "/.s.PGSQL.5432") as wire:
+        yield wire
+
+
+@pytest.fixture
+def direct_url(postgresql: str) -> str:
+    """An empty database, past the wire."""
+    return database(postgresql, "postgresql+psycopg")
+
+
+@pytest.fixture
+def wired_url(direct_url: str, wire: DatabaseWire) -> str:
+    """The same database, over the wire."""
+    url = sa.make_url(direct_url)
+    return (
+        f"postgresql+psycopg://{url.username}@127.0.0.1:{wire.port}/{url.database}?sslmode=disable&gssencmode=disable"
+    )

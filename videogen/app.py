@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
 from videogen.errors import RunInterruptedError, SettingsError
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
@@ -24,6 +26,9 @@ from videogen.registry.load import read_registry
 from videogen.settings import ProviderName, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import PLACES, find_obstacle
+
+if TYPE_CHECKING:
+    from videogen.journal.store import Journal
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
@@ -61,9 +66,21 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     folder = folders(settings.get_job_folder(job.id))
 
     async def look(planned: Plan) -> PriorWork:
-        return await asyncio.to_thread(
-            inspect_prior_runs, url, origin, folder, planned, open_folder=folders, fresh=options.fresh
-        )
+        given_up = Event()
+        try:
+            return await asyncio.to_thread(
+                inspect_prior_runs,
+                url,
+                origin,
+                folder,
+                planned,
+                open_folder=folders,
+                fresh=options.fresh,
+                given_up=given_up,
+            )
+        except asyncio.CancelledError:
+            given_up.set()  # otherwise the thread would wait for the database, and the event loop for the thread
+            raise
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = build_plan(job, registry, digests=digests, buffer=buffer, today=today)
@@ -139,7 +156,6 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
     from videogen.execution.shared_limit import join_limit, require_limit
     from videogen.execution.slots import Slots
     from videogen.journal.async_store import AsyncJournal
-    from videogen.journal.store import Journal
     from videogen.providers.reference_images import ReferenceSender
     from videogen.storage.local import lock_folder
     from videogen.storage.open import open_folder, open_store
@@ -151,7 +167,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         provider = await stack.enter_async_context(open_provider(prepared))
         if prepared.plan.to_make and check_account:
             await gate.call_with_retries(provider.check_account, tries=4)
-        sync_journal = await asyncio.to_thread(Journal, prepared.settings.get_journal_url())
+        sync_journal = await _open_journal(prepared.settings.get_journal_url(), stack)
         journal = AsyncJournal(sync_journal)
         stack.push_async_callback(journal.aclose)
         run_id, limit = uuid.uuid4().hex[:12], prepared.settings.get_limit_name()
@@ -198,3 +214,12 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
                 await end_interrupted(journal, run_id)
             raise
+
+
+async def _open_journal(url: str, stack: AsyncExitStack) -> "Journal":
+    """Open the journal. No thread waits for its database any longer than until the stack is closed."""
+    from videogen.journal.store import Journal
+
+    given_up = Event()
+    stack.callback(given_up.set)
+    return await asyncio.to_thread(Journal, url, given_up=given_up)

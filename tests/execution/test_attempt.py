@@ -2,6 +2,8 @@ import asyncio
 import hashlib
 import itertools
 import os
+import threading
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import change_prediction, request_of, small_clip
-from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
+from tests.support.fakes import LOST, FakeProvider, Heard, NoImages, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
     BadOutputError,
@@ -27,15 +29,19 @@ from videogen.errors import (
     OutputExpiredError,
     PredictionFailedError,
     RateLimitedError,
+    StorageError,
     TransientError,
     UnreachableError,
     is_retryable,
 )
+from videogen.events import RunEvent
 from videogen.execution import attempt as generation
+from videogen.execution import prediction
 from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
 from videogen.execution.slots import Slot, Slots
-from videogen.planning.requests import ClipRequest
+from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.providers.base import Prediction
 from videogen.results.clip import Clip
 
 pytestmark = pytest.mark.integration
@@ -533,3 +539,158 @@ async def test_predictions_do_not_run_far_ahead_of_the_decoders(tmp_path: Path) 
     for _ in range(decoders):
         run.free_decoders.release()
     assert {clip.status for clip in await asyncio.gather(*making)} == {"success"}
+
+
+class CountingSink(Heard):
+    """Hears how many predictions there were when the first clip had failed."""
+
+    def __init__(self, provider: FakeProvider) -> None:
+        super().__init__()
+        self._provider = provider
+        self.created_at_first_failure: int | None = None
+
+    def emit(self, event: RunEvent) -> None:
+        super().emit(event)
+        if event.type == "clip.failed" and self.created_at_first_failure is None:
+            self.created_at_first_failure = len(self._provider.created)
+
+
+async def test_nothing_is_created_after_the_first_clip_that_cannot_be_stored(tmp_path: Path) -> None:
+    """The disk would refuse the next clip, too, and it would be paid for: of twelve clips in two slots, those stay
+    unmade that had not begun."""
+    provider = FakeProvider()
+    heard, slots = CountingSink(provider), Slots(2)
+    run = run_of(tmp_path, provider, heard=heard)
+    (tmp_path / "posters").touch()  # a file where the folder has to be
+
+    async def make(take: int) -> Clip:
+        async with Slot(slots) as slot:
+            return await generate_in_slot(request_of(take=take, id=f"s{take}"), run, slot)
+
+    results = await asyncio.gather(*(make(take) for take in range(1, 13)), return_exceptions=True)
+    assert {type(result) for result in results} == {StorageError}
+    assert heard.types.count("clip.failed") == 12
+    assert heard.created_at_first_failure == len(provider.created) < 12
+    spent, reserved = await run.journal.get_job_spending(run.id, provider.origin)
+    assert (spent, reserved) == (len(provider.created) * request_of().cost, Decimal(0))
+
+
+class WatchedSlots(Slots):
+    """Says when a clip waits for a slot."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.is_wanted = asyncio.Event()
+
+    async def acquire(self) -> int:
+        self.is_wanted.set()
+        return await super().acquire()
+
+
+async def test_a_clip_that_another_job_delivered_during_the_wait_for_a_slot_is_reused(tmp_path: Path) -> None:
+    """It is looked up again once there is a slot, also when nothing may be created any more."""
+    provider, slots = FakeProvider(), WatchedSlots(1)
+    run = run_of(tmp_path, provider)
+    other = replace(run_of(tmp_path / "other", provider, run_id="run2"), journal=run.journal)
+    await slots.predictions.acquire()
+    waiting = asyncio.create_task(generate_in_slot(request_of(), run, Slot(slots)))
+    await slots.is_wanted.wait()
+    made = await generate(request_of(), other)
+    run.gate.stop_creates()
+    slots.predictions.release()
+    clip = await waiting
+    assert (clip.reused, clip.sha256, len(provider.created)) == (True, made.sha256, 1)
+    assert await run.journal.find_attempts(run.id, "a") == []
+
+
+class MeanwhileDelivered(NoImages):
+    """Takes so long to send a picture that another job makes the same clip."""
+
+    def __init__(self, request: ClipRequest, other: RunContext) -> None:
+        self._request, self._other = request, other
+
+    async def url(self, image: ImageInput) -> str:
+        await generate(self._request, self._other)
+        return await super().url(image)
+
+
+async def test_a_clip_that_another_job_delivered_right_before_the_intent_is_reused(tmp_path: Path) -> None:
+    """The journal refuses the intent, and the run takes the clip instead."""
+    provider, image = FakeProvider(), ImageInput(background="1" * 64)
+    request = change_prediction(request_of(), images={image.name: image})
+    run = run_of(tmp_path, provider)
+    other = replace(run_of(tmp_path / "other", provider, run_id="run2"), journal=run.journal)
+    clip = await generate(request, replace(run, images=MeanwhileDelivered(request, other)))
+    assert (clip.reused, clip.status, len(provider.created)) == (True, "success", 1)
+    assert await run.journal.find_attempts(run.id, "a") == []
+
+
+class UnclearProvider(FakeProvider):
+    """Tells a status that nobody knows for its first prediction, whatever becomes of it."""
+
+    async def get(self, prediction_id: str) -> Prediction:
+        told = await super().get(prediction_id)
+        return replace(told, raw={"status": "on fire"}) if prediction_id == "prediction0" else told
+
+
+async def test_a_prediction_whose_status_nobody_knows_ends_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never ends in words that we know, not even after it is cancelled. It counts as billed, and the next run is
+    not held up by it."""
+    monkeypatch.setattr(prediction, "CLEAN_UP_S", 0.1)
+    provider = UnclearProvider([Script(polls=None, cancel_as="processing")])
+    run = run_of(tmp_path, provider)
+    with pytest.raises(ClipTimeoutError, match="prediction0 was canceled"):
+        await generate(change_prediction(request_of(), timeout_s=0.1), run)
+    assert provider.cancelled == ["prediction0"]
+    assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
+    assert (await run.journal.get_job_spending(run.id, provider.origin))[0] == request_of().cost
+    clip = await generate(request_of(), run_of(tmp_path, provider, run_id="run2"))
+    assert (clip.status, len(provider.created)) == ("success", 2)
+
+
+class LongDecoders(Executor):
+    """Decodes as if it never came to an end: only until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.stops: list[threading.Event] = []
+
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        (stop,) = args
+        self.stops.append(stop)
+        decoded: Future[Any] = Future()
+
+        def decode() -> None:
+            self.begun.release()
+            stop.wait()
+            decoded.set_exception(BadOutputError("stopped"))
+
+        threading.Thread(target=decode, daemon=True).start()
+        return decoded
+
+
+async def test_a_decode_that_outlasts_the_timeout_is_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep its thread for minutes. The prediction is paid for: the next run downloads its output again."""
+    monkeypatch.setattr(generation, "LATE_DOWNLOAD_S", 0.2)
+    provider, decoders = FakeProvider(), LongDecoders()
+    run = replace(run_of(tmp_path, provider), decoders=decoders)
+    with pytest.raises(UnreachableError, match="could not be downloaded in time"):
+        await generate(change_prediction(request_of(), timeout_s=0.5), run)
+    assert [stop.is_set() for stop in decoders.stops] == [True, True]
+    clip = await generate(request_of(), run_of(tmp_path, provider, run_id="run2"))
+    assert (clip.status, clip.prediction_ids) == ("success", ("prediction0",))
+
+
+async def test_a_decode_is_told_to_stop_when_its_clip_is_interrupted(tmp_path: Path) -> None:
+    decoders = LongDecoders()
+    run = replace(run_of(tmp_path, FakeProvider()), decoders=decoders)
+    making = asyncio.create_task(generate(request_of(), run))
+    assert await asyncio.to_thread(decoders.begun.acquire, timeout=30)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert [stop.is_set() for stop in decoders.stops] == [True]

@@ -1,6 +1,8 @@
 """Creates whose answer is lost, and answers of hops on the way: what counts is what the provider itself says."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ from videogen.errors import (
     AuthenticationError,
     CallError,
     GoneError,
+    LeaseLostError,
     NotSentError,
     RunInterruptedError,
     TransientError,
@@ -20,7 +23,9 @@ from videogen.errors import (
     VideogenError,
 )
 from videogen.events import ClipProgress
+from videogen.execution import creation
 from videogen.execution.patience import Patience
+from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.planning.requests import ClipRequest, ImageInput
 
 pytestmark = pytest.mark.integration
@@ -249,3 +254,71 @@ async def test_nothing_is_created_after_an_interruption(tmp_path: Path) -> None:
         await generate(request_of(), run)
     assert provider.created == []
     assert await run.journal.find_open_attempt(provider.origin, request_of().key) is None
+
+
+class Clock:
+    """The clocks of a machine. The wall clock can be set forward and back, as it is while the machine sleeps."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class SleepyGate(ProviderGate):
+    """A gate at which the machine falls asleep once, after an intent and before its create."""
+
+    def __init__(self, fall_asleep: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(backoff_s=0.01)
+        self._fall_asleep = fall_asleep
+        self._looks = 0
+
+    async def wait_for_create(self) -> None:
+        await super().wait_for_create()
+        self._looks += 1
+        if self._looks == 2:  # the first is before the intent
+            await self._fall_asleep()
+
+
+async def test_a_run_that_slept_sends_no_create_for_a_clip_that_was_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is asked again after the sleep, and says that the attempt is another run's."""
+    monkeypatch.setattr(creation, "time", clock := Clock())
+    provider = FakeProvider()
+    run, request = run_of(tmp_path, provider), request_of()
+
+    async def sleep_while_another_run_makes_the_clip() -> None:
+        clip = await generate(request, run_of(tmp_path, provider, run_id="run2"))
+        assert (clip.status, len(provider.created)) == ("success", 1)
+        clock.ahead_s += 60
+
+    run.gate = SleepyGate(sleep_while_another_run_makes_the_clip)
+    with pytest.raises(LeaseLostError):
+        await generate(request, run)
+    assert len(provider.created) == 1
+
+
+@pytest.mark.parametrize("slept_s", [60, -60, creation.INTENT_VALID_S], ids=lambda seconds: f"{seconds:g}s")
+async def test_a_run_that_slept_confirms_its_intent_before_it_sends_the_create(
+    slept_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of the intent is then that of the create. The wall clock may have been set back meanwhile."""
+    monkeypatch.setattr(creation, "time", clock := Clock())
+    provider = FakeProvider()
+    run = run_of(tmp_path, provider)
+
+    async def sleep() -> None:
+        clock.ahead_s += slept_s
+        provider.ahead += timedelta(seconds=60)
+
+    run.gate = SleepyGate(sleep)
+    begun = provider.now()
+    assert (await generate(request_of(), run)).status == "success"
+    (attempt,) = await run.journal.find_attempts(run.id, "a")
+    assert attempt.intended_at - begun >= timedelta(seconds=60)
+    assert len(provider.created) == 1

@@ -5,7 +5,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,7 @@ from videogen.execution.patience import Patience
 from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
+from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest
 from videogen.providers.replicate import Limits, ReplicateProvider
 from videogen.results.clip import Clip
@@ -61,6 +62,12 @@ class Stage:
         self.setenv("REPLICATE_BASE_URL", self.emulator.url)
         self.environment["REPLICATE_BASE_URL"] = self.emulator.url
         return self.emulator
+
+    def keep_journal_at(self, url: str, *, direct_url: str) -> None:
+        """Has runs keep their journal on PostgreSQL, where they share a limit. Both are URLs of one database."""
+        with closing(Journal(direct_url)) as journal:
+            journal.set_limit("replicate", 5)
+        self.setenv("VIDEOGEN_JOURNAL_URL", url)
 
     def stop(self) -> None:
         """Ends the emulator; its port is free then."""

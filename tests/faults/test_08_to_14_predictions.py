@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, only
+from tests.faults.conftest import PRICE, PROMPT, Change, Stage, code, job_of, only
+from videogen.app import prepare_job
 from videogen.execution.rate_limit_gate import ProviderGate
 
 FLAGGED = "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
@@ -149,6 +150,20 @@ async def test_14_what_is_told_oddly_is_understood(stage: Stage, rule: str) -> N
     clip = only(await stage.shoot())
     assert (clip.status, clip.attempts) == ("success", 1)
     stage.books(creates=1, billed=1)
+
+
+async def test_14_a_status_that_nobody_knows_ends_at_the_deadline_of_its_clip(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled, and counts as billed. No later run waits for it: the attempt is over."""
+    monkeypatch.setattr("videogen.execution.prediction.CLEAN_UP_S", 0.5)
+    unknown = 'do = "unknown_status"\nstatus = "on fire"\ntimes = "always"'
+    stage.emulate(f'on = "poll"\n{unknown}', f'on = "cancel"\n{unknown}', latency_s=(60, 60))
+    clip = only(await stage.shoot(timeout_seconds=1, attempts=1))
+    assert (code(clip), clip.attempts, clip.cost) == ("timeout", 1, PRICE)
+    stage.books(creates=1, billed=1, cancels=1)
+    plan = (await prepare_job(job_of(), stage.options)).plan
+    assert (plan.spent_before, plan.total_cost) == (PRICE, PRICE)
 
 
 async def test_14_an_output_that_is_told_late_is_waited_for(stage: Stage) -> None:

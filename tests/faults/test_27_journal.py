@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from tests.faults.conftest import PRICE, Stage, code, job_of, only
 from videogen.app import open_run, prepare_job
 from videogen.errors import ValidationError
+from videogen.job.model import Job
 from videogen.journal.store import Journal
+from videogen.providers.base import Prediction
 
 PROMPTS = ("A boat", "A pier", "A gull")
 
@@ -165,6 +168,52 @@ async def test_27_what_a_run_paid_that_never_ended_is_neither_forgotten_nor_paid
     assert [clip.status for clip in batch.clips] == ["success"] * 3
     assert batch.job_cost == CAP
     stage.books(creates=3, billed=3)
+
+
+class Killed(BaseException):
+    """The process ends where this is raised: nothing handles it."""
+
+
+async def kill_before_create(stage: Stage, job: Job) -> None:
+    """Run a job of one clip until its cost is noted, and no further."""
+
+    async def kill(*_: object, **__: object) -> Prediction:
+        raise Killed
+
+    async with open_run(await prepare_job(job, stage.options)) as session:
+        session.run.provider.create = kill  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            await session.make_clip(session.plan.requests[0])
+    stage.books(creates=0, billed=0)
+
+
+async def test_27_a_create_that_was_noted_and_not_sent_is_sent_by_the_next_run(stage: Stage) -> None:
+    """It was killed in between. The plan has the amount as reserved, and the account shows that nothing came of it. The
+    cap counts it all the same, because only the list says so."""
+    stage.emulate()
+    job = job_of("A boat", max_cost=2 * PRICE)
+    await kill_before_create(stage, job)
+    plan = (await prepare_job(job, stage.options)).plan
+    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, PRICE, Decimal(0))
+    batch = await stage.shoot("A boat", max_cost=2 * PRICE)
+    assert (only(batch).status, batch.total_cost, batch.job_cost) == ("success", PRICE, 2 * PRICE)
+    stage.books(creates=1, billed=1)
+
+
+async def test_27_a_create_that_was_noted_and_not_sent_counts_for_the_cap_of_a_lost_journal(stage: Stage) -> None:
+    """The note is written before the create, so that a create that was sent is never missing from it. Without the
+    journal, nobody knows that this one was not."""
+    stage.emulate()
+    await kill_before_create(stage, job_of("A boat", max_cost=PRICE))
+    journal_of(stage).unlink()
+    plan = (await prepare_job(job_of("A boat", max_cost=2 * PRICE), stage.options)).plan
+    assert (plan.spent_before, plan.reserved_before, plan.total_cost) == (PRICE, Decimal(0), PRICE)
+    batch = await stage.shoot("A boat", max_cost=PRICE)
+    assert (code(only(batch)), batch.job_cost) == ("budget", PRICE)
+    stage.books(creates=0, billed=0)
+    batch = await stage.shoot("A boat", max_cost=2 * PRICE)
+    assert (only(batch).status, batch.job_cost) == ("success", 2 * PRICE)
+    stage.books(creates=1, billed=1)
 
 
 async def test_27_a_copy_made_during_a_run_knows_too_little(stage: Stage) -> None:

@@ -203,6 +203,25 @@ async def test_a_machine_that_died_keeps_the_folder_for_a_lease(
         assert only(await waiting).status == "success"
 
 
+async def test_a_machine_that_froze_creates_nothing_once_another_one_took_the_folder_over(
+    machine: Machine, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It slept for longer than its lease, and wakes up after the other one has ended."""
+    monkeypatch.setattr("videogen.journal.base.LEASE_S", 0.5)
+    monkeypatch.setattr("videogen.execution.lease.HEARTBEAT_S", 1000)
+    stage.emulate()
+    async with open_run(await prepare_job(job_of(*PROMPTS), machine.options)) as frozen:
+        machine.another("second")
+        assert only(await machine.shoot(PROMPTS[0])).status == "success"
+        monkeypatch.chdir(stage.folder / "first")
+        boat, *others = await frozen.make_clips()
+    assert boat.reused
+    assert [code(clip) for clip in others] == ["lease-lost"] * 2
+    stage.books(creates=1, billed=1)
+    assert (await machine.shoot(*PROMPTS)).successful_clips == 3
+    stage.books(creates=3, billed=3)
+
+
 async def test_where_files_are_made_is_told_from_the_address(machine: Machine, stage: Stage, bucket: Bucket) -> None:
     """So that two buckets, or a bucket and the disk, do not mix."""
     stage.emulate()

@@ -28,6 +28,23 @@ async def test_two_jobs_with_the_same_scene_pay_for_it_once(stage: Stage) -> Non
     stage.books(creates=2, billed=2)
 
 
+async def test_three_runs_of_one_job_on_one_postgresql_pay_for_each_clip_once(stage: Stage, direct_url: str) -> None:
+    """As three machines have them, each with a folder of its own: all have all clips in the end."""
+    stage.keep_journal_at(direct_url, direct_url=direct_url)
+    stage.emulate()
+    folders = [stage.folder / f"machine-{number}" for number in range(3)]
+    batches = await asyncio.gather(
+        *(stage.shoot("A boat", "A pier", "A gull", options={"out": str(folder)}) for folder in folders)
+    )
+    assert [batch.verdict.status for batch in batches] == ["complete"] * 3
+    for clips in zip(*(batch.clips for batch in batches), strict=True):
+        assert sorted(clip.reused for clip in clips) == [False, True, True]
+        assert len({clip.sha256 for clip in clips}) == 1
+    assert [batch.job_cost for batch in batches] == [3 * PRICE] * 3
+    assert all((folder / "job" / str(clip.video_path)).is_file() for folder in folders for clip in batches[0].clips)
+    stage.books(creates=3, billed=3)
+
+
 async def test_what_a_dead_run_of_another_job_began_is_continued(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has not been heard of for the length of a lease: its prediction is waited for, not made again."""
     monkeypatch.setattr("videogen.journal.base.LEASE_S", 1.0)

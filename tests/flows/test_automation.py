@@ -1,6 +1,8 @@
 """The automation in `deployments/`, against a real Prefect server."""
 
+import asyncio
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.flows.conftest import CommandLine, wait_until
 from tests.support.tokens import TOKEN
@@ -29,6 +32,30 @@ def test_a_failed_verdict_pauses_the_deployment_it_came_from(command: CommandLin
         bad = deployment_that_ran(command, prefect_api, fails)
     wait_until(lambda: is_paused(prefect_api, bad))
     assert not is_paused(prefect_api, good)
+
+
+def test_an_upgrade_removes_the_automation_that_took_over_without_an_end(prefect_api: str) -> None:
+    """Earlier versions created it, and it would take over the ended runs of a schedule for ever. Automations of other
+    people stay."""
+    trigger = {"type": "event", "posture": "Reactive", "expect": ["nothing.ever"], "threshold": 1, "within": 0}
+    for name in ("videogen-take-over", "somebody-elses"):
+        post(f"{prefect_api}/automations/", {"name": name, "trigger": trigger, "actions": [{"type": "do-nothing"}]})
+    apply = runpy.run_path(str(ROOT / "deployments/automations/apply.py"))
+    try:
+        with temporary_settings({PREFECT_API_URL: prefect_api}):
+            for _ in range(2):  # as often as you like
+                asyncio.run(apply["main"]())
+        there = automations(prefect_api)
+        assert "videogen-take-over" not in there
+        assert {"somebody-elses", "videogen - pause after a failed verdict"} <= there.keys()
+    finally:
+        for automation in automations(prefect_api).values():
+            httpx.delete(f"{prefect_api}/automations/{automation}", trust_env=False)
+
+
+def automations(api: str) -> dict[str, str]:
+    """Return the ids of all automations of the server, by name."""
+    return {each["name"]: each["id"] for each in post(f"{api}/automations/filter", {})}
 
 
 def deployment_that_ran(command: CommandLine, api: str, emulator: Emulator) -> str:

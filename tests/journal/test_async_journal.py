@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.journal.conftest import Wire
 from tests.support.builders import request_of
+from tests.support.database_wire import DatabaseWire
 from videogen.errors import BudgetError, JournalError
 from videogen.journal import postgres
 from videogen.journal.async_store import AsyncJournal
@@ -120,7 +120,7 @@ async def test_a_journal_that_is_closed_finishes_what_is_begun(file: Path) -> No
 
 
 async def test_a_silent_database_holds_up_neither_the_loop_nor_the_end(
-    wired_url: str, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wired_url: str, wire: DatabaseWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given up at the end, though it would be waited for otherwise."""
     monkeypatch.setattr(postgres, "SILENCE_S", 10_000.0)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.journal.conftest import CUTS, MOMENTS, Fault, Moment, Wire, intend, start
+from tests.journal.conftest import intend, start
 from tests.support.builders import request_of
+from tests.support.database_wire import CUTS, MOMENTS, DatabaseWire, Fault, Moment
 from tests.support.servers import database, postgresql_server
 from videogen.errors import JournalError
 from videogen.journal import database as database_module
@@ -70,7 +71,7 @@ def some_requests(number: int) -> list[ClipRequest]:
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("fault", CUTS)
 def test_every_transition_outlives_a_cut(
-    wired_url: str, direct_url: str, wire: Wire, moment: Moment, fault: Fault
+    wired_url: str, direct_url: str, wire: DatabaseWire, moment: Moment, fault: Fault
 ) -> None:
     """Each one meets it: before its transaction, in it, and when the answer to its commit is lost."""
     requests = some_requests(1)
@@ -81,7 +82,9 @@ def test_every_transition_outlives_a_cut(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cuts_at_random_lose_nothing_and_double_nothing(wired_url: str, direct_url: str, wire: Wire, seed: int) -> None:
+def test_cuts_at_random_lose_nothing_and_double_nothing(
+    wired_url: str, direct_url: str, wire: DatabaseWire, seed: int
+) -> None:
     chance = random.Random(seed)
     wire.plan = lambda _: chance.choice(CUTS) if chance.random() < 0.04 else None
     requests = some_requests(5)
@@ -91,7 +94,7 @@ def test_cuts_at_random_lose_nothing_and_double_nothing(wired_url: str, direct_u
     check(direct_url, requests)
 
 
-def test_a_database_that_is_away_is_waited_for(wired_url: str, direct_url: str, wire: Wire) -> None:
+def test_a_database_that_is_away_is_waited_for(wired_url: str, direct_url: str, wire: DatabaseWire) -> None:
     """Also when the journal is opened, and at every transition."""
     requests = some_requests(1)
     done = threading.Event()
@@ -122,7 +125,7 @@ def test_a_database_that_is_away_is_waited_for(wired_url: str, direct_url: str, 
 
 
 def test_a_database_that_stays_away_is_an_error(
-    wired_url: str, wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    wired_url: str, wire: DatabaseWire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After the time that it is waited for; that it is waited for is told at once."""
     with closing(Journal(wired_url)) as journal:
@@ -133,7 +136,7 @@ def test_a_database_that_stays_away_is_an_error(
     assert "does not answer" in caplog.text
 
 
-def test_who_only_watches_does_not_wait(wired_url: str, wire: Wire) -> None:
+def test_who_only_watches_does_not_wait(wired_url: str, wire: DatabaseWire) -> None:
     """A page says so; it is asked again by who looks at it."""
     with closing(Journal(wired_url, read_only=True)) as journal:
         wire.is_down = True
@@ -144,7 +147,7 @@ def test_who_only_watches_does_not_wait(wired_url: str, wire: Wire) -> None:
 
 
 def test_a_database_that_says_nothing_is_left_for_a_new_connection(
-    wired_url: str, direct_url: str, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wired_url: str, direct_url: str, wire: DatabaseWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "SILENCE_S", 0.3)
     requests = some_requests(1)

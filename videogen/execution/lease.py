@@ -63,5 +63,6 @@ async def end_interrupted(journal: AsyncJournal, run_id: str) -> None:
 
 
 async def release_lease(journal: AsyncJournal, run_id: str) -> None:
-    with suppress(JournalError):
+    """Release the lease of a run that ends. A journal that does not answer is left: the lease expires by itself."""
+    with anyio.move_on_after(FLUSH_S, shield=True), suppress(JournalError):
         await journal.release_lease(run_id)

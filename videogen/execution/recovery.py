@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from videogen.errors import InvalidError, StorageError
@@ -57,12 +58,20 @@ class PriorWork:
 
 
 def inspect_prior_runs(
-    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
+    journal_url: str,
+    origin: str,
+    folder: Folder,
+    planned: Plan,
+    *,
+    open_folder: OpenFolder,
+    fresh: bool = False,
+    given_up: Event | None = None,
 ) -> PriorWork:
     """Return the prior work that this plan can use. If there is none, no journal is created.
 
     Args:
         fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
+        given_up: ends the waiting for the journal when it is set.
 
     Raises:
         JournalError: the database cannot be used.
@@ -79,7 +88,7 @@ def inspect_prior_runs(
         return PriorWork(spent=_get_cost(unrecorded), unrecorded=unrecorded, warnings=warnings)
     from videogen.journal.store import Journal
 
-    journal = Journal(journal_url)
+    journal = Journal(journal_url, given_up=given_up)
     try:
         looking = _Inspection(journal, origin, folder, planned, open_folder)
         knows_note = note is None or _knows_all_of(journal, note)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -35,14 +36,23 @@ KEYS_AT_ONCE = 500
 class JournalBase:
     """Opens the journal, runs its transactions, and judges the leases of runs. See `Journal`."""
 
-    def __init__(self, url: str, *, read_only: bool = False, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        read_only: bool = False,
+        clock: Callable[[], datetime] | None = None,
+        given_up: Event | None = None,
+    ) -> None:
         """Open the journal.
 
         Args:
             read_only: neither wait for the database nor replace a damaged file.
             clock: replaces the database's clock, which leases are measured by.
+            given_up: ends the waiting for the database when it is set, as `give_up` does, also while the journal is
+                being opened.
         """
-        self._db = Database(url, is_patient=not read_only)
+        self._db = Database(url, is_patient=not read_only, given_up=given_up)
         self._clock = clock
         self._watch = _Watch(clock or utc_now)
         self.quarantined: str | None = None

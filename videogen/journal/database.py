@@ -63,10 +63,10 @@ class Database:
         SettingsError: the URL is invalid.
     """
 
-    def __init__(self, url: str, *, is_patient: bool = True) -> None:
+    def __init__(self, url: str, *, is_patient: bool = True, given_up: Event | None = None) -> None:
         """Create the engine; no connection is made yet. With `is_patient`, transactions wait for an unreachable
-        server."""
-        self._given_up = Event()
+        server, until `given_up` is set."""
+        self._given_up = given_up or Event()
         self._engine = _make_engine(url)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
         self.display_url = _hide_secrets(self._engine.url)
