@@ -222,12 +222,17 @@ async def test_scenes_that_differ_in_their_pictures_find_each_its_own_prediction
     assert len(provider.created) == 2
 
 
-async def test_a_prediction_that_may_be_another_scenes_is_not_adopted(tmp_path: Path) -> None:
-    """The provider shows the pictures under addresses of its own: that is said, and nothing is created."""
+@pytest.mark.parametrize("where", ["same job", "another job"])
+async def test_a_prediction_that_may_be_another_scenes_is_not_adopted(where: str, tmp_path: Path) -> None:
+    """The provider shows the pictures under addresses of its own: that is said, and nothing is created. The other scene
+    may be of another job, whose create was lost, too."""
     provider = FakeProvider([Script(polls=3)], faults={"answer": [LOST]})
     run = replace(run_of(tmp_path, provider), images=Pictures(is_known=False))
     first, second = two_scenes()
-    run.lookalikes = frozenset({first.key, second.key})
+    if where == "same job":
+        run.lookalikes = frozenset({first.key, second.key})
+    else:
+        await run.journal.record_intent(second, run_id="other", origin=provider.origin, folder="other")
     creating = provider.create
 
     async def create_and_move(*args, **kwargs):  # type: ignore[no-untyped-def]

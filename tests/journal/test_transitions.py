@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from threading import Barrier
+from typing import Any
 
 import pytest
 
 from tests.journal.conftest import Clock, intend, start
-from tests.support.builders import request_of
+from tests.support.builders import change_prediction, request_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,
@@ -23,7 +24,7 @@ from videogen.journal.attempts import TRANSITIONS, Attempt
 from videogen.journal.base import LEASE_S
 from videogen.journal.schema import OPEN_STATES, AttemptState
 from videogen.journal.store import Journal
-from videogen.planning.requests import ClipRequest
+from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.results.clip import Clip, get_planned_fields
 
 PRICE = request_of().cost
@@ -412,3 +413,24 @@ def test_a_prediction_is_known_by_its_id(journal: Journal) -> None:
     assert journal.has_prediction("p1", origin="fake")
     assert not journal.has_prediction("p1", origin="elsewhere")
     assert not journal.has_prediction("p2")
+
+
+def test_an_open_attempt_that_only_differs_in_its_picture_is_a_lookalike(journal: Journal) -> None:
+    """As long as its prediction is not known: one with another prompt is none, and neither is another take."""
+    one, other = (picture_request(number) for number in (1, 2))
+    start(journal, "r1")
+    attempt = intend(journal, one, "r1")
+    assert journal.has_unknown_lookalike(other, origin="fake")
+    for not_alike in (one, picture_request(1, take=2), picture_request(2, prompt="another")):
+        assert not journal.has_unknown_lookalike(not_alike, origin="fake")
+    assert not journal.has_unknown_lookalike(other, origin="elsewhere")
+    journal.record_prediction(attempt, "p1", None)
+    assert not journal.has_unknown_lookalike(other, origin="fake")
+
+
+def picture_request(number: int, **scene: Any) -> ClipRequest:
+    """A request with a picture of its own."""
+    request, image = request_of(**scene), ImageInput(background=str(number) * 64)
+    return change_prediction(
+        request, inputs={**request.prediction.inputs, "start_image": image.name}, images={image.name: image}
+    )

@@ -127,7 +127,7 @@ class AccountSearch:
                 match = match_inputs(request, self.inputs, prediction, name_at=run.images.name_at)
                 if match == "no" or not accept(prediction):
                     continue
-                if match == "unclear" and request.key in run.lookalikes:
+                if match == "unclear" and await self._may_belong_to_another_clip():
                     unclear = unclear or (
                         None if await run.journal.has_prediction(prediction.id, origin=origin) else prediction
                     )
@@ -142,6 +142,14 @@ class AccountSearch:
             return None, newest
 
         return await run.gate.call_with_retries(search)
+
+    async def _may_belong_to_another_clip(self) -> bool:
+        """Return whether a clip of this job, or an open attempt of another one, differs from this clip only in its
+        images."""
+        request, run = self.request, self.run
+        return request.key in run.lookalikes or await run.journal.has_unknown_lookalike(
+            request, origin=run.provider.origin
+        )
 
 
 def _find_unrecorded_creator(run: RunContext, prediction: Prediction, *, is_of_earlier_run: bool) -> str | None:

@@ -5,7 +5,7 @@ import base64
 import binascii
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from videogen.planning.requests import ClipRequest, digest
@@ -22,18 +22,9 @@ def find_lookalikes(requests: Iterable[ClipRequest]) -> frozenset[str]:
     """Return the keys of the clips that differ from another clip only in their images."""
     alike = defaultdict[str, list[ClipRequest]](list)
     for request in (each for one in requests for each in one.alternatives):
-        plain = {
-            name: value
-            for name, value in request.prediction.inputs.items()
-            if not _has_picture(value, request.prediction.images)
-        }
-        alike[digest([request.prediction.endpoint, request.prediction.version, plain])].append(request)
+        alike[request.prediction.digest_without_images].append(request)
     differ = (same for same in alike.values() if len({digest(each.prediction.inputs) for each in same}) > 1)
     return frozenset(each.key for same in differ for each in same)
-
-
-def _has_picture(value: Any, names: Container[str]) -> bool:
-    return any(isinstance(each, str) and each in names for each in (value if isinstance(value, list) else [value]))
 
 
 def match_inputs(

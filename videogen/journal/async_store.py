@@ -52,6 +52,7 @@ class AsyncJournal:
     find_open_attempt = _make_awaitable(Journal.find_open_attempt)
     is_claimed = _make_awaitable(Journal.is_claimed)
     has_prediction = _make_awaitable(Journal.has_prediction)
+    has_unknown_lookalike = _make_awaitable(Journal.has_unknown_lookalike)
     record_intent = _make_awaitable(Journal.record_intent)
     confirm_intent = _make_awaitable(Journal.confirm_intent)
     take_over_attempt = _make_awaitable(Journal.take_over_attempt)

@@ -115,6 +115,17 @@ class AttemptStore(JournalBase):
             query = query.where(ATTEMPTS.c.origin == origin)
         return self._read(lambda db: db.execute(query).first() is not None)
 
+    def has_unknown_lookalike(self, request: ClipRequest, *, origin: str) -> bool:
+        """Return whether an open attempt whose prediction is not known yet differs from this request only in its
+        images."""
+        query = sa.select(ATTEMPTS.c.id).where(
+            ATTEMPTS.c.origin == origin,
+            ATTEMPTS.c.state == "intended",
+            ATTEMPTS.c.digest_without_images == request.prediction.digest_without_images,
+            ATTEMPTS.c.input_digest != _digest_inputs(request),
+        )
+        return self._read(lambda db: db.execute(query).first() is not None)
+
     def find_running_attempts(self, run_id: str) -> list[Attempt]:
         """Return the attempts of a run whose prediction may be running, oldest first."""
         query = sa.select(ATTEMPTS).where(ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.state.in_(("intended", "created")))
@@ -168,7 +179,8 @@ class AttemptStore(JournalBase):
             "origin": origin,
             "clip_key": request.key,
             "scene_id": sanitize_json(request.scene.id),
-            "input_digest": digest(sanitize_json(request.prediction.inputs)),
+            "input_digest": _digest_inputs(request),
+            "digest_without_images": request.prediction.digest_without_images,
             "state": "intended",
             "intended_at": at or utc_now(),
             "price": str(request.cost),
@@ -317,6 +329,10 @@ class AttemptStore(JournalBase):
                 db.execute(reopened.values(state="succeeded", ended_at=None))
 
         self._run(work)
+
+
+def _digest_inputs(request: ClipRequest) -> str:
+    return digest(sanitize_json(request.prediction.inputs))
 
 
 def _conditions_of_open(origin: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:

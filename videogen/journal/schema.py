@@ -48,6 +48,7 @@ ATTEMPTS = sa.Table(
     sa.Column("reserved", sa.String(32)),
     sa.Column("token", sa.String(32), index=True, unique=True),
     sa.Column("begun_by", sa.String(64)),
+    sa.Column("digest_without_images", sa.String(64)),
     sa.UniqueConstraint("origin", "prediction_id"),
 )
 

@@ -79,6 +79,17 @@ class PredictionRequest(FrozenModel):
     gpu_cost_per_s: Decimal | None = None
     """USD per second of GPU time, in which case `cost` is an estimate; None if the model is not billed that way."""
 
+    @property
+    def digest_without_images(self) -> str:
+        """SHA-256 (hex) of everything in the request but its images. It is the same for requests that only differ in
+        their images."""
+        plain = {name: value for name, value in self.inputs.items() if not self._is_image(value)}
+        return digest([self.endpoint, self.version, plain])
+
+    def _is_image(self, value: Any) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return any(isinstance(each, str) and each in self.images for each in values)
+
 
 class ClipRequest(FrozenModel):
     """One planned clip, which one prediction makes. Durations and times are in seconds, costs in USD."""
