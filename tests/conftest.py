@@ -1,4 +1,4 @@
-"""Servers that are started once for a test run. The tests that use the Prefect server share one worker."""
+"""Servers that are started once for a test run. The tests of a folder that use the Prefect server share one worker."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.support.tokens import files_with_token
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "prefect_api" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("prefect"))
+            item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.parent.name}"))
 
 
 @pytest.fixture(scope="session", autouse=True)

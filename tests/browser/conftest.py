@@ -1,7 +1,6 @@
 """Chromium as Debian has it, and what a page does in it."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
 from tests.gateway.conftest import Shown, watching
-
-COMMANDS = ("chromium", "chromium-browser", "google-chrome")
+from tests.support.tools import find_tool
 
 
 @dataclass
@@ -30,10 +28,8 @@ class Watched:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Chromium, which must be there: tests that skip themselves are never missed."""
-    command = next(filter(None, map(shutil.which, COMMANDS)), None)
-    if command is None:
-        pytest.fail("these tests drive Chromium, which is not installed: apt-get install chromium", pytrace=False)
+    """Chromium, as it is installed on this machine."""
+    command = find_tool("chromium", "chromium-browser", "google-chrome", package="chromium")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=command, args=arguments)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.tools import miss_tool
+
 FILE = Path(__file__).parents[2] / "deployments" / "compose.yaml"
 SECRETS = {
     "POSTGRES_PASSWORD": "secret",
@@ -18,11 +20,10 @@ SECRETS = {
 
 
 def compose() -> list[str]:
-    """The command of either version of Compose; skips the test where there is none."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]) and _runs(command):
-            return command
-    pytest.skip("there is no Docker Compose here")
+    """The command of either version of Compose."""
+    commands = (["docker", "compose"], ["docker-compose"])
+    found = next((command for command in commands if shutil.which(command[0]) and _runs(command)), None)
+    return found or miss_tool("docker-compose", package="docker-compose")
 
 
 def config(**environment: str) -> "subprocess.CompletedProcess[str]":

@@ -8,7 +8,7 @@ import pytest
 
 from tests.deployments.stage import Stage, job_of, stage_in
 
-pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600), pytest.mark.long]
+pytestmark = [pytest.mark.xdist_group("take-over"), pytest.mark.timeout(600), pytest.mark.long]
 _names = count(1)
 EVERY_MINUTE, TICK_S, TICKS = "* * * * *", 60, 4
 

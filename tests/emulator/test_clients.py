@@ -15,6 +15,7 @@ from PIL import Image
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 
+from tests.support.tools import find_tool
 from videogen.emulator import EmulatorSettings, run_emulator
 
 SEEDANCE, HAILUO, WAN = "bytedance/seedance-1-pro", "minimax/hailuo-2.3", "wan-video/wan-2.5-i2v"
@@ -156,20 +157,19 @@ VERBS = [
 @pytest.fixture(scope="module")
 def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where `replicate` is installed."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("needs node and npm: install Node.js 18 or newer")
+    find_tool("node", package="nodejs")
     folder = tmp_path_factory.mktemp("javascript")
     done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "replicate@1.4"],
+        [find_tool("npm", package="npm"), "install", "--no-audit", "--no-fund", "replicate@1.4"],
         cwd=folder, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"needs the package of npm: npm install replicate@1.4 failed: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr
     shutil.copy(Path(__file__).with_name("clients.mjs"), folder)
     return folder
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("javascript")
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_javascript_client_works(javascript: Path, url: str, verb: str) -> None:
     """Each method works as the README says. The script throws if one does not."""

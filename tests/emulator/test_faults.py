@@ -633,9 +633,7 @@ def test_held_callers_do_not_hold_up_the_end(tmp_path: Path, do: str) -> None:
         caller.start()
         while emulator.ledger()["lists"] == 0:
             time.sleep(0.01)
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 1
-    caller.join(5)
+    caller.join(15)  # less than what the caller would wait for an answer
     assert isinstance(errors[0], (httpx.ReadError, httpx.RemoteProtocolError))
 
 

@@ -197,12 +197,12 @@ async def test_somebody_elses_prediction_is_not_adopted(tmp_path: Path) -> None:
     assert clip.prediction_ids == ("prediction2",)
 
 
-async def test_a_rate_limit_uses_no_attempt_and_is_waited_for(tmp_path: Path) -> None:
+async def test_a_rate_limit_uses_no_attempt_and_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As long as the answer says."""
+    caplog.set_level("INFO", "videogen")
     provider = FakeProvider(faults={"create": [RateLimitedError("slow down", retry_after_s=0.3)] * 2})
-    began = asyncio.get_running_loop().time()
     clip = await generate(request_of(), run_of(tmp_path, provider))
-    assert asyncio.get_running_loop().time() - began >= 0.6
+    assert caplog.text.count("waiting 0.3 s before the next call") == 2
     assert clip.attempts == 1
 
 
@@ -286,10 +286,8 @@ async def test_a_stuck_prediction_is_cancelled_and_another_one_made(tmp_path: Pa
     """The remote end is confirmed before the next attempt."""
     provider = FakeProvider([Script(polls=None)])
     run, request = run_of(tmp_path, provider), change_prediction(request_of(), timeout_s=0.1)
-    began = asyncio.get_running_loop().time()
     with pytest.raises(ClipTimeoutError, match="prediction0 was canceled"):
         await generate(request, run)
-    assert asyncio.get_running_loop().time() - began < 7
     assert (provider.cancelled, provider.running()) == (["prediction0"], [])
     clip = await generate(request_of(), run)
     assert clip.prediction_ids == ("prediction0", "prediction1")

@@ -110,7 +110,6 @@ async def test_04_a_rate_limit_holds_all_creates_for_as_long_as_it_says(stage: S
     assert [(clip.status, clip.attempts) for clip in batch.clips] == [("success", 1)] * 2
     ledger = stage.books(creates=2, billed=2)
     assert min(created_at(ledger)) - began >= timedelta(seconds=1)
-    assert max(created_at(ledger)) - began < timedelta(seconds=2.5)
 
 
 async def test_04_waiting_for_a_rate_limit_is_not_the_clips_time(stage: Stage) -> None:

@@ -265,7 +265,6 @@ class CappedByGpuTime(CappedJobs):
 
 
 LIMITS = settings(
-    max_examples=20,
     stateful_step_count=6,
     deadline=None,
     derandomize=True,
@@ -274,7 +273,8 @@ LIMITS = settings(
 )
 
 
+@pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [CappedByClip, CappedByGpuTime])
-def test_49_no_sequence_of_runs_is_billed_more_than_the_cap(machine: type[CappedJobs]) -> None:
+def test_49_no_sequence_of_runs_is_billed_more_than_the_cap(machine: type[CappedJobs], examples: int) -> None:
     """Runs that end, crash before or after any call, are interrupted or taken over, with bills of every kind."""
-    run_state_machine_as_test(machine, settings=LIMITS)
+    run_state_machine_as_test(machine, settings=settings(LIMITS, max_examples=examples))

@@ -17,6 +17,7 @@ import pytest
 from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
+FAULT_REGISTRY = Path(__file__).parents[1] / "faults" / "models.toml"
 COMMAND = [sys.executable, "-m", "flows.generate"]
 
 
@@ -48,7 +49,8 @@ class CommandLine:
         return path
 
     def quick_job(self, clips: int) -> Path:
-        """Clips of two seconds of the registry that the fault tests have."""
+        """Clips of two seconds of a small model, which the registry of the fault tests has."""
+        self.environment["VIDEOGEN_REGISTRY"] = str(FAULT_REGISTRY)
         scenes = ({"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(clips))
         return self.job(*scenes, model="quick")
 

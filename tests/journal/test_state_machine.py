@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -287,11 +288,12 @@ class Machine(RuleBasedStateMachine):
             return str(db.execute(sa.text(f"SELECT {column} FROM attempts WHERE id = {attempt.id}")).scalar_one())
 
 
-def test_the_journal_believes_no_run_that_is_out_of_date() -> None:
+@pytest.mark.parametrize("examples", [20, pytest.param(100, marks=pytest.mark.long)])
+def test_the_journal_believes_no_run_that_is_out_of_date(examples: int) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=100,
+            max_examples=examples,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -117,7 +117,7 @@ def of_ratio(ratio: str) -> Any:
 @pytest.mark.parametrize(
     ("model", "ratio"),
     [
-        pytest.param(name, ratio, id=f"{name}-{ratio}", marks=[pytest.mark.long] if number >= 2 else [])
+        pytest.param(name, ratio, id=f"{name}-{ratio}", marks=[pytest.mark.long] if number else [])
         for name, spec in REGISTRY.models.items()
         for number, ratio in enumerate(spec.aspect_ratios)
     ],
