@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from videogen.errors import RunInterruptedError, SettingsError
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
-from videogen.execution.recovery import FREE_ORIGIN, PriorWork, find_clips_of_last_run, inspect_prior_runs
+from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -23,7 +23,7 @@ from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
-from videogen.settings import ProviderName, Settings
+from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import PLACES, find_obstacle
 
@@ -56,7 +56,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     registry = read_registry(settings.registry)
     validate_job(job, registry)  # report problems before anything is fetched
     provider, why = settings.choose_provider()
-    origin = _name_origin(settings, provider)
+    origin = settings.get_origin(provider)
     references = await load_job_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
@@ -66,21 +66,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     folder = folders(settings.get_job_folder(job.id))
 
     async def look(planned: Plan) -> PriorWork:
-        given_up = Event()
-        try:
-            return await asyncio.to_thread(
-                inspect_prior_runs,
-                url,
-                origin,
-                folder,
-                planned,
-                open_folder=folders,
-                fresh=options.fresh,
-                given_up=given_up,
-            )
-        except asyncio.CancelledError:
-            given_up.set()  # otherwise the thread would wait for the database, and the event loop for the thread
-            raise
+        return await inspect_prior_runs(url, origin, folder, planned, open_folder=folders, fresh=options.fresh)
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = build_plan(job, registry, digests=digests, buffer=buffer, today=today)
@@ -127,10 +113,6 @@ def _check_places(settings: Settings, job_id: str) -> None:
         from videogen.journal.database import check_journal_url
 
         check_journal_url(settings.journal_url)
-
-
-def _name_origin(settings: Settings, provider: ProviderName) -> str:
-    return "local" if provider == "local" else settings.replicate_base_url.split("://")[-1].strip("/")
 
 
 @asynccontextmanager

@@ -17,6 +17,8 @@ from videogen.storage.base import is_remote
 from videogen.text import is_plain_number
 
 ProviderName = Literal["replicate", "local"]
+FREE_ORIGIN = "local"
+"""The origin of the emulator that a run starts for itself. Predictions there cost nothing."""
 LOCAL_OUT = Path("out")
 DEFAULT_LIMIT = "replicate"
 MAX_LIMIT_NAME = 80
@@ -97,6 +99,10 @@ class Settings(BaseSettings):
             return "replicate", "REPLICATE_API_TOKEN is set"
         other = " (REPLICATE_API_KEY is, which is not read)" if os.environ.get("REPLICATE_API_KEY") else ""
         return "local", f"REPLICATE_API_TOKEN is not set{other}: the emulator on this machine, at no cost"
+
+    def get_origin(self, provider: ProviderName) -> str:
+        """Return the name of the provider's account in the journal: the host and path of its API, or `local`."""
+        return FREE_ORIGIN if provider == "local" else self.replicate_base_url.split("://")[-1].strip("/")
 
     @property
     def local_out(self) -> Path:

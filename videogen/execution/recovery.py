@@ -4,6 +4,7 @@ The journal knows this. If it does not (it was deleted or damaged, it is an old 
 job's folder tells: its manifest lists the delivered clips, and their bytes show whether they are unchanged.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
+from videogen.settings import FREE_ORIGIN
 from videogen.storage.base import Folder, OpenFolder
 from videogen.text import format_money
 
@@ -32,8 +34,6 @@ CONCURRENT_LOOKUPS = 8
 ROUGH_CLIP_BYTES = 20_000_000
 OUTPUTS_KEPT = timedelta(minutes=50)
 """Greatest age of a prediction whose output is counted on. Replicate keeps outputs for an hour, and clocks differ."""
-FREE_ORIGIN = "local"
-"""The origin of the emulator that a run starts for itself. Predictions there cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,37 @@ class PriorWork:
     warnings: tuple[str, ...] = ()
 
 
-def inspect_prior_runs(
-    journal_url: str,
-    origin: str,
-    folder: Folder,
-    planned: Plan,
-    *,
-    open_folder: OpenFolder,
-    fresh: bool = False,
-    given_up: Event | None = None,
+async def inspect_prior_runs(
+    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
 ) -> PriorWork:
     """Return the prior work that this plan can use. If there is none, no journal is created.
 
     Args:
         fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
-        given_up: ends the waiting for the journal when it is set.
 
     Raises:
         JournalError: the database cannot be used.
         StorageError: a folder cannot be read, or has none of the clips that were delivered to it.
     """
+    given_up = Event()
+    try:
+        return await asyncio.to_thread(
+            _inspect_prior_runs, journal_url, origin, folder, planned, open_folder, fresh, given_up
+        )
+    except asyncio.CancelledError:
+        given_up.set()  # otherwise the thread would wait for the database, and the event loop for the thread
+        raise
+
+
+def _inspect_prior_runs(
+    journal_url: str,
+    origin: str,
+    folder: Folder,
+    planned: Plan,
+    open_folder: OpenFolder,
+    fresh: bool,
+    given_up: Event,
+) -> PriorWork:
     url_of_file = "sqlite:///"
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
