@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,14 +25,13 @@ EXCEPTIONS = {
 """Names that several modules may have, with the reason."""
 
 
-@cache
-def parse_modules() -> dict[str, ast.Module]:
-    """Return the syntax trees of the code, by the path below the repository."""
-    return {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-        for folder in ("videogen", "flows")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-    }
+MODULES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    for folder in ("videogen", "flows")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+"""The syntax trees of the code, by the path below the repository. They are made on import, when no thread of another test
+compiles something: Python 3.11 counts the depth of a tree for all threads together."""
 
 
 def is_participle(name: str) -> bool:
@@ -85,25 +83,25 @@ def find_prefect_strings(modules: dict[str, ast.Module]) -> Iterator[str]:
 
 
 def test_functions_are_named_by_verbs() -> None:
-    assert list(find_participles(parse_modules())) == []
+    assert list(find_participles(MODULES)) == []
 
 
 def test_docstrings_are_sentences_with_a_head() -> None:
-    assert list(find_odd_docstrings(parse_modules())) == []
+    assert list(find_odd_docstrings(MODULES)) == []
 
 
 def test_one_public_name_has_one_meaning() -> None:
-    assert list(find_homonyms(parse_modules())) == []
+    assert list(find_homonyms(MODULES)) == []
 
 
 def test_each_exception_is_still_needed() -> None:
-    modules = parse_modules()
+    modules = MODULES
     names = [node.name for tree in modules.values() for node in tree.body if isinstance(node, FUNCTIONS)]
     assert [name for name in EXCEPTIONS if names.count(name) < 2] == []
 
 
 def test_only_flows_knows_the_settings_of_prefect() -> None:
-    assert list(find_prefect_strings(parse_modules())) == []
+    assert list(find_prefect_strings(MODULES)) == []
 
 
 def test_the_checks_find_what_they_are_for() -> None:
