@@ -30,8 +30,8 @@ MODULES = {
     for folder in ("videogen", "flows")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-"""The syntax trees of the code, by the path below the repository. They are made on import, when no thread of another test
-compiles something: Python 3.11 counts the depth of a tree for all threads together."""
+"""The syntax trees of the code, by the path below the repository. They are made on import, when no thread of another
+test compiles something: Python 3.11 counts the depth of a tree for all threads together."""
 
 
 def is_participle(name: str) -> bool:
