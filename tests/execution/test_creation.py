@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import change_prediction, request_of
+from tests.support.builders import pictured_request, request_of
 from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
@@ -198,15 +198,7 @@ class Pictures:
 
 
 def two_scenes() -> list[ClipRequest]:
-    requests = [request_of(id=name) for name in ("a", "b")]
-    return [
-        change_prediction(
-            request, inputs={**request.prediction.inputs, "start_image": image.name}, images={image.name: image}
-        )
-        for request, image in zip(
-            requests, (ImageInput(background="1" * 64), ImageInput(background="2" * 64)), strict=True
-        )
-    ]
+    return [pictured_request(ImageInput(background=digit * 64), id=name) for name, digit in (("a", "1"), ("b", "2"))]
 
 
 async def test_scenes_that_differ_in_their_pictures_find_each_its_own_prediction(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import change_prediction, request_of
+from tests.support.builders import pictured_request, request_of
 from videogen.execution.matching import Match, find_lookalikes, match_inputs
-from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.planning.requests import ImageInput
 from videogen.providers.base import Prediction
 
 PICTURE = ImageInput(background="1" * 64)
@@ -17,15 +17,6 @@ SENT = "https://files.example/1"
 
 def data_url(content: bytes, media_type: str = "image/jpeg") -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def pictured(picture: ImageInput | list[ImageInput], **scene: Any) -> ClipRequest:
-    """A request that sends one picture, or a list of them."""
-    request, pictures = request_of(**scene), picture if isinstance(picture, list) else [picture]
-    names = [each.name for each in pictures]
-    value = names if isinstance(picture, list) else names[0]
-    images = {each.name: each for each in pictures}
-    return change_prediction(request, inputs={**request.prediction.inputs, "start_image": value}, images=images)
 
 
 def name_at(address: str) -> str | None:
@@ -50,7 +41,7 @@ SHOWN = [
 
 @pytest.mark.parametrize(("sent", "shown", "match"), SHOWN)
 def test_a_picture_is_told_by_its_address_or_its_bytes(sent: str, shown: Any, match: Match) -> None:
-    request = pictured(PICTURE)
+    request = pictured_request(PICTURE)
     prediction = Prediction(
         "p", "processing", model=request.prediction.endpoint, input={**request.prediction.inputs, "start_image": shown}
     )
@@ -71,7 +62,7 @@ def test_a_picture_is_told_by_its_address_or_its_bytes(sent: str, shown: Any, ma
     ids=str,
 )
 def test_a_list_of_pictures_is_compared_one_by_one(shown: Any, match: Match) -> None:
-    request = pictured([PICTURE, OTHER])
+    request = pictured_request([PICTURE, OTHER])
     sent = ["https://files.example/1", "https://files.example/2"]
     prediction = Prediction(
         "p", "processing", model=request.prediction.endpoint, input={**request.prediction.inputs, "start_image": shown}
@@ -120,6 +111,10 @@ def test_another_model_or_nothing_shown_is_no_match() -> None:
 
 def test_lookalikes_are_clips_that_differ_in_their_pictures_alone() -> None:
     """Two takes of one scene are the same on the wire: whose prediction is whose makes no difference."""
-    one, other, another_prompt = pictured(PICTURE), pictured(OTHER, id="b"), pictured(OTHER, prompt="else")
+    one, other, another_prompt = (
+        pictured_request(PICTURE),
+        pictured_request(OTHER, id="b"),
+        pictured_request(OTHER, prompt="else"),
+    )
     assert find_lookalikes([one, other, another_prompt]) == {one.key, other.key}
-    assert find_lookalikes([one, pictured(PICTURE, take=2)]) == set()
+    assert find_lookalikes([one, pictured_request(PICTURE, take=2)]) == set()

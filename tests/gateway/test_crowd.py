@@ -148,8 +148,8 @@ def resident_mb(process: "subprocess.Popen[str]") -> float:
 
 
 async def test_who_reads_nothing_or_dies_costs_neither_the_gateway_nor_others(tmp_path: Path) -> None:
-    """Twenty stopped clients, half of which are killed meanwhile: who listens has all of it, and the gateway does not
-    keep the megabytes that nobody takes."""
+    """Twenty clients are stopped, and half of them are killed. A listener still receives every event, and the gateway
+    does not keep the megabytes that nobody takes."""
     url_of_journal = f"sqlite:///{tmp_path / 'journal.db'}"
     with closing(Journal(url_of_journal)) as journal, gateway(tmp_path) as (process, url):
         journal.start_run("r1", job_id="film", origin="local", folder=str(tmp_path / "film"))

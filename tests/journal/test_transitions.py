@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from threading import Barrier
-from typing import Any
 
 import pytest
 
 from tests.journal.conftest import Clock, intend, start
-from tests.support.builders import change_prediction, request_of
+from tests.support.builders import pictured_request, request_of
 from videogen.errors import (
     BudgetError,
     ClaimedError,
@@ -417,20 +416,13 @@ def test_a_prediction_is_known_by_its_id(journal: Journal) -> None:
 
 def test_an_open_attempt_that_only_differs_in_its_picture_is_a_lookalike(journal: Journal) -> None:
     """As long as its prediction is not known: one with another prompt is none, and neither is another take."""
-    one, other = (picture_request(number) for number in (1, 2))
+    picture, another = (ImageInput(background=digit * 64) for digit in "12")
+    one, other = pictured_request(picture), pictured_request(another)
     start(journal, "r1")
     attempt = intend(journal, one, "r1")
     assert journal.has_unknown_lookalike(other, origin="fake")
-    for not_alike in (one, picture_request(1, take=2), picture_request(2, prompt="another")):
+    for not_alike in (one, pictured_request(picture, take=2), pictured_request(another, prompt="another")):
         assert not journal.has_unknown_lookalike(not_alike, origin="fake")
     assert not journal.has_unknown_lookalike(other, origin="elsewhere")
     journal.record_prediction(attempt, "p1", None)
     assert not journal.has_unknown_lookalike(other, origin="fake")
-
-
-def picture_request(number: int, **scene: Any) -> ClipRequest:
-    """A request with a picture of its own."""
-    request, image = request_of(**scene), ImageInput(background=str(number) * 64)
-    return change_prediction(
-        request, inputs={**request.prediction.inputs, "start_image": image.name}, images={image.name: image}
-    )

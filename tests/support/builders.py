@@ -21,7 +21,7 @@ from videogen.execution.poll_schedule import PollSchedule
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
-from videogen.planning.requests import ClipRequest
+from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.registry.load import read_registry
 from videogen.results.clip import Clip, ClipFailure, get_planned_fields
 from videogen.results.run_result import RunResult
@@ -130,6 +130,15 @@ def request_of(**scene: Any) -> ClipRequest:
 def change_prediction(request: ClipRequest, **fields: Any) -> ClipRequest:
     """Return the request with other fields of its prediction."""
     return request.model_copy(update={"prediction": request.prediction.model_copy(update=fields)})
+
+
+def pictured_request(picture: ImageInput | list[ImageInput], **scene: Any) -> ClipRequest:
+    """Return a request that sends one picture, or a list of them, as its start image."""
+    request, pictures = request_of(**scene), picture if isinstance(picture, list) else [picture]
+    names = [each.name for each in pictures]
+    value = names if isinstance(picture, list) else names[0]
+    images = {each.name: each for each in pictures}
+    return change_prediction(request, inputs={**request.prediction.inputs, "start_image": value}, images=images)
 
 
 def plan_of(scenes: int, **fields: Any) -> Plan:

@@ -17,12 +17,12 @@ NO_RETENTION = timedelta(0)
 
 @asynccontextmanager
 async def open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
-    from videogen.providers.replicate import ReplicateProvider
+    from videogen.providers.replicate import TOKENS_PAGE, ReplicateProvider
 
     if prepared.provider == "replicate":
         token = prepared.settings.replicate_api_token
         if token is None:
-            raise SettingsError("REPLICATE_API_TOKEN is not set; get one at https://replicate.com/account/api-tokens")
+            raise SettingsError(f"REPLICATE_API_TOKEN is not set; get one at {TOKENS_PAGE}")
         provider = ReplicateProvider(
             token.get_secret_value(), base_url=prepared.settings.replicate_base_url, origin=prepared.origin
         )
