@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.errors import RunInterruptedError, SettingsError
+from videogen.errors import RunInterruptedError
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
@@ -23,9 +23,9 @@ from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
-from videogen.settings import FREE_ORIGIN, Settings
+from videogen.settings import FREE_ORIGIN
 from videogen.storage.base import is_remote
-from videogen.storage.local import PLACES, find_obstacle
+from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
@@ -50,7 +50,11 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     from videogen.storage.open import open_folder
 
     settings = options.resolve_settings()
-    _check_places(settings, job.id)
+    check_places(settings.get_work_folder(job.id))
+    if settings.journal_url:  # otherwise it is in the folder that was checked
+        from videogen.journal.database import check_journal_url
+
+        check_journal_url(settings.journal_url)
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
@@ -98,21 +102,6 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
     )
-
-
-def _check_places(settings: Settings, job_id: str) -> None:
-    """Raise `SettingsError` if the journal or the job's folder cannot be where the settings put them."""
-    folder = settings.get_work_folder(job_id)
-    for place in (folder, *(folder / name for name in PLACES)):
-        if obstacle := find_obstacle(place):
-            raise SettingsError(
-                f"{obstacle}. Is its disk mounted, or is something in the way? Repair it, or choose another folder "
-                "with --out or VIDEOGEN_OUT"
-            )
-    if settings.journal_url:  # otherwise it is in the folder that is checked
-        from videogen.journal.database import check_journal_url
-
-        check_journal_url(settings.journal_url)
 
 
 @asynccontextmanager

@@ -57,25 +57,34 @@ class CostNoteWriter:
         self._notes: dict[str, Any] | None = None
         """The content of the file; None until it was read."""
         self._writing = asyncio.Lock()
+        self._requested = self._written = 0
+        """How many writes were asked for, and how many of them the file includes."""
 
     async def write(self, attempt: "Attempt | None" = None) -> None:
         """Write the job's cost as the journal has it. `attempt` is one that was just begun; None means a settled cost.
 
-        A folder that cannot be written does not end the run here. The run ends when it cannot store a clip.
+        Calls that wait for a write in progress are answered by one write together. A folder that cannot be written
+        does not end the run here. The run ends when it cannot store a clip.
         """
+        if attempt and (self._last is None or attempt.id > self._last.id):
+            self._last = attempt
+        self._requested += 1
+        own = self._requested
         async with self._writing:
-            if attempt and (self._last is None or attempt.id > self._last.id):
-                self._last = attempt
+            if self._written >= own:
+                return
+            included, last = self._requested, self._last
             spent, reserved = await self._journal.get_job_spending(self._job_id, self._origin)
             entry = {
                 "run_id": self._run_id,
-                "last_attempt": self._last.token if self._last else None,
+                "last_attempt": last.token if last else None,
                 "cost": str(spent + reserved),
             }
             try:
                 await asyncio.to_thread(self._put, entry)
             except StorageError as exc:
                 logger.warning("the note of the job's cost was not written: %s", make_loggable(exc))
+            self._written = included
 
     def _put(self, entry: Mapping[str, Any]) -> None:
         if self._notes is None:

@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from videogen.errors import JobLockedError, StorageError
+from videogen.errors import JobLockedError, SettingsError, StorageError
 from videogen.posix import SAFE_OPEN_FLAGS
 from videogen.storage.base import Folder
 from videogen.storage.disk import sync_file, sync_folder
@@ -158,6 +158,16 @@ class FileStore(LocalFolder):
         scratch = self.scratch(f"copy-{Path(new_name).name}")
         if source.fetch(name, scratch):
             self.put(scratch, new_name)
+
+
+def check_places(folder: Path) -> None:
+    """Raise `SettingsError` if files cannot be written to a job's folder, or to those below it. Nothing is created."""
+    for place in (folder, *(folder / name for name in PLACES)):
+        if obstacle := find_obstacle(place):
+            raise SettingsError(
+                f"{obstacle}. Is its disk mounted, or is something in the way? Repair it, or choose another folder "
+                "with --out or VIDEOGEN_OUT"
+            )
 
 
 def find_obstacle(folder: Path) -> str | None:
