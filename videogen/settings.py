@@ -2,7 +2,9 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ LOCAL_OUT = Path("out")
 DEFAULT_LIMIT = "replicate"
 MAX_LIMIT_NAME = 80
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_PLAIN_HOST = re.compile(r"(?!.*xn--)[a-z0-9.-]*[a-z][a-z0-9.-]*")
+"""A host name in ASCII, and no label of IDNA in it: every client accepts it."""
 
 
 class Settings(BaseSettings):
@@ -142,18 +146,16 @@ class Settings(BaseSettings):
 
 def _check_http_url(value: str) -> None:
     """Raise `ValueError` naming the wrong part if no client could connect to this address."""
-    import httpx
-
     if not value.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     if not value.isprintable() or " " in value:
         raise ValueError("must not have blanks or control characters in it")
     try:
         parts = urlsplit(value)
-        host = httpx.URL(scheme=parts.scheme, host=parts.hostname or "").host
-    except (httpx.InvalidURL, ValueError):
-        host = ""
-    if not host:
+        has_host = bool(parts.hostname) and _is_valid_host(parts.scheme, parts.hostname or "")
+    except ValueError:
+        has_host = False
+    if not has_host:
         raise ValueError("must name a host after the //")
     try:
         port = parts.port
@@ -161,6 +163,19 @@ def _check_http_url(value: str) -> None:
         port = 0
     if port == 0:
         raise ValueError("must have a port from 1 to 65535, or none")
+
+
+def _is_valid_host(scheme: str, host: str) -> bool:
+    if _PLAIN_HOST.fullmatch(host):
+        return True
+    with suppress(ValueError):
+        return bool(ip_address(host))
+    import httpx  # takes longer than everything else that a dry run imports; it knows the rules of IDNA
+
+    try:
+        return bool(httpx.URL(scheme=scheme, host=host).host)
+    except httpx.InvalidURL:
+        return False
 
 
 def _normalize_base_url(value: str) -> str:

@@ -277,4 +277,4 @@ def test_help_and_dry_run_import_neither_prefect_nor_pyav(flag: str, on_emulator
     assert done.code == 0
     imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert "videogen.cli.main" in imported
-    assert not imported & {"prefect", "av", "replicate", "fastapi", "jinja2"}
+    assert not imported & {"prefect", "av", "replicate", "fastapi", "httpx", "jinja2"}
