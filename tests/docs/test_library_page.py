@@ -49,6 +49,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_programs_of_the_page_print_what_the_page_shows(tmp_path: Path) -> None:
     """Word by word, without a token. videogen itself prints nothing, to standard output or standard error."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.flows.conftest import CommandLine
+from tests.support.small_clips import small_clips  # noqa: F401 - for all tests of this folder
 from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator

@@ -13,7 +13,13 @@ from tests.flows.conftest import CommandLine
 from videogen.app import open_run, prepare_job
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, 143, id="sigterm", marks=pytest.mark.long),
+    ],
+)
 def test_25_the_second_interruption_leaves_at_once_and_says_what_still_runs(
     stage: Stage, command: CommandLine, number: signal.Signals, code: int
 ) -> None:
@@ -36,6 +42,7 @@ def test_25_the_second_interruption_leaves_at_once_and_says_what_still_runs(
     assert set(err.splitlines()) == {f"may still be running: prediction {id_}" for id_ in ids}
 
 
+@pytest.mark.long
 def test_25_who_leaves_at_once_leaves_no_prefect_server_behind(stage: Stage, command: CommandLine) -> None:
     """The run's own server would hold the standard output, and its port, for ever."""
     stage.emulate('on = "cancel"\ndo = "hang"\ntimes = "always"', latency_s=(60.0, 60.0))

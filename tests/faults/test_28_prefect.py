@@ -42,6 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.long
 def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     stage: Stage, command: CommandLine, server: Server
 ) -> None:

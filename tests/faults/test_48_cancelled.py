@@ -45,7 +45,7 @@ def started(stage: Stage, process: "subprocess.Popen[str]", number: int) -> None
     wait_for_creates(stage, number)
 
 
-@pytest.mark.parametrize("type_", ["CANCELLING", "CANCELLED"])
+@pytest.mark.parametrize("type_", ["CANCELLING", pytest.param("CANCELLED", marks=pytest.mark.long)])
 def test_48_a_cancel_in_prefect_reaches_a_command_line_run(
     stage: Stage, command: CommandLine, prefect_api: str, type_: str
 ) -> None:
@@ -101,6 +101,7 @@ def test_48_predictions_can_be_left_to_the_next_run(stage: Stage, command: Comma
     stage.books(creates=8, billed=8)
 
 
+@pytest.mark.long
 def test_48_an_interrupted_run_does_not_know_what_a_lost_journal_forgot(stage: Stage, command: CommandLine) -> None:
     """The run after a lost journal is interrupted: the one after that still looks at the account before it pays."""
     stage.emulate(latency_s=(1.0, 1.0))
@@ -134,7 +135,7 @@ def test_48_nothing_is_created_after_ctrl_c(stage: Stage, command: CommandLine) 
     assert stage.emulator.ledger()["creates"] == before
 
 
-@pytest.mark.parametrize("module", ["videogen", "flows.generate"])
+@pytest.mark.parametrize("module", [pytest.param("videogen", marks=pytest.mark.long), "flows.generate"])
 def test_48_ctrl_c_during_the_imports_ends_in_one_line(module: str, command: CommandLine) -> None:
     """No traceback, and the exit code of an interruption."""
     slow = command.folder / "slow"

@@ -87,6 +87,7 @@ def get(address: str) -> Any:
     return httpx.get(address, trust_env=False).json()
 
 
+@pytest.mark.long
 def test_twenty_clips_run_five_at_a_time(on_emulator: CommandLine, emulator: Emulator) -> None:
     """The peak is exactly five, and nothing is created twice."""
     done = on_emulator.run(on_emulator.quick_job(20), "--json")
@@ -113,14 +114,16 @@ def test_a_run_that_is_killed_is_continued_without_paying_twice(on_emulator: Com
         assert hashlib.sha256(data).hexdigest() == clip["sha256"]
 
 
-def test_a_second_run_creates_nothing(on_emulator: CommandLine, emulator: Emulator) -> None:
-    """Every clip is reused at no cost."""
-    job = on_emulator.quick_job(5)
+def test_a_second_run_creates_nothing_and_a_fresh_one_everything(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """Every clip is reused at no cost, unless it is asked for anew."""
+    job = on_emulator.quick_job(2)
     assert on_emulator.run(job, "--json").code == 0
     again = on_emulator.run(job, "--json")
-    assert (again.code, emulator.ledger()["creates"]) == (0, 5)
-    assert [clip["reused"] for clip in again.manifest["clips"]] == [True] * 5
+    assert (again.code, emulator.ledger()["creates"]) == (0, 2)
+    assert [clip["reused"] for clip in again.manifest["clips"]] == [True] * 2
     assert again.manifest["total_cost"] == "0"
+    fresh = on_emulator.run(job, "--json", "--fresh")
+    assert ([clip["reused"] for clip in fresh.manifest["clips"]], emulator.ledger()["creates"]) == ([False] * 2, 4)
 
 
 def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
@@ -165,6 +168,7 @@ def test_a_run_that_is_served_can_be_watched(on_emulator: CommandLine) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.long
 def test_a_job_too_large_for_a_parameter_is_run_by_its_file(on_emulator: CommandLine, prefect_api: str) -> None:
     """Prefect takes half a megabyte of parameters; these sixty scenes have more, and are all refused quickly."""
     wanted = [{"id": f"s{n}", "prompt": f"{n} " + "x" * 9000, "target_duration": 2} for n in range(60)]
@@ -176,15 +180,13 @@ def test_a_job_too_large_for_a_parameter_is_run_by_its_file(on_emulator: Command
     assert (run["parameters"]["job"], run["state"]["type"]) == (str(job), "FAILED")
 
 
-def test_fresh_makes_everything_anew(on_emulator: CommandLine, emulator: Emulator) -> None:
-    """On demand only."""
-    job = on_emulator.quick_job(1)
-    on_emulator.run(job, "--json")
-    again = on_emulator.run(job, "--json", "--fresh")
-    assert (again.manifest["clips"][0]["reused"], emulator.ledger()["creates"]) == (False, 2)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, 143, id="sigterm", marks=pytest.mark.long),
+    ],
+)
 def test_an_interrupted_run_leaves_nothing_running(
     number: signal.Signals, code: int, on_emulator: CommandLine, emulator: Emulator
 ) -> None:
@@ -198,6 +200,7 @@ def test_an_interrupted_run_leaves_nothing_running(
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_ctrl_c_at_a_terminal_ends_a_run_that_has_its_own_servers(command: CommandLine) -> None:
     """It goes to every process there: Prefect's server and the emulator still hear what becomes of the run."""
     del command.environment["PREFECT_API_URL"]

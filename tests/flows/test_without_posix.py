@@ -28,8 +28,8 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "film.json", "--provider", "local"], "1 of 1 clips to make"),
-        (["check", "film.json"], "no problems found"),
+        pytest.param(["plan", "film.json", "--provider", "local"], "1 of 1 clips to make", marks=pytest.mark.long),
+        pytest.param(["check", "film.json"], "no problems found", marks=pytest.mark.long),
         (["run", "film.json", "--provider", "local", "--rough-cut"], "complete: all 1 clips delivered"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -49,7 +49,7 @@ def test_nothing_needs_what_only_posix_has(arguments: list[str], said: str, comm
     assert said in done.stdout
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.long), "cp1252"])
 def test_a_console_that_is_not_utf_8_shows_a_run(encoding: str, command: CommandLine) -> None:
     """What it has no character for is written as an escape; the rough cut is made."""
     command.environment["PYTHONIOENCODING"] = encoding

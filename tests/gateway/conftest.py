@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.small_clips import small_clips  # noqa: F401 - for all tests of this folder
 from videogen.app import open_run, prepare_job
 from videogen.emulator import EmulatorSettings
 from videogen.emulator import run_emulator as emulating

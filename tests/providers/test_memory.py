@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.servers import Loopback, answer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 MEGABYTE = 1_000_000
 MOST_KB = 150_000

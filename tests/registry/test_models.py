@@ -39,6 +39,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "both": {"scene_reference_url": LIGHTHOUSE, "character_reference_urls": [KEEPER]},
 }
 """By scene id: its references, a photograph in 16:9 and a cut-out."""
+HEAVY = {"seedance-1-pro"}
+"""Models whose clips are encoded once more, in full HD."""
 TARGETS_S = {("svd", "16:9"): 3.0, ("veo-3.1", "16:9"): 6.4}
 """Where the shortest clip would not do: SVD's slow frames, and the 8 s for which Veo takes references one by one."""
 FRAMES = {
@@ -117,7 +119,7 @@ def of_ratio(ratio: str) -> Any:
 @pytest.mark.parametrize(
     ("model", "ratio"),
     [
-        pytest.param(name, ratio, id=f"{name}-{ratio}", marks=[pytest.mark.long] if number else [])
+        pytest.param(name, ratio, id=f"{name}-{ratio}", marks=[pytest.mark.long] if number or name in HEAVY else [])
         for name, spec in REGISTRY.models.items()
         for number, ratio in enumerate(spec.aspect_ratios)
     ],
@@ -222,6 +224,7 @@ async def test_a_large_reference_is_uploaded_once_for_all_scenes(
     assert [url.startswith(f"{emulator.url}/v1/files/") for url in sent] == [True]
 
 
+@pytest.mark.long
 async def test_a_large_public_reference_is_passed_through_untouched(
     tmp_path: Path, emulator: Emulator, large_picture: Path
 ) -> None:
