@@ -1,5 +1,6 @@
 """Servers that are started once for a test run. The tests of a folder that use the Prefect server share one worker."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from tests.support.servers import (
     wire_to,
 )
 from tests.support.tokens import files_with_token
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and the collected tests, a million objects, out of all garbage collections to come."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,15 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield gateway
 
 
-@pytest.fixture(params=[(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")], ids=lambda case: f"{case}")
+SCREENS = [
+    (390, "light"),
+    (1440, "dark"),
+    pytest.param((390, "dark"), marks=pytest.mark.long),
+    pytest.param((1440, "light"), marks=pytest.mark.long),
+]
+
+
+@pytest.fixture(params=SCREENS, ids=lambda case: f"{case}")
 def screen(request: pytest.FixtureRequest, tab: Page) -> Page:
     """A tab of that width in that scheme."""
     width: int

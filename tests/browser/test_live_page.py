@@ -111,7 +111,15 @@ def assert_posters_are_there(tab: Page) -> None:
         expect(poster).not_to_have_js_property("naturalWidth", 0)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        (1440, "light"),
+        pytest.param(390, "light", marks=pytest.mark.long),
+        pytest.param(1440, "dark", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_is_over_is_shown_as_it_ended(
     tab: Page, watched: Watched, over: Shown, film: Played, width: int, scheme: Literal["dark", "light"]
 ) -> None:
@@ -223,6 +231,7 @@ def test_a_picture_that_did_not_come_is_asked_for_again(tab: Page, over: Shown, 
 MANY = 2000
 
 
+@pytest.mark.long
 def test_thousands_of_clips_can_be_watched(tab: Page, watched: Watched, live: Shown, film: Played) -> None:
     """The page of a long film loads no posters that are out of sight, and shows what happens then."""
     scenes = [f"scene-{number}" for number in range(MANY)]

@@ -46,6 +46,7 @@ def call(api: str, method: str, path: str, **request: Any) -> httpx.Response:
         return client.request(method, f"{api}/{path}", **request)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "path", "body"), CALLS)
 def test_a_web_page_can_neither_read_nor_create(house: str, method: str, path: str, body: Any) -> None:
     """Without the password, whatever it says that it is and by whichever name it reaches the server."""
@@ -58,6 +59,7 @@ def test_a_web_page_can_neither_read_nor_create(house: str, method: str, path: s
         )  # a browser would ask for it, and send it by itself from then on
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "path", "body"), CALLS)
 def test_a_browser_does_not_let_a_foreign_page_send_the_password(house: str, method: str, path: str, body: Any) -> None:
     """Not even one that knows it: the question that a browser asks before is answered with no."""
@@ -67,12 +69,14 @@ def test_a_browser_does_not_let_a_foreign_page_send_the_password(house: str, met
     assert call(house, "OPTIONS", path, headers=own | ask).is_success
 
 
+@pytest.mark.long
 def test_who_has_the_password_is_let_in(house: str) -> None:
     """Workers, `set-up` and the page send it."""
     answer = call(house, "POST", "flow_runs/filter", json={}, auth=("videogen", "open sesame"))
     assert (answer.status_code, answer.json()) == (200, [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"])
 @pytest.mark.parametrize("protocol", [None, "prefect"])
 async def test_no_socket_is_open_without_the_password(house: str, path: str, protocol: str | None) -> None:
@@ -91,6 +95,7 @@ async def listen(address: str, protocols: list[Subprotocol] | None) -> None:
             await socket.recv()
 
 
+@pytest.mark.long
 def test_set_up_refuses_a_server_that_takes_orders_from_everybody(prefect_api: str, house: str) -> None:
     """It says why, and how to start it; a server with a password is fine."""
     refused = door(prefect_api)

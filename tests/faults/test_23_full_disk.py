@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +73,11 @@ def journal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     return keep
 
 
-async def shoot_and(then: Callable[[], None], on: type[RunEvent], stage: Stage, *prompts: str) -> RunResult:
+async def shoot_and(
+    then: Callable[[], None], on: type[RunEvent], stage: Stage, *prompts: str, **fields: Any
+) -> RunResult:
     """A job, and what happens when it tells the first event of a kind."""
-    prepared = await prepare_job(job_of(*prompts), stage.options)
+    prepared = await prepare_job(job_of(*prompts, **fields), stage.options)
     waiting = [then]
 
     def listen(event: RunEvent, _payload: object) -> None:
@@ -94,23 +97,25 @@ def assert_valid(journal: Path, *, known: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "posters", "what"),
+    ("outputs", "posters", "what", "fields"),
     [
-        pytest.param(0.5, 0, r"cannot write \w+\.part", id="output"),
-        pytest.param(1, 0.5, r"\.(jpg|conformed\.mp4): cannot be written", id="poster"),
-        pytest.param(1, 2, r"\.conformed\.mp4: cannot be written", id="conformed"),
+        pytest.param(0.5, 0, r"cannot write \w+\.part", {}, id="output"),
+        pytest.param(1, 0.5, r"\.(jpg|conformed\.mp4): cannot be written", {}, id="poster"),
+        pytest.param(
+            1, 2, r"\.conformed\.mp4: cannot be written", {"model": "tall", "aspect_ratio": "9:16"}, id="conformed"
+        ),
     ],
 )
 async def test_23_a_clip_that_finds_no_room_is_only_downloaded_later(
-    stage: Stage, disk_at: DiskAt, journal_at: JournalAt, outputs: float, posters: float, what: str
+    stage: Stage, disk_at: DiskAt, journal_at: JournalAt, outputs: float, posters: float, what: str, fields: Any
 ) -> None:
     """Wherever the room ends: in the download, in its poster, in what is made of it. No part is left to fill it."""
     journal, disk = journal_at(stage.folder), disk_at("out")
     stage.emulate()
-    await stage.shoot(PROMPT)
+    await stage.shoot(PROMPT, **fields)
     (poster,) = stage.job_folder.glob("posters/*")
     room_bytes = round(outputs * stage.emulator.ledger()["bytes_served"] + posters * poster.stat().st_size)
-    batch = await shoot_and(lambda: disk.fill(but_bytes=room_bytes), ClipStarted, stage, PROMPT, PROMPT)
+    batch = await shoot_and(lambda: disk.fill(but_bytes=room_bytes), ClipStarted, stage, PROMPT, PROMPT, **fields)
     error = batch.clips[1].error
     assert error
     assert (error.code, error.retryable) == ("storage", False)
@@ -118,7 +123,7 @@ async def test_23_a_clip_that_finds_no_room_is_only_downloaded_later(
     assert [path.name for path in stage.job_folder.glob(".scratch/*")] == []
     assert_valid(journal, known=2)
     disk.empty()
-    assert (await stage.shoot(PROMPT, PROMPT)).successful_clips == 2
+    assert (await stage.shoot(PROMPT, PROMPT, **fields)).successful_clips == 2
     stage.books(creates=2, billed=2)
 
 

@@ -63,6 +63,7 @@ def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     stage.books(creates=2, billed=2)
 
 
+@pytest.mark.long
 def test_28_a_run_whose_prefect_server_is_gone_ends_as_its_clips_did(
     stage: Stage, command: CommandLine, server: Server
 ) -> None:

@@ -126,6 +126,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answ
         (folder / name).unlink()
 
 
+@pytest.mark.xdist_group("hostile-files")  # all are given to one process
 @pytest.mark.parametrize("name", FILES)
 def test_31_a_hostile_file_is_refused_in_a_line_that_says_where(answers: dict[str, Answer], name: str) -> None:
     """File, line and column, exit 2, nothing that a terminal obeys, within seconds and half a gigabyte."""

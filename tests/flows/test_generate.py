@@ -126,6 +126,7 @@ def test_a_second_run_creates_nothing_and_a_fresh_one_everything(on_emulator: Co
     assert ([clip["reused"] for clip in fresh.manifest["clips"]], emulator.ledger()["creates"]) == ([False] * 2, 4)
 
 
+@pytest.mark.long
 def test_a_rough_cut_is_made_when_asked(on_emulator: CommandLine) -> None:
     """By its music alone, too, which is put under it. It is beside the pages that every run leaves, which link to it;
     what cannot be written is said in a line."""

@@ -49,7 +49,8 @@ def test_nothing_needs_what_only_posix_has(arguments: list[str], said: str, comm
     assert said in done.stdout
 
 
-@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.long), "cp1252"])
+@pytest.mark.long
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_console_that_is_not_utf_8_shows_a_run(encoding: str, command: CommandLine) -> None:
     """What it has no character for is written as an escape; the rough cut is made."""
     command.environment["PYTHONIOENCODING"] = encoding

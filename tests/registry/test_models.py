@@ -212,6 +212,7 @@ def large_picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 async def test_a_large_reference_is_uploaded_once_for_all_scenes(
     tmp_path: Path, emulator: Emulator, large_picture: Path
 ) -> None:

@@ -25,7 +25,7 @@ def small_clips() -> Iterator[None]:
     """Have the emulators of this process make small clips of the model `quick`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
-            catalogue.MODELS,  # type: ignore[arg-type] - read-only for others
+            catalogue.MODELS,
             "bytedance/seedance-1-pro",
             replace(SEEDANCE_1, get_format=get_small_format),
         )
