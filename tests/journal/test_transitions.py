@@ -472,6 +472,22 @@ def test_an_intent_records_all_that_a_search_for_a_lost_create_needs(journal: Jo
     assert (repeated.input_digest, repeated.reserved) == (row.input_digest, str(PRICE))
 
 
+class LossyJournal(Journal):
+    """Does each transaction twice, as if the answer to the first commit had been lost."""
+
+    def _run(self, work: Callable[[sa.Connection], Any], **given: Any) -> Any:
+        super()._run(work, **given)
+        return super()._run(work, **given)
+
+
+def test_an_intent_whose_answer_was_lost_is_recorded_once(journal: Journal, journal_url: str, clock: Clock) -> None:
+    """The second time finds it by its token, and not as an attempt of somebody else."""
+    start(journal, "run1")
+    with closing(LossyJournal(journal_url, clock=clock)) as lossy:
+        attempt = intend(lossy, request_of(), "run1", max_cost=PRICE)
+    assert journal.find_attempts("run1", "a") == [attempt]
+
+
 def test_an_intent_is_refused_with_the_reason(journal: Journal) -> None:
     start(journal, "run1")
     attempt = intend(journal, request_of(), "run1")
@@ -674,6 +690,9 @@ def test_a_take_over_concerns_one_attempt(journal: Journal, journal_url: str) ->
     assert (twice.run_id, twice.begun_by, twice.is_taken_over) == ("run3", "run1", True)
     assert read_row(journal_url, attempt).job_id == "one"
     assert journal.find_running_attempts("run1") == [untouched]
+    created = journal.record_prediction(twice, "p1", None)
+    assert created
+    assert created.begun_by == "run1"
 
 
 @pytest.mark.parametrize(("run_id", "job_id"), [("run1", "one"), ("unknown", "unknown")])
@@ -726,6 +745,18 @@ def test_the_attempt_that_made_a_forgotten_clip_goes_on_if_its_output_is_still_t
     request = request_of()
     journal.record_delivery(second, request, origin="fake", folder="here", clip=clip_of(request))
     assert journal.find_delivery("fake", first.clip_key)
+
+
+def test_a_later_attempt_that_failed_does_not_stand_for_the_clip(journal: Journal) -> None:
+    """It was to replace the clip, and brought none: the attempt that made the clip goes on."""
+    start(journal, "run1")
+    made = deliver(journal, "run1", "p1", AT)
+    failed = intend(journal, request_of(), "run1", replaces_delivery=True)
+    journal.record_prediction(failed, "p2", AT)
+    ended = journal.record_end(failed, error="model-error", message="no")
+    assert journal.find_last_attempts("fake", [made.clip_key]) == {made.clip_key: made}
+    journal.forget_delivery("fake", made.clip_key, made_since=AT - timedelta(seconds=1))
+    assert journal.find_attempts("run1", "a") == [replace(made, state="succeeded"), ended]
 
 
 def test_an_output_that_is_too_old_is_not_waited_for(journal: Journal) -> None:

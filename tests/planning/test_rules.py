@@ -92,6 +92,7 @@ def test_a_required_picture_may_be_of_any_kind() -> None:
         pytest.param("21:9", "", id="another-shape"),
         pytest.param("4:3", "", id="none-of-the-shape"),
         pytest.param("cinema", "", id="no-ratio"),
+        pytest.param("2٠:2٠", "", id="other-digits"),
     ],
 )
 def test_a_ratio_is_suggested_by_its_shape_or_its_spelling(asked: str, suggestion: str) -> None:
