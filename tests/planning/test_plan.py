@@ -10,6 +10,7 @@ from tests.support.builders import small_registry
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
+from videogen.text import format_money
 
 PER_CLIP = {"per_clip": {5: "2.00", 10: "3.00"}, "as_of": date(2026, 11, 1), "basis": "estimated"}
 REGISTRY = small_registry(cheap={}, dear={"price": PER_CLIP})
@@ -44,6 +45,13 @@ def test_what_is_delivered_is_reused_and_free() -> None:
     assert (ids(again.to_make), ids(again.to_create)) == (["b"], ["b"])
     assert (again.total_cost, again.worst_case_cost) == (Decimal("1.00"), Decimal("2.00"))
     assert plan.with_reuse({NEVER}) == plan
+
+
+def test_a_plan_that_makes_nothing_costs_an_amount_of_nothing() -> None:
+    """It is money, which is formatted as such, and no mere number."""
+    plan = planned(scene("a"))
+    again = plan.with_reuse({plan.requests[0].key})
+    assert (format_money(again.total_cost), format_money(again.worst_case_cost)) == ("$0.00", "$0.00")
 
 
 def test_what_an_earlier_run_began_is_continued_and_not_paid_for_again() -> None:

@@ -70,6 +70,13 @@ def test_a_cut_out_is_another_frame() -> None:
     assert frame.model_copy(update={"pixels": (8, 4)}).name == frame.name
 
 
+def test_the_name_of_a_frame_with_cut_outs_stays_from_release_to_release() -> None:
+    """If this value changes, every clip with a character that is cut out is paid for again."""
+    characters = ("cd" * 32, "ef" * 32)
+    frame = ImageInput(size=(1280, 720), background="ab" * 32, characters=characters, cut_outs=("ef" * 32,))
+    assert frame.name == "frame:8fc0aaab378ce9c69d383143f28042a922dddd9e479cc15cfa8a25c66fe178df"
+
+
 def with_inputs(pictures: list[ImageInput], **inputs: Any) -> ClipRequest:
     return change_prediction(request_of(), inputs=inputs, images={picture.name: picture for picture in pictures})
 

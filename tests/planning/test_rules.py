@@ -217,6 +217,7 @@ def test_a_variable_that_was_left_in_a_prompt_is_warned_of(variable: str) -> Non
         f"scenes.1.prompt: {variable} {sent}",
         f"scenes.1.negative_prompt: {variable} {sent}",
     )
+    assert warnings_of(scene("b", prompt="{an open brace, and no variable"), registry=registry) == ()
 
 
 def test_the_first_five_variables_are_named_and_the_others_counted() -> None:
@@ -227,6 +228,7 @@ def test_the_first_five_variables_are_named_and_the_others_counted() -> None:
 
     five = [f"scenes.{number}.prompt" for number in range(5)]
     assert left_in(5) == five
+    assert len(left_in(6)) == 6
     assert left_in(7) == [*five, "and 2 prompts more have variables in braces"]
 
 
