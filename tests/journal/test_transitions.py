@@ -709,7 +709,7 @@ def test_an_attempt_of_an_older_version_counts_for_the_job_of_its_run(
     assert read_row(journal_url, attempt).job_id == job_id
 
 
-def deliver(journal: Journal, run_id: str, prediction_id: str, made_at: datetime, take: int = 1) -> Attempt:
+def deliver_at(journal: Journal, run_id: str, prediction_id: str, made_at: datetime, take: int = 1) -> Attempt:
     request = request_of(take=take)
     attempt = intend(journal, request, run_id, replaces_delivery=True)
     journal.record_prediction(attempt, prediction_id, made_at)
@@ -721,7 +721,7 @@ def deliver(journal: Journal, run_id: str, prediction_id: str, made_at: datetime
 def test_a_delivery_whose_file_is_gone_is_forgotten(journal: Journal) -> None:
     """Only that one; its attempt stays as it is unless its output can still be downloaded."""
     start(journal, "run1")
-    gone, kept = (deliver(journal, "run1", f"p{take}", AT, take) for take in (1, 2))
+    gone, kept = (deliver_at(journal, "run1", f"p{take}", AT, take) for take in (1, 2))
     journal.forget_delivery("elsewhere", gone.clip_key)
     assert journal.find_delivery("fake", gone.clip_key)
     journal.forget_delivery("fake", gone.clip_key)
@@ -735,9 +735,9 @@ def test_the_attempt_that_made_a_forgotten_clip_goes_on_if_its_output_is_still_t
 ) -> None:
     """The latest one, if its prediction is recent; it is delivered once more without a new prediction."""
     start(journal, "run1")
-    first = deliver(journal, "run1", "p1", AT)
-    second = deliver(journal, "run1", "p2", AT)
-    another = deliver(journal, "run1", "p3", AT, take=2)
+    first = deliver_at(journal, "run1", "p1", AT)
+    second = deliver_at(journal, "run1", "p2", AT)
+    another = deliver_at(journal, "run1", "p3", AT, take=2)
     journal.forget_delivery("fake", first.clip_key, made_since=AT - timedelta(seconds=1))
     assert journal.find_delivery("fake", first.clip_key) is None
     assert journal.find_attempts("run1", "a") == [first, replace(second, state="succeeded"), another]
@@ -750,7 +750,7 @@ def test_the_attempt_that_made_a_forgotten_clip_goes_on_if_its_output_is_still_t
 def test_a_later_attempt_that_failed_does_not_stand_for_the_clip(journal: Journal) -> None:
     """It was to replace the clip, and brought none: the attempt that made the clip goes on."""
     start(journal, "run1")
-    made = deliver(journal, "run1", "p1", AT)
+    made = deliver_at(journal, "run1", "p1", AT)
     failed = intend(journal, request_of(), "run1", replaces_delivery=True)
     journal.record_prediction(failed, "p2", AT)
     ended = journal.record_end(failed, error="model-error", message="no")
@@ -761,7 +761,7 @@ def test_a_later_attempt_that_failed_does_not_stand_for_the_clip(journal: Journa
 
 def test_an_output_that_is_too_old_is_not_waited_for(journal: Journal) -> None:
     start(journal, "run1")
-    attempt = deliver(journal, "run1", "p1", AT)
+    attempt = deliver_at(journal, "run1", "p1", AT)
     journal.forget_delivery("fake", attempt.clip_key, made_since=AT)
     assert journal.find_delivery("fake", attempt.clip_key) is None
     assert journal.find_attempts("run1", "a") == [attempt]
@@ -771,7 +771,7 @@ def test_nothing_goes_on_where_nothing_was_delivered(journal: Journal, journal_u
     """Neither what was forgotten before, nor what was made elsewhere, nor what has no prediction."""
     start(journal, "run1")
     since = AT - timedelta(seconds=1)
-    attempt = deliver(journal, "run1", "p1", AT)
+    attempt = deliver_at(journal, "run1", "p1", AT)
     journal.forget_delivery("fake", attempt.clip_key)
     journal.forget_delivery("fake", attempt.clip_key, made_since=since)
     assert journal.find_attempts("run1", "a") == [attempt]
@@ -787,9 +787,9 @@ def test_nothing_goes_on_where_nothing_was_delivered(journal: Journal, journal_u
 def test_the_attempts_that_made_clips_are_found_by_key(journal: Journal, journal_url: str) -> None:
     """The latest of each clip, among any number of clips."""
     start(journal, "run1")
-    deliver(journal, "run1", "p1", AT)
-    second, other = deliver(journal, "run1", "p2", AT), deliver(journal, "run1", "p3", AT, take=2)
-    unnamed = deliver(journal, "run1", "p4", AT, take=3)
+    deliver_at(journal, "run1", "p1", AT)
+    second, other = deliver_at(journal, "run1", "p2", AT), deliver_at(journal, "run1", "p3", AT, take=2)
+    unnamed = deliver_at(journal, "run1", "p4", AT, take=3)
     change_row(journal_url, unnamed, prediction_id=None)
     ended = intend(journal, request_of(take=4), "run1")
     journal.record_end(ended, error="input", message="no")

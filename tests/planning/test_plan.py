@@ -41,7 +41,7 @@ def test_a_plan_costs_what_its_first_predictions_cost() -> None:
 def test_what_is_delivered_is_reused_and_free() -> None:
     plan = planned(scene("a"), scene("b", 7))
     again = plan.with_reuse({plan.requests[0].key})
-    assert (again.reused, again.resumed) == ({"a"}, frozenset())
+    assert (again.reused, again.resumed) == (frozenset({"a"}), frozenset())
     assert (ids(again.to_make), ids(again.to_create)) == (["b"], ["b"])
     assert (again.total_cost, again.worst_case_cost) == (Decimal("1.00"), Decimal("2.00"))
     assert plan.with_reuse({NEVER}) == plan
@@ -59,7 +59,7 @@ def test_what_an_earlier_run_began_is_continued_and_not_paid_for_again() -> None
     plan = planned(scene("a"), scene("b", 7), scene("c", 9))
     keys = [request.key for request in plan.requests]
     again = plan.with_reuse({keys[2]}, paid=set(keys), resumable={keys[1], keys[2]})
-    assert (again.reused, again.resumed) == ({"c"}, {"b"})
+    assert (again.reused, again.resumed) == (frozenset({"c"}), frozenset({"b"}))
     assert (ids(again.to_make), ids(again.to_create)) == (["a", "b"], ["a"])
     assert (again.total_cost, again.worst_case_cost) == (Decimal("0.50"), Decimal("2.00"))
 
@@ -85,14 +85,14 @@ def test_a_delivered_alternative_comes_before_one_that_is_only_paid_for() -> Non
     plan = planned(scene("a"), fallback_models=["dear"])
     own, fallback = (each.key for each in plan.requests[0].alternatives)
     again = plan.with_reuse({fallback}, paid={own})
-    assert (again.requests[0].model, again.reused) == ("dear", {"a"})
+    assert (again.requests[0].model, again.reused) == ("dear", frozenset({"a"}))
 
 
 def test_a_clip_is_kept_although_its_scene_has_changed() -> None:
     """As `--retry-failed` does with the clips of the last run. Ids of scenes that the job no longer has do no harm."""
     plan = planned(scene("a"), scene("b"))
     again = plan.with_reuse(set(), kept={"b", "z"}, resumable={plan.requests[1].key})
-    assert (again.reused, again.resumed, ids(again.to_create)) == ({"b"}, frozenset(), ["a"])
+    assert (again.reused, again.resumed, ids(again.to_create)) == (frozenset({"b"}), frozenset(), ["a"])
 
 
 def test_requests_of_an_earlier_version_are_kept_where_their_clips_exist() -> None:

@@ -447,7 +447,7 @@ def test_what_a_job_does_not_say_is_as_the_registry_has_it() -> None:
     assert {(request.attempts, request.tolerance_s) for request in usual.requests} == {(7, 0.5)}
     own = {"attempts": 1, "concurrency": 2, "min_clips": "100%", "duration_tolerance": 0, "max_cost": 5}
     said = build_plan(Job.model_validate(wanted | own), registry)
-    assert (said.concurrency, said.min_clips, said.max_cost) == (2, 3, 5)
+    assert (said.concurrency, said.min_clips, said.max_cost) == (2, 3, Decimal(5))
     assert {(request.attempts, request.tolerance_s) for request in said.requests} == {(1, 0)}
 
 
@@ -488,7 +488,7 @@ def test_sound_overrides_the_inputs_of_a_silent_clip() -> None:
     price = {"per_clip": "3", "as_of": date(2026, 11, 1), "basis": "exact"}
     spec = {"fixed": {"sound": False}, "audio": {"inputs": {"sound": True}, "price": price}}
     heard, silent = requested(spec, audio=True), requested(spec)
-    assert (heard.prediction.inputs["sound"], heard.cost) == (True, 3)
+    assert (heard.prediction.inputs["sound"], heard.cost) == (True, Decimal(3))
     assert (silent.prediction.inputs["sound"], silent.cost) == (False, Decimal("0.50"))
 
 

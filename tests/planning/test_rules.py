@@ -53,6 +53,12 @@ def test_an_unknown_model_is_found_where_it_stands() -> None:
     assert problems_of(models=["wide", "nobody"]) == [("models.1", f"'nobody' is not in the registry; {there}")]
 
 
+def test_a_problem_of_a_compared_model_names_that_model() -> None:
+    assert problems_of(models=["wide", "pictured"]) == [
+        ("scenes.0.scene_reference_url", "pictured needs a start image: give scene 'a' a scene_reference_url")
+    ]
+
+
 def test_each_fallback_that_cannot_replace_the_model_is_found_where_it_stands() -> None:
     """Unknown, tried before, or not able to make a scene; those that can are no problem."""
     fallbacks = ["nobody", "wide", "plain", "wide", "pictured"]
@@ -211,7 +217,7 @@ def test_a_minimum_above_the_number_of_clips_is_warned_of() -> None:
 @pytest.mark.parametrize("variable", ["{name}", "{{ name }}", "${city}", "{scene.title}"])
 def test_a_variable_that_was_left_in_a_prompt_is_warned_of(variable: str) -> None:
     sent = "is sent as it is: variables are not filled in"
-    fields = {"prompt": f"in {variable} at night", "negative_prompt": f"no {variable}"}
+    fields: dict[str, Any] = {"prompt": f"in {variable} at night", "negative_prompt": f"no {variable}"}
     registry = small_registry(plain={"parameters": {"prompt": "text", "negative_prompt": "not"}})
     assert warnings_of(scene(), scene("b", **fields), registry=registry) == (
         f"scenes.1.prompt: {variable} {sent}",
@@ -274,7 +280,7 @@ def test_what_a_model_cannot_do_for_a_scene_is_warned_of(
 ) -> None:
     """With the scenes that ask for it, and not where the model can do it."""
     limited = small_registry(plain={"parameters": parameters})
-    others = {} if not parameters else {"target_duration": 10}
+    others: dict[str, Any] = {} if not parameters else {"target_duration": 10}
     asked = scene(**others), scene("b") | fields
     scenes = "b" if parameters else "a, b"
     assert warnings_of(*asked, registry=limited) == (f"plain: {warning} ({scenes})",)
