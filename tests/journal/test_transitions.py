@@ -437,12 +437,12 @@ AT = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 def read_row(journal_url: str, attempt: Attempt) -> Any:
     """Return the attempt's row, with the columns that only other parts of the journal read."""
-    with sa.create_engine(journal_url).connect() as db:
+    with sa.create_engine(journal_url, poolclass=sa.NullPool).connect() as db:
         return db.execute(sa.select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one()
 
 
 def change_row(journal_url: str, attempt: Attempt, **values: object) -> None:
-    with sa.create_engine(journal_url).begin() as db:
+    with sa.create_engine(journal_url, poolclass=sa.NullPool).begin() as db:
         db.execute(ATTEMPTS.update().where(ATTEMPTS.c.id == attempt.id).values(values))
 
 
