@@ -3,6 +3,9 @@
 # where the tests are that need no server, browser or media; those beside them that do are marked `integration`
 unit := "tests/test_*.py tests/docs tests/job tests/registry tests/planning tests/results tests/execution tests/providers tests/storage tests/references tests/reports tests/cli"
 
+# the code that `mutate` breaks, by names of mutants; the modules and the tests are in pyproject.toml
+mutants := "'videogen.planning.*' 'videogen.registry.durations.*' 'videogen.registry.model_spec.*Price*' 'videogen.registry.model_spec.*Discrete*' 'videogen.registry.model_spec.*Continuous*' 'videogen.results.*' 'videogen.journal.*' 'videogen.errors.x_is_retryable*'"
+
 _list:
     @just --list --unsorted
 
@@ -25,6 +28,15 @@ test *arguments:
 # the quick tests, which need no server, browser or media
 test-unit *arguments:
     uv run pytest -m "not long and not integration" {{unit}} {{arguments}}
+
+# break the code in small ways and see whether the unit tests notice: the mutants that survived, then the score by module
+mutate *arguments:
+    rm -rf mutants && mkdir mutants
+    uv run mutmut run {{arguments}} {{mutants}} > mutants/log.txt || { tail -50 mutants/log.txt; false; }
+    @uv run mutmut results --all true | sort | awk -F ': ' '$2 == "not checked" { next } \
+        { sub(/^ +/, ""); module = $1; sub(/[.][^.]*$/, "", module); all[module]++; all["together"]++ } \
+        $2 == "killed" || $2 == "timeout" { killed[module]++; killed["together"]++; next } { print } \
+        END { for (name in all) printf "%5.1f %%  %4d of %4d  %s\n", 100 * killed[name] / all[name], killed[name], all[name], name | "sort -k5" }'
 
 # eight scenes on the emulator: no account, no cost
 demo:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.journal.conftest import Clock, intend, start
 from tests.support.builders import pictured_request, request_of
@@ -20,8 +22,8 @@ from videogen.errors import (
     LeaseLostError,
 )
 from videogen.journal.attempts import TRANSITIONS, Attempt
-from videogen.journal.base import LEASE_S
-from videogen.journal.schema import OPEN_STATES, AttemptState
+from videogen.journal.base import KEYS_AT_ONCE, LEASE_S, utc_now
+from videogen.journal.schema import ATTEMPTS, OPEN_STATES, AttemptState
 from videogen.journal.store import Journal
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.results.clip import Clip, get_planned_fields
@@ -426,3 +428,375 @@ def test_an_open_attempt_that_only_differs_in_its_picture_is_a_lookalike(journal
     assert not journal.has_unknown_lookalike(other, origin="elsewhere")
     journal.record_prediction(attempt, "p1", None)
     assert not journal.has_unknown_lookalike(other, origin="fake")
+
+
+# -- what is recorded, and what is found again ------------------------------------------------------------------------
+
+AT = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def read_row(journal_url: str, attempt: Attempt) -> Any:
+    """Return the attempt's row, with the columns that only other parts of the journal read."""
+    with sa.create_engine(journal_url, poolclass=sa.NullPool).connect() as db:
+        return db.execute(sa.select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one()
+
+
+def change_row(journal_url: str, attempt: Attempt, **values: object) -> None:
+    with sa.create_engine(journal_url, poolclass=sa.NullPool).begin() as db:
+        db.execute(ATTEMPTS.update().where(ATTEMPTS.c.id == attempt.id).values(values))
+
+
+def is_recent(at: datetime) -> bool:
+    """Whether a time that a database gave back is of this test. SQLite keeps no zone."""
+    return abs(utc_now() - at.replace(tzinfo=at.tzinfo or UTC)) < timedelta(hours=1)
+
+
+def test_an_intent_records_all_that_a_search_for_a_lost_create_needs(journal: Journal, journal_url: str) -> None:
+    request = request_of(id="harbour")
+    start(journal, "run1", job_id="film")
+    attempt = intend(journal, request, "run1", at=AT, reserve=Decimal("0.9"))
+    assert attempt.token
+    assert attempt == Attempt(
+        id=attempt.id, run_id="run1", clip_key=request.key, state="intended", prediction_id=None, intended_at=AT,
+        created_at=None, price=PRICE, cost=None, token=attempt.token, begun_by=None,
+    )  # fmt: skip
+    row = read_row(journal_url, attempt)
+    assert (row.origin, row.scene_id, row.job_id, row.reserved) == ("fake", "harbour", "film", "0.9")
+    assert row.digest_without_images == request.prediction.digest_without_images
+    assert len(row.input_digest) == 64
+    journal.record_end(attempt, error="input", message="no")
+    again = intend(journal, request, "run1")
+    assert is_recent(again.intended_at)
+    assert again.token != attempt.token
+    repeated = read_row(journal_url, again)
+    assert (repeated.input_digest, repeated.reserved) == (row.input_digest, str(PRICE))
+
+
+class LossyJournal(Journal):
+    """Does each transaction twice, as if the answer to the first commit had been lost."""
+
+    def _run(self, work: Callable[[sa.Connection], Any], **given: Any) -> Any:
+        super()._run(work, **given)
+        return super()._run(work, **given)
+
+
+def test_an_intent_whose_answer_was_lost_is_recorded_once(journal: Journal, journal_url: str, clock: Clock) -> None:
+    """The second time finds it by its token, and not as an attempt of somebody else."""
+    start(journal, "run1")
+    with closing(LossyJournal(journal_url, clock=clock)) as lossy:
+        attempt = intend(lossy, request_of(), "run1", max_cost=PRICE)
+    assert journal.find_attempts("run1", "a") == [attempt]
+
+
+def test_an_intent_is_refused_with_the_reason(journal: Journal) -> None:
+    start(journal, "run1")
+    attempt = intend(journal, request_of(), "run1")
+    with pytest.raises(ClaimedError, match=r"^another attempt at this very clip is open$"):
+        intend(journal, request_of(), "run1")
+    journal.record_prediction(attempt, "p1", None)
+    journal.record_success(attempt, PRICE, "known")
+    journal.record_delivery(attempt, request_of(), origin="fake", folder="here", clip=clip_of(request_of()))
+    with pytest.raises(DeliveredError, match=r"^another run has delivered this very clip meanwhile$"):
+        intend(journal, request_of(), "run1")
+    with pytest.raises(ClaimedError, match=r"^another run goes on with this very clip, or has ended it$"):
+        journal.take_over_attempt(attempt, run_id="run1", scene_id="a")
+    with pytest.raises(LeaseLostError) as caught:
+        journal.record_end(attempt, error="input", message="no")
+    assert str(caught.value) == (
+        f"attempt {attempt.id} of run run1 has ended, or another run goes on with it: record_end is not recorded"
+    )
+
+
+def test_a_run_that_was_never_started_is_a_job_of_its_own(journal: Journal) -> None:
+    """Its budget is its own, too."""
+    intend(journal, request_of(), "stray")
+    assert journal.get_job_spending("stray", "fake") == (Decimal(0), PRICE)
+    assert not is_taken(journal, 2, "stray", PRICE)
+    assert is_taken(journal, 2, "stray", 2 * PRICE)
+
+
+def test_a_prediction_is_recorded_with_its_time_and_with_who_began_it(journal: Journal) -> None:
+    """The time of the create by the provider's clock, or now if it does not tell."""
+    start(journal, "run1")
+    first = intend(journal, request_of(), "run1")
+    known = journal.record_prediction(first, "p1", AT, begun_by="lost")
+    assert known == replace(first, state="created", prediction_id="p1", created_at=AT, begun_by="lost")
+    assert known.is_taken_over
+    second = journal.record_prediction(intend(journal, request_of(take=2), "run1"), "p2", None)
+    assert second
+    assert second.created_at
+    assert is_recent(second.created_at)
+    assert second.begun_by is None
+    assert not second.is_taken_over
+    assert not replace(second, begun_by="run1").is_taken_over
+
+
+def test_a_prediction_of_another_attempt_is_not_recorded_twice(journal: Journal) -> None:
+    """At another origin the same id is another prediction. Other refusals are not swallowed."""
+    start(journal, "run1")
+    first, second = (intend(journal, request_of(take=take), "run1") for take in (1, 2))
+    elsewhere = journal.record_intent(request_of(), run_id="run1", origin="elsewhere", folder="run1")
+    assert journal.record_prediction(first, "p1", None)
+    assert journal.record_prediction(second, "p1", None) is None
+    assert journal.find_attempts("run1", "a")[1] == second
+    assert journal.record_prediction(elsewhere, "p1", None)
+    journal.record_end(second, error="input", message="no")
+    with pytest.raises(LeaseLostError):
+        journal.record_prediction(second, "p2", None)
+
+
+def test_a_cost_is_recorded_with_its_basis(journal: Journal, journal_url: str) -> None:
+    """At once, with the success, and again when the bill is known better."""
+    start(journal, "run1")
+    attempt = intend(journal, request_of(), "run1")
+    assert journal.record_cost(attempt, Decimal("0.10"), "estimated").cost == Decimal("0.10")
+    assert read_row(journal_url, attempt).cost_basis == "estimated"
+    journal.record_prediction(attempt, "p1", None)
+    succeeded = journal.record_success(attempt, Decimal("0.20"), "undeterminable")
+    assert (succeeded.state, succeeded.cost) == ("succeeded", Decimal("0.20"))
+    assert read_row(journal_url, attempt).cost_basis == "undeterminable"
+    assert journal.record_cost(attempt, Decimal("0.30"), "known").cost == Decimal("0.30")
+    assert read_row(journal_url, attempt).cost_basis == "known"
+
+
+def test_an_end_is_recorded_with_its_reason(journal: Journal, journal_url: str) -> None:
+    """A cost that nobody recorded is undeterminable from then on; one that was recorded keeps its basis."""
+    start(journal, "run1")
+    attempt, billed = (intend(journal, request_of(take=take), "run1") for take in (1, 2))
+    assert journal.record_end(attempt, error="e" * 40, message="it said no\0").state == "ended"
+    row = read_row(journal_url, attempt)
+    assert (row.error_code, row.error_message, row.cost_basis) == ("e" * 32, "it said no\ufffd", "undeterminable")
+    assert is_recent(row.ended_at)
+    journal.record_cost(billed, PRICE, "known")
+    journal.record_end(billed, error="timeout", message="")
+    assert read_row(journal_url, billed).cost_basis == "known"
+
+
+def test_the_end_of_another_attempt_is_not_this_ones(journal: Journal) -> None:
+    """One that is delivered has not ended because another one ended so."""
+    start(journal, "run1")
+    ended = intend(journal, request_of(take=2), "run1")
+    journal.record_end(ended, error="timeout", message="too late")
+    delivered = reach(journal, "delivered")
+    with pytest.raises(LeaseLostError):
+        journal.record_end(delivered, error="timeout", message="too late")
+
+
+def test_a_delivery_is_recorded_with_its_time_and_its_clip(journal: Journal, journal_url: str) -> None:
+    start(journal, "run1")
+    attempt = reach(journal, "delivered")
+    assert is_recent(read_row(journal_url, attempt).ended_at)
+    found = journal.find_delivery("fake", attempt.clip_key)
+    assert found
+    assert (found.folder, found.clip) == ("here", clip_of(request_of()))
+
+
+def test_only_a_live_run_of_another_folder_claims_a_clip(journal: Journal, other: Journal) -> None:
+    start(other, "run1", folder="there")
+    attempt = intend(other, request_of(), "run1")
+    key = attempt.clip_key
+    assert journal.is_claimed(key, origin="fake", folder="here")
+    assert not journal.is_claimed(key, origin="fake", folder="there")
+    assert not journal.is_claimed(key, origin="elsewhere", folder="here")
+    assert not journal.is_claimed(request_of(take=2).key, origin="fake", folder="here")
+    other.record_end(attempt, error="input", message="no")
+    assert not journal.is_claimed(key, origin="fake", folder="here")
+    intend(other, request_of(), "run1")
+    other.release_lease("run1")
+    assert not journal.is_claimed(key, origin="fake", folder="here")
+
+
+def test_an_attempt_is_found_while_it_is_open(journal: Journal) -> None:
+    """At its origin, by its clip; the latest one, if an older version left several."""
+    request = request_of()
+    start(journal, "run1")
+    assert journal.find_open_attempt("fake", request.key) is None
+    first = intend(journal, request, "run1")
+    intend(journal, request_of(take=2), "run1")
+    journal.record_intent(request, run_id="run1", origin="elsewhere", folder="run1")
+    assert journal.find_open_attempt("fake", request.key) == first
+    journal.record_end(first, error="input", message="no")
+    assert journal.find_open_attempt("fake", request.key) is None
+    second = intend(journal, request, "run1")
+    assert journal.find_open_attempt("fake", request.key) == second
+
+
+def test_the_latest_of_several_open_attempts_is_found(journal: Journal, journal_url: str) -> None:
+    """As they may be in a journal that an older version wrote."""
+    start(journal, "run1")
+    first, second = (intend(journal, request_of(take=take), "run1") for take in (1, 2))
+    change_row(journal_url, second, clip_key=first.clip_key)
+    assert journal.find_open_attempt("fake", first.clip_key) == replace(second, clip_key=first.clip_key)
+
+
+def test_the_clips_in_flight_are_found(journal: Journal) -> None:
+    """Of this origin, in any number, and only those begun after a time if one is given."""
+    start(journal, "run1")
+    early, late, ended, unasked = (
+        intend(journal, request_of(take=take), "run1", at=AT + timedelta(seconds=take)) for take in (1, 2, 3, 4)
+    )
+    journal.record_prediction(late, "p2", None)
+    journal.record_end(ended, error="input", message="no")
+    strange = journal.record_intent(request_of(take=5), run_id="run1", origin="elsewhere", folder="run1")
+    keys = [early.clip_key, ended.clip_key, strange.clip_key, *map(str, range(KEYS_AT_ONCE)), late.clip_key]
+    assert journal.find_keys_in_flight("fake", keys) == {early.clip_key, late.clip_key}
+    assert journal.find_keys_in_flight("fake", [unasked.clip_key]) == {unasked.clip_key}
+    after = AT + timedelta(seconds=1)
+    assert journal.find_keys_in_flight("fake", keys, begun_after=after) == {late.clip_key}
+    assert journal.find_keys_in_flight("fake", []) == set()
+
+
+def test_an_attempt_is_known_by_its_token(journal: Journal) -> None:
+    """Whatever the text that a stranger gave as one."""
+    start(journal, "run1")
+    attempt = intend(journal, request_of(), "run1")
+    assert attempt.token
+    assert journal.has_attempt(attempt.token)
+    for token in ("", "f" * 32, f"{attempt.token}\0"):
+        assert not journal.has_attempt(token)
+
+
+def test_the_attempts_of_a_run_are_its_own(journal: Journal) -> None:
+    """Those that may be running, and those at a scene; oldest first."""
+    start(journal, "run1")
+    start(journal, "run2", job_id="another")
+    intended, created, succeeded, ended = (intend(journal, request_of(take=take), "run1") for take in (1, 2, 3, 4))
+    of_other_scene = intend(journal, request_of(id="b", take=5), "run1")
+    of_other_run = intend(journal, request_of(take=6), "run2")
+    for attempt, prediction_id in ((created, "p2"), (succeeded, "p3")):
+        journal.record_prediction(attempt, prediction_id, None)
+    journal.record_success(succeeded, PRICE, "known")
+    journal.record_end(ended, error="input", message="no")
+
+    def ids_of(attempts: list[Attempt]) -> list[int]:
+        return [each.id for each in attempts]
+
+    assert ids_of(journal.find_running_attempts("run1")) == [intended.id, created.id, of_other_scene.id]
+    assert ids_of(journal.find_attempts("run1", "a")) == [intended.id, created.id, succeeded.id, ended.id]
+    assert ids_of(journal.find_attempts("run1", "b")) == [of_other_scene.id]
+    assert ids_of(journal.find_attempts("run2", "a")) == [of_other_run.id]
+
+
+def test_a_take_over_concerns_one_attempt(journal: Journal, journal_url: str) -> None:
+    """It keeps who began it, however often it is taken over, and is of the new run's scene."""
+    start(journal, "run1", job_id="one", folder="here")
+    attempt, untouched = (intend(journal, request_of(take=take), "run1") for take in (1, 2))
+    start(journal, "run2", job_id="two", folder="here")
+    once = journal.take_over_attempt(attempt, run_id="run2", scene_id="b")
+    assert once == replace(attempt, run_id="run2", begun_by="run1")
+    assert read_row(journal_url, attempt).scene_id == "b"
+    start(journal, "run3", job_id="three", folder="here")
+    twice = journal.take_over_attempt(once, run_id="run3", scene_id="c")
+    assert (twice.run_id, twice.begun_by, twice.is_taken_over) == ("run3", "run1", True)
+    assert read_row(journal_url, attempt).job_id == "one"
+    assert journal.find_running_attempts("run1") == [untouched]
+    created = journal.record_prediction(twice, "p1", None)
+    assert created
+    assert created.begun_by == "run1"
+
+
+@pytest.mark.parametrize(("run_id", "job_id"), [("run1", "one"), ("unknown", "unknown")])
+def test_an_attempt_of_an_older_version_counts_for_the_job_of_its_run(
+    journal: Journal, journal_url: str, run_id: str, job_id: str
+) -> None:
+    """It recorded the run only; of a run that is not known nothing else is known."""
+    start(journal, "run1", job_id="one")
+    attempt = intend(journal, request_of(), run_id)
+    change_row(journal_url, attempt, job_id=None)
+    journal.release_lease("run1")
+    start(journal, "run2", job_id="two")
+    journal.take_over_attempt(attempt, run_id="run2", scene_id="a")
+    assert read_row(journal_url, attempt).job_id == job_id
+
+
+def deliver_at(journal: Journal, run_id: str, prediction_id: str, made_at: datetime, take: int = 1) -> Attempt:
+    request = request_of(take=take)
+    attempt = intend(journal, request, run_id, replaces_delivery=True)
+    journal.record_prediction(attempt, prediction_id, made_at)
+    journal.record_success(attempt, PRICE, "known")
+    journal.record_delivery(attempt, request, origin="fake", folder="here", clip=clip_of(request))
+    return replace(attempt, state="delivered", prediction_id=prediction_id, created_at=made_at, cost=PRICE)
+
+
+def test_a_delivery_whose_file_is_gone_is_forgotten(journal: Journal) -> None:
+    """Only that one; its attempt stays as it is unless its output can still be downloaded."""
+    start(journal, "run1")
+    gone, kept = (deliver_at(journal, "run1", f"p{take}", AT, take) for take in (1, 2))
+    journal.forget_delivery("elsewhere", gone.clip_key)
+    assert journal.find_delivery("fake", gone.clip_key)
+    journal.forget_delivery("fake", gone.clip_key)
+    assert journal.find_delivery("fake", gone.clip_key) is None
+    assert journal.find_delivery("fake", kept.clip_key)
+    assert journal.find_attempts("run1", "a") == [gone, kept]
+
+
+def test_the_attempt_that_made_a_forgotten_clip_goes_on_if_its_output_is_still_there(
+    journal: Journal, journal_url: str
+) -> None:
+    """The latest one, if its prediction is recent; it is delivered once more without a new prediction."""
+    start(journal, "run1")
+    first = deliver_at(journal, "run1", "p1", AT)
+    second = deliver_at(journal, "run1", "p2", AT)
+    another = deliver_at(journal, "run1", "p3", AT, take=2)
+    journal.forget_delivery("fake", first.clip_key, made_since=AT - timedelta(seconds=1))
+    assert journal.find_delivery("fake", first.clip_key) is None
+    assert journal.find_attempts("run1", "a") == [first, replace(second, state="succeeded"), another]
+    assert read_row(journal_url, second).ended_at is None
+    request = request_of()
+    journal.record_delivery(second, request, origin="fake", folder="here", clip=clip_of(request))
+    assert journal.find_delivery("fake", first.clip_key)
+
+
+def test_a_later_attempt_that_failed_does_not_stand_for_the_clip(journal: Journal) -> None:
+    """It was to replace the clip, and brought none: the attempt that made the clip goes on."""
+    start(journal, "run1")
+    made = deliver_at(journal, "run1", "p1", AT)
+    failed = intend(journal, request_of(), "run1", replaces_delivery=True)
+    journal.record_prediction(failed, "p2", AT)
+    ended = journal.record_end(failed, error="model-error", message="no")
+    assert journal.find_last_attempts("fake", [made.clip_key]) == {made.clip_key: made}
+    journal.forget_delivery("fake", made.clip_key, made_since=AT - timedelta(seconds=1))
+    assert journal.find_attempts("run1", "a") == [replace(made, state="succeeded"), ended]
+
+
+def test_an_output_that_is_too_old_is_not_waited_for(journal: Journal) -> None:
+    start(journal, "run1")
+    attempt = deliver_at(journal, "run1", "p1", AT)
+    journal.forget_delivery("fake", attempt.clip_key, made_since=AT)
+    assert journal.find_delivery("fake", attempt.clip_key) is None
+    assert journal.find_attempts("run1", "a") == [attempt]
+
+
+def test_nothing_goes_on_where_nothing_was_delivered(journal: Journal, journal_url: str) -> None:
+    """Neither what was forgotten before, nor what was made elsewhere, nor what has no prediction."""
+    start(journal, "run1")
+    since = AT - timedelta(seconds=1)
+    attempt = deliver_at(journal, "run1", "p1", AT)
+    journal.forget_delivery("fake", attempt.clip_key)
+    journal.forget_delivery("fake", attempt.clip_key, made_since=since)
+    assert journal.find_attempts("run1", "a") == [attempt]
+    journal.import_delivery(attempt.clip_key, origin="elsewhere", folder="here", clip=clip_of(request_of()))
+    journal.forget_delivery("elsewhere", attempt.clip_key, made_since=since)
+    assert journal.find_attempts("run1", "a") == [attempt]
+    journal.import_delivery(attempt.clip_key, origin="fake", folder="here", clip=clip_of(request_of()))
+    change_row(journal_url, attempt, prediction_id=None)
+    journal.forget_delivery("fake", attempt.clip_key, made_since=since)
+    assert [each.state for each in journal.find_attempts("run1", "a")] == ["delivered"]
+
+
+def test_the_attempts_that_made_clips_are_found_by_key(journal: Journal, journal_url: str) -> None:
+    """The latest of each clip, among any number of clips."""
+    start(journal, "run1")
+    deliver_at(journal, "run1", "p1", AT)
+    second, other = deliver_at(journal, "run1", "p2", AT), deliver_at(journal, "run1", "p3", AT, take=2)
+    unnamed = deliver_at(journal, "run1", "p4", AT, take=3)
+    change_row(journal_url, unnamed, prediction_id=None)
+    ended = intend(journal, request_of(take=4), "run1")
+    journal.record_end(ended, error="input", message="no")
+    asked = [each.clip_key for each in (second, unnamed, ended)] + [str(n) for n in range(KEYS_AT_ONCE)]
+    assert journal.find_last_attempts("fake", asked) == {second.clip_key: second}
+    assert journal.find_last_attempts("fake", [*asked, other.clip_key]) == {
+        second.clip_key: second,
+        other.clip_key: other,
+    }
+    assert journal.find_last_attempts("elsewhere", asked) == {}

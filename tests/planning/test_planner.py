@@ -1,13 +1,15 @@
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from tests.support.builders import small_registry
 from videogen.errors import ValidationError
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
+from videogen.planning.requests import ClipRequest, ImageInput, ReferenceUse
 from videogen.planning.rules import validate_budget
 from videogen.registry.load import read_registry
 
@@ -385,3 +387,219 @@ def test_a_comparison_that_makes_no_sense_is_refused(fields: dict[str, Any], mes
     """Before anything is planned."""
     with pytest.raises(ValueError, match=message):
         Job.model_validate({"scenes": [scene()], **fields})
+
+
+# -- every field of a request, on a registry of its own ---------------------------------------------------------------
+
+
+def requested(spec: dict[str, Any], *, defaults: dict[str, Any] | None = None, **fields: Any) -> ClipRequest:
+    """The only request of a job on a model that differs so from the usual one of `small_registry`."""
+    registry = small_registry(defaults=defaults, mine=spec, other={})
+    job = Job.model_validate({"model": "mine", "scenes": [scene()], **fields})
+    return build_plan(job, registry, digests=DIGESTS, cut_outs={DIGESTS["ben.png"], DIGESTS["bg.jpg"]}).requests[0]
+
+
+def sent_frame(request: ClipRequest, name: str = "start") -> ImageInput:
+    return request.prediction.images[request.prediction.inputs[name]]
+
+
+def test_a_request_has_all_that_its_model_and_its_job_say() -> None:
+    spec = {
+        "version": "1" * 64,
+        "timeout_seconds": 300,
+        "fixed": {"steps": 30, "ratio": "any"},
+        "delivery": {"fps": 24, "sizes": {"16:9": [640, 360]}},
+        "price": {"per_second": "0.10", "as_of": date(2026, 11, 1), "basis": "estimated"},
+    }
+    request = requested(spec, scenes=[scene(target_duration=8)], strict_quality=True, audio=True)
+    prediction = request.prediction
+    assert (prediction.endpoint, prediction.version, prediction.timeout_s) == ("me/mine", "1" * 64, 300)
+    assert prediction.inputs == {"steps": 30, "ratio": "wide", "seconds": 10, "text": "p"}
+    assert (prediction.images, request.references) == ({}, ReferenceUse())
+    assert (prediction.cost, prediction.cost_is_exact, prediction.gpu_cost_per_s) == (Decimal("1.00"), False, None)
+    assert (request.model, request.clip_index, request.aspect_ratio) == ("mine", 0, "16:9")
+    assert request.ratio_inputs == {"ratio": "wide"}
+    assert (request.buffered_duration, request.requested_duration, request.buffer_cost_impact) == (10, 10, 25.0)
+    assert (request.tolerance_s, request.typical_run_s, request.attempts) == (2, 60, 3)
+    assert (request.audio, request.strict_quality) == (True, True)
+    assert (request.deliver_fps, request.deliver_size) == (24, (640, 360))
+    plain = requested({})
+    assert (plain.audio, plain.strict_quality, plain.deliver_fps, plain.deliver_size) == (False, False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("of_job", "of_model", "timeout_s"), [(7, 300, 7), (None, 300, 300), (None, None, 90), (7, None, 7)]
+)
+def test_the_timeout_is_the_jobs_or_the_models_or_the_usual_one(
+    of_job: float | None, of_model: float | None, timeout_s: float
+) -> None:
+    spec = {"timeout_seconds": of_model}
+    request = requested(spec, defaults={"timeout_seconds": 90}, timeout_seconds=of_job)
+    assert request.prediction.timeout_s == timeout_s
+
+
+def test_what_a_job_does_not_say_is_as_the_registry_has_it() -> None:
+    defaults = {"attempts": 7, "concurrency": 8, "min_clips": 2, "duration_tolerance": 0.5}
+    registry = small_registry(defaults=defaults, mine={})
+    wanted = {"model": "mine", "scenes": [scene(id=f"s{n}", take=n) for n in (1, 2, 3)]}
+    usual = build_plan(Job.model_validate(wanted), registry)
+    assert (usual.concurrency, usual.min_clips, usual.max_cost) == (8, 2, None)
+    assert {(request.attempts, request.tolerance_s) for request in usual.requests} == {(7, 0.5)}
+    own = {"attempts": 1, "concurrency": 2, "min_clips": "100%", "duration_tolerance": 0, "max_cost": 5}
+    said = build_plan(Job.model_validate(wanted | own), registry)
+    assert (said.concurrency, said.min_clips, said.max_cost) == (2, 3, Decimal(5))
+    assert {(request.attempts, request.tolerance_s) for request in said.requests} == {(1, 0)}
+
+
+def test_a_share_of_the_clips_counts_takes_and_not_models() -> None:
+    """Each compared model has to bring that many."""
+    registry = small_registry(mine={}, other={})
+    fields = {"models": ["mine", "other"], "takes": 3, "min_clips": "100%", "scenes": [scene(), scene(id="b")]}
+    made = build_plan(Job.model_validate(fields), registry)
+    assert (made.job_id, made.min_clips, made.aspect_ratio) == ("job", 6, "16:9")
+
+
+def test_the_clip_index_of_the_job_file_is_kept() -> None:
+    scenes = [scene(clip_index=5), scene(id="b", take=2)]
+    assert [request.clip_index for request in planned("kling-v2.5-turbo", *scenes).requests] == [5, 1]
+    job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": scenes})
+    bare = tuple(each.model_copy(update={"clip_index": None}) for each in job.scenes)
+    made = build_plan(job.model_copy(update={"scenes": bare}), REGISTRY)
+    assert [request.clip_index for request in made.requests] == [0, 1]
+
+
+def test_gpu_time_is_priced_by_the_usual_run() -> None:
+    """The buffer does not make it dearer."""
+    price = {"per_gpu_second": "0.0014", "as_of": date(2026, 11, 1), "basis": "estimated"}
+    request = requested({"price": price}, scenes=[scene(target_duration=8)])
+    assert (request.cost, request.prediction.gpu_cost_per_s) == (Decimal("0.084000"), Decimal("0.0014"))
+    assert request.buffer_cost_impact == 0.0
+
+
+def test_the_buffer_of_the_registry_applies_unless_another_is_given() -> None:
+    smooth = {"duration": {"mode": "continuous", "max": 20, "input": "seconds"}}
+    registry = small_registry(defaults={"duration_buffer": 2}, mine=smooth)
+    job = Job.model_validate({"model": "mine", "scenes": [scene()]})
+    assert build_plan(job, registry).requests[0].requested_duration == 10
+    assert build_plan(job, registry, buffer=1.5).requests[0].requested_duration == 7.5
+
+
+def test_sound_overrides_the_inputs_of_a_silent_clip() -> None:
+    price = {"per_clip": "3", "as_of": date(2026, 11, 1), "basis": "exact"}
+    spec = {"fixed": {"sound": False}, "audio": {"inputs": {"sound": True}, "price": price}}
+    heard, silent = requested(spec, audio=True), requested(spec)
+    assert (heard.prediction.inputs["sound"], heard.cost) == (True, Decimal(3))
+    assert (silent.prediction.inputs["sound"], silent.cost) == (False, Decimal("0.50"))
+
+
+def test_the_fields_of_a_scene_are_sent_as_the_model_names_them() -> None:
+    """A seed of 0 and an empty negative prompt are values; without a name nothing is sent."""
+    wanted = scene(seed=0, negative_prompt="")
+    named = requested({"parameters": {"prompt": "text", "negative_prompt": "not", "seed": "dice"}}, scenes=[wanted])
+    assert named.prediction.inputs == {"ratio": "wide", "seconds": 5, "text": "p", "not": "", "dice": 0}
+    assert requested({"parameters": {}}, scenes=[wanted]).prediction.inputs == {"ratio": "wide", "seconds": 5}
+
+
+def test_fallbacks_are_planned_in_their_order_and_as_the_model_they_are_of() -> None:
+    registry = small_registry(
+        mine={},
+        slow={"typical_run_seconds": 90},
+        last={"duration": {"mode": "discrete", "sizes": [6], "input": "seconds"}},
+    )
+    fields = {"model": "mine", "fallback_models": ["slow", "last"], "scenes": [scene(scene_reference_url="bg.jpg")]}
+    request = build_plan(Job.model_validate(fields), registry, digests=DIGESTS, buffer=1.5).requests[0]
+    assert [(each.model, each.requested_duration, each.typical_run_s) for each in request.alternatives] == [
+        ("mine", 5, 60),
+        ("slow", 5, 90),
+        ("last", 6, 60),
+    ]
+    assert [[each.model for each in after.fallbacks] for after in request.alternatives] == [
+        ["slow", "last"],
+        ["last"],
+        [],
+    ]
+    assert {(each.clip_index, each.scene.id) for each in request.alternatives} == {(0, "a")}
+
+
+# -- reference pictures -----------------------------------------------------------------------------------------------
+
+PICTURED = {"parameters": {"prompt": "text", "image": "start"}}
+LISTED = {**PICTURED, "references": {"input": "pictures", "max": 2, "requires": {"seconds": 10}}}
+
+
+def test_a_start_frame_is_composed_of_all_references() -> None:
+    """The background, the characters in their order, and those of them that are cut out, each once and sorted."""
+    characters = ["ben.png", "anna.png", "ben.png"]
+    request = requested(PICTURED, scenes=[scene(scene_reference_url="bg.jpg", character_reference_urls=characters)])
+    assert sent_frame(request) == ImageInput(
+        size=(1280, 720),
+        background=DIGESTS["bg.jpg"],
+        characters=tuple(DIGESTS[name] for name in characters),
+        cut_outs=(DIGESTS["ben.png"],),
+    )
+    assert request.references == ReferenceUse(composed=("bg.jpg", *characters))
+    assert list(request.prediction.images) == [request.prediction.inputs["start"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "cut_outs"),
+    [
+        pytest.param({"character_reference_urls": ["ben.png"]}, (), id="alone"),
+        pytest.param({"character_reference_urls": ["ben.png", "anna.png"]}, ("e" * 64,), id="two"),
+        pytest.param(
+            {"scene_reference_url": "anna.png", "character_reference_urls": ["ben.png"]}, ("e" * 64,), id="on-a-scene"
+        ),
+        pytest.param({"scene_reference_url": "bg.jpg"}, (), id="background"),
+    ],
+)
+def test_a_picture_that_covers_the_frame_is_not_cut_out(fields: dict[str, Any], cut_outs: tuple[str, ...]) -> None:
+    """A single character fills the frame, and its plain background is all that there is behind it."""
+    assert sent_frame(requested(PICTURED, scenes=[scene(**fields)])).cut_outs == cut_outs
+
+
+def test_references_are_listed_up_to_the_models_maximum_and_where_it_takes_them() -> None:
+    two = {"scene_reference_url": "bg.jpg", "character_reference_urls": ["ben.png"]}
+    listed = requested(LISTED, scenes=[scene(target_duration=10, **two)])
+    pictures = {f"sha256:{DIGESTS[name]}": ImageInput(background=DIGESTS[name]) for name in ("bg.jpg", "ben.png")}
+    assert listed.prediction.inputs["pictures"] == list(pictures)
+    assert listed.prediction.images == pictures
+    assert listed.references == ReferenceUse(used=("bg.jpg", "ben.png"))
+    short = requested(LISTED, scenes=[scene(target_duration=5, **two)])
+    assert short.references == ReferenceUse(composed=("bg.jpg", "ben.png"))
+    none = requested(LISTED, scenes=[scene(target_duration=10)])
+    assert (none.references, "pictures" in none.prediction.inputs) == (ReferenceUse(), False)
+
+
+def test_references_without_an_input_for_them_are_dropped() -> None:
+    request = requested({}, scenes=[scene(scene_reference_url="bg.jpg", character_reference_urls=["ben.png"])])
+    assert (request.references, request.prediction.images) == (ReferenceUse(dropped=("bg.jpg", "ben.png")), {})
+    assert request.prediction.inputs == {"ratio": "wide", "seconds": 5, "text": "p"}
+
+
+@pytest.mark.parametrize(
+    ("resolution", "size", "pixels"),
+    [
+        pytest.param("1080p", None, (1920, 1080), id="wide"),
+        pytest.param("2160p", None, (3840, 2160), id="four-digits"),
+        pytest.param("1080p", (720, 1280), (1080, 1920), id="upright"),
+        pytest.param("800p", None, (1422, 800), id="rounded-to-even"),
+        pytest.param("721p", (64, 64), (720, 720), id="half-rounds-to-even"),
+        pytest.param("720p", None, None, id="the-same"),
+        pytest.param("480p", None, None, id="coarser"),
+        pytest.param("1080", None, None, id="no-lines"),
+        pytest.param("1080P", None, None, id="capital"),
+        pytest.param("about 1080p", None, None, id="text-before"),
+        pytest.param("10800p", None, None, id="five-digits"),
+        pytest.param("١٠٨٠p", None, None, id="other-digits"),
+        pytest.param(1080, None, None, id="number"),
+        pytest.param(None, (64, 64), None, id="not-named"),
+    ],
+)
+def test_a_start_frame_is_sent_in_the_resolution_that_is_asked_for(
+    resolution: str | int | None, size: tuple[int, int] | None, pixels: tuple[int, int] | None
+) -> None:
+    """In the same shape, with even sides, and never smaller than composed."""
+    spec = {**PICTURED, "fixed": {} if resolution is None else {"resolution": resolution}}
+    spec |= {"frame_sizes": {"16:9": size}} if size else {}
+    frame = sent_frame(requested(spec, scenes=[scene(scene_reference_url="bg.jpg")]))
+    assert (frame.size, frame.pixels) == (size or (1280, 720), pixels)

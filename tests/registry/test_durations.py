@@ -37,6 +37,7 @@ def test_a_discrete_model_is_asked_for_the_smallest_size_that_covers_the_target(
         pytest.param(9, 1.25, 10.0, id="capped"),
         pytest.param(6, 1.0, 6.0, id="no-buffer"),
         pytest.param(1, 1.25, 2.0, id="raised-to-the-least"),
+        pytest.param(3, 1.11147, 3.334, id="to-the-millisecond"),
     ],
 )
 def test_a_continuous_model_is_asked_for_target_times_buffer_within_its_bounds(

@@ -48,6 +48,14 @@ def test_a_required_scene_that_failed_fails_the_job() -> None:
     """However many others there are."""
     verdict = judge(clips(GOOD, GOOD, GOOD, BAD), min_clips=3, required=frozenset({"s3"}))
     assert (verdict.status, verdict.reason) == ("failed", "required scenes failed: s3; 3 of 4 clips delivered")
+    verdict = judge(clips(BAD, GOOD, BAD, BAD), min_clips=1, required=frozenset({"s0", "s1", "s3"}))
+    assert verdict.reason == "required scenes failed: s0, s3; 1 of 4 clips delivered"
+
+
+def test_a_required_scene_counts_for_a_single_model_and_for_each_compared_one() -> None:
+    for models in (("kling-v2.5-turbo",), ("kling-v2.5-turbo", "another")):
+        verdict, _ = judge_by_model(clips(GOOD, BAD), models=models, min_clips=1, required=frozenset({"s1"}))
+        assert verdict.reason.count("required scenes failed: s1; 1 of 2 clips delivered") == 1
 
 
 def test_a_composed_frame_is_named_by_its_recipe() -> None:

@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -23,6 +24,7 @@ from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.registry.load import read_registry
+from videogen.registry.model_spec import Registry
 from videogen.results.clip import Clip, ClipFailure, get_planned_fields
 from videogen.results.run_result import RunResult
 from videogen.results.verdict import judge
@@ -75,6 +77,22 @@ def clip_of(index: int, *, failure: str | None = None, **changes: Any) -> Clip:
     planned = {"target_duration": 5, "original_target_duration": 5, "buffered_duration": 5, "requested_duration": 5}
     known = {"clip_index": index, "scene_id": f"s{index}", "model": "kling-v2.5-turbo", "buffer_cost_impact": 0}
     return Clip.model_validate(facts | measured | planned | known | changes)
+
+
+def small_registry(*, defaults: dict[str, Any] | None = None, **models: dict[str, Any]) -> Registry:
+    """Return a registry of models that each make clips of 5 or 10 seconds for $0.10 a second, but for what is given."""
+    usual = {
+        "typical_run_seconds": 60,
+        "duration": {"mode": "discrete", "sizes": [5, 10], "input": "seconds"},
+        "aspect_ratios": {"16:9": {"ratio": "wide"}},
+        "parameters": {"prompt": "text"},
+        "price": {"per_second": "0.10", "as_of": date(2026, 11, 1), "basis": "exact"},
+    }
+    named = {
+        name: {"replicate": f"me/{name}", "source": f"https://example.com/{name}", **usual, **fields}
+        for name, fields in models.items()
+    }
+    return Registry.model_validate({"models": named, "defaults": defaults or {}})
 
 
 def prompts_of(job: Job) -> dict[str, str]:
