@@ -235,7 +235,7 @@ def test_the_first_five_variables_are_named_and_the_others_counted() -> None:
     five = [f"scenes.{number}.prompt" for number in range(5)]
     assert left_in(5) == five
     assert len(left_in(6)) == 6
-    assert left_in(7) == [*five, "and 2 prompts more have variables in braces"]
+    assert left_in(7) == [*five, "and 2 more prompts have variables in braces"]
 
 
 def test_prices_of_fallbacks_and_of_sound_age_as_well() -> None:

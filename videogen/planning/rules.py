@@ -158,7 +158,8 @@ def find_job_warnings(job: Job) -> Iterator[str]:
     ]
     yield from left_in[:5]
     if len(left_in) > 5:
-        yield f"and {len(left_in) - 5} prompts more have variables in braces"
+        more = len(left_in) - 5
+        yield f"and {more} more {'prompt has' if more == 1 else 'prompts have'} variables in braces"
 
 
 def find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: date | None) -> Iterator[str]:
