@@ -1,11 +1,13 @@
 """Servers that are started once for a test run. The tests of a folder that use the Prefect server share one worker."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from tests.support.database_wire import DatabaseWire, wire_to_database
 from tests.support.servers import (
@@ -13,13 +15,15 @@ from tests.support.servers import (
     SECRET,
     Bucket,
     database,
-    free_port,
+    join_prefect_server,
     postgresql_server,
-    prefect_server,
     s3_server,
     wire_to,
 )
 from tests.support.tokens import files_with_token
+
+settings.register_profile("any-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 def pytest_collection_finish() -> None:
@@ -27,10 +31,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "prefect_api" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.parent.name}"))
+            item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.stem}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,13 +49,16 @@ def no_token_was_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `prefect_api` keeps its database and its log."""
-    return tmp_path_factory.mktemp("prefect")
+    own = tmp_path_factory.getbasetemp()
+    home = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prefect"
+    home.mkdir(exist_ok=True)
+    return home
 
 
 @pytest.fixture(scope="session")
 def prefect_api(prefect_home: Path) -> Iterator[str]:
-    """The API's address of a Prefect server that lives as long as the test run."""
-    with prefect_server(prefect_home, free_port()) as (api, _):
+    """The API's address of the Prefect server that all workers of the test run share."""
+    with join_prefect_server(prefect_home) as api:
         yield api
 
 

@@ -58,6 +58,7 @@ def test_25_who_leaves_at_once_leaves_no_prefect_server_behind(stage: Stage, com
     assert process.returncode == 130
 
 
+@pytest.mark.long
 def test_25_who_is_killed_leaves_no_prefect_server_behind(stage: Stage, command: CommandLine) -> None:
     """Nothing can be done any more then: it looks after itself."""
     stage.emulate(latency_s=(60.0, 60.0))

@@ -16,11 +16,10 @@ from tests.faults.conftest import Stage, wait_for_creates
 from tests.flows.conftest import CommandLine, wait_until
 
 
-def flow_run(api: str) -> dict[str, Any]:
-    """The latest flow run on the server."""
-    body = {"sort": "START_TIME_DESC", "limit": 1}
-    (run,) = httpx.post(f"{api}/flow_runs/filter", json=body, trust_env=False).json()
-    return dict(run)
+def flow_run(api: str, folder: Path) -> dict[str, Any]:
+    """Return the latest flow run of a job file in this folder. Other tests use the server at the same time."""
+    runs = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
+    return next(dict(run) for run in runs if run["parameters"]["options"]["folder"] == str(folder))
 
 
 def set_state(api: str, run: str, type_: str) -> None:
@@ -54,13 +53,13 @@ def test_48_a_cancel_in_prefect_reaches_a_command_line_run(
     stage.emulate(latency_s=(60.0, 60.0))
     process = command.start(command.quick_job(12))
     started(stage, process, 5)
-    set_state(prefect_api, flow_run(prefect_api)["id"], type_)
+    set_state(prefect_api, flow_run(prefect_api, command.folder)["id"], type_)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     ledger = stage.emulator.ledger()
     assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (5, 5, 0)
     assert "cancelled in Prefect: 0 of 12 delivered, $0.30 spent, of which $0.30 for cancelled predictions" in err
-    assert flow_run(prefect_api)["state"]["type"] == "CANCELLED"
+    assert flow_run(prefect_api, command.folder)["state"]["type"] == "CANCELLED"
     assert verdicts(stage) == ["interrupted"]
 
 
@@ -79,7 +78,7 @@ def test_48_ctrl_c_says_what_cancelling_costs_and_what_the_run_has_cost(
     assert cost == "interrupted: 0 of 8 delivered, $0.30 spent, of which $0.30 for cancelled predictions"
     assert last == "interrupted: delivered clips are kept, run the same command again to continue"
     assert verdicts(stage) == ["interrupted"]
-    state = flow_run(prefect_api)["state"]
+    state = flow_run(prefect_api, command.folder)["state"]
     assert (state["type"], state["message"]) == ("CANCELLED", "interrupted at the terminal")
     assert stage.books(creates=5, cancels=5, billed=5)
 

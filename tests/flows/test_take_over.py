@@ -118,8 +118,9 @@ def house(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("VIDEOGEN_JOURNAL_URL", f"sqlite:///{journal}")
     house = House(prefect_api, journal)
     before = house._call("POST", "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
-    for run in before:  # of other tests
-        house.set_state(run["id"], "Cancelled")
+    for run in before:
+        if run["deployment_id"] == house._deployment:  # of an earlier test here
+            house.set_state(run["id"], "Cancelled")
     return house
 
 

@@ -29,8 +29,12 @@ sys.exit(main(sys.argv[1:]))
     ("arguments", "said"),
     [
         pytest.param(["plan", "film.json", "--provider", "local"], "1 of 1 clips to make", marks=pytest.mark.long),
-        pytest.param(["check", "film.json"], "no problems found", marks=pytest.mark.long),
-        (["run", "film.json", "--provider", "local", "--rough-cut"], "complete: all 1 clips delivered"),
+        (["check", "film.json"], "no problems found"),
+        pytest.param(
+            ["run", "film.json", "--provider", "local", "--rough-cut"],
+            "complete: all 1 clips delivered",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

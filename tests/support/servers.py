@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import json
 import os
+import signal
 import socket
 import socketserver
 import ssl
@@ -34,6 +35,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from filelock import FileLock
 
 from tests.support.tokens import TOKEN
 
@@ -461,6 +463,16 @@ def free_port() -> int:
 @contextmanager
 def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """Run a Prefect server with its database in `home`. Yield its API's address and its process once it answers."""
+    server = start_prefect_server(home, port, **settings)
+    try:
+        yield f"http://127.0.0.1:{port}/api", server
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.Popen[bytes]":
+    """Start a Prefect server with its database in `home`, and return its process once it answers."""
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -473,13 +485,43 @@ def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[st
     with (home / "server.log").open("ab") as log:
         command = [sys.executable, "-m", "prefect", "server", "start", *place]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            api = f"http://127.0.0.1:{port}/api"
-            _wait_for_prefect(api, server, home / "server.log")
-            yield api, server
-        finally:
-            server.terminate()
-            server.wait(20)
+    try:
+        _wait_for_prefect(f"http://127.0.0.1:{port}/api", server, home / "server.log")
+    except BaseException:
+        server.terminate()
+        server.wait(20)
+        raise
+    return server
+
+
+_shared_servers: "list[subprocess.Popen[bytes]]" = []
+"""Those that this process has started. Others may use them for longer, so nobody waits for them here."""
+
+
+@contextmanager
+def join_prefect_server(home: Path) -> Iterator[str]:
+    """Yield the API's address of a Prefect server that several processes share.
+
+    The first one that needs the server starts it, which takes 15 s of a core, and the last one that uses it ends it.
+    """
+    users, lock, own = home / "users.json", FileLock(home / "users.lock"), os.getpid()
+    with lock:
+        state = json.loads(users.read_text()) if users.exists() else {"users": []}
+        if not state["users"]:
+            port = free_port()
+            _shared_servers.append(server := start_prefect_server(home, port))
+            state = {"api": f"http://127.0.0.1:{port}/api", "pid": server.pid, "users": []}
+        state["users"].append(own)
+        users.write_text(json.dumps(state))
+    try:
+        yield state["api"]
+    finally:
+        with lock:
+            state = json.loads(users.read_text())
+            state["users"].remove(own)
+            users.write_text(json.dumps(state))
+            if not state["users"]:
+                os.kill(state["pid"], signal.SIGTERM)
 
 
 def _wait_for_prefect(api: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
