@@ -19,7 +19,7 @@ from tests.flows.conftest import CommandLine, wait_until
 def flow_run(api: str, folder: Path) -> dict[str, Any]:
     """Return the latest flow run of a job file in this folder. Other tests use the server at the same time."""
     runs = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
-    return next(dict(run) for run in runs if run["parameters"]["options"]["folder"] == str(folder))
+    return next(dict(run) for run in runs if (run["parameters"].get("options") or {}).get("folder") == str(folder))
 
 
 def set_state(api: str, run: str, type_: str) -> None:
