@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -64,18 +66,25 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(tab.get_by_text("No runs yet")).to_be_visible()
         journal = stack.enter_context(closing(Journal(f"sqlite:///{out / 'journal.db'}")))
         run = stack.enter_context(shooting(out, FILM))
+        while "clip.started" not in list_event_types(journal):
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(signal.SIGSTOP)  # until the page has shown what is there
         tab.get_by_role("link", name="film").click(timeout=30_000)
         cards, delivered = tab.get_by_role("article"), tab.locator(".play")
         expect(cards).to_have_count(6)
         expect(cards.nth(5)).to_contain_text("waiting")
+        run.send_signal(signal.SIGCONT)
         expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
         expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=30_000)
         expect(delivered.first).to_be_visible(timeout=30_000)
+        run.send_signal(signal.SIGSTOP)  # so that it is not over before the gateway is back
         first.kill()
         expect(tab.get_by_text("Connection lost")).to_be_visible()
         stack.enter_context(gateway(out, "--port", port))
-        expect(tab.get_by_text("Connection lost")).to_be_hidden()
+        expect(tab.get_by_text("Connection lost")).to_be_hidden(timeout=30_000)
         assert run.poll() is None, "the run was over before the gateway was back"
+        run.send_signal(signal.SIGCONT)
         expect(tab.locator(".verdict")).to_have_text("partial5 of 6 clips delivered, 2 were enough", timeout=60_000)
         assert run.wait(30) == 0
         assert tab.get_by_role("heading", level=2).all_inner_texts() == list(FILM)
@@ -89,6 +98,11 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(tab.get_by_role("log")).to_contain_text("The run is over: partial")
         assert_posters_are_there(tab)
     assert all("ERR_" in error for error in watched.errors), watched.errors  # what Chromium says of a lost connection
+
+
+def list_event_types(journal: Journal) -> list[str]:
+    """Return the types of all events of all runs."""
+    return [type_ for record in journal.list_runs(limit=9) for _, type_, _ in journal.read_events(record.id)]
 
 
 @contextmanager
