@@ -47,17 +47,15 @@ def clips_of(folder: Path) -> int:
 
 
 def test_scheduled_runs_of_two_workers_share_five_slots(stage: Stage) -> None:
-    """Three runs of twelve scenes, each of which would take five: never above five, at four for most of the time."""
+    """Three runs of thirty scenes, each of which would take five slots: never above five, and none waits for others."""
     jobs = [f"film-{next(_names)}" for _ in range(3)]
-    flow_runs = [stage.schedule(job_of(job, 12)) for job in jobs]
+    flow_runs = [stage.schedule(job_of(job, 30)) for job in jobs]
     assert stage.wait_for_end(*flow_runs) == ["Completed"] * 3
-    assert [clips_of(stage.folder / "out" / job) for job in jobs] == [12] * 3
-    use = use_of(stage, clips=36)
-    assert use.peak == 5
-    assert use.share_at_least(4) > 0.6
+    assert [clips_of(stage.folder / "out" / job) for job in jobs] == [30] * 3
+    assert use_of(stage, clips=90).peak == 5
     ledger = stage.emulator.ledger()["predictions"]
-    third = [each["input"]["prompt"].partition(",")[0] for each in ledger[:18]]
-    assert set(third) == set(jobs), "a run waited until others had ended"
+    begun = [each["input"]["prompt"].partition(",")[0] for each in ledger[:60]]
+    assert set(begun) == set(jobs), "a run waited until others had ended"
 
 
 def test_another_worker_takes_the_run_of_a_killed_one_over(stage: Stage) -> None:
