@@ -1,4 +1,4 @@
-"""What `just bench` measures, small enough for every test run: ratios and counts, with margins for a busy machine."""
+"""What `just bench` measures, small enough for every test run."""
 
 import subprocess
 import sys

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watched
+from tests.flows.conftest import wait_until
 from tests.gateway.conftest import DELIVERED, FAULTS, Played, Shown, emulated, gateway, shoot, watching
 from tests.support.servers import free_port
 from videogen.journal.store import Journal
@@ -66,9 +66,7 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(tab.get_by_text("No runs yet")).to_be_visible()
         journal = stack.enter_context(closing(Journal(f"sqlite:///{out / 'journal.db'}")))
         run = stack.enter_context(shooting(out, FILM))
-        while "clip.started" not in list_event_types(journal):
-            assert run.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: "clip.started" in list_event_types(journal))
         run.send_signal(signal.SIGSTOP)  # until the page has shown what is there
         tab.get_by_role("link", name="film").click(timeout=30_000)
         cards, delivered = tab.get_by_role("article"), tab.locator(".play")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 OUR_VARIABLES = ("VIDEO", "REPLICATE", "PYTHON")
-"""What the names of variables begin with that change what a command does."""
+"""Prefixes of the environment variables that change what a command does."""
 Check = Callable[..., Awaitable[tuple[int, str]]]
 JOB = """[[scenes]]
 id = "a"

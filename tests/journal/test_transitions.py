@@ -447,7 +447,7 @@ def change_row(journal_url: str, attempt: Attempt, **values: object) -> None:
 
 
 def is_recent(at: datetime) -> bool:
-    """Whether a time that a database gave back is of this test. SQLite keeps no zone."""
+    """Return whether a time that a database gave back is of this test. SQLite keeps no zone."""
     return abs(utc_now() - at.replace(tzinfo=at.tzinfo or UTC)) < timedelta(hours=1)
 
 

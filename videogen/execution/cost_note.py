@@ -84,7 +84,8 @@ class CostNoteWriter:
                 await asyncio.to_thread(self._put, entry)
             except StorageError as exc:
                 logger.warning("the note of the job's cost was not written: %s", make_loggable(exc))
-            self._written = included
+            else:
+                self._written = included
 
     def _put(self, entry: Mapping[str, Any]) -> None:
         if self._notes is None:
