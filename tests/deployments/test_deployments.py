@@ -78,13 +78,13 @@ def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> N
         stage.kill_worker(name)
     stage.start_worker("alone", bounded=False)
     job = f"film-{next(_names)}"
-    flow_run = stage.schedule(job_of(job, 30) | {"concurrency": 2})  # 45 s: the second one comes within them
+    flow_run = stage.schedule(job_of(job, 60) | {"concurrency": 2})  # 90 s: the second one comes within them
     stage.wait_for_creates(3)
     stage.hand_over(flow_run)
-    assert "another run holds" in stage.refusal(flow_run, within_s=45)
-    stage.wait_for_state(flow_run, "Completed")
-    assert clips_of(stage.folder / "out" / job) == 30
-    assert use_of(stage, clips=30).peak == 2
+    assert "another run holds" in stage.refusal(flow_run, within_s=85)
+    stage.wait_for_state(flow_run, "Completed", within_s=100)
+    assert clips_of(stage.folder / "out" / job) == 60
+    assert use_of(stage, clips=60).peak == 2
 
 
 def test_a_run_outlives_a_restart_of_prefects_server(stage: Stage) -> None:

@@ -27,14 +27,14 @@ def killed_runs(*arguments: str, **environment: str) -> int:
 @pytest.mark.parametrize(
     ("rounds", "least"), [pytest.param(4, 2, id="4"), pytest.param(23, 12, id="23", marks=pytest.mark.long)]
 )
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_24_a_run_killed_anywhere_is_continued_and_nothing_is_paid_twice(rounds: int, least: int) -> None:
     """In seeded rounds: every clip whole on disk, one create for each."""
     assert killed_runs("--rounds", str(rounds), "--command-every", "0") >= least
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_24_so_is_a_whole_command(prefect_api: str, tmp_path: Path) -> None:
     """Two rounds through Prefect."""
     arguments = ("--rounds", "2", "--command-every", "1")

@@ -1,5 +1,6 @@
 """Prefect's server ends while a run goes on. One server of this module's own: two tests kill it."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -46,13 +47,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     stage: Stage, command: CommandLine, server: Server
 ) -> None:
-    """Down while the clips are made, and back before they are: its run is completed, with its artifacts."""
+    """Down while the clips are made, and back before the run looks for them: completed, with its artifacts."""
     command.environment["PREFECT_API_URL"] = server.api
-    stage.emulate(latency_s=(9.0, 9.0))
+    stage.emulate(latency_s=(2.0, 2.0))
     process = command.start(command.quick_job(2))
     wait_for_creates(stage, 2)
-    server.kill()
+    server.kill()  # which ends the connections of the run at once
+    process.send_signal(signal.SIGSTOP)  # for however long the server takes
     server.start()
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "could not report" not in out
