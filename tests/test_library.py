@@ -70,7 +70,7 @@ def make_job(scenes: int = 2, **fields: Any) -> Job:
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=True)
     return done.stdout
 
 
@@ -142,7 +142,7 @@ async def test_a_run_goes_on_when_the_callers_function_raises(
     def fail(event: RunEvent, payload: Mapping[str, Any]) -> None:
         raise RuntimeError("a mistake of the caller")
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(250):
         result = await run_job(make_job(1), on_event=fail)
     assert result.verdict.status == "complete"
     assert "RuntimeError: a mistake of the caller" in caplog.text
@@ -154,7 +154,7 @@ async def start_and_cancel(emulator: Emulator, options: RunOptions) -> str:
     running = asyncio.create_task(
         run_job(make_job(), options, on_event=lambda _, payload: run_ids.add(payload["run_id"]))
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(250):
         while emulator.ledger()["running"] < 2:
             await asyncio.sleep(0.05)
     running.cancel()
@@ -201,7 +201,7 @@ async def test_a_refused_token_is_an_error(emulator: Emulator, monkeypatch: pyte
 def test_a_warning_is_not_printed_by_python() -> None:
     """A program that has not set up logging shows nothing."""
     code = "import logging; from videogen import run_job; logging.getLogger('videogen.journal').warning('for the log')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

@@ -329,7 +329,7 @@ with show_log(None):
 
 def test_nothing_is_shown_unless_it_is_asked_for() -> None:
     """But that the journal does not answer, as nothing else would say what is waited for."""
-    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=250, check=True)
     assert (done.stdout, done.stderr) == ("", "the journal does not answer\n")
 
 

@@ -68,23 +68,23 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         run = stack.enter_context(shooting(out, FILM))
         wait_until(lambda: "clip.started" in list_event_types(journal))
         run.send_signal(signal.SIGSTOP)  # until the page has shown what is there
-        tab.get_by_role("link", name="film").click(timeout=30_000)
+        tab.get_by_role("link", name="film").click(timeout=120_000)
         cards, delivered = tab.get_by_role("article"), tab.locator(".play")
         expect(cards).to_have_count(6)
         expect(cards.nth(5)).to_contain_text("waiting")
         run.send_signal(signal.SIGCONT)
         expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
-        expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=30_000)
-        expect(delivered.first).to_be_visible(timeout=30_000)
+        expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=120_000)
+        expect(delivered.first).to_be_visible(timeout=120_000)
         run.send_signal(signal.SIGSTOP)  # so that it is not over before the gateway is back
         first.kill()
         expect(tab.get_by_text("Connection lost")).to_be_visible()
         stack.enter_context(gateway(out, "--port", port))
-        expect(tab.get_by_text("Connection lost")).to_be_hidden(timeout=30_000)
+        expect(tab.get_by_text("Connection lost")).to_be_hidden(timeout=120_000)
         assert run.poll() is None, "the run was over before the gateway was back"
         run.send_signal(signal.SIGCONT)
-        expect(tab.locator(".verdict")).to_have_text("partial5 of 6 clips delivered, 2 were enough", timeout=60_000)
-        assert run.wait(30) == 0
+        expect(tab.locator(".verdict")).to_have_text("partial5 of 6 clips delivered, 2 were enough", timeout=120_000)
+        assert run.wait(250) == 0
         assert tab.get_by_role("heading", level=2).all_inner_texts() == list(FILM)
         (record,) = journal.list_runs(limit=1)
         assert tab.evaluate("filled") == [
@@ -253,11 +253,11 @@ def test_thousands_of_clips_can_be_watched(tab: Page, watched: Watched, live: Sh
     for index, scene_id in enumerate(scenes[:-200]):
         deliver(live, index, scene_id, total=MANY)
     tab.goto(address(live, "/?run=r1"))
-    expect(tab.locator(".count")).to_have_text(f"{MANY - 200} of {MANY}", timeout=60_000)
+    expect(tab.locator(".count")).to_have_text(f"{MANY - 200} of {MANY}", timeout=120_000)
     expect(tab.locator(".play img").first).not_to_have_js_property("naturalWidth", 0)
     for index, scene_id in enumerate(scenes[-200:], MANY - 200):
         deliver(live, index, scene_id, total=MANY)
-    expect(tab.locator(".count")).to_have_text(f"{MANY} of {MANY}", timeout=60_000)
+    expect(tab.locator(".count")).to_have_text(f"{MANY} of {MANY}", timeout=120_000)
     expect(tab.locator(".play")).to_have_count(MANY)
     assert sum(request.endswith(".jpg") for request in watched.requests) < 100
     assert not watched.errors

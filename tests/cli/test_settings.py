@@ -175,5 +175,5 @@ def test_help_imports_no_settings_and_no_types(tmp_path: Path) -> None:
         "import sys\nfrom videogen.cli.main import main\nmain(['--help'])\n"
         "print({'pydantic', 'prefect', 'sqlalchemy', 'httpx', 'av'} & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=250, check=True)
     assert done.stdout.splitlines()[-1] == "set()"

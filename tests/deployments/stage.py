@@ -153,7 +153,7 @@ class Stage:
         runs = self._post("flow_runs/filter", query)
         return [run for run in runs if run["parameters"].get("job", {}).get("id") == job_id]
 
-    def wait_for_runs(self, job_id: str, number: int, *, within_s: float = 400) -> list[dict[str, Any]]:
+    def wait_for_runs(self, job_id: str, number: int, *, within_s: float = 600) -> list[dict[str, Any]]:
         """The first runs of a schedule, once so many have begun."""
         deadline = time.monotonic() + within_s
         while len(runs := self.begun_runs_of(job_id)) < number:
@@ -194,13 +194,13 @@ class Stage:
         state = {"type": "SCHEDULED", "name": "TakenOver"}
         assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
 
-    def wait_for_creates(self, count: int, *, within_s: float = 60) -> None:
+    def wait_for_creates(self, count: int, *, within_s: float = 300) -> None:
         deadline = time.monotonic() + within_s
         while self.emulator.ledger()["creates"] < count:
             assert time.monotonic() < deadline, f"never {count} creates: {self.logs()}"
             time.sleep(0.2)
 
-    def wait_for_end(self, *flow_runs: str, within_s: float = 100) -> list[str]:
+    def wait_for_end(self, *flow_runs: str, within_s: float = 300) -> list[str]:
         """The names of their final states."""
         deadline = time.monotonic() + within_s
         while not all(self.state(each)["type"] in FINAL for each in flow_runs):
@@ -208,7 +208,7 @@ class Stage:
             time.sleep(0.5)
         return [self.state(each)["name"] for each in flow_runs]
 
-    def wait_for_state(self, flow_run: str, name: str, *, within_s: float = 60) -> None:
+    def wait_for_state(self, flow_run: str, name: str, *, within_s: float = 300) -> None:
         deadline = time.monotonic() + within_s
         while self.state(flow_run)["name"] != name:
             assert time.monotonic() < deadline, f"{self.states(flow_run)}: {self.logs()}"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.deployments.stage import Stage, Use, job_of, stage_in
 
-pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(300), pytest.mark.long]
+pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(900), pytest.mark.long]
 _names = count(1)
 
 
@@ -82,7 +82,7 @@ def test_a_run_that_is_taken_over_while_it_lives_is_made_once(stage: Stage) -> N
     stage.wait_for_creates(3)
     stage.hand_over(flow_run)
     assert "another run holds" in stage.refusal(flow_run, within_s=85)
-    stage.wait_for_state(flow_run, "Completed", within_s=100)
+    stage.wait_for_state(flow_run, "Completed")
     assert clips_of(stage.folder / "out" / job) == 60
     assert use_of(stage, clips=60).peak == 2
 

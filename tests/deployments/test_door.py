@@ -89,7 +89,7 @@ async def test_no_socket_is_open_without_the_password(house: str, path: str, pro
 
 async def listen(address: str, protocols: list[Subprotocol] | None) -> None:
     """Until the socket is closed."""
-    async with asyncio.timeout(60), connect(address, subprotocols=protocols, proxy=None) as socket:
+    async with asyncio.timeout(250), connect(address, subprotocols=protocols, proxy=None) as socket:
         await socket.send('{"type": "auth", "token": "guessed"}')
         while True:
             await socket.recv()
@@ -105,6 +105,7 @@ def test_set_up_refuses_a_server_that_takes_orders_from_everybody(prefect_api: s
     assert door(house).returncode == 0
 
 
+@pytest.mark.long
 def test_a_run_starts_a_server_of_its_own_with_a_password(tmp_path: Path) -> None:
     """That nobody else knows; the run itself sends it."""
     script = tmp_path / "run.py"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.deployments.stage import Stage, job_of, stage_in
 
-pytestmark = [pytest.mark.xdist_group("take-over"), pytest.mark.timeout(600), pytest.mark.long]
+pytestmark = [pytest.mark.xdist_group("take-over"), pytest.mark.timeout(900), pytest.mark.long]
 _names = count(1)
 EVERY_MINUTE, TICK_S, TICKS = "* * * * *", 60, 4
 
@@ -53,7 +53,7 @@ def test_a_run_whose_worker_is_killed_is_taken_over_once(stage: Stage) -> None:
     flow_run = stage.schedule(job_of(job, 12))
     stage.wait_for_creates(7)
     stage.kill_worker(stage.worker_of(flow_run))
-    assert stage.wait_for_end(flow_run, within_s=300) == ["Completed"]
+    assert stage.wait_for_end(flow_run, within_s=600) == ["Completed"]
     assert stage.states(flow_run).count("TakenOver") == 1
     ledger = stage.emulator.ledger()
     assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (12, 0, 0)
@@ -70,7 +70,7 @@ def test_a_run_that_is_stopped_stays_so(stage: Stage, state: str) -> None:
     for name in list(stage.workers):
         stage.kill_worker(name)
     stage.start_worker("one", bounded=False)
-    assert stage.wait_for_end(lost, within_s=300) == ["Completed"]
+    assert stage.wait_for_end(lost, within_s=600) == ["Completed"]
     assert stage.state(stopped)["name"] == state
     assert "TakenOver" not in stage.states(stopped)
 

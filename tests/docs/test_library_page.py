@@ -44,13 +44,13 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**inherited, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_programs_of_the_page_print_what_the_page_shows(tmp_path: Path) -> None:
     """Word by word, without a token. videogen itself prints nothing, to standard output or standard error."""
     programs = write_files(tmp_path)

@@ -161,7 +161,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("javascript")
     done = subprocess.run(
         [find_tool("npm", package="npm"), "install", "--no-audit", "--no-fund", "replicate@1.4"],
-        cwd=folder, capture_output=True, text=True, timeout=100, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shutil.copy(Path(__file__).with_name("clients.mjs"), folder)
@@ -175,7 +175,7 @@ def test_the_javascript_client_works(javascript: Path, url: str, verb: str) -> N
     """Each method works as the README says. The script throws if one does not."""
     done = subprocess.run(
         ["node", "clients.mjs", url, verb],
-        cwd=javascript, capture_output=True, text=True, timeout=100, check=False, env={"PATH": os.environ["PATH"]},
+        cwd=javascript, capture_output=True, text=True, timeout=250, check=False, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verb"] == verb

@@ -26,19 +26,31 @@ WIDE, TALL, SQUARE = (640, 360), (360, 640), (500, 500)
 
 DELIVERED = [
     pytest.param(KLING_21, {"start_image": WIDE}, (1280, 720), 120, 24, id="kling-2.1"),
-    pytest.param(KLING_21, {"start_image": WIDE, "mode": "pro"}, (1920, 1080), 120, 24, id="kling-pro"),
-    pytest.param(KLING_25, {}, (1920, 1080), 120, 24, id="kling-2.5"),
-    pytest.param(KLING_25, {"aspect_ratio": "9:16"}, (1080, 1920), 120, 24, id="kling-9:16"),
-    pytest.param(KLING_25, {"start_image": SQUARE}, (1440, 1440), 120, 24, id="kling-follows-image"),
-    pytest.param(HAILUO, {}, (1366, 768), 141, 24, id="hailuo"),
+    pytest.param(
+        KLING_21, {"start_image": WIDE, "mode": "pro"}, (1920, 1080), 120, 24, id="kling-pro", marks=pytest.mark.long
+    ),
+    pytest.param(KLING_25, {}, (1920, 1080), 120, 24, id="kling-2.5", marks=pytest.mark.long),
+    pytest.param(KLING_25, {"aspect_ratio": "9:16"}, (1080, 1920), 120, 24, id="kling-9:16", marks=pytest.mark.long),
+    pytest.param(
+        KLING_25, {"start_image": SQUARE}, (1440, 1440), 120, 24, id="kling-follows-image", marks=pytest.mark.long
+    ),
+    pytest.param(HAILUO, {}, (1366, 768), 141, 24, id="hailuo", marks=pytest.mark.long),
     pytest.param(HAILUO, {"first_frame_image": TALL, "duration": 10}, (768, 1366), 237, 24, id="hailuo-follows-image"),
-    pytest.param(WAN, {"image": SQUARE}, (960, 960), 120, 24, id="wan-follows-image"),
-    pytest.param(WAN, {"image": WIDE, "resolution": "480p", "duration": 10}, (842, 474), 240, 24, id="wan-480p"),
-    pytest.param(VEO, {"duration": 6}, (1920, 1080), 144, 24, id="veo"),
+    pytest.param(WAN, {"image": SQUARE}, (960, 960), 120, 24, id="wan-follows-image", marks=pytest.mark.long),
+    pytest.param(
+        WAN,
+        {"image": WIDE, "resolution": "480p", "duration": 10},
+        (842, 474),
+        240,
+        24,
+        id="wan-480p",
+        marks=pytest.mark.long,
+    ),
+    pytest.param(VEO, {"duration": 6}, (1920, 1080), 144, 24, id="veo", marks=pytest.mark.long),
     pytest.param(
         VEO, {"duration": 4, "resolution": "720p", "aspect_ratio": "9:16"}, (720, 1280), 96, 24, id="veo-9:16"
     ),
-    pytest.param(SEEDANCE, {"duration": 6}, (1920, 1088), 145, 24, id="seedance"),
+    pytest.param(SEEDANCE, {"duration": 6}, (1920, 1088), 145, 24, id="seedance", marks=pytest.mark.long),
     pytest.param(SEEDANCE, {"image": SQUARE, "resolution": "480p"}, (640, 640), 121, 24, id="seedance-follows-image"),
     pytest.param(SVD, {"input_image": (1280, 720)}, (1024, 576), 14, 6, id="svd"),
     pytest.param(
@@ -48,8 +60,17 @@ DELIVERED = [
         25,
         30,
         id="svd-xt",
+        marks=pytest.mark.long,
     ),
-    pytest.param(SVD, {"input_image": TALL, "sizing_strategy": "crop_to_16_9"}, (1024, 576), 14, 6, id="svd-crop"),
+    pytest.param(
+        SVD,
+        {"input_image": TALL, "sizing_strategy": "crop_to_16_9"},
+        (1024, 576),
+        14,
+        6,
+        id="svd-crop",
+        marks=pytest.mark.long,
+    ),
     pytest.param(COG, {}, (720, 480), 49, 8, id="cogvideox"),
 ]
 

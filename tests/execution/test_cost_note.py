@@ -23,7 +23,7 @@ class SlowStore(FileStore):
 
     def put_text(self, text: str, name: str) -> None:
         self.began.set()
-        assert self.released.wait(10)
+        assert self.released.wait(250)
         self.written.append(json.loads(text))
         super().put_text(text, name)
 

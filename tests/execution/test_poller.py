@@ -49,7 +49,7 @@ def track(poller: Poller, provider: Provider, name: str = "prediction0") -> Abst
 
 
 async def listed(pending: PendingPrediction) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(250):
         while not pending.was_listed:
             await asyncio.sleep(0.01)
 

@@ -110,7 +110,7 @@ def end(*processes: "multiprocessing.context.ForkProcess") -> None:
 
 
 def wait_until_begun(log: Path, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 250
     while sum(change > 0 for _, _, change in noted(log)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -303,6 +303,7 @@ class _Failing:
         return granted
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 async def test_a_run_without_its_limit_does_not_start(
     journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,7 +210,7 @@ def job_file(tmp_path: Path) -> Callable[..., Path]:
 
 
 def wait_for_creates(stage: Stage, number: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while stage.emulator.ledger()["creates"] < number:
         assert time.monotonic() < deadline, f"never {number} creates"
         time.sleep(0.05)

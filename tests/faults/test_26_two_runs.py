@@ -4,10 +4,13 @@ import os
 import signal
 import socket
 
+import pytest
+
 from tests.faults.conftest import Stage, wait_for_creates
 from tests.flows.conftest import CommandLine
 
 
+@pytest.mark.long
 def test_26_the_second_run_of_a_job_names_the_first_and_a_dead_ones_lock_is_free(
     stage: Stage, command: CommandLine
 ) -> None:

@@ -56,7 +56,7 @@ def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     process.send_signal(signal.SIGSTOP)  # for however long the server takes
     server.start()
     process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert (process.returncode, err) == (0, "")
     assert "could not report" not in out
     assert manifest(command)["verdict"]["status"] == "complete"
@@ -76,7 +76,7 @@ def test_28_a_run_whose_prefect_server_is_gone_ends_as_its_clips_did(
     process = command.start(command.quick_job(2))
     wait_for_creates(stage, 2)
     server.kill()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert (process.returncode, err) == (1, "")
     assert "could not report the final state to Prefect: " in out.splitlines()[-1]
     assert manifest(command)["successful_clips"] == 1

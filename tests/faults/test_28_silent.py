@@ -76,7 +76,7 @@ def test_28_a_silent_prefect_server_does_not_keep_a_finished_run(
     process = command.start(command.quick_job(2))
     wait_for_creates(stage, 2)
     proxy.silence()
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=250)
     assert (process.returncode, err) == (code, "")
     assert "could not report the final state to Prefect: its server did not answer within 30 s" in out.splitlines()[-1]
     assert manifest(command)["successful_clips"] == billed
@@ -94,7 +94,7 @@ def test_28_a_silent_prefect_server_does_not_keep_an_interrupted_run(
     wait_for_creates(stage, 2)
     proxy.silence()
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=250)
     assert process.returncode == 143, err
     assert "interrupted: 0 of 2 delivered" in err
     assert err.splitlines()[-1] == "could not report the final state to Prefect"

@@ -118,7 +118,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answ
     job = folder / "job.json"
     job.write_text(f'{{"scenes": [{SCENE}]}}')
     command = [sys.executable, "-c", READ_ALL, str(job), *(str(folder / name) for name in FILES)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     lines = done.stdout.splitlines()
     assert len(lines) == len(FILES), f"{list(FILES)[len(lines)]}: {done.stderr[-2000:]}"
     yield {name: Answer(*json.loads(line)) for name, line in zip(FILES, lines, strict=True)}

@@ -105,7 +105,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     for name, (make, _) in MADE.items():
         make(folder / name)
     command = [sys.executable, "-c", PREPARE_ALL, str(folder), *MADE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     lines = done.stdout.splitlines()
     assert len(lines) == len(MADE), f"{list(MADE)[len(lines)]}: {done.stderr[-2000:]}"
     return {name: Answer(*json.loads(line)) for name, line in zip(MADE, lines, strict=True)}

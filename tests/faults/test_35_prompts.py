@@ -47,6 +47,7 @@ def test_35_a_prompt_that_is_no_text_is_refused_in_a_short_line(
     assert (len(err) < 200, err.strip().isprintable()) == (True, True)
 
 
+@pytest.mark.long
 def test_35_what_a_provider_says_is_shown_and_not_obeyed(stage: Stage, command: CommandLine, prefect_api: str) -> None:
     """Its control characters are replaced where it comes in; what is left is text on its own line in the terminal, in
     Prefect's artifacts and in the manifest."""

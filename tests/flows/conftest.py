@@ -112,7 +112,7 @@ def fetch_list(address: str, filter_: dict[str, Any]) -> Any:
 
 def wait_until(holds: Callable[[], bool]) -> None:
     """Wait until something holds, which is soon: Prefect writes down what it hears with some delay."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while not holds():
         assert time.monotonic() < deadline, "it does not hold after 60 s"
         time.sleep(0.2)

@@ -40,7 +40,7 @@ def followed(folder: Path, environment: dict[str, str]) -> list[Said]:
         arguments = shlex.split(line.removeprefix("$ uv run videogen "))
         command = [sys.executable, "-m", "videogen", *arguments]
         ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110, check=True
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=True
         )
         done.append(Said(" ".join(arguments), on_page, ended.stdout))
     return done
@@ -74,6 +74,6 @@ def test_what_the_page_has_written_is_what_editors_expect(tmp_path: Path) -> Non
     (tmp_path / "film.toml").write_text(blocks[2])
     tombi = Path(sys.executable).with_name("tombi")
     done = subprocess.run(
-        [str(tombi), "lint", "--offline", "mine.toml", "film.toml"], cwd=tmp_path, timeout=60, check=False
+        [str(tombi), "lint", "--offline", "mine.toml", "film.toml"], cwd=tmp_path, timeout=250, check=False
     )
     assert done.returncode == 0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.flows.conftest import CommandLine, fetch_list, wait_until
@@ -23,7 +24,7 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
         env={**on_emulator.whole_environment, **variables},
         capture_output=True,
         check=True,
-        timeout=110,
+        timeout=250,
     )
     (run,) = fetch_list(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
     query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
@@ -40,6 +41,7 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
     assert "scene 0" not in str(lines)
 
 
+@pytest.mark.long
 def test_the_command_line_shows_the_log_when_asked(on_emulator: CommandLine) -> None:
     """On standard error, also beside JSON; each line once, although Prefect has a console of its own."""
     job = on_emulator.quick_job(1)

@@ -19,7 +19,7 @@ target_duration = 5
 TYPED = "import videogen; from pathlib import Path; print(Path(videogen.__file__).with_name('py.typed').is_file())"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.long
 def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     """Installed into an empty environment, in an empty folder: registry, schemas, flow and emulator are all in it."""

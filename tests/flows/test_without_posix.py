@@ -28,16 +28,13 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(["plan", "film.json", "--provider", "local"], "1 of 1 clips to make", marks=pytest.mark.long),
+        (["plan", "film.json", "--provider", "local"], "1 of 1 clips to make"),
         (["check", "film.json"], "no problems found"),
-        pytest.param(
-            ["run", "film.json", "--provider", "local", "--rough-cut"],
-            "complete: all 1 clips delivered",
-            marks=pytest.mark.long,
-        ),
+        (["run", "film.json", "--provider", "local", "--rough-cut"], "complete: all 1 clips delivered"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
+@pytest.mark.long
 def test_nothing_needs_what_only_posix_has(arguments: list[str], said: str, command: CommandLine) -> None:
     """Every module is imported, and a job is made."""
     command.job({"id": "a", "prompt": "a pier", "target_duration": 2})

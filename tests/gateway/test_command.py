@@ -24,7 +24,7 @@ def test_it_shows_a_folder_that_has_no_run_yet_and_lets_its_listeners_go(tmp_pat
             assert next(events).event == "snapshot"
             process.send_signal(signal.SIGTERM)
             assert list(events) == []
-        process.wait(60)
+        process.wait(250)
         assert process.stdout
         assert process.stdout.read() == ""
 

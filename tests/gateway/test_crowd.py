@@ -89,6 +89,7 @@ async def connected(url: str, *headers: str) -> AsyncIterator[asyncio.StreamRead
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 async def test_two_hundred_who_come_and_go_get_every_event_once_and_in_order(
     journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def resident_mb(process: "subprocess.Popen[str]") -> float:
     return int(line) / 1024
 
 
+@pytest.mark.long
 async def test_who_reads_nothing_or_dies_costs_neither_the_gateway_nor_others(tmp_path: Path) -> None:
     """Twenty clients are stopped, and half of them are killed. A listener still receives every event, and the gateway
     does not keep the megabytes that nobody takes."""

@@ -138,7 +138,7 @@ async def test_who_brings_no_request_that_is_let_in_is_hung_up_on(
             reader, writer = await asyncio.open_connection(url.hostname, url.port)
             writer.write(sent)
             dripping = asyncio.create_task(drip(writer))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(250):
                 await read_to_the_end(reader)
             dripping.cancel()
             writer.transport.abort()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -90,9 +90,15 @@ def test_an_attempt_is_open_until_its_end(journal: Journal) -> None:
     assert [each.state for each in journal.find_attempts("run1", "a")] == ["ended"]
 
 
+@cache
+def thousand_requests() -> list[ClipRequest]:
+    """Return takes of one scene."""
+    return [request_of(take=take) for take in range(1, 1001)]
+
+
 def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
     """As a plan of a thousand scenes does: those delivered, those begun; and of this origin only."""
-    requests = [request_of(take=take) for take in range(1, 1001)]
+    requests = thousand_requests()
     keys = [request.key for request in requests]
     clip = Clip(status="success", video_path="clips/a.mp4", **get_planned_fields(requests[0]))
     for key in (keys[0], keys[999]):

@@ -112,14 +112,14 @@ def test_a_database_that_is_away_is_waited_for(wired_url: str, direct_url: str, 
     living.start()
     for _ in range(len(LIFE) + 1):
         for _ in range(3):
-            assert wire.refused.acquire(timeout=30)
+            assert wire.refused.acquire(timeout=250)
         assert not done.is_set()
         wire.is_down = False
         while not wire.is_down and not done.wait(0.01):
             pass
         while wire.refused.acquire(blocking=False):
             pass
-    assert done.wait(30)
+    assert done.wait(250)
     living.join()
     check(direct_url, requests)
 
@@ -176,7 +176,7 @@ def test_a_lock_is_waited_for_in_pieces(direct_url: str, monkeypatch: pytest.Mon
             intending = threading.Thread(target=intend, args=(journal, request_of(), "run1"))
             intending.start()
             for _ in range(3):
-                assert waited.acquire(timeout=30)
+                assert waited.acquire(timeout=250)
         intending.join(30)
         assert len(journal.find_attempts("run1", "a")) == 1
     engine.dispose()
@@ -197,7 +197,7 @@ def test_connections_that_an_administrator_ends_are_made_anew(direct_url: str) -
     check(direct_url, requests)
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
 def test_a_run_goes_on_through_restarts_of_the_server(tmp_path_factory: pytest.TempPathFactory, mode: str) -> None:
     """The server stops before each transition, and starts when that has been refused."""
     folder = tmp_path_factory.mktemp("pg-restarted")

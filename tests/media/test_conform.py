@@ -195,6 +195,6 @@ def test_a_full_disk_is_a_matter_of_storage(tmp_path: Path, whole: Path) -> None
     """Whatever had been written is removed, so that the disk is not fuller than before."""
     out = tmp_path / "out.mp4"
     command = [sys.executable, "-c", FULL_DISK, str(whole), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
     assert done.stdout.startswith(f"{out}: cannot be written: ")
     assert list(tmp_path.iterdir()) == []

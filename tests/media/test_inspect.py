@@ -384,7 +384,12 @@ def a_million_a_second(path: Path) -> None:
         pytest.param(lambda path: raw_film(path, (2, 60_000)), "a picture of 2x60000", id="two-by-60000"),
         pytest.param(lambda path: raw_film(path, (60_000, 2)), "a picture of 60000x2", id="60000-by-two"),
         pytest.param(lambda path: raw_film(path, (1, 60_000)), "a picture of 1x60000", id="one-column"),
-        pytest.param(lambda path: raw_film(path, (9000, 9000), 1), "a picture of 9000x9000", id="81-megapixels"),
+        pytest.param(
+            lambda path: raw_film(path, (9000, 9000), 1),
+            "a picture of 9000x9000",
+            id="81-megapixels",
+            marks=pytest.mark.long,
+        ),
         pytest.param(lambda path: many_samples(path, 2**31), "announces 2,147,483,648 samples", id="2-billion-samples"),
         pytest.param(lambda path: many_samples(path, 1_000_001), "announces 1,000,001 samples", id="a-million-samples"),
         pytest.param(
@@ -490,5 +495,5 @@ LIGHT = "import sys, videogen.media, videogen.references.fetch; print(*{'av', 'P
 
 def test_importing_costs_nothing() -> None:
     """A plan or a help text loads no decoder, no image library and no HTTP client."""
-    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=250, check=True)
     assert done.stdout.strip() == ""

@@ -432,15 +432,14 @@ def largest_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
 @pytest.mark.xdist_group("largest_pictures")
-@pytest.mark.parametrize(
-    "order", ["bec", *(pytest.param(order, marks=pytest.mark.long) for order in ("abcde", "ecadb", "cdeab"))]
-)
+@pytest.mark.parametrize("order", ["bec", "abcde", "ecadb", "cdeab"])
+@pytest.mark.long
 async def test_the_largest_pictures_stay_under_300_mb(largest_pictures: Path, order: str) -> None:
     """They are decoded one after the other, never copied whole, and what one needed is given back before the next."""
     names = sorted((path.name for path in largest_pictures.iterdir()), key=lambda name: order.find(name[0]))
     names = [name for name in names if name[0] in order]
     command = [sys.executable, "-c", PEAK, str(largest_pictures), *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
     assert int(done.stdout) * 1024 < 300_000_000
 
 

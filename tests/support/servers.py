@@ -217,7 +217,7 @@ def s3_server() -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(250)
 
 
 def _answers(url: str) -> bool:
@@ -468,7 +468,7 @@ def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[st
         yield f"http://127.0.0.1:{port}/api", server
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(250)
 
 
 def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.Popen[bytes]":
@@ -489,7 +489,7 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         _wait_for_prefect(f"http://127.0.0.1:{port}/api", server, home / "server.log")
     except BaseException:
         server.terminate()
-        server.wait(20)
+        server.wait(250)
         raise
     return server
 

@@ -10,6 +10,7 @@ from videogen.emulator.catalogue import SEEDANCE_1
 from videogen.emulator.models import ClipFormat, PixelSize
 from videogen.emulator.schemas import Inputs
 
+ENDPOINT = "bytedance/seedance-1-pro"
 SMALL = PixelSize(256, 144)
 
 
@@ -20,13 +21,15 @@ def get_small_format(inputs: Inputs, start: PixelSize | None) -> ClipFormat:
     return clip._replace(size=SMALL) if is_quick else clip
 
 
+def make_small_clips() -> None:
+    """Have the emulators of this process make small clips of the model `quick`."""
+    catalogue.MODELS[ENDPOINT] = replace(SEEDANCE_1, get_format=get_small_format)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def small_clips() -> Iterator[None]:
-    """Have the emulators of this process make small clips of the model `quick`."""
+    """Make small clips in the tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            catalogue.MODELS,
-            "bytedance/seedance-1-pro",
-            replace(SEEDANCE_1, get_format=get_small_format),
-        )
+        patch.setitem(catalogue.MODELS, ENDPOINT, SEEDANCE_1)  # which is there again afterwards
+        make_small_clips()
         yield

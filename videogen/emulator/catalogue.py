@@ -342,7 +342,7 @@ COGVIDEOX = EmulatedModel(
     cold_s=120.0,  # estimate
 )
 
-MODELS: Mapping[str, EmulatedModel] = {
+MODELS: dict[str, EmulatedModel] = {
     model.full_name: model for model in (KLING_21, KLING_25, HAILUO_23, WAN_25, VEO_31, SEEDANCE_1, SVD, COGVIDEOX)
 }
 
