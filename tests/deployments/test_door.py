@@ -18,6 +18,8 @@ from tests.support.servers import free_port, prefect_server
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "videogen:open sesame"
+pytestmark = pytest.mark.xdist_group("door")
+
 FOREIGN = {"Origin": "https://evil.example"}
 CALLS: list[tuple[str, str, Any]] = [
     ("POST", "flow_runs/filter", {}),

@@ -50,7 +50,7 @@ def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     """Down while the clips are made, and back before the run looks for them: completed, with its artifacts."""
     command.environment["PREFECT_API_URL"] = server.api
     stage.emulate(latency_s=(2.0, 2.0))
-    process = command.start(command.quick_job(2))
+    process = command.start(command.quick_job(2, timeout_seconds=600))
     wait_for_creates(stage, 2)
     server.kill()  # which ends the connections of the run at once
     process.send_signal(signal.SIGSTOP)  # for however long the server takes

@@ -49,11 +49,11 @@ class CommandLine:
         path.write_text(json.dumps({"scenes": scenes, **fields}), encoding="utf-8")
         return path
 
-    def quick_job(self, clips: int) -> Path:
+    def quick_job(self, clips: int, **fields: Any) -> Path:
         """Clips of two seconds of a small model, which the registry of the fault tests has."""
         self.environment["VIDEOGEN_REGISTRY"] = str(FAULT_REGISTRY)
         scenes = ({"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(clips))
-        return self.job(*scenes, model="quick")
+        return self.job(*scenes, model="quick", **fields)
 
     @property
     def whole_environment(self) -> dict[str, str]:

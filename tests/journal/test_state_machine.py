@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
             return str(db.execute(sa.text(f"SELECT {column} FROM attempts WHERE id = {attempt.id}")).scalar_one())
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_the_journal_believes_no_run_that_is_out_of_date(examples: int) -> None:
     run_state_machine_as_test(
         Machine,

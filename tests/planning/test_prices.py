@@ -57,7 +57,7 @@ def picture(spec: ModelSpec) -> dict[str, str]:
     return {"scene_reference_url": "keeper.png"} if spec.parameters.image_required else {}
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_what_is_planned_is_what_is_billed(examples: int, emulator: Emulator) -> None:
     """When nothing fails, to the cent; GPU time is billed as it was, at the rate that was planned with."""
 

@@ -39,7 +39,7 @@ from filelock import FileLock
 
 from tests.support.tokens import TOKEN
 
-START_S = 120
+START_S = 280
 """A server that does not answer within this time has failed to start."""
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -479,6 +479,8 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "120",  # its queries are slow on a busy machine, and then answered by 500
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
         **settings,
     }
     place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
