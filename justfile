@@ -4,7 +4,7 @@
 unit := "tests/test_*.py tests/docs tests/job tests/registry tests/planning tests/results tests/execution tests/providers tests/storage tests/references tests/reports tests/cli"
 
 # the code that `mutate` breaks, by names of mutants; the modules and the tests are in pyproject.toml
-mutants := "'videogen.planning.*' 'videogen.registry.durations.*' 'videogen.registry.model_spec.*Price*' 'videogen.registry.model_spec.*Discrete*' 'videogen.registry.model_spec.*Continuous*' 'videogen.results.*' 'videogen.journal.*' 'videogen.errors.x_is_retryable*'"
+mutants := "'videogen.planning.*' 'videogen.registry.durations.*' 'videogen.registry.conditions.*' 'videogen.registry.lengths.*' 'videogen.registry.prices.*' 'videogen.results.*' 'videogen.journal.*' 'videogen.errors.x_is_retryable*'"
 
 _list:
     @just --list --unsorted

@@ -47,7 +47,7 @@ def test_the_list_has_a_row_for_every_model_in_80_columns(models: Command) -> No
     assert max(map(len, table.splitlines()[:-1])) <= 80
     listed = rows(table)
     assert list(listed) == list(REGISTRY.models)
-    assert listed["kling-v2.1"][0] == "kling-v2.1 5, 10 ≈0.09/s 2026-11-01 composed 180 16:9"
+    assert listed["kling-v2.1"][0] == "kling-v2.1 5, 10 0.09/s 2026-10-05 composed 180 16:9"
     assert listed["hailuo-2.3"] == [
         "hailuo-2.3 6, 10 0.28 for 6 s 2026-11-01 composed 150 16:9, 9:16,",
         "0.56 for 10 s 1:1",
@@ -73,7 +73,7 @@ def test_the_json_of_the_list_and_of_each_model_are_the_gateways(models: Command
                 "price 0.20/s USD, exact, as of 2026-11-01, silent",
                 "with sound 0.40/s USD, exact, as of 2026-11-01, with audio",
                 "typically 120 s, given up after 600 s",
-                "takes prompt, negative_prompt, seed, image (taken)",
+                "takes prompt, negative_prompt, seed, image (taken), end image",
                 "references 3 native with aspect_ratio=16:9, duration=8, else composed",
                 "always sent resolution=1080p, generate_audio=False",
                 "sent for 9:16 aspect_ratio=9:16",
@@ -83,8 +83,8 @@ def test_the_json_of_the_list_and_of_each_model_are_the_gateways(models: Command
         pytest.param(
             "kling-v2.1",
             [
-                "price ≈0.09/s USD, estimated, as of 2026-11-01, pro mode; standard is 0.05",
-                "takes prompt, negative_prompt, image (required)",
+                "price 0.09/s USD, exact, as of 2026-10-05, pro mode; standard is 0.05",
+                "takes prompt, negative_prompt, image (required), end image",
                 "sent for 16:9 resolution=1080p, mode=pro",
                 "ignored resolution (by the endpoint)",
             ],

@@ -5,7 +5,8 @@ import pytest
 
 from videogen.errors import ValidationError
 from videogen.registry.load import find_registry_path, read_registry
-from videogen.registry.model_spec import Price, Registry
+from videogen.registry.model_spec import Registry
+from videogen.registry.prices import Price
 
 MODEL = """
 [models.mine]
@@ -112,7 +113,7 @@ def test_a_wrong_registry_says_where_and_what(old: str, new: str, message: str, 
 
 def test_comments_move_no_position(tmp_path: Path) -> None:
     """Behind an inline table and within an array they are no values."""
-    text = MODEL.replace('{ "16:9" = {} }', '{ "16:9" = { a = [] } }  # wide').replace("[5, 10]", "[\n5, # short\n-1]")
+    text = MODEL.replace('{ "16:9" = {} }', '{ "16:9" = { a = {} } }  # wide').replace("[5, 10]", "[\n5, # short\n-1]")
     with pytest.raises(ValidationError) as caught:
         registry_of(text, tmp_path)
     assert {problem.position for problem in caught.value.problems} == {"models.toml:8:1", "models.toml:9:30"}
@@ -142,7 +143,7 @@ def test_all_problems_of_a_registry_are_told_at_once(tmp_path: Path) -> None:
 def test_a_price_is_exact_to_the_cent_and_below(price: dict[str, object], expected: str) -> None:
     """Five seconds that took 32 s of GPU time, in decimals, not in floats."""
     model = Price.model_validate({**price, "as_of": "2026-11-01", "basis": "exact"})
-    assert model.calculate_cost(5.0, 32.0) == Decimal(expected)
+    assert model.calculate_cost(5.0, 32.0, {}) == Decimal(expected)
 
 
 def extended_by(text: str, folder: Path) -> Registry:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tests.support.builders import small_registry
-from videogen.registry.model_spec import Continuous, Discrete, ModelSpec, Price
+from videogen.registry.lengths import Continuous, Discrete
+from videogen.registry.model_spec import ModelSpec
+from videogen.registry.prices import Price
 
 
 def price_of(**fields: Any) -> Price:
@@ -31,26 +33,26 @@ def test_each_kind_of_price_is_calculated_from_its_own_time(
     price: dict[str, Any], usd: str, follows_length: bool
 ) -> None:
     """A clip of 7.5 s that took 12 s of GPU time. Only some prices are higher for a longer clip."""
-    assert price_of(**price).calculate_cost(7.5, 12) == Decimal(usd)
-    assert price_of(**price).follows_length is follows_length
+    assert price_of(**price).calculate_cost(7.5, 12, {}) == Decimal(usd)
+    assert price_of(**price).follows_length({}) is follows_length
 
 
 def test_a_price_of_zero_is_a_price() -> None:
     """Models that cost nothing are run as any other."""
     for price in ({"per_second": 0}, {"per_clip": 0}, {"per_gpu_second": 0}):
-        assert price_of(**price).calculate_cost(5, 5) == 0
-    assert price_of(per_second=0).follows_length
+        assert price_of(**price).calculate_cost(5, 5, {}) == 0
+    assert price_of(per_second=0).follows_length({})
 
 
 def test_gpu_time_is_billed_to_the_millionth_of_a_dollar() -> None:
-    cost = price_of(per_gpu_second="0.0014").calculate_cost(5, 1.23456)
+    cost = price_of(per_gpu_second="0.0014").calculate_cost(5, 1.23456, {})
     assert str(cost) == "0.001728"
 
 
 def test_a_float_never_becomes_a_price() -> None:
     """0.1 × 3 is 0.3, whatever binary fractions make of it."""
-    assert str(price_of(per_second="0.1").calculate_cost(3.3, 0)) == "0.33"
-    assert str(price_of(per_gpu_second="0.1").calculate_cost(0, 3.3)) == "0.330000"
+    assert str(price_of(per_second="0.1").calculate_cost(3.3, 0, {})) == "0.33"
+    assert str(price_of(per_gpu_second="0.1").calculate_cost(0, 3.3, {})) == "0.330000"
 
 
 @pytest.mark.parametrize("prices", [(), ("per_second", "per_clip"), ("per_second", "per_gpu_second")])

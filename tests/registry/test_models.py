@@ -165,12 +165,13 @@ def assert_sent(spec: ModelSpec, ratio: str, scene: str, made: Mapping[str, Any]
         assert sent == {spec.references.input: given}
     else:
         assert sent == {spec.parameters.image: [frame_size(spec, ratio, made["input"])]}
-        assert spec.get_frame_size(ratio)[0] / spec.get_frame_size(ratio)[1] == of_ratio(ratio)
+        width, height = spec.get_frame_size(ratio) or (0, 1)
+        assert width / height == of_ratio(ratio)
 
 
 def frame_size(spec: ModelSpec, ratio: str, inputs: Mapping[str, Any]) -> tuple[int, int]:
     """The size of a start frame: in the resolution that the model is asked for, where it is asked for one."""
-    width, height = spec.get_frame_size(ratio)
+    width, height = spec.get_frame_size(ratio) or (0, 0)
     lines = int(str(inputs.get("resolution", "0p")).removesuffix("p"))
     scale = max(1.0, lines / min(width, height))
     return round(width * scale / 2) * 2, round(height * scale / 2) * 2
@@ -195,6 +196,21 @@ async def test_references_are_composed_to_one_start_frame_elsewhere(tmp_path: Pa
     await run(Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene]}), tmp_path)
     assert emulator.ledger()["predictions"][0]["effective_input"]["start_image"].startswith("data:image/jpeg;base64,")
     assert len(list((tmp_path / "job" / "frames").glob("*.jpg"))) == 1
+
+
+async def test_a_clip_begins_and_ends_with_the_pictures_of_its_scene(tmp_path: Path, emulator: Emulator) -> None:
+    """Both are sent as frames in the ratio of the job, and the manifest has the clip."""
+    scene = {"id": "a", "prompt": "p", "target_duration": 5, "start_image": LIGHTHOUSE, "end_image": KEEPER}
+    emulator.reset()
+    batch = await run(Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [scene]}), tmp_path)
+    assert [clip.status for clip in batch.clips] == ["success"]
+    (made,) = emulator.ledger()["predictions"]
+    sent = pictures(made["effective_input"])
+    assert {name: [picture.size for picture in found] for name, found in sent.items()} == {
+        "start_image": [(1920, 1080)],
+        "end_image": [(1920, 1080)],
+    }
+    assert sent["start_image"][0].tobytes() != sent["end_image"][0].tobytes()
 
 
 def three_scenes_before(picture: Path) -> Job:

@@ -133,6 +133,8 @@ class JobFlags:
     """Number of versions to make of every scene."""
     aspect_ratio: str | None = None
     """Aspect ratio to use instead of the job's, such as 9:16."""
+    tier: str | None = None
+    """Quality to use instead of the job's, such as draft: a name in the model's tiers."""
     out: str | None = None
     """Folder in which the job gets a folder of its own, or an address such as s3://bucket/prefix (VIDEOGEN_OUT;
     default: `out`)."""
@@ -160,7 +162,7 @@ class JobFlags:
         Raises:
             InvalidError: --model and --models are both set, or --models has an empty name.
         """
-        names = ("model", "takes", "aspect_ratio", "max_cost", "min_clips", "concurrency")
+        names = ("model", "takes", "aspect_ratio", "tier", "max_cost", "min_clips", "concurrency")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.models is not None:
             if self.model is not None:

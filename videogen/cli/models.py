@@ -76,6 +76,8 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
             "with sound",
             f"{', '.join(_format_prices(model.audio_price))} USD, {_format_price_basis(model.audio_price)}",
         )
+    if model.audio == "always":
+        yield "sound", "always; removed unless the job asks for it"
     yield "typically", f"{model.typical_run_seconds:g} s, given up after {model.timeout_seconds:g} s"
     inputs = {
         "prompt": model.takes_prompt,
@@ -83,6 +85,7 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
         "seed": model.takes_seed,
         "image (required)": model.image_required,
         "image (taken)": model.takes_image and not model.image_required,
+        "end image": model.takes_end_image,
     }
     yield "takes", ", ".join(name for name, is_taken in inputs.items() if is_taken)
     needs = (
@@ -94,8 +97,43 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "always sent", format_inputs(model.fixed_inputs)
     for ratio, ratio_inputs in model.ratio_inputs.items():
         yield f"sent for {ratio}", format_inputs(ratio_inputs) or "nothing more"
+    for tier, tier_inputs in model.tiers.items():
+        by_default = " (default)" if tier == model.default_tier else ""
+        yield f"tier {tier}", f"{format_inputs(tier_inputs)}{by_default}"
+    for condition in model.conditions:
+        yield "when", describe_condition(condition)
+    if model.longest_prompt:
+        yield "prompt", f"at most {model.longest_prompt:,} characters"
+    if model.retires:
+        yield "retires", f"{model.retires}" + (f"; use {model.successor}" if model.successor else "")
     if model.ignored_inputs:
         yield "ignored", f"{', '.join(model.ignored_inputs)} (by the endpoint)"
+
+
+_EFFECTS = ("send", "lengths", "longest_prompt", "refuse")
+
+
+def describe_condition(condition: Mapping[str, Any]) -> str:
+    """Return a condition of the registry as a phrase, such as `end_image: sends mode=pro; lengths 5, 10`."""
+    asked = {**condition, **condition.get("inputs", {})}
+    facts = [
+        name if value is True else f"no {name}" if value is False else f"{name} {_format_choice(value)}"
+        for name, value in asked.items()
+        if name not in (*_EFFECTS, "inputs")
+    ]
+    effects = {
+        "send": lambda value: f"sends {format_inputs(value)}",
+        "lengths": lambda value: f"lengths {_format_choice(value)}",
+        "longest_prompt": lambda value: f"prompts of at most {value:,} characters",
+        "refuse": lambda value: f"cannot be made: {value}",
+    }
+    changes = [effects[name](condition[name]) for name in _EFFECTS if name in condition]
+    return f"{' and '.join(facts)}: {'; '.join(changes)}"
+
+
+def _format_choice(value: Any) -> str:
+    values = value if isinstance(value, list | tuple) else [value]
+    return " or ".join(f"{each:g}" if isinstance(each, int | float) else str(each) for each in values)
 
 
 def _format_lengths(durations: Durations) -> str:
@@ -112,8 +150,19 @@ def _format_prices(price: Prices) -> list[str]:
     about = "" if price.basis == "exact" else "≈"
     if isinstance(price.per_clip, dict):
         return [f"{about}{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+    if price.rows:
+        costs = [_format_amount(row.per_second, row.per_clip) for row in price.rows]
+        return [f"{about}{cost} ({format_inputs(row.when)})" for row, cost in zip(price.rows, costs, strict=True)]
     units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
     return [f"{about}{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+
+
+def _format_amount(per_second: Decimal | None, per_clip: Decimal | dict[float, Decimal] | None) -> str:
+    if per_second is not None:
+        return f"{_format_usd(per_second)}/s"
+    if isinstance(per_clip, dict):
+        return " or ".join(f"{_format_usd(cost)} for {seconds:g} s" for seconds, cost in per_clip.items())
+    return f"{_format_usd(per_clip or Decimal(0))}/clip"
 
 
 def _format_usd(cost: Decimal) -> str:

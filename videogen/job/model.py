@@ -136,6 +136,9 @@ def _require_text(value: str) -> str:
 
 
 _Reference = Annotated[str, AfterValidator(_require_text)]
+_Scalar = bool | int | float | str
+ModelInputs = dict[str, _Scalar | list[_Scalar]]
+"""Inputs of a prediction, by the names of the endpoint."""
 
 
 class Scene(BaseModel):
@@ -163,6 +166,14 @@ class Scene(BaseModel):
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
     """Images of characters and objects to show, given as in `scene_reference_url`."""
+    start_image: _Reference | None = None
+    """Picture with which the clip begins, given as in `scene_reference_url`. The model must take a start frame."""
+    end_image: _Reference | None = None
+    """Picture with which the clip ends, given as in `scene_reference_url`. The model must take an end frame."""
+    tier: str | None = None
+    """Quality of the clip, such as `draft` or `final`: a name in the model's `tiers`; None means the job's `tier`."""
+    inputs: ModelInputs = {}
+    """Inputs of the model that videogen has no field for, by the names of the endpoint."""
     required: Annotated[bool, IS_BOOLEAN] = False
     """Whether the job fails without this clip, however many others are delivered."""
     clip_index: Annotated[int, Field(ge=0), IS_WHOLE_NUMBER] | None = None
@@ -193,6 +204,12 @@ class Scene(BaseModel):
         return _LINE_END.sub("\n", value)
 
     @property
+    def picture_urls(self) -> tuple[str, ...]:
+        """All pictures of the scene: its start image, its end image and its references."""
+        frames = (self.start_image, self.end_image)
+        return (*(source for source in frames if source), *self.reference_urls)
+
+    @property
     def reference_urls(self) -> tuple[str, ...]:
         """All references, with the background first."""
         return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
@@ -211,6 +228,11 @@ class Job(BaseModel):
     """Name of a model in the registry; `videogen models` lists them."""
     aspect_ratio: str = "16:9"
     """Aspect ratio of the clips. The model must support it."""
+    tier: str | None = None
+    """Quality of the clips, such as `draft` or `final`: a name in the model's `tiers`; None means its default."""
+    inputs: ModelInputs = {}
+    """Inputs of the model that videogen has no field for, by the names of the endpoint. Those of a scene override
+    them."""
     models: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     """Models to compare. Each of them makes every scene, in place of `model`."""
     takes: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] = 1

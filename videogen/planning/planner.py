@@ -13,13 +13,14 @@ from videogen.planning.rules import (
     find_job_warnings,
     find_warnings,
     get_image_names,
-    get_price,
     get_tolerance,
     shorten_address,
     validate_job,
 )
+from videogen.planning.terms import find_clip_terms
 from videogen.registry import durations
-from videogen.registry.model_spec import ModelSpec, Registry
+from videogen.registry.conditions import Asked
+from videogen.registry.model_spec import FRAME_SIZES, ModelSpec, Registry
 
 
 def build_plan(
@@ -39,12 +40,12 @@ def build_plan(
         digests: SHA-256 (hex) of the bytes of each reference, by its address in the job.
         cut_outs: the digests of opaque images with a plain background that can be removed.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
-        today: date used to warn about old prices; None disables the warning.
+        today: date by which models have retired and prices are old; None disables both.
 
     Raises:
         ValidationError: with every reason why the job cannot be run.
     """
-    validate_job(job, registry)
+    validate_job(job, registry, today)
     buffer = buffer or registry.defaults.duration_buffer
     digests = digests or {}
     requests = tuple(
@@ -95,25 +96,19 @@ def _make_request(
     cut_outs: Container[str],
 ) -> ClipRequest:
     spec = registry.get_model(job.model)
-    buffered = spec.duration.apply_buffer(scene.target_duration, buffer)
-    requested = spec.duration.choose_length(buffered)
-    inputs: dict[str, Any] = {
-        **spec.fixed,
-        **spec.aspect_ratios[job.aspect_ratio],
-        **spec.duration.make_inputs(requested),
-        **(spec.audio.inputs if job.audio and spec.audio else {}),
-        **_make_scene_inputs(scene, spec),
-    }
-    images, uses = _make_image_inputs(scene, spec, job.aspect_ratio, inputs, digests, cut_outs)
-    price = get_price(spec, job.audio)
-    impact = durations.calculate_cost_impact(scene.target_duration, requested) if price.follows_length else 0.0
+    found = find_clip_terms(job, scene, spec, buffer)
+    requested = found.requested_s
+    inputs: dict[str, Any] = {**found.inputs, **_make_scene_inputs(scene, spec)}
+    images, uses = _make_image_inputs(scene, spec, found.asked, inputs, digests, cut_outs)
+    price = spec.get_price(audio=job.audio)
+    impact = durations.calculate_cost_impact(scene.target_duration, requested) if price.follows_length(inputs) else 0.0
     prediction = PredictionRequest(
         endpoint=spec.replicate,
         version=spec.version,
         inputs=inputs | {name: get_image_names(value) for name, value in images.items()},
         images={image.name: image for value in images.values() for image in as_list(value)},
         timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
-        cost=price.calculate_cost(requested, spec.typical_run_seconds),
+        cost=price.calculate_cost(requested, spec.typical_run_seconds, inputs),
         cost_is_exact=price.basis == "exact",
         gpu_cost_per_s=price.per_gpu_second,
     )
@@ -125,11 +120,12 @@ def _make_request(
         references=uses,
         aspect_ratio=job.aspect_ratio,
         ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
-        buffered_duration=buffered,
+        buffered_duration=found.buffered_s,
         requested_duration=requested,
         tolerance_s=get_tolerance(job, registry),
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
+        changed_inputs=found.terms.changed,
         buffer_cost_impact=impact,
         audio=job.audio,
         strict_quality=job.strict_quality,
@@ -147,36 +143,41 @@ def _make_scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
 def _make_image_inputs(
     scene: Scene,
     spec: ModelSpec,
-    aspect_ratio: str,
+    asked: Asked,
     inputs: Mapping[str, Any],
     digests: Mapping[str, str],
     cut_outs: Container[str],
 ) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
     """Return the images to send, by input name, and how the references are used.
 
-    They are sent as a list where the model accepts one, else composed into one start frame.
+    The scene's own start and end images are frames. The references are sent as a list where the model accepts one, else
+    composed into one start frame, unless the scene has its own.
     """
-    sources = scene.reference_urls
+    names, sources = spec.parameters, scene.reference_urls
     shown = tuple(shorten_address(source) for source in sources)
-    native = spec.references
+    size = spec.get_frame_size(asked.aspect_ratio)
+    pixels = _find_finer_size(size, inputs) if size else None
+    images: dict[str, ImageInput | list[ImageInput]] = {}
+    for name, source in ((names.image, scene.start_image), (names.end_image, scene.end_image)):
+        if name and source:
+            images[name] = ImageInput(size=size, background=digests[source], pixels=pixels)
     if not sources:
-        return {}, ReferenceUse()
-    if native and len(sources) <= native.max and native.requires.items() <= inputs.items():
-        listed = [ImageInput(background=digests[source]) for source in sources]
-        return {native.input: listed}, ReferenceUse(used=shown)
-    if spec.parameters.image is None:
-        return {}, ReferenceUse(dropped=shown)
-    size = spec.get_frame_size(aspect_ratio)
+        return images, ReferenceUse()
+    if asked.references and spec.references:
+        images[spec.references.input] = [ImageInput(background=digests[source]) for source in sources]
+        return images, ReferenceUse(used=shown)
+    if names.image is None or names.image in images:
+        return images, ReferenceUse(dropped=shown)
     characters = tuple(digests[source] for source in scene.character_reference_urls)
     covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
-    frame = ImageInput(
-        size=size,
+    images[names.image] = ImageInput(
+        size=size or (FRAME_SIZES["16:9"] if characters else None),
         background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
         characters=characters,
         cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in cut_outs})),
-        pixels=_find_finer_size(size, inputs),
+        pixels=pixels,
     )
-    return {spec.parameters.image: frame}, ReferenceUse(composed=shown)
+    return images, ReferenceUse(composed=shown)
 
 
 def _find_finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:

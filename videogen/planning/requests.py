@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.job.model import Scene
+from videogen.registry.conditions import ChangedInput
 
 COMPOSITION = 1
 """Version of the composition of start frames. It is part of the key, so it is raised when the same references give
@@ -102,6 +103,8 @@ class ClipRequest(FrozenModel):
     aspect_ratio: str
     ratio_inputs: dict[str, Any] = {}
     """Those of the prediction's inputs that request the aspect ratio."""
+    changed_inputs: tuple[ChangedInput, ...] = ()
+    """The inputs that a condition of the model sends with another value than the one that was asked for."""
     buffered_duration: float
     requested_duration: float
     tolerance_s: float

@@ -1,28 +1,37 @@
 """Find the problems and doubts of a job with its models."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from math import ceil, log
 
 from videogen.errors import Problem, ValidationError
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.planning.terms import find_clip_terms
 from videogen.registry import durations
-from videogen.registry.model_spec import ModelSpec, Price, Registry
+from videogen.registry.endpoint_schema import Snapshots
+from videogen.registry.model_spec import ModelSpec, Registry
+from videogen.registry.tables import Inputs
 from videogen.source_files.messages import did_you_mean
 from videogen.text import format_money, list_first
 
 _VARIABLE = re.compile(r"\$?\{\{? ?[A-Za-z_][\w.-]{0,40} ?\}?\}", re.ASCII)
 MAX_RATIO_DISTANCE = 0.15
 """Largest difference of two ratios' natural logarithms at which one is suggested for the other."""
+RETIREMENT_NOTICE = timedelta(days=60)
+"""A plan warns about a model that retires within this time."""
 
 
-def validate_job(job: Job, registry: Registry) -> None:
-    """Raise `ValidationError` with every reason why the job cannot be run."""
-    if problems := list(find_problems(job, registry)):
+def validate_job(job: Job, registry: Registry, today: date | None = None) -> None:
+    """Raise `ValidationError` with every reason why the job cannot be run, on that day if one is given."""
+    problems = list(find_problems(job, registry))
+    if today:
+        problems += _find_retired(job, registry, today)
+    if problems:
         raise ValidationError(problems)
 
 
@@ -34,6 +43,20 @@ def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
         yield from _find_ratio_problem(job, registry)
     for index in range(len(job.fallback_models)):
         yield from _find_fallback_problems(job, index, registry)
+
+
+def _find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
+    """Yield a problem for each model of the job that cannot be run any more."""
+    places = {name: "model" if name == job.model else "models" for name in job.models_to_run}
+    places |= {name: f"fallback_models.{index}" for index, name in enumerate(job.fallback_models)}
+    for name, where in places.items():
+        spec = registry.models.get(name)
+        if spec and spec.retires and spec.retires <= today:
+            yield Problem(f"{name} retired on {spec.retires}{_suggest_successor(spec)}", where=where)
+
+
+def _suggest_successor(spec: ModelSpec) -> str:
+    return f": use {spec.successor}" if spec.successor else f": look for its successor at {spec.source}"
 
 
 def _find_ratio_problem(job: Job, registry: Registry) -> Iterator[Problem]:
@@ -101,13 +124,91 @@ def _find_model_problems(job: Job, spec: ModelSpec, registry: Registry) -> Itera
         yield Problem(
             f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}", where="aspect_ratio"
         )
+    if tier_problems := list(_find_tier_problems(job, spec)):
+        yield from tier_problems
+        return
+    yield from _find_input_problems(job.inputs, "inputs", job.model, spec)
     for index, scene in enumerate(job.scenes):
-        if spec.parameters.image_required and not scene.reference_urls:
-            yield Problem(
-                f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
-                where=f"scenes.{index}.scene_reference_url",
-            )
-        yield from _find_duration_problem(job, index, scene, spec, get_tolerance(job, registry))
+        where = f"scenes.{index}"
+        yield from _find_input_problems(scene.inputs, f"{where}.inputs", job.model, spec)
+        yield from _find_picture_problems(job, scene, where, spec, registry)
+        yield from _find_terms_problems(job, scene, where, spec, get_tolerance(job, registry))
+
+
+def _find_tier_problems(job: Job, spec: ModelSpec) -> Iterator[Problem]:
+    """Yield a problem for each tier that the model does not have."""
+    asked = {"tier": job.tier} | {f"scenes.{index}.tier": scene.tier for index, scene in enumerate(job.scenes)}
+    for where, tier in asked.items():
+        if tier is not None and tier not in spec.tiers:
+            known = f"it has {', '.join(spec.tiers)}" if spec.tiers else "it has none"
+            yield Problem(f"{job.model} has no tier {tier!r}; {known}{did_you_mean(tier, spec.tiers)}", where=where)
+
+
+def _find_input_problems(inputs: Inputs, where: str, model: str, spec: ModelSpec) -> Iterator[Problem]:
+    """Yield the problems of inputs that a job or a scene names itself, by the kept schema of the model."""
+    if not inputs:
+        return
+    own = {**spec.parameters.list_names(), **({spec.duration.input: "target_duration"} if spec.duration.input else {})}
+    endpoint = Snapshots().read(spec.replicate)
+    known = endpoint.read_inputs(spec.version) if endpoint else None
+    for name, value in inputs.items():
+        if name in own:
+            yield Problem(f"{name!r} is set by the field {own[name]}: give it there", where=f"{where}.{name}")
+        elif known and name not in known.schemas:
+            meant = did_you_mean(name, known.schemas) or f"; it takes {', '.join(sorted(known.schemas))}"
+            yield Problem(f"{model} has no input {name!r}{meant}", where=f"{where}.{name}")
+        elif known and not known.schemas[name].accepts(value):
+            shown = json.dumps(value, ensure_ascii=False)
+            yield Problem(f"{shown} is refused: {name!r} takes {known.schemas[name]}", where=f"{where}.{name}")
+
+
+def _find_picture_problems(
+    job: Job, scene: Scene, where: str, spec: ModelSpec, registry: Registry
+) -> Iterator[Problem]:
+    names, references = spec.parameters, spec.references
+    if names.image_required and not scene.reference_urls and not scene.start_image:
+        yield Problem(
+            f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
+            where=f"{where}.scene_reference_url",
+        )
+    if scene.start_image and names.image is None:
+        able = [name for name, each in registry.models.items() if each.parameters.image]
+        yield Problem(f"{job.model} takes no start image: {_list_able(able)}", where=f"{where}.start_image")
+    if scene.end_image and names.end_image is None:
+        able = [name for name, each in registry.models.items() if each.parameters.end_image]
+        yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.end_image")
+    has_start = bool(scene.start_image or (scene.reference_urls and names.image))
+    if scene.end_image and names.end_image_needs_start and not has_start:
+        yield Problem(
+            f"{job.model} takes an end image only with a start image: give scene {scene.id!r} a start_image",
+            where=f"{where}.end_image",
+        )
+    if references and references.required and not scene.reference_urls:
+        yield Problem(
+            f"{job.model} needs references: give scene {scene.id!r} a scene_reference_url or character_reference_urls",
+            where=f"{where}.scene_reference_url",
+        )
+
+
+def _list_able(models: list[str]) -> str:
+    return f"these models do: {', '.join(models)}" if models else "no model of the registry does"
+
+
+def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
+    """Yield the reasons why the model does not make the clip under its conditions."""
+    found = find_clip_terms(job, scene, spec, 1.0)
+    if found.terms.refused:
+        yield Problem(f"{job.model} cannot make scene {scene.id!r}: {found.terms.refused}", where=where)
+        return
+    longest_prompt = found.terms.longest_prompt
+    if longest_prompt is not None and len(scene.prompt) > longest_prompt:
+        yield Problem(
+            f"{job.model} takes at most {longest_prompt:,} characters, and the prompt has {len(scene.prompt):,}",
+            where=f"{where}.prompt",
+        )
+    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found.requested_s, tolerance_s)
+    if problem := spec.find_price_problem(job.audio, found.inputs):
+        yield Problem(f"{job.model} has no price: {problem}", where=where)
 
 
 def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
@@ -128,21 +229,14 @@ def _calculate_ratio(ratio: str) -> float:
     return width / height
 
 
-def _find_duration_problem(
-    job: Job, index: int, scene: Scene, spec: ModelSpec, tolerance_s: float
-) -> Iterator[Problem]:
-    longest = spec.duration.choose_length(spec.duration.apply_buffer(scene.target_duration, 1.0))
+def _find_duration_problem(job: Job, scene: Scene, where: str, longest: float, tolerance_s: float) -> Iterator[Problem]:
     if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
         parts = ceil(scene.target_duration / longest)
         yield Problem(
             f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
             f": split the scene into {parts} of {scene.target_duration / parts:.4g} s",
-            where=f"scenes.{index}.target_duration",
+            where=where,
         )
-
-
-def get_price(spec: ModelSpec, audio: bool) -> Price:
-    return spec.audio.price if audio and spec.audio else spec.price
 
 
 def find_job_warnings(job: Job) -> Iterator[str]:
@@ -170,7 +264,9 @@ def find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: 
     for name, of_one_model in by_model.items():
         spec = registry.get_model(name)
         yield from _find_model_warnings(spec, of_one_model)
-        price = get_price(spec, of_one_model[0].audio)
+        price = spec.get_price(audio=of_one_model[0].audio)
+        if today and spec.retires and today < spec.retires <= today + RETIREMENT_NOTICE:
+            yield f"{name} retires on {spec.retires}{_suggest_successor(spec)}"
         if today and (age := today - price.as_of) > MAX_PRICE_AGE:
             asked = f"{name}: its price of {price.as_of} is {age.days} days old"
             yield f"{asked}, look it up at {spec.source}"
@@ -183,7 +279,14 @@ def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> It
         typical = f"{spec.typical_run_seconds:g} s that {model} typically needs"
         yield f"the timeout of {timeout_s:g} s is below the {typical}"
     unmet: tuple[tuple[str, Callable[[ClipRequest], object]], ...] = (
-        ("references are dropped, the model takes no images", lambda r: r.references.dropped),
+        (
+            "references are dropped, the model takes no images",
+            lambda r: r.references.dropped and not spec.parameters.image,
+        ),
+        (
+            "references are dropped, the start image takes their place",
+            lambda r: r.references.dropped and spec.parameters.image,
+        ),
         ("the negative prompt is not sent", lambda r: r.scene.negative_prompt and not spec.parameters.negative_prompt),
         ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),
         ("the prompt is not sent, the model takes only an image", lambda _: not spec.parameters.prompt),
@@ -193,6 +296,12 @@ def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> It
     for what, applies in unmet:
         if scenes := [request.scene.id for request in requests if applies(request)]:
             yield f"{model}: {what} ({list_first(scenes)})"
+    changed: dict[str, list[str]] = {}
+    for request in requests:
+        for each in request.changed_inputs:
+            changed.setdefault(f"{each.name} {each.asked} is not to be had: {each.sent}", []).append(request.scene.id)
+    for what, scenes in changed.items():
+        yield f"{model}: {what} ({list_first(scenes)})"
 
 
 def get_tolerance(job: Job, registry: Registry) -> float:

@@ -93,7 +93,7 @@ class _LoadedRegistry:
 
 def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
     """Return the plan without reading reference images and the journal; `buffer` is as in `build_plan`."""
-    references = {url for scene in checked.job.scenes for url in scene.reference_urls}
+    references = {url for scene in checked.job.scenes for url in scene.picture_urls}
     return build_plan(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
 
 

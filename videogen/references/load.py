@@ -30,7 +30,7 @@ async def check_references(job: Job, folder: Path) -> None:
 
 
 async def _load_references(job: Job, folder: Path, *, fetches: bool = True) -> Mapping[str, "ReferenceImage"]:
-    sources = {source for scene in job.scenes for source in scene.reference_urls}
+    sources = {source for scene in job.scenes for source in scene.picture_urls}
     if not sources:
         return {}
     from videogen.references.fetch import load_references
@@ -51,7 +51,8 @@ async def _load_references(job: Job, folder: Path, *, fetches: bool = True) -> M
 def _find_reference_places(job: Job) -> Iterator[tuple[str, str]]:
     """Yield the place of each reference in the job, and its address."""
     for index, scene in enumerate(job.scenes):
-        if scene.scene_reference_url:
-            yield f"scenes.{index}.scene_reference_url", scene.scene_reference_url
+        for field in ("start_image", "end_image", "scene_reference_url"):
+            if source := getattr(scene, field):
+                yield f"scenes.{index}.{field}", source
         for number, source in enumerate(scene.character_reference_urls):
             yield f"scenes.{index}.character_reference_urls.{number}", source

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from videogen.registry.endpoint_schema import Endpoint, EndpointInputs, InputSchema
-from videogen.registry.model_spec import Continuous, Inputs, ModelSpec, to_plain_number
+from videogen.registry.lengths import Continuous
+from videogen.registry.model_spec import ModelSpec
+from videogen.registry.tables import Inputs, to_plain_number
 from videogen.source_files.messages import Loc, did_you_mean
 
 SEEDS = (0, 2**31 - 1)
@@ -95,15 +97,18 @@ class _Comparison:
         if isinstance(duration, Continuous):
             yield from self._check_continuous(duration, self._known[name])
             return
-        for index, size in enumerate(duration.sizes):
+        field, lengths = duration.get_listed_lengths()
+        for index, size in enumerate(lengths):
             if size.inputs is None:
-                yield from self._check_fixed_value(
-                    ("duration", "sizes", index, "seconds"), name, to_plain_number(size.seconds)
-                )
+                loc: Loc = ("duration", field, index, "seconds") if field == "sizes" else ("duration", field)
+                yield from self._check_fixed_value(loc, name, to_plain_number(size.seconds))
 
     def _check_continuous(self, duration: Continuous, schema: InputSchema) -> Iterator[Finding]:
-        for index, seconds in enumerate(duration.accepts or ()):
-            yield from self._check_fixed_value(("duration", "accepts", index), duration.input, to_plain_number(seconds))
+        for index, length in enumerate(duration.accepts or ()):
+            if length.inputs is None:
+                yield from self._check_fixed_value(
+                    ("duration", "accepts", index), duration.input, to_plain_number(length.seconds)
+                )
         if duration.accepts is None and (schema.enum is not None or schema.type != "number"):
             yield Finding(
                 ("duration", "accepts"),
@@ -170,9 +175,17 @@ def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
     yield ("fixed",), spec.fixed
     for ratio, inputs in spec.aspect_ratios.items():
         yield ("aspect_ratios", ratio), inputs
-    if not isinstance(spec.duration, Continuous):
-        for index, size in enumerate(spec.duration.sizes):
-            yield ("duration", "sizes", index, "inputs"), size.inputs or {}
+    field, lengths = spec.duration.get_listed_lengths()
+    for index, length in enumerate(lengths):
+        loc: Loc = ("duration", field, index, "inputs") if field in ("sizes", "accepts") else ("duration", field)
+        yield loc, length.inputs or {}
+    for tier, inputs in spec.tiers.items():
+        yield ("tiers", tier), inputs
+    for index, when in enumerate(spec.when):
+        yield ("when", index, "inputs"), when.inputs
+        yield ("when", index, "send"), when.send
+    for index, row in enumerate(spec.price.rows):
+        yield ("price", "rows", index, "when"), row.when
     if spec.audio:
         yield ("audio", "inputs"), spec.audio.inputs
     if spec.references:
@@ -193,7 +206,9 @@ def _find_missing_senders(spec: ModelSpec, name: str) -> list[Loc]:
     sizes: list[Inputs] = [duration.make_inputs(length) for length in duration.lengths] or [{duration.input or "": 0}]
     ratios = [("aspect_ratios", ratio) for ratio, inputs in spec.aspect_ratios.items() if name not in inputs]
     lengths = [("duration", "sizes", index) for index, inputs in enumerate(sizes) if name not in inputs]
-    if not ratios or not lengths:
+    in_every_tier = bool(spec.tiers) and all(name in inputs for inputs in spec.tiers.values())
+    is_required_list = spec.references is not None and spec.references.required and name == spec.references.input
+    if not ratios or not lengths or in_every_tier or is_required_list:
         return []
     if len(ratios) < len(spec.aspect_ratios):
         return list(ratios)
@@ -220,6 +235,7 @@ _PARAMETER_CHECKS: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
     "prompt": ("any text", _takes_text),
     "negative_prompt": ("any text", _takes_text),
     "image": ("the address of a file", _takes_file),
+    "end_image": ("the address of a file", _takes_file),
     "seed": (f"every seed from {SEEDS[0]} to {SEEDS[1]}", _takes_seeds),
 }
 """By parameter: a description of the values that are sent, and a check that an input accepts them."""

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError as PydanticError
 
+from videogen.registry.extend import merge_tables
 from videogen.registry.model_spec import Registry
 from videogen.source_files.document import SourceFile, read_source_file
 from videogen.source_files.messages import Loc, describe_errors, did_you_mean
@@ -43,7 +43,7 @@ def load_registry_file(path: Path | None = None) -> SourceFile:
     if path is None:
         return shipped
     own = read_source_file(path)
-    return replace(own, data=_merge(shipped.data, own.data), base=shipped)
+    return replace(own, data=merge_tables(shipped.data, own.data), base=shipped)
 
 
 def describe_registry_errors(error: PydanticError, document: SourceFile) -> list[tuple[Loc, str]]:
@@ -60,20 +60,3 @@ def describe_registry_errors(error: PydanticError, document: SourceFile) -> list
         *((loc, f"is no shipped model, and no whole one of its own{text}") for loc, text in misspelt.items()),
         *rest,
     ]
-
-
-_PRICES = ("per_second", "per_clip", "per_gpu_second")
-
-
-def _merge(base: Any, own: Any) -> Any:
-    """Return `base` with `own` merged into it.
-
-    Tables are merged, other values are replaced. Where keys exclude each other, only those of `own` are kept.
-    """
-    if not isinstance(base, dict) or not isinstance(own, dict):
-        return own
-    if {base.get("mode"), own.get("mode")} == {"discrete", "continuous"}:
-        return own
-    if any(name in own for name in _PRICES):
-        base = {name: value for name, value in base.items() if name in own or name not in _PRICES}
-    return {**base, **{name: _merge(base.get(name), value) for name, value in own.items()}}

@@ -2,11 +2,14 @@
 
 from datetime import date
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from videogen.registry.model_spec import Continuous, Inputs, ModelSpec, Price, Registry
+from videogen.registry.lengths import Continuous
+from videogen.registry.model_spec import ModelSpec, Registry
+from videogen.registry.prices import Price
+from videogen.registry.tables import Inputs
 
 
 class _Answer(BaseModel):
@@ -22,12 +25,23 @@ class Durations(_Answer):
     lengths: tuple[float, ...]
 
 
+class PriceRowInfo(_Answer):
+    """The price in USD of clips with certain inputs. One of the two is not None."""
+
+    when: Inputs
+    per_second: Decimal | None
+    per_clip: Decimal | dict[float, Decimal] | None
+
+
 class Prices(_Answer):
-    """The price in USD. Exactly one of the three is not None; `per_clip` may be a table by requested seconds."""
+    """The price in USD. One of the first three is not None, or there are rows; `per_clip` may be a table by requested
+    seconds."""
 
     per_second: Decimal | None
     per_clip: Decimal | dict[float, Decimal] | None
     per_gpu_second: Decimal | None
+    rows: tuple[PriceRowInfo, ...] = ()
+    """Prices by the inputs that are sent; each clip fits exactly one row."""
     as_of: date
     basis: Literal["exact", "estimated"]
     note: str
@@ -53,13 +67,26 @@ class ModelInfo(_Answer):
     durations: Durations
     price: Prices
     audio_price: Prices | None
-    """Price of a clip with sound; None means that the model has no option for sound."""
+    """Price of a clip with sound; None means that the model has no option for sound, or that `price` covers it."""
+    audio: Literal["always", "on request", "none"]
+    """When clips have sound."""
+    tiers: dict[str, Inputs]
+    """Named qualities, and the inputs that request each."""
+    default_tier: str | None
+    conditions: tuple[dict[str, Any], ...]
+    """What is different when a clip is asked for in a certain way, as in the registry."""
+    retires: date | None
+    """The day from which the model cannot be run any more; None means that none is known."""
+    successor: str | None
     references: ReferenceImageLimits | None
     """None means that no reference is sent unchanged."""
     composes_references: bool
     """Whether other references are composed into one start frame. If false, they are dropped."""
     takes_image: bool
     image_required: bool
+    takes_end_image: bool
+    longest_prompt: int | None
+    """Most characters that a prompt may have; None means that no limit is known."""
     takes_prompt: bool
     takes_negative_prompt: bool
     takes_seed: bool
@@ -96,11 +123,19 @@ def describe_model(name: str, registry: Registry) -> ModelInfo:
         aspect_ratios=tuple(spec.aspect_ratios),
         durations=_describe_durations(spec),
         price=_describe_price(spec.price),
-        audio_price=_describe_price(spec.audio.price) if spec.audio else None,
+        audio_price=_describe_price(spec.audio.price) if spec.audio and spec.audio.price else None,
+        audio="none" if spec.audio is None else "always" if spec.audio.always else "on request",
+        tiers=spec.tiers,
+        default_tier=spec.default_tier,
+        conditions=tuple(when.model_dump(mode="json", exclude_defaults=True) for when in spec.when),
+        retires=spec.retires,
+        successor=spec.successor,
         references=ReferenceImageLimits(max=references.max, requires=references.requires) if references else None,
         composes_references=parameters.image is not None,
         takes_image=parameters.image is not None or references is not None,
         image_required=parameters.image_required,
+        takes_end_image=parameters.end_image is not None,
+        longest_prompt=parameters.longest_prompt,
         takes_prompt=parameters.prompt is not None,
         takes_negative_prompt=parameters.negative_prompt is not None,
         takes_seed=parameters.seed is not None,

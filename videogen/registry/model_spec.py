@@ -1,42 +1,21 @@
 """The registry of video models: their inputs, durations and prices, as declared in `models.toml`."""
 
-import re
+import json
+from collections.abc import Iterator
 from datetime import date
-from decimal import Decimal
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from videogen.errors import Problem, ValidationError
-from videogen.job.model import Money
-from videogen.registry import durations
+from videogen.registry.conditions import Asked, Terms, When, apply_conditions
+from videogen.registry.extend import resolve_extends
+from videogen.registry.lengths import Continuous, Discrete
+from videogen.registry.prices import Price
+from videogen.registry.tables import AspectRatio, FrameSize, Inputs, Positive, ReplicateName, Table, VersionId
 from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
-
-Inputs = dict[str, str | bool | int | float]
-"""Inputs of a prediction, by the names of the endpoint."""
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), IS_NUMBER]
-
-
-def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """Return annotations that restrict a text to a pattern and describe it in words if it does not match."""
-
-    def check_pattern(value: str) -> str:
-        if not re.fullmatch(pattern, value, re.ASCII):
-            raise ValueError(f"input should be {words}, not {value[:80]!r}")
-        return value
-
-    return AfterValidator(check_pattern), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
-
-
-AspectRatio = Annotated[str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", "a ratio such as 16:9")]
-ReplicateName = Annotated[
-    str, *_make_pattern_type(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
-]
-VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]
-_FrameLength = Annotated[int, Field(ge=64, le=4096, multiple_of=2), IS_WHOLE_NUMBER]
-FrameSize = tuple[_FrameLength, _FrameLength]
 
 FRAME_SIZES: dict[str, tuple[int, int]] = {
     "16:9": (1280, 720),
@@ -44,100 +23,14 @@ FRAME_SIZES: dict[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
     "4:3": (1152, 864),
     "3:4": (864, 1152),
+    "3:2": (1152, 768),
+    "2:3": (768, 1152),
+    "21:9": (1344, 576),
+    "9:21": (576, 1344),
 }
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class FixedLength(_Table):
-    """A fixed length and the inputs that request it."""
-
-    seconds: Positive
-    """The length."""
-    inputs: Inputs | None = None
-    """Inputs that request this length; None means the length itself, under the duration's `input`."""
-
-
-def _as_fixed_length(value: Any) -> Any:
-    return {"seconds": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-class Discrete(_Table):
-    """The model makes clips of a few fixed lengths."""
-
-    mode: Literal["discrete"]
-    sizes: Annotated[
-        tuple[
-            Annotated[FixedLength, BeforeValidator(_as_fixed_length, json_schema_input_type=Positive | FixedLength)],
-            ...,
-        ],
-        Field(min_length=1),
-    ]
-    """The lengths, each a number of seconds, or a table of `seconds` and the `inputs` that request it."""
-    input: str | None = None
-    """Name of the input that takes the length; None where every length has its own inputs."""
-
-    @model_validator(mode="after")
-    def _every_size_can_be_asked_for(self) -> Self:
-        if self.input is None and any(size.inputs is None for size in self.sizes):
-            raise ValueError("needs `input`, the name of the input that takes the length, or `inputs` for every size")
-        return self
-
-    @property
-    def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be requested."""
-        return tuple(size.seconds for size in self.sizes)
-
-    def apply_buffer(self, target_s: float, _buffer: float) -> float:
-        return durations.choose_discrete_duration(target_s, self.lengths)
-
-    def choose_length(self, buffered_s: float) -> float:
-        return buffered_s
-
-    def make_inputs(self, requested_s: float) -> Inputs:
-        size = next(size for size in self.sizes if size.seconds == requested_s)
-        return size.inputs if size.inputs is not None else {str(self.input): to_plain_number(requested_s)}
-
-
-class Continuous(_Table):
-    """The model makes clips of any length from `min` to `max` seconds, or of the lengths in `accepts`."""
-
-    mode: Literal["continuous"]
-    min: Annotated[float, Field(ge=0, allow_inf_nan=False), IS_NUMBER] = 0.0
-    """Shortest length in seconds."""
-    max: Positive
-    """Longest length in seconds."""
-    accepts: tuple[Positive, ...] | None = None
-    """The lengths in seconds that the endpoint accepts; None where it accepts any."""
-    input: str
-    """Name of the input that takes the length."""
-
-    @model_validator(mode="after")
-    def _bounds_are_in_order(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        if self.accepts is not None and not self.accepts:
-            raise ValueError("accepts is empty: leave it out where any length is accepted")
-        return self
-
-    @property
-    def lengths(self) -> tuple[float, ...]:
-        """The lengths in seconds that can be requested; empty where any is accepted."""
-        return self.accepts or ()
-
-    def apply_buffer(self, target_s: float, buffer: float) -> float:
-        return durations.apply_buffer(target_s, buffer, min_s=self.min, max_s=self.max)
-
-    def choose_length(self, buffered_s: float) -> float:
-        return durations.choose_smallest_covering(self.accepts, buffered_s) if self.accepts else buffered_s
-
-    def make_inputs(self, requested_s: float) -> Inputs:
-        return {self.input: to_plain_number(requested_s)}
-
-
-class Parameters(_Table):
+class Parameters(Table):
     """Names of the endpoint's inputs for the fields of a scene; None means that there is no such input."""
 
     prompt: str | None = None
@@ -150,15 +43,34 @@ class Parameters(_Table):
     """Whether the model requires a start frame."""
     seed: str | None = None
     """Name of the input that takes the seed."""
+    end_image: str | None = None
+    """Name of the input that takes the end frame."""
+    end_image_needs_start: Annotated[bool, IS_BOOLEAN] = False
+    """Whether an end frame is accepted only together with a start frame."""
+    longest_prompt: Annotated[int, Field(ge=1), IS_WHOLE_NUMBER] | None = None
+    """Most characters that a prompt may have; None means that no limit is known."""
+
+    def list_names(self) -> dict[str, str]:
+        """Return the field of a scene that each input takes, by the name of the input."""
+        fields = {
+            "prompt": "prompt",
+            "negative_prompt": "negative_prompt",
+            "image": "start_image",
+            "end_image": "end_image",
+            "seed": "seed",
+        }
+        return {name: field for own, field in fields.items() if (name := getattr(self, own)) is not None}
 
     @model_validator(mode="after")
     def _required_image_has_a_name(self) -> Self:
         if self.image_required and self.image is None:
             raise ValueError("image_required needs `image`, the name of the input that takes it")
+        if self.end_image_needs_start and (self.end_image is None or self.image is None):
+            raise ValueError("end_image_needs_start needs `image` and `end_image`, the names of the inputs")
         return self
 
 
-class References(_Table):
+class References(Table):
     """The endpoint accepts a list of reference images if all inputs in `requires` have these values."""
 
     input: str
@@ -167,58 +79,30 @@ class References(_Table):
     """Maximum number of images. The references of a scene with more are composed into one start frame."""
     requires: Inputs = {}
     """Inputs and their values without which the list is not accepted."""
+    excludes: tuple[Literal["start_image", "end_image"], ...] = ()
+    """Frames with which the list is not accepted."""
+    required: Annotated[bool, IS_BOOLEAN] = False
+    """Whether the model requires the list."""
 
 
-class Price(_Table):
-    """The price in USD per second of requested video, per clip, or per second of GPU time. Exactly one is given."""
-
-    per_second: Money | None = None
-    """USD for a second of requested video."""
-    per_clip: Money | dict[float, Money] | None = None
-    """USD for a clip, or a table of prices by requested seconds."""
-    per_gpu_second: Money | None = None
-    """USD for a second of GPU time."""
-    as_of: date
-    """The day on which the price was looked up."""
-    basis: Literal["exact", "estimated"]
-    """`exact` means published by the provider, `estimated` means inferred; see `note`."""
-    note: str = ""
-    """Conditions of the price, or how it was estimated."""
-
-    @model_validator(mode="after")
-    def _one_price(self) -> Self:
-        given = [self.per_second, self.per_clip, self.per_gpu_second]
-        if sum(price is not None for price in given) != 1:
-            raise ValueError("give exactly one of per_second, per_clip, per_gpu_second")
-        return self
-
-    @property
-    def follows_length(self) -> bool:
-        """Whether a longer clip costs more."""
-        return self.per_second is not None or isinstance(self.per_clip, dict)
-
-    def calculate_cost(self, requested_s: float, gpu_s: float) -> Decimal:
-        """Return the price in USD of a clip of `requested_s` seconds that took `gpu_s` seconds of GPU time."""
-        if self.per_second is not None:
-            return self.per_second * Decimal(str(requested_s))
-        if self.per_gpu_second is not None:
-            return (self.per_gpu_second * Decimal(str(gpu_s))).quantize(Decimal("0.000001"))
-        if isinstance(self.per_clip, dict):
-            return self.per_clip[requested_s]
-        assert self.per_clip is not None
-        return self.per_clip
-
-
-class AudioOption(_Table):
+class AudioOption(Table):
     """The inputs that request a clip with sound, and its price."""
 
-    inputs: Annotated[Inputs, Field(min_length=1)]
+    inputs: Annotated[Inputs, Field(min_length=1)] = {}
     """Inputs that are added to those of a silent clip, or override them."""
-    price: Price
-    """Price of a clip with sound."""
+    price: Price | None = None
+    """Price of a clip with sound; None means that the model's price has it, by its rows or because sound is free."""
+    always: Annotated[bool, IS_BOOLEAN] = False
+    """Whether every clip has sound, so that there is nothing to request. It is removed if the job wants none."""
+
+    @model_validator(mode="after")
+    def _sound_can_be_asked_for(self) -> Self:
+        if self.always == bool(self.inputs):
+            raise ValueError("give either `inputs` that request sound, or `always = true`")
+        return self
 
 
-class DeliveryFormat(_Table):
+class DeliveryFormat(Table):
     """Properties of the delivered clip that the endpoint has no input for. The clip is converted after the download."""
 
     fps: Annotated[float, Field(ge=1, le=120), IS_NUMBER] | None = None
@@ -227,9 +111,11 @@ class DeliveryFormat(_Table):
     """Width and height in pixels of the delivered clip, by ratio. Other ratios are left unchanged."""
 
 
-class ModelSpec(_Table):
+class ModelSpec(Table):
     """One video model. Times are seconds."""
 
+    extends: str | None = None
+    """A model of the registry whose table this one changes: tables are merged, other values are replaced."""
     replicate: ReplicateName
     """`owner/name` on Replicate."""
     version: VersionId | None = None
@@ -253,9 +139,19 @@ class ModelSpec(_Table):
     ignored: tuple[str, ...] = ()
     """Names of inputs that are sent although the endpoint does not know them."""
     price: Price
-    """Price of a clip; if `audio` is given, of a clip without sound."""
+    """Price of a clip; if `audio` has a price, of a clip without sound."""
     audio: AudioOption | None = None
     """How to request sound; None means that the endpoint has no option for it."""
+    tiers: dict[str, Inputs] = {}
+    """Named qualities, such as `draft` and `final`, each with the inputs that request it."""
+    default_tier: str | None = None
+    """The tier of jobs that ask for none. Required if there are tiers."""
+    when: tuple[When, ...] = ()
+    """What is different when a clip is asked for in a certain way. Each applies after those before it."""
+    retires: date | None = None
+    """The day from which the model cannot be run any more; None means that none is known."""
+    successor: str | None = None
+    """The model of the registry that replaces it."""
     frame_sizes: dict[AspectRatio, FrameSize] = {}
     """Width and height in pixels of the start frame, by ratio, where they differ from the usual ones."""
     delivery: DeliveryFormat = DeliveryFormat()
@@ -264,7 +160,7 @@ class ModelSpec(_Table):
     def _price_covers_all_sizes(self) -> Self:
         lengths = self.duration.lengths
         prices: dict[Loc, Price] = {("price", "per_clip"): self.price}
-        if self.audio:
+        if self.audio and self.audio.price:
             prices["audio", "price", "per_clip"] = self.audio.price
         for loc, price in prices.items():
             if not isinstance(table := price.per_clip, dict):
@@ -279,17 +175,111 @@ class ModelSpec(_Table):
     @model_validator(mode="after")
     def _frame_sizes_are_known(self) -> Self:
         known = {**FRAME_SIZES, **self.frame_sizes}
-        if unknown := [ratio for ratio in self.aspect_ratios if ratio not in known]:
+        if unknown := [ratio for ratio in self.aspect_ratios if ":" in ratio and ratio not in known]:
             words = "frame_sizes must name the size in pixels for this ratio"
             raise make_nested_value_error({("aspect_ratios", ratio): words for ratio in unknown})
         return self
 
-    def get_frame_size(self, aspect_ratio: str) -> tuple[int, int]:
-        """Return width and height in pixels of a start frame in that ratio."""
-        return self.frame_sizes.get(aspect_ratio) or FRAME_SIZES[aspect_ratio]
+    @model_validator(mode="after")
+    def _default_is_a_tier(self) -> Self:
+        wrong: dict[Loc, str] = {}
+        if bool(self.tiers) != (self.default_tier is not None):
+            wrong["default_tier",] = "and tiers belong together: name the tier of jobs that ask for none"
+        elif self.default_tier is not None and self.default_tier not in self.tiers:
+            wrong["default_tier",] = f"{self.default_tier!r} is no tier{did_you_mean(self.default_tier, self.tiers)}"
+        if wrong:
+            raise make_nested_value_error(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_can_hold(self) -> Self:
+        wrong: dict[Loc, str] = {}
+        for index, when in enumerate(self.when):
+            for tier in when.tier:
+                if tier not in self.tiers:
+                    wrong["when", index, "tier"] = f"{tier!r} is no tier of this model{did_you_mean(tier, self.tiers)}"
+            for ratio in when.aspect_ratio:
+                if ratio not in self.aspect_ratios:
+                    wrong["when", index, "aspect_ratio"] = f"{ratio!r} is no ratio of this model"
+            for name in ("lengths", "seconds"):
+                unknown = [f"{length:g}" for length in getattr(when, name) or () if length not in self.duration.lengths]
+                if unknown:
+                    wrong["when", index, name] = f"{', '.join(unknown)} s cannot be requested from this model"
+        if wrong:
+            raise make_nested_value_error(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _every_clip_has_one_price(self) -> Self:
+        if not self._list_priced_inputs() or (self.default_tier is not None and self.default_tier not in self.tiers):
+            return self
+        for asked in self._iterate_requests():
+            terms = self.find_terms(asked)
+            is_possible = terms.lengths is None or asked.seconds is None or asked.seconds in terms.lengths
+            if is_possible and not terms.refused and (problem := self.find_price_problem(asked.audio, terms.inputs)):
+                raise make_nested_value_error({("price", "rows"): problem})
+        return self
+
+    def find_price_problem(self, audio: bool, inputs: Inputs) -> str | None:
+        """Return why a clip with these inputs has no price, or None if it has one."""
+        rows = self.get_price(audio=audio).find_rows(inputs)
+        if len(rows) == 1:
+            return None
+        shown = [f"{name} = {json.dumps(inputs[name])}" for name in self._list_priced_inputs() if name in inputs]
+        return f"{len(rows) or 'no'} row{'s' * (len(rows) != 0)} for a clip with {', '.join(shown) or 'any inputs'}"
+
+    def _list_priced_inputs(self) -> list[str]:
+        """Return the names of the inputs on which the price depends."""
+        prices = [self.price, *([self.audio.price] if self.audio and self.audio.price else [])]
+        return sorted({name for price in prices for row in price.rows for name in row.when})
+
+    def _iterate_requests(self) -> Iterator[Asked]:
+        """Yield everything that a clip can ask of the model, as far as its price may depend on it."""
+        facts = {name for when in self.when for name in when.model_fields_set}
+        inputs = {*self._list_priced_inputs(), *(name for when in self.when for name in when.inputs)}
+        by_ratio = "aspect_ratio" in facts or any(inputs & sent.keys() for sent in self.aspect_ratios.values())
+        lengths = self.duration.lengths
+        by_length = lengths and ("seconds" in facts or inputs & self.duration.make_inputs(lengths[0]).keys())
+        frames = [(self.parameters.image_required, False, False)]
+        if facts & {"start_image", "end_image", "references"}:
+            flags = (False, True)
+            frames += product(flags, flags, flags)
+        for ratio, tier, audio, (start, end, references), seconds in product(
+            list(self.aspect_ratios)[: None if by_ratio else 1],
+            self.tiers or [None],
+            [False, True] if self.audio else [False],
+            frames,
+            lengths if by_length else [None],
+        ):
+            yield Asked(ratio, tier, audio, start, end, references, seconds)
+
+    def find_terms(self, asked: Asked, own: Inputs | None = None) -> Terms:
+        """Return the inputs and limits of a clip that is asked for in this way.
+
+        Args:
+            asked: what the clip asks for. Its tier must be one of the model; an unknown ratio has no inputs.
+            own: inputs that the job or the scene names itself.
+        """
+        inputs = {
+            **self.fixed,
+            **(self.tiers[asked.tier] if asked.tier else {}),
+            **self.aspect_ratios.get(asked.aspect_ratio, {}),
+            **(self.duration.make_inputs(asked.seconds) if asked.seconds is not None else {}),
+            **(self.audio.inputs if asked.audio and self.audio else {}),
+            **(own or {}),
+        }
+        return apply_conditions(self.when, asked, inputs, self.parameters.longest_prompt)
+
+    def get_price(self, *, audio: bool) -> Price:
+        """Return the price of a clip with or without sound."""
+        return self.audio.price if audio and self.audio and self.audio.price else self.price
+
+    def get_frame_size(self, aspect_ratio: str) -> tuple[int, int] | None:
+        """Return width and height in pixels of a start frame in that ratio; None where the frame decides the ratio."""
+        return self.frame_sizes.get(aspect_ratio) or FRAME_SIZES.get(aspect_ratio)
 
 
-class Defaults(_Table):
+class Defaults(Table):
     """Values that apply unless the job or the model has its own. Times are seconds."""
 
     timeout_seconds: Positive = 120.0
@@ -306,12 +296,30 @@ class Defaults(_Table):
     """Minimum number of delivered clips; with fewer the job fails."""
 
 
-class Registry(_Table):
+class Registry(Table):
     """All models that jobs can use, and the defaults."""
 
     defaults: Defaults = Defaults()
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
     """The models, by the name that a job uses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_extend_others(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(models := data.get("models"), dict):
+            return data
+        return {**data, "models": resolve_extends(models)}
+
+    @model_validator(mode="after")
+    def _successors_are_known(self) -> Self:
+        wrong: dict[Loc, str] = {
+            ("models", name, "successor"): f"{successor!r} is not in the registry{did_you_mean(successor, self.models)}"
+            for name, spec in self.models.items()
+            if (successor := spec.successor) and successor not in self.models
+        }
+        if wrong:
+            raise make_nested_value_error(wrong)
+        return self
 
     def get_model(self, name: str) -> ModelSpec:
         """Return a model. Raise `ValidationError` with the known names if there is none of that name."""
@@ -322,8 +330,3 @@ class Registry(_Table):
     def describe_unknown_model(self, name: str) -> str:
         """Return the message for a name that is not in the registry."""
         return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
-
-
-def to_plain_number(seconds: float) -> int | float:
-    """Return 5.0 as 5, because endpoints with whole seconds reject a float."""
-    return int(seconds) if seconds == int(seconds) else seconds
