@@ -1,11 +1,16 @@
 """The counters of the ledger and the cost of predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from videogen.emulator.catalogue import MODELS
+from videogen.emulator.models import EmulatedModel
 
 SEEDANCE = "bytedance/seedance-1-pro"
 SMALL = {"prompt": "x", "resolution": "480p", "duration": 2}
@@ -114,3 +119,46 @@ def test_an_aborted_prediction_is_free(launch: Any) -> None:
     created = client.create(SEEDANCE, SMALL, Cancel_After="5s")
     client.until(created["id"], {"aborted"})
     assert client.ledger()["billed"] == "0"
+
+
+OFFICIAL = [pytest.param(model, id=name) for name, model in MODELS.items() if model.official]
+
+
+@pytest.mark.parametrize("model", OFFICIAL)
+def test_the_metrics_are_what_the_ledger_bills(model: EmulatedModel) -> None:
+    """The price of a clip with exactly these measures is the one of the clip, whatever is asked for."""
+    for asked in _iterate_inputs(model):
+        metrics = model.get_billing_metrics(asked)
+        told = {name: metrics[metric] for name, metric in METRICS.items() if metric in metrics}
+        assert told.keys() == METRICS.keys() & model.properties.keys()
+        assert model.price is not None
+        assert model.price({**model.fill_defaults({}), **told}) == model.price(asked)
+
+
+METRICS = {
+    "duration": "video_output_duration_seconds",
+    "resolution": "resolution_target",
+    "generate_audio": "with_audio",
+    "mode": "model_variant",
+}
+
+
+def _iterate_inputs(model: EmulatedModel) -> Iterator[dict[str, Any]]:
+    choices = {"duration": model.properties["duration"].get("enum", [2, 12]), "generate_audio": [True, False]}
+    choices |= {name: plain["enum"] for name, plain in model.properties.items() if name in ("resolution", "mode")}
+    names = [name for name in choices if name in model.properties]
+    for values in product(*(choices[name] for name in names)):
+        yield model.fill_defaults(dict(zip(names, values, strict=True)))
+
+
+def test_a_rule_bills_another_output_than_was_made(launch: Any, tmp_path: Path) -> None:
+    """In the ledger and in the metrics. What was asked for is shown as it is."""
+    faults = tmp_path / "plan.toml"
+    faults.write_text('[[rules]]\ndo = "bill"\ninputs = { duration = 10, resolution = "1080p" }\n')
+    client = launch(faults=faults)
+    done = client.run(SEEDANCE, SMALL)
+    row = client.entry(done["id"])
+    assert (Decimal(row["billed"]), row["effective_input"]["duration"]) == (Decimal("1.50"), 2)
+    metrics = done["metrics"]
+    assert (metrics["video_output_duration_seconds"], metrics["resolution_target"]) == (10.0, "1080p")
+    assert Decimal(client.entry(client.run(SEEDANCE, SMALL)["id"])["billed"]) == Decimal("0.06")

@@ -1,7 +1,6 @@
 """Row 42: whatever the provider says is made safe once, so that no later run is wedged by it."""
 
 import json
-import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -12,7 +11,7 @@ import pytest
 
 from tests.support.servers import Answer, Loopback, answer
 from videogen.errors import GoneError, OutcomeUnknownError, TransientError
-from videogen.providers.base import Prediction
+from videogen.providers.base import BilledOutput, Prediction
 from videogen.providers.replicate import ReplicateProvider
 
 NOW = datetime.now(UTC)
@@ -115,7 +114,7 @@ async def test_42_numbers_are_numbers_or_none(written: str, read: float | None) 
     """Of seconds there are at most a day's; the rest of the answer is read all the same."""
     metrics = f'{{"predict_time": {written}, "video_output_duration_seconds": {written}}}'
     prediction = await told(f'{{"id": "p1", "status": "succeeded", "output": "https://x/a.mp4", "metrics": {metrics}}}')
-    assert (prediction.predict_time_s, prediction.video_seconds) == (read, read)
+    assert (prediction.predict_time_s, prediction.billed.seconds) == (read, read)
     assert prediction.output_url == "https://x/a.mp4"
     json.dumps(prediction.raw, allow_nan=False)
 
@@ -339,7 +338,46 @@ async def test_08_a_failure_is_told_with_its_kind(status: str, error: str | None
     assert (await told({"status": status, "error": error})).failure == failure
 
 
-async def test_42_the_length_that_is_billed_is_told() -> None:
-    prediction = await told({"metrics": {"video_output_duration_seconds": 5.875, "predict_time": 72.5}})
-    assert (prediction.video_seconds, prediction.predict_time_s) == (5.875, 72.5)
-    assert math.isfinite(prediction.video_seconds or 0)
+async def test_42_what_is_billed_is_told() -> None:
+    """As in the published metrics of a finished prediction, and what the providers' tables of prices depend on."""
+    metrics = {
+        "predict_time": 72.5,
+        "video_output_count": 1,
+        "video_output_duration_seconds": 5.875,
+        "resolution_target": "1080p",
+        "with_audio": True,
+        "model_variant": "pro",
+    }
+    prediction = await told({"metrics": metrics})
+    assert prediction.billed == BilledOutput(5.875, 1, "1080p", with_audio=True, variant="pro")
+    assert (await told({"metrics": {}})).billed == (await told({"metrics": "none"})).billed == BilledOutput()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("video_output_duration_seconds", -5),
+        ("video_output_duration_seconds", 1e9),
+        ("video_output_duration_seconds", 3601),
+        ("video_output_duration_seconds", 0.001),
+        ("video_output_duration_seconds", "five"),
+        ("video_output_duration_seconds", [5]),
+        ("video_output_count", 0),
+        ("video_output_count", -1),
+        ("video_output_count", 1.5),
+        ("video_output_count", 1e9),
+        ("video_output_count", True),
+        ("resolution_target", 1080),
+        ("resolution_target", "1080p\x1b[2J"),
+        ("resolution_target", "1080p\n"),
+        ("resolution_target", "p" * 41),
+        ("resolution_target", ""),
+        ("with_audio", 1),
+        ("with_audio", "yes"),
+        ("model_variant", {"name": "pro"}),
+        ("model_variant", "\ud83d"),
+    ],
+)
+async def test_42_what_cannot_be_billed_is_left_out(name: str, value: object) -> None:
+    """The plan's price is booked then."""
+    assert (await told({"metrics": {name: value}})).billed == BilledOutput()

@@ -25,6 +25,15 @@ def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     assert "(http://films.example:8474/?run=4f1f0c6d2b7a)" in text
 
 
+def test_a_verdict_says_its_warnings() -> None:
+    """As a sentence of its own, in which no model's name becomes markup."""
+    batch = batch_of(clip_of(0))
+    warned = batch.verdict.model_copy(update={"warnings": ("my_model_: 1 clip was billed $0.70",)})
+    text = render_verdict(batch.model_copy(update={"verdict": warned}), plan_of(1))
+    assert "\n**Warning:** my\\_model\\_: 1 clip was billed $0.70.\n\n|" in text
+    assert "Warning" not in render_verdict(batch, plan_of(1))
+
+
 def test_a_row_leads_to_its_clip_where_there_is_a_gateway() -> None:
     """Prefect's page makes a link of it; a clip that failed has none."""
     rows = make_clip_rows(batch_of(clip_of(0), clip_of(1, failure="timeout")), GATEWAY)

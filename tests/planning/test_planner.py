@@ -141,6 +141,32 @@ def test_sound_has_its_inputs_its_price_and_its_key() -> None:
     assert silent.requests[0].key != heard.requests[0].key
 
 
+@pytest.mark.parametrize("model", REGISTRY.models)
+@pytest.mark.parametrize("audio", [False, True])
+def test_the_planned_price_is_that_of_the_expected_bill(model: str, audio: bool) -> None:
+    """Whatever is billed is compared with it. GPU time is not billed by the output."""
+    request = planned(model, scene(**with_image(model)), audio=audio).requests[0].prediction
+    expected, price = request.expected_bill, REGISTRY.models[model].price
+    assert (expected is None) == (price.per_gpu_second is not None)
+    if expected:
+        assert expected.price.calculate_cost(expected.seconds) == request.cost
+        assert expected.source == REGISTRY.models[model].source
+
+
+def test_the_expected_bill_has_what_is_asked_for() -> None:
+    """An input that the endpoint ignores asks for nothing. Sound that cannot be asked for is not expected."""
+
+    def expect(model: str, **fields: Any) -> tuple[str | None, bool | None]:
+        bill = planned(model, scene(**with_image(model)), **fields).requests[0].prediction.expected_bill
+        assert bill
+        return bill.resolution, bill.sound
+
+    assert expect("veo-3.1") == ("1080p", False)
+    assert expect("veo-3.1", audio=True) == ("1080p", True)
+    assert expect("kling-v2.5-turbo") == (None, False)
+    assert expect("seedance-1-pro", audio=True) == ("1080p", None)
+
+
 @pytest.mark.parametrize("model", [name for name in REGISTRY.models if name != "veo-3.1"])
 def test_a_model_without_sound_is_warned_of_and_costs_no_more(model: str) -> None:
     """Its clip is the same clip: what was delivered is not paid for again."""

@@ -151,4 +151,6 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
     if batch.paid_before:
         cost += f", and {format_money(batch.paid_before)} that earlier runs had paid"
     print_line(console, f"{batch.verdict.status}: {batch.verdict.reason}; {cost}, {batch.total_generation_time:.1f} s")
+    for warning in batch.verdict.warnings:
+        print_line(console, f"warning: {warning}")
     print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")

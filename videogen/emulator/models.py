@@ -93,7 +93,7 @@ class EmulatedModel:
         return fill_defaults(given, self.properties)
 
     def get_billing_metrics(self, inputs: Inputs) -> dict[str, Any]:
-        """Return the members of `metrics` that an official model is billed by; `inputs` is the effective input.
+        """Return the members of `metrics` that an official model is billed by; `inputs` is the input that is billed.
 
         Source: published metrics of finished predictions of bytedance/seedance-1-lite.
         """
@@ -104,6 +104,8 @@ class EmulatedModel:
             billed["resolution_target"] = inputs["resolution"]
         if "generate_audio" in inputs:
             billed["with_audio"] = inputs["generate_audio"]
+        if "mode" in inputs:
+            billed["model_variant"] = inputs["mode"]
         return billed
 
     def get_image_urls(self, inputs: Inputs) -> dict[str, list[str]]:

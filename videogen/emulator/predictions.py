@@ -85,6 +85,12 @@ class EmulatedPrediction:
         """Whether the prediction has ended."""
         return self.status in TERMINAL
 
+    @property
+    def billed_input(self) -> Mapping[str, Any]:
+        """The effective input as it is billed, which a rule of the fault plan can change."""
+        changes = (rule.inputs for rule in self.appearance_rules if isinstance(rule, plan.Bill))
+        return {**self.effective_input, **{name: value for inputs in changes for name, value in inputs.items()}}
+
     def compute_cost(self) -> Decimal:
         """Return the cost in USD.
 
@@ -94,7 +100,7 @@ class EmulatedPrediction:
         if self.model.price is None:
             return (self.model.gpu_usd_per_s * Decimal(str(self.predict_time_s))).quantize(Decimal("0.000001"))
         if self.status == "succeeded" or (self.status == "canceled" and self.started_ns is not None):
-            return self.model.price(self.effective_input)
+            return self.model.price(self.billed_input)
         return Decimal(0)
 
 
@@ -446,7 +452,7 @@ def _make_metrics(prediction: EmulatedPrediction) -> dict[str, Any]:
     """Return the times in simulated seconds and, for a succeeded official model, the measures that it is billed by."""
     metrics: dict[str, Any] = {"predict_time": prediction.predict_time_s, "total_time": prediction.total_time_s}
     if prediction.status == "succeeded" and prediction.model.official:
-        metrics |= prediction.model.get_billing_metrics(prediction.effective_input)
+        metrics |= prediction.model.get_billing_metrics(prediction.billed_input)
     return metrics
 
 

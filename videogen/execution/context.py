@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from videogen.execution.base import EventSink, ImageSender
+from videogen.execution.billing import UnexpectedBill
 from videogen.execution.cost_note import CostNoteWriter
 from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
@@ -67,6 +68,8 @@ class RunContext:
     """The last run of the job if the journal does not know it."""
     cost_note: CostNoteWriter | None = None
     """Notes costs in the job's folder; None if predictions cost nothing."""
+    unexpected_bills: dict[str, UnexpectedBill] = field(default_factory=dict)
+    """By id: predictions of this run that were billed otherwise than planned."""
     poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))
     """By model. Each learns how long the model's predictions take."""
     decoders: Executor = field(default_factory=_make_decoders)

@@ -24,6 +24,7 @@ from videogen.errors import (
 )
 from videogen.events import ClipStarted
 from videogen.execution.account_search import AccountSearch
+from videogen.execution.billing import estimate_most
 from videogen.execution.context import RunContext
 from videogen.execution.prediction import CLEAN_UP_S, ActivePrediction, make_failure, record_end
 from videogen.failpoints import crash_if_requested
@@ -232,13 +233,15 @@ async def _record_and_note(
 async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Decimal]:
     """Return the seconds that a prediction may run, and the most that it can cost then, in USD.
 
+    If the run's predictions of this model were billed higher than planned, so may this one be.
+
     A model that is billed by GPU time may run longer than expected. Under a budget, its remote deadline is set so that
     it cannot cost more than the rest of the budget, provided that the rest covers the expected cost.
     """
     longest_s = request.prediction.timeout_s + CANCEL_AFTER_MARGIN_S
     rate = request.prediction.gpu_cost_per_s
     if rate is None or run.max_cost is None:
-        return longest_s, request.cost
+        return longest_s, estimate_most(request, run.unexpected_bills.values())
     spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
     left = max(run.max_cost - spent - reserved, request.cost)
     affordable_s = max(float(left / rate), run.provider.capabilities.shortest_deadline_s)

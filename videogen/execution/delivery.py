@@ -172,6 +172,8 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     await asyncio.to_thread(run.store.put, part, request.video_path)
     crash_if_requested("after-rename")
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
+    if active.prediction.id in run.unexpected_bills:
+        clip = clip.model_copy(update={"warnings": (*clip.warnings, "billed")})
     run.force_keys.discard(request.key)
     await run.journal.record_delivery(active.attempt, request, origin=run.provider.origin, folder=run.folder, clip=clip)
     logger.debug("%s: delivered %s for %s", request.scene.id, request.video_path, format_money(clip.cost))

@@ -5,7 +5,6 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 import anyio
 
@@ -23,10 +22,10 @@ from videogen.errors import (
     VideogenError,
 )
 from videogen.events import ClipProgress
+from videogen.execution.billing import compute_cost, find_unexpected_bill
 from videogen.execution.context import RunContext
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.journal.attempts import Attempt
-from videogen.journal.schema import CostBasis
 from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 
@@ -108,29 +107,15 @@ class ActivePrediction:
         await self._record_ended(self.prediction)
 
     async def _record_ended(self, prediction: Prediction) -> None:
-        cost, basis = self._compute_cost(prediction)
+        cost, basis = compute_cost(self.request, prediction, self.run.provider.capabilities)
+        if bill := find_unexpected_bill(self.request, prediction, cost):
+            self.run.unexpected_bills[prediction.id] = bill
         journal = self.run.journal
         record = journal.record_success if prediction.status == "succeeded" else journal.record_cost
         self.attempt = await record(self.attempt, cost, basis)
         self.prediction = prediction
         self.run.notify_settled()
         await self.run.note_cost()
-
-    def _compute_cost(self, prediction: Prediction) -> tuple[Decimal, CostBasis]:
-        """Return the cost in USD and how certain it is. A budget counts an estimated cost with its whole
-        reservation."""
-        request, capabilities = self.request, self.run.provider.capabilities
-        if not prediction.started:
-            return Decimal(0), "known"
-        if request.prediction.gpu_cost_per_s is not None:
-            if prediction.predict_time_s is None:
-                return request.cost, "estimated"
-            cost = request.prediction.gpu_cost_per_s * Decimal(str(prediction.predict_time_s))
-            return cost.quantize(Decimal("0.000001")), "known"
-        if prediction.status == "succeeded":
-            return request.cost, "known"
-        is_billed = capabilities.bills_failed if prediction.status == "failed" else capabilities.bills_canceled
-        return request.cost if is_billed else Decimal(0), "estimated"
 
     async def record_end(self, error: VideogenError, *, of_run: str | None = None) -> None:
         """Record that the attempt is over. `of_run` is as in `AttemptStore.record_end`."""

@@ -127,12 +127,15 @@ class JobRunner:
 
     async def finish(self, clips: Sequence[Clip]) -> RunResult:
         """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
+        from videogen.execution.billing import describe_unexpected_bills
+
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
         spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
         verdict, verdicts = judge_by_model(
             tuple(clips), models=job.models_to_run, min_clips=plan.min_clips, required=required
         )
+        verdict = verdict.model_copy(update={"warnings": describe_unexpected_bills(self.run.unexpected_bills.values())})
         batch = RunResult(
             run_id=self.run.id,
             job_id=job.id,
@@ -146,14 +149,14 @@ class JobRunner:
             job_cost=spent + reserved,
             clips=tuple(clips),
         )
-        warnings = await self._write_pictures(batch)
+        unwritten = await self._write_pictures(batch)
         await self.run.note_cost()
         crash_if_requested("before-manifest")
         await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
         await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
         cost = format_money(batch.total_cost)
         logger.info("run %s of %s is %s, for %s", self.run.id, job.id, batch.verdict.status, cost)
-        self._events.emit(RunCompleted(result=batch, warnings=warnings))
+        self._events.emit(RunCompleted(result=batch, warnings=unwritten))
         await self._events.flush()
         return batch
 

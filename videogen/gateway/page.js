@@ -252,7 +252,7 @@ class LiveRun {
     const seconds = [...this.clips.values()].reduce((sum, clip) => sum + (clip.target_duration ?? 0), 0);
     const length = seconds ? `${Number(seconds.toFixed(1))} s of film` : "";
     show(page, ".top > .about", [run.model, run.aspect_ratio, run.provider, length].filter(Boolean).join(" · "));
-    show(page, ".reason", run.verdict?.reason ?? "");
+    show(page, ".reason", [run.verdict?.reason ?? "", ...(run.verdict?.warnings ?? [])].join("; "));
     show(page, ".count", `${run.completed} of ${run.total}${run.failed ? `, ${run.failed} failed` : ""}`);
     page.querySelector(".whole").value = run.total ? this.done() / run.total : 0;
     this.tellMoney();

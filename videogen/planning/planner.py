@@ -7,7 +7,14 @@ from typing import Any
 
 from videogen.job.model import Job, Scene, count_required_clips
 from videogen.planning.plan import Plan, find_reused
-from videogen.planning.requests import ClipRequest, ImageInput, PredictionRequest, ReferenceUse
+from videogen.planning.requests import (
+    ClipRequest,
+    ExpectedBill,
+    ImageInput,
+    OutputPrice,
+    PredictionRequest,
+    ReferenceUse,
+)
 from videogen.planning.rules import (
     as_list,
     find_job_warnings,
@@ -17,10 +24,11 @@ from videogen.planning.rules import (
     shorten_address,
     validate_job,
 )
-from videogen.planning.terms import find_clip_terms
+from videogen.planning.terms import ClipTerms, find_clip_terms
 from videogen.registry import durations
 from videogen.registry.conditions import Asked
 from videogen.registry.model_spec import FRAME_SIZES, ModelSpec, Registry
+from videogen.registry.prices import Amount, Price
 
 
 def build_plan(
@@ -111,6 +119,9 @@ def _make_request(
         cost=price.calculate_cost(requested, spec.typical_run_seconds, inputs),
         cost_is_exact=price.basis == "exact",
         gpu_cost_per_s=price.per_gpu_second,
+        expected_bill=None
+        if price.per_gpu_second is not None
+        else _make_expected_bill(job, scene, spec, found, inputs, buffer),
     )
     return ClipRequest(
         scene=scene,
@@ -132,6 +143,34 @@ def _make_request(
         deliver_fps=spec.delivery.fps,
         deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
     )
+
+
+def _make_expected_bill(
+    job: Job, scene: Scene, spec: ModelSpec, found: ClipTerms, inputs: Mapping[str, Any], buffer: float
+) -> ExpectedBill:
+    can_choose = spec.audio is not None and not spec.audio.always
+    other = job.model_copy(update={"audio": not job.audio})
+    other_inputs = find_clip_terms(other, scene, spec, buffer).inputs if can_choose else {}
+    resolution = None if "resolution" in spec.ignored else inputs.get("resolution")
+    return ExpectedBill(
+        seconds=found.requested_s,
+        sound=None if (spec.audio and spec.audio.always) or (job.audio and not can_choose) else job.audio,
+        resolution=resolution if isinstance(resolution, str) else None,
+        price=_make_output_price(spec.get_price(audio=job.audio).find_rows(inputs)[0]),
+        price_with_other_sound=_find_output_price(spec.get_price(audio=other.audio), other_inputs)
+        if can_choose
+        else None,
+        source=spec.source,
+    )
+
+
+def _find_output_price(price: Price, inputs: Mapping[str, Any]) -> OutputPrice | None:
+    rows = price.find_rows(dict(inputs))
+    return _make_output_price(rows[0]) if len(rows) == 1 else None
+
+
+def _make_output_price(amount: Amount) -> OutputPrice:
+    return OutputPrice(per_second=amount.per_second, per_clip=amount.per_clip)
 
 
 def _make_scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:

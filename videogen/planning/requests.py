@@ -15,6 +15,10 @@ COMPOSITION = 1
 another frame, and only then."""
 
 
+MAX_LENGTH_DIFFERENCE_S = 0.5
+"""A billed length that differs by no more than this from one in a table of prices is that one."""
+
+
 class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,6 +66,42 @@ class ReferenceUse(FrozenModel):
     """References that are not sent, because the model accepts no images."""
 
 
+class OutputPrice(FrozenModel):
+    """The price in USD of a prediction's output: per second of video, or per clip."""
+
+    per_second: Decimal | None = None
+    """USD for a second of video."""
+    per_clip: Decimal | dict[float, Decimal] | None = None
+    """USD for a clip, or a table of prices by seconds."""
+
+    def calculate_cost(self, seconds: float, count: int = 1) -> Decimal | None:
+        """Return the price in USD of `count` clips that are `seconds` long together; None if it has no such price.
+
+        A length in a table of prices is found even if the provider bills a few frames less or more.
+        """
+        if self.per_second is not None:
+            return self.per_second * Decimal(str(seconds))
+        if not isinstance(self.per_clip, dict):
+            return None if self.per_clip is None else self.per_clip * count
+        length = min(self.per_clip, key=lambda each: abs(each - seconds / count))
+        return self.per_clip[length] * count if abs(length - seconds / count) <= MAX_LENGTH_DIFFERENCE_S else None
+
+
+class ExpectedBill(FrozenModel):
+    """The bill that the plan expects for the output of a prediction. The real one is compared with it."""
+
+    seconds: float
+    sound: bool | None = None
+    """Whether sound is requested; None if it is wanted, but the model cannot be asked for it."""
+    resolution: str | None = None
+    """The resolution that is requested; None if there is no input for it."""
+    price: OutputPrice
+    price_with_other_sound: OutputPrice | None = None
+    """The price without sound if sound is requested, and the other way round; None if it is not known."""
+    source: str
+    """Address of the page that documents the price."""
+
+
 class PredictionRequest(FrozenModel):
     """A prediction to create, and its price. Times are in seconds, costs in USD."""
 
@@ -79,6 +119,8 @@ class PredictionRequest(FrozenModel):
     """Whether the provider publishes that price; otherwise it is inferred."""
     gpu_cost_per_s: Decimal | None = None
     """USD per second of GPU time, in which case `cost` is an estimate; None if the model is not billed that way."""
+    expected_bill: ExpectedBill | None = None
+    """What `cost` pays for; None if the model is billed by GPU time."""
 
     @property
     def digest_without_images(self) -> str:

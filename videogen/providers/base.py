@@ -13,6 +13,21 @@ FailureKind = Literal["moderation", "input", "passing"]
 
 
 @dataclass(frozen=True, slots=True)
+class BilledOutput:
+    """The output of a prediction as the provider bills it. A field is None if the provider does not report it."""
+
+    seconds: float | None = None
+    """Length of the video."""
+    count: int | None = None
+    """Number of videos."""
+    resolution: str | None = None
+    """Such as `1080p`."""
+    with_audio: bool | None = None
+    variant: str | None = None
+    """Variant of the model, such as `pro`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A prediction as the provider describes it. An unknown status counts as `processing`."""
 
@@ -33,8 +48,8 @@ class Prediction:
     """The whole answer, with long texts shortened so that it can be stored."""
     failure: FailureKind | None = None
     """The kind of failure, as the provider's adapter classifies it; None if the prediction did not fail."""
-    video_seconds: float | None = None
-    """Billed length of the output in seconds; None if the provider does not report it."""
+    billed: BilledOutput = BilledOutput()
+    """What is billed for the output, if the model is billed by its output."""
     holds_no_video: bool = False
     """Whether there is an output, but no address in it can be that of a video. Polling again would not change that."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from videogen.providers.base import TERMINAL_STATUSES, Prediction, Status
+from videogen.providers.base import TERMINAL_STATUSES, BilledOutput, Prediction, Status
 from videogen.providers.moderation import classify_failure
 from videogen.providers.sanitize import bound_value, make_encodable, make_text_safe, read_number
 from videogen.providers.video_outputs import find_video, is_empty
@@ -17,6 +17,10 @@ from videogen.text import mask_credentials
 
 MOST_SECONDS = 24 * 3600.0
 """Greatest plausible duration: the prediction's own deadline ends it after a day."""
+BILLED_SECONDS = (0.1, 3600.0)
+"""Least and greatest plausible length of a billed video."""
+BILLED_VIDEOS = 100
+"""Greatest plausible number of billed videos."""
 MOST_INPUT = 64 * 1024**2
 YEARS = range(2000, 2200)
 STATUSES: frozenset[str] = frozenset({"starting", "processing", *TERMINAL_STATUSES})
@@ -39,6 +43,7 @@ SYNONYMS: Mapping[str, Status] = {
 ALIAS = "odd-id-"
 """Prefix of the names that stand for ids which cannot be used as they are."""
 
+_BILLED_NAME = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
 _USABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -84,11 +89,33 @@ def read_prediction(their_id: str, data: Mapping[str, Any], *, token: str = "") 
         created_at=read_time(data.get("created_at")),
         completed_at=read_time(data.get("completed_at")),
         predict_time_s=predict_time_s,
-        video_seconds=read_number(metrics.get("video_output_duration_seconds"), most=MOST_SECONDS) or None,
+        billed=_read_billed(metrics),
         started=_has_started(word, data) or predict_time_s is not None,
         data_removed=data.get("data_removed") is True,
         raw=bound_value(data),
     )
+
+
+def _read_billed(metrics: Mapping[str, Any]) -> BilledOutput:
+    """Return what the metrics say is billed. Values that cannot be true are left out.
+
+    Source: published metrics of finished predictions of bytedance/seedance-1-lite.
+    """
+    least_s, most_s = BILLED_SECONDS
+    seconds = read_number(metrics.get("video_output_duration_seconds"), most=most_s)
+    count = read_number(metrics.get("video_output_count"), most=BILLED_VIDEOS)
+    with_audio = metrics.get("with_audio")
+    return BilledOutput(
+        seconds=seconds if seconds is not None and seconds >= least_s else None,
+        count=int(count) if count and count.is_integer() else None,
+        resolution=_read_billed_name(metrics.get("resolution_target")),
+        with_audio=with_audio if isinstance(with_audio, bool) else None,
+        variant=_read_billed_name(metrics.get("model_variant")),
+    )
+
+
+def _read_billed_name(name: Any) -> str | None:
+    return name if isinstance(name, str) and _BILLED_NAME.fullmatch(name) else None
 
 
 def _has_started(word: str, data: Mapping[str, Any]) -> bool:

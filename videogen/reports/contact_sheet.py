@@ -24,6 +24,7 @@ _FLAWS = {
     "sound": "its sound is in a codec that most players cannot decode",
     "transcoded": "came in a codec that no browser plays, delivered in H.264",
     "short": "shorter than its target",
+    "billed": "billed otherwise than planned",
 }
 
 

@@ -81,7 +81,7 @@ class Clip(FrozenModel):
     warnings: tuple[str, ...] = ()
     """`black` or `frozen` from start to end. `short`: shorter than its target. `codec`: some players cannot play it.
     `transcoded`: the original codec cannot be played by browsers. `hdr`: the original was HDR. `sound`: its codec is
-    unknown."""
+    unknown. `billed`: it was billed otherwise than planned."""
     error: ClipFailure | None = None
 
     @property

@@ -12,6 +12,8 @@ class Verdict(FrozenModel):
     status: Literal["complete", "partial", "failed"]
     min_clips: int
     reason: str
+    warnings: tuple[str, ...] = ()
+    """What does not change the verdict, but what you should look at, such as a price that is out of date."""
 
 
 def judge_by_model(

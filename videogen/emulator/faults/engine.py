@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _REPLACING_RULES = (plan.Refuse, plan.Hang, plan.Status, plan.Html, plan.AcceptLate)
 _OUTPUT_RULES = (plan.NullOutput, plan.ListOutput, plan.DictOutput, plan.Expire)
 _OUTCOME_RULES = (plan.Fail, plan.Abort, plan.Cancel, plan.Stick, plan.WrongDuration, plan.WrongPicture, plan.Expire)
-_APPEARANCE_RULES = (plan.Show, plan.LateOutput, plan.HideFromList)
+_APPEARANCE_RULES = (plan.Show, plan.LateOutput, plan.HideFromList, plan.Bill)
 _STATUSES_WITHOUT_BODY = (204, 304)
 _CREDIT_DETAIL = (
     "You have insufficient credit to run this model. Go to https://replicate.com/account/billing#billing to purchase "

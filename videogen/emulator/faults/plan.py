@@ -199,7 +199,16 @@ class HideFromList(BaseRule):
     seconds: PositiveFloat
 
 
-AppearanceRule = Show | LateOutput | HideFromList
+class Bill(BaseRule):
+    """The prediction is billed, and its `metrics` are, as if its input had these values. The clip stays as it is."""
+
+    do: Literal["bill"]
+    on: Literal["create"] = "create"
+    inputs: Annotated[dict[str, Any], Field(min_length=1)]
+    """Inputs of the model, such as `duration`."""
+
+
+AppearanceRule = Show | LateOutput | HideFromList | Bill
 
 # Faults of a call
 
