@@ -230,6 +230,19 @@ def test_a_clip_that_lies_elsewhere_is_said_to_lie_there(tab: Page, live: Shown)
     expect(tab.locator(".frame")).to_have_text("its file is gone")
 
 
+def test_the_warnings_of_the_verdict_stand_beside_its_reason(tab: Page, live: Shown) -> None:
+    """Verdicts of earlier versions have none."""
+    old = {"status": "complete", "min_clips": 1, "reason": "all 1 clips delivered"}
+    for run_id, verdict, said in (
+        ("r1", {**old, "warnings": ["quick: 1 clip was billed $0.15"]}, "; quick: 1 clip was billed $0.15"),
+        ("r2", old, ""),
+    ):
+        live.begin(run_id, "a")
+        live.tell(run_id, "run.completed", completed=1, verdict=verdict, total_cost="0.15", total_generation_time=1.0)
+        tab.goto(address(live, f"/?run={run_id}"))
+        expect(tab.locator(".reason")).to_have_text(f"all 1 clips delivered{said}")
+
+
 def test_a_picture_that_did_not_come_is_asked_for_again(tab: Page, over: Shown, film: Played) -> None:
     """The gateway was away for a moment: that says nothing about the clip."""
     tab.route("**/*.jpg", lambda route: route.abort())
