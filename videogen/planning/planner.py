@@ -156,7 +156,7 @@ def _make_expected_bill(
         seconds=found.requested_s,
         sound=None if (spec.audio and spec.audio.always) or (job.audio and not can_choose) else job.audio,
         resolution=resolution if isinstance(resolution, str) else None,
-        price=_make_output_price(spec.get_price(audio=job.audio).find_rows(inputs)[0]),
+        price=_make_output_price(spec.get_price(audio=job.audio).find_rows(dict(inputs))[0]),
         price_with_other_sound=_find_output_price(spec.get_price(audio=other.audio), other_inputs)
         if can_choose
         else None,
