@@ -256,14 +256,15 @@ def test_the_inputs_of_pictures_are_found_by_name() -> None:
         "last_image": image(""),
         "image": image(""),
         "start_image": image(""),
-        "opening_photo": image(""),
+        "rendered_photo": image(""),
+        "style_image": image(""),
         "reference_image": image(""),
         "reference_images": images("", most=3),
         "reference_videos": images("", most=3),
         "audio": image(""),
         "prompt": text(""),
     }
-    assert find_first_frames(properties) == ("start_image", "image", "opening_photo")
+    assert find_first_frames(properties) == ("start_image", "image", "rendered_photo")
     assert find_last_frames(properties) == ("last_image",)
     assert find_other_files(properties) == ("audio", "reference_videos")
 

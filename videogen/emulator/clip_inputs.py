@@ -29,6 +29,7 @@ _FIRST_FRAMES = ("start_image", "first_frame_image", "first_frame", "start_frame
 _LAST_FRAMES = ("end_image", "last_frame_image", "last_frame", "end_frame", "last_image", "tail_image")
 _SHORT_SIDES_PX = {"2k": 1440, "4k": 2160, "std": 720, "standard": 720, "pro": 1080, "sd": 480, "hd": 720, "fhd": 1080}
 _NAMED_RATIOS = {"landscape": PixelSize(16, 9), "portrait": PixelSize(9, 16), "square": PixelSize(1, 1)}
+_NOT_FIRST = {"reference", "end", "last", "tail", "mask", "style", "subject"}
 _PICTURE_WORDS = ("image", "frame", "photo", "picture")
 
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:s|sec|seconds)?")
@@ -54,7 +55,7 @@ def derive_clip_format(
     """
     fps = find_fps(inputs)
     size = _find_size(inputs, start, model, ratio_follows_start=ratio_follows_start)
-    frames = _find_frames(inputs) or max(1, round(find_duration_s(inputs) * fps))
+    frames = max(1, round(find_duration_s(inputs) * fps))
     if frames > MAX_FRAMES or size.width_px * size.height_px > MAX_PIXELS or not 1 <= fps <= 240:
         raise ModelError("CUDA out of memory. Tried to allocate 20.25 GiB")
     return ClipFormat(size, frames, fps, audio=has_sound or bool(find_audio(inputs)) or _has_sound_file(inputs))
@@ -66,16 +67,11 @@ def find_duration_s(inputs: Inputs) -> Fraction:
         seconds = _parse_number(inputs.get(name))
         if seconds is not None:
             return seconds if seconds >= 0 else DEFAULT_S
-    frames = _find_frames(inputs)
-    return DEFAULT_S if frames is None else frames / find_fps(inputs)
-
-
-def _find_frames(inputs: Inputs) -> int | None:
-    """Return the number of frames if the inputs give it instead of a length in seconds."""
-    if any(_parse_number(inputs.get(name)) is not None for name in _SECONDS):
-        return None
-    counts = (_parse_number(inputs.get(name)) for name in _FRAMES)
-    return next((int(count) for count in counts if count is not None and count >= 1), None)
+    for name in _FRAMES:
+        frames = _parse_number(inputs.get(name))
+        if frames is not None:
+            return frames / find_fps(inputs)
+    return DEFAULT_S
 
 
 def find_fps(inputs: Inputs) -> Fraction:
@@ -148,13 +144,10 @@ def _parse_number(value: Any) -> Fraction | None:
 
 def find_first_frames(properties: Mapping[str, Property]) -> tuple[str, ...]:
     """Return the inputs that take the first frame, the usual ones before others that name an image or a frame."""
-    pictures = [name for name in _find_files(properties) if _is_picture(name) and name not in _LAST_FRAMES]
+    pictures = [name for name in _find_files(properties) if _is_picture(name)]
     usual = [name for name in _FIRST_FRAMES if name in pictures]
-    others = [name for name in pictures if name not in usual and not any(word in name for word in _NOT_FIRST)]
+    others = [name for name in pictures if name not in usual and _NOT_FIRST.isdisjoint(name.split("_"))]
     return (*usual, *others)
-
-
-_NOT_FIRST = ("reference", "end", "last", "tail", "mask", "style", "subject")
 
 
 def find_last_frames(properties: Mapping[str, Property]) -> tuple[str, ...]:
