@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from tests.support.tokens import TOKEN
+from videogen import Job, RunOptions, run_job
 from videogen.cli import main as cli
 from videogen.emulator import SnapshotError
 from videogen.emulator.catalogue import MODELS, Catalogue
@@ -517,3 +518,29 @@ async def test_the_emulator_of_a_run_has_the_models_of_snapshots() -> None:
     assert [answer.status_code for answer in answers] == [201, 404]
     assert "did you mean 'xai/grok-imagine-video'?" in answers[1].json()["detail"]
     assert "--schemas" in answers[1].json()["detail"]
+
+
+REGISTRY = """
+[models.mine]
+replicate = "pixverse/pixverse-v6"
+source = "https://replicate.com/pixverse/pixverse-v6"
+typical_run_seconds = 60
+timeout_seconds = 300
+duration = { mode = "discrete", input = "duration", sizes = [{ seconds = 5 }, { seconds = 8 }] }
+aspect_ratios = { "16:9" = { aspect_ratio = "16:9" } }
+parameters = { prompt = "prompt", image = "image" }
+fixed = { quality = "360p" }
+price = { per_second = "0.05", as_of = 2026-11-20, basis = "exact" }
+"""
+
+
+async def test_a_run_on_this_machine_makes_clips_of_a_model_that_ones_own_registry_adds(tmp_path: Path) -> None:
+    """`--provider local` needs no more than the table: the clip has the size and the length of its inputs."""
+    registry = tmp_path / "mine.toml"
+    registry.write_text(REGISTRY, encoding="utf-8")
+    scenes = [{"id": "a", "prompt": "a harbour", "target_duration": 5}]
+    job = Job.model_validate({"id": "film", "model": "mine", "aspect_ratio": "16:9", "scenes": scenes, "min_clips": 1})
+    result = await run_job(job, RunOptions(out=str(tmp_path / "out"), provider="local", registry=registry))
+    (clip,) = result.clips
+    assert (clip.status, clip.width, clip.height) == ("success", 640, 360), clip.error
+    assert (clip.requested_duration, clip.cost) == (5, Decimal("0.25"))
