@@ -389,6 +389,20 @@ def test_a_price_depends_on_the_effective_inputs(name: str, inputs: dict[str, An
     assert model.has_known_price(effective) == (usd is not None)
 
 
+def test_metrics_say_what_the_price_depends_on() -> None:
+    """Under the names of the live API, whatever the input is called."""
+    model, inputs = fill(V3, prompt="x", mode="4k", duration=7)
+    assert model.get_billing_metrics(inputs) == {
+        "video_output_count": 1,
+        "video_output_duration_seconds": 7.0,
+        "model_variant": "4k",
+        "with_audio": False,
+    }
+    model, inputs = fill(PIXVERSE, prompt="x", generate_audio_switch=True)
+    metrics = model.get_billing_metrics(inputs)
+    assert (metrics["resolution_target"], metrics["with_audio"]) == ("540p", True)
+
+
 @pytest.mark.parametrize("name", PRICES)
 def test_every_tier_can_be_reached(name: str) -> None:
     """A tier that no values of the schema lead to would be a typing error."""
