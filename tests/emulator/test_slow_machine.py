@@ -31,7 +31,7 @@ class HeldRenderPool(RenderPool):
         super().__init__()
         self.begun, self.go = threading.Event(), threading.Event()
 
-    def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
+    def _render(self, spec: RenderSpec, start: Image.Image | None, end: Image.Image | None) -> Path:
         self.begun.set()
         self.go.wait()
         path = self.folder / f"{spec.digest}.mp4"

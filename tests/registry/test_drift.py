@@ -94,12 +94,15 @@ def test_the_shipped_registry_has_no_drift(check: Check) -> None:
 
 
 def test_the_kept_schemas_are_what_the_emulator_serves(online: Check, tmp_path: Path) -> None:
-    """Every model of the registry, asked over HTTP: same inputs, same version of what is run by version."""
+    """Every model of the registry, asked over HTTP: same inputs, same version of what is run by version.
+
+    There are also schemas of models that only other registries have.
+    """
     assert online("--snapshot", "--schemas", str(tmp_path))[0] == 0
     served, kept = Snapshots(tmp_path), Snapshots(KEPT)
     for spec in REGISTRY.models.values():
         assert taken(served.read(spec.replicate), spec) == taken(kept.read(spec.replicate), spec) != None  # noqa: E711
-    assert {path.relative_to(KEPT) for path in KEPT.rglob("*.json")} == {
+    assert {path.relative_to(KEPT) for path in KEPT.rglob("*.json")} >= {
         path.relative_to(tmp_path) for path in tmp_path.rglob("*.json")
     }
 

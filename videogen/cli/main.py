@@ -503,6 +503,7 @@ def emulator(
     render: Literal["quick", "smooth"] = "quick",
     creates_per_minute: Annotated[int | None, _WHOLE_NUMBER] = None,
     faults: Path | None = None,
+    schemas: Path | None = None,
     exit_with_parent: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Serve an emulator of the Replicate API that renders real clips at no cost. Point REPLICATE_BASE_URL to it.
@@ -526,6 +527,9 @@ def emulator(
         Rate limit of creates. Further ones are refused with 429, as for accounts without credit.
     faults:
         A TOML file with faults to simulate, see videogen/emulator/README.md.
+    schemas:
+        A folder of input schemas, as `videogen models check --snapshot` saves them. Each of them makes a model, besides
+        those that are shipped.
     exit_with_parent:
         Exit when standard input is closed.
     """
@@ -540,6 +544,7 @@ def emulator(
         mode=render,
         creates_per_minute=creates_per_minute,
         faults=faults,
+        schemas=schemas,
     )
     serve_emulator(
         settings, on_ready=lambda url: print(f"listening on {url}", flush=True), exit_with_parent=exit_with_parent

@@ -22,7 +22,7 @@ from videogen.emulator.api_errors import (
     make_throttled_error,
     make_unauthenticated_error,
 )
-from videogen.emulator.catalogue import MODELS, find_model, make_model_body, make_version_body
+from videogen.emulator.catalogue import Catalogue, make_model_body, make_version_body
 from videogen.emulator.create_request import (
     CreateRequest,
     parse_official_request,
@@ -48,12 +48,14 @@ class Api:
         self,
         settings: EmulatorSettings,
         *,
+        catalogue: Catalogue,
         ledger: Ledger,
         predictions: PredictionStore,
         uploads: Uploads,
         faults: FaultEngine,
     ) -> None:
         self._settings = settings
+        self._catalogue = catalogue
         self._ledger = ledger
         self._predictions = predictions
         self._uploads = uploads
@@ -96,12 +98,14 @@ class Api:
     async def create_official(self, request: Request, owner: str, name: str) -> Response:
         """Create a prediction by model name."""
         self._throttle()
-        return await self._create(parse_official_request(owner, name, await request.body(), request.headers), request)
+        wanted = parse_official_request(self._catalogue, owner, name, await request.body(), request.headers)
+        return await self._create(wanted, request)
 
     async def create_version(self, request: Request) -> Response:
         """Create a prediction by version."""
         self._throttle()
-        return await self._create(parse_version_request(await request.body(), request.headers), request)
+        wanted = parse_version_request(self._catalogue, await request.body(), request.headers)
+        return await self._create(wanted, request)
 
     async def get_prediction(self, request: Request, prediction_id: str) -> Response:
         """Return a prediction in its present state."""
@@ -137,22 +141,24 @@ class Api:
 
     async def list_models(self, request: Request) -> Response:
         """Return all models on one page."""
-        return _make_single_page([make_model_body(model, get_base_url(request)) for model in MODELS.values()])
+        base = get_base_url(request)
+        return _make_single_page([make_model_body(model, base) for model in self._catalogue.list_models()])
 
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
         """Return a model with the schema of its latest version."""
-        return JSONResponse(make_model_body(find_model(f"{owner}/{name}"), get_base_url(request)))
+        return JSONResponse(make_model_body(self._catalogue.find_model(f"{owner}/{name}"), get_base_url(request)))
 
     async def list_versions(self, owner: str, name: str) -> Response:
-        """Return the only version of a model, with its schema."""
-        return _make_single_page([make_version_body(find_model(f"{owner}/{name}"))])
+        """Return the versions of a model on one page, each with its schema."""
+        versions = self._catalogue.list_versions(f"{owner}/{name}")
+        return _make_single_page([make_version_body(model) for model in versions])
 
     async def get_version(self, owner: str, name: str, version_id: str) -> Response:
         """Return a version with its schema."""
-        model = find_model(f"{owner}/{name}")
-        if version_id != model.version_id:
-            raise make_not_found_error()
-        return JSONResponse(make_version_body(model))
+        for model in self._catalogue.list_versions(f"{owner}/{name}"):
+            if version_id == model.version_id:
+                return JSONResponse(make_version_body(model))
+        raise make_not_found_error()
 
     async def upload_file(self, request: Request) -> Response:
         """Store the multipart part `content`."""

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from videogen.emulator import api_errors as problems
 from videogen.emulator.api import Api
+from videogen.emulator.catalogue import Catalogue
 from videogen.emulator.faults.engine import FaultEngine
 from videogen.emulator.faults.plan import load_fault_plan
 from videogen.emulator.hints import make_unknown_route_hint
@@ -28,8 +29,10 @@ def create_emulator_app(settings: EmulatorSettings | None = None) -> FastAPI:
 
     Raises:
         FaultPlanError: the fault plan of the settings is invalid or cannot be read.
+        SnapshotError: a snapshot of an input schema cannot be read.
     """
     settings = settings or EmulatorSettings()
+    catalogue = Catalogue(settings.schemas)
     faults = FaultEngine(load_fault_plan(settings.faults).rules if settings.faults else [])
     render_pool = RenderPool(settings.cache)
     ledger = Ledger()
@@ -51,7 +54,7 @@ def create_emulator_app(settings: EmulatorSettings | None = None) -> FastAPI:
     # A server closes its connections before the lifespan ends, so it must release the held ones before that.
     app.state.close = close
     app.state.closing = closing
-    api = Api(settings, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
+    api = Api(settings, catalogue=catalogue, ledger=ledger, predictions=predictions, uploads=uploads, faults=faults)
     router = api.make_router()
     app.include_router(router)
     app.include_router(OutputFiles(ledger, predictions, faults).make_router())

@@ -1,20 +1,22 @@
-"""The eight models: their real inputs, prices and sizes, and the quirks of their outputs.
+"""The catalogue: eight models with their real inputs, prices, sizes and quirks, and the models of snapshots.
 
 Sources, unless one stands beside the value: the models' API pages on replicate.com as copied in
 https://github.com/genfeedai/genfeed (packages/types/src/replicate/schemas.json), measured deliveries in
 https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estimate" marks unconfirmed values.
 """
 
-import functools
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from videogen.emulator.api_errors import make_not_found_error
 from videogen.emulator.hints import make_unknown_model_hint
 from videogen.emulator.models import ClipFormat, EmulatedModel, ModelError, PixelSize, scale_to_area
 from videogen.emulator.schemas import Inputs, boolean, choice, image, images, integer, number, seed, text
+from videogen.emulator.snapshot_models import make_models
+from videogen.emulator.snapshots import find_shipped_folder, read_snapshots
 
 HD = PixelSize(1280, 720)
 FULL_HD = PixelSize(1920, 1080)
@@ -347,26 +349,58 @@ MODELS: dict[str, EmulatedModel] = {
 }
 
 
-def find_model_by_version(version: str) -> EmulatedModel | None:
-    """Return the community or official model with this version (64 hex digits), or None if there is none."""
-    return _get_models_by_version().get(version)
+class Catalogue:
+    """The models of one server: the eight of `MODELS`, and those that are made from snapshots."""
 
+    def __init__(self, schemas: Path | None = None) -> None:
+        """Add the models of the shipped snapshots, and of those in the folder `schemas`, which come first.
 
-@functools.cache
-def _get_models_by_version() -> Mapping[str, EmulatedModel]:
-    return {model.version_id: model for model in MODELS.values()}
+        Raises:
+            SnapshotError: a folder or a snapshot in it cannot be read.
+        """
+        self._added: dict[str, list[EmulatedModel]] = {}
+        shipped = find_shipped_folder()
+        folders = [shipped] if shipped.is_dir() else []
+        for folder in [*folders, schemas] if schemas else folders:
+            for snapshot in read_snapshots(folder):
+                if models := list(make_models(snapshot)):
+                    self._added[snapshot.name] = models
 
+    def list_models(self) -> list[EmulatedModel]:
+        """Return the latest version of each model, by name."""
+        return sorted((versions[0] for versions in self._get_all().values()), key=lambda model: model.full_name)
 
-def find_model(name: str) -> EmulatedModel:
-    """Return the model of that name.
+    def find_model(self, name: str) -> EmulatedModel:
+        """Return the latest version of the model of that name.
 
-    Raises:
-        ApiError: 404, the catalogue has no such model; the error lists its models.
-    """
-    model = MODELS.get(name)
-    if model is None:
-        raise make_not_found_error(make_unknown_model_hint(name, MODELS))
-    return model
+        Raises:
+            ApiError: 404, there is no such model; the error names the closest one and says how to add it.
+        """
+        return self.list_versions(name)[0]
+
+    def list_versions(self, name: str) -> list[EmulatedModel]:
+        """Return the versions of the model of that name, the latest first.
+
+        Raises:
+            ApiError: 404, there is no such model.
+        """
+        known = self._get_all()
+        if name not in known:
+            raise make_not_found_error(make_unknown_model_hint(name, known))
+        return known[name]
+
+    def find_official_model(self, name: str) -> EmulatedModel | None:
+        """Return the official model of that name, or None if there is none."""
+        versions = self._get_all().get(name)
+        return versions[0] if versions and versions[0].official else None
+
+    def find_model_by_version(self, version: str) -> EmulatedModel | None:
+        """Return the community or official model with this version (64 hex digits), or None if there is none."""
+        versions = (model for models in self._get_all().values() for model in models)
+        return next((model for model in versions if model.version_id == version), None)
+
+    def _get_all(self) -> dict[str, list[EmulatedModel]]:
+        return self._added | {name: [model] for name, model in MODELS.items()}
 
 
 def make_model_body(model: EmulatedModel, web: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from videogen.emulator.api_errors import (
     make_not_found_error,
     make_unknown_version_error,
 )
-from videogen.emulator.catalogue import MODELS, find_model, find_model_by_version
+from videogen.emulator.catalogue import Catalogue
 from videogen.emulator.models import EmulatedModel
 from videogen.emulator.timing import parse_cancel_after
 
@@ -35,20 +35,20 @@ class CreateRequest:
     """Seconds to hold the answer until the prediction has ended. None means an immediate answer."""
 
 
-def parse_official_request(owner: str, name: str, raw: bytes, headers: Headers) -> CreateRequest:
+def parse_official_request(catalogue: Catalogue, owner: str, name: str, raw: bytes, headers: Headers) -> CreateRequest:
     """Parse a create by model name, which works for official models only.
 
     Raises:
         ApiError: 400, 404 or 422, the request is invalid or the model is unknown.
     """
-    model = find_model(f"{owner}/{name}")
+    model = catalogue.find_model(f"{owner}/{name}")
     if not model.official:
         raise make_not_found_error()
     body = _parse_body(raw, required=("input",))
     return _check_request(model, body, headers)
 
 
-def parse_version_request(raw: bytes, headers: Headers) -> CreateRequest:
+def parse_version_request(catalogue: Catalogue, raw: bytes, headers: Headers) -> CreateRequest:
     """Parse a create by version: 64 hex digits, `owner/name:` and 64 hex digits, or an official model's `owner/name`.
 
     An official model's published version is accepted like a community model's.
@@ -57,20 +57,20 @@ def parse_version_request(raw: bytes, headers: Headers) -> CreateRequest:
         ApiError: 400 or 422, the request is invalid or the version is unknown.
     """
     body = _parse_body(raw, required=("version", "input"))
-    return _check_request(_find_runnable_model(body["version"]), body, headers)
+    return _check_request(_find_runnable_model(catalogue, body["version"]), body, headers)
 
 
-def _find_runnable_model(version: Any) -> EmulatedModel:
+def _find_runnable_model(catalogue: Catalogue, version: Any) -> EmulatedModel:
     if not isinstance(version, str):
         raise make_invalid_input_error(
             [_make_invalid_field("invalid_type", "version", "Invalid type. Expected: string, given: other")]
         )
     name, _, digits = version.rpartition(":")
-    model = find_model_by_version(digits)
+    model = catalogue.find_model_by_version(digits)
     if model is not None and name in ("", model.full_name):
         return model
-    official = MODELS.get(version)
-    if official is None or not official.official:
+    official = catalogue.find_official_model(version)
+    if official is None:
         raise make_unknown_version_error()
     return official
 

@@ -19,11 +19,14 @@ def make_unknown_route_hint(method: str, path: str, routes: Sequence[Route]) -> 
 
 
 def make_unknown_model_hint(name: str, models: Iterable[str]) -> str:
-    """Return a hint for an unknown model that names the closest model and all models."""
-    known = sorted(models)
-    close = get_close_matches(name.lower(), known, n=1)
+    """Return a hint for an unknown model that names the closest model and says how to add one."""
+    close = get_close_matches(name.lower(), sorted(models), n=1)
     question = f"; did you mean {close[0]!r}?" if close else "."
-    return f"The emulator has no model {name[:_MAX_QUOTED_CHARS]!r}{question} It knows {', '.join(known)}."
+    return (
+        f"The emulator has no model {name[:_MAX_QUOTED_CHARS]!r}{question} To add it, save its input schema with "
+        "`videogen models check --snapshot MODEL`, or give --schemas a folder that has it. GET /v1/models lists the "
+        "models that there are."
+    )
 
 
 def _find_closest_route(method: str, path: str, routes: Sequence[Route]) -> Route | None:

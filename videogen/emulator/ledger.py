@@ -19,6 +19,8 @@ class LedgerEntry:
     nth: int
     """Number of this create among the accepted ones, from 1."""
     created_at: str
+    price_known: bool
+    """Whether the emulator knows the price. If not, `billed` is 0."""
     status: str = "starting"
     started_at: str | None = None
     completed_at: str | None = None
@@ -105,6 +107,7 @@ def _make_row(entry: LedgerEntry) -> dict[str, Any]:
         "polls": entry.polls,
         "downloads": entry.downloads,
         "billed": str(entry.billed),
+        "price_known": entry.price_known,
         "bytes_served": entry.bytes_served,
         "nth": entry.nth,
     }

@@ -100,7 +100,7 @@ class EmulatedPrediction:
         if self.model.price is None:
             return (self.model.gpu_usd_per_s * Decimal(str(self.predict_time_s))).quantize(Decimal("0.000001"))
         if self.status == "succeeded" or (self.status == "canceled" and self.started_ns is not None):
-            return self.model.price(self.billed_input)
+            return self.model.price(self.billed_input) or Decimal(0)
         return Decimal(0)
 
 
@@ -292,7 +292,10 @@ class PredictionStore:
         if conflict := model.find_conflict(inputs):
             raise ModelError(conflict)
         loaded = await self._load_images(model.get_image_urls(inputs))
-        start = next((loaded[name][0] for name in model.start_images if name in loaded), None)
+        start, end = (
+            next((loaded[name][0] for name in names if name in loaded), None)
+            for names in (model.start_images, model.end_images)
+        )
         clip_format = model.get_format(inputs, PixelSize(*start.size) if start else None)
         rule = prediction.outcome_rule
         if isinstance(rule, plan.WrongDuration):
@@ -301,11 +304,12 @@ class PredictionStore:
             clip_format=clip_format,
             prompt=str(inputs.get("prompt", "")),
             seed=inputs.get("seed") or self._settings.seed,
-            start_digest=hashlib.sha256(start.tobytes()).hexdigest() if start else None,
+            start_digest=_make_digest(start),
+            end_digest=_make_digest(end),
             smooth=self._settings.mode == "smooth",
             flaw=rule.picture if isinstance(rule, plan.WrongPicture) else None,
         )
-        return self._render_pool.submit(spec, start)
+        return self._render_pool.submit(spec, start, end)
 
     async def _load_images(self, urls: Mapping[str, Sequence[str]]) -> dict[str, list[Image.Image]]:
         try:
@@ -389,6 +393,10 @@ class PredictionStore:
             )
 
 
+def _make_digest(picture: Image.Image | None) -> str | None:
+    return None if picture is None else hashlib.sha256(picture.tobytes()).hexdigest()
+
+
 def _get_hidden_s(prediction: EmulatedPrediction) -> float:
     """Return the seconds after its creation for which the list hides a prediction."""
     return max((rule.seconds for rule in prediction.appearance_rules if isinstance(rule, plan.HideFromList)), default=0)
@@ -431,6 +439,7 @@ def _make_entry(prediction: EmulatedPrediction) -> LedgerEntry:
         prediction.effective_input,
         prediction.nth,
         format_timestamp(prediction.created_ns, digits=3),
+        prediction.model.has_known_price(prediction.billed_input),
     )
 
 

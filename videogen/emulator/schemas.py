@@ -114,12 +114,13 @@ def fill_defaults(given: Inputs, properties: Mapping[str, Property]) -> dict[str
 def _check_value(value: Any, plain: Property, name: str) -> list[InvalidField]:
     if value is None and plain.get("nullable"):
         return []
-    if not _is_of_type(value, plain["type"]):
-        description = f"Invalid type. Expected: {plain['type']}, given: {_name_type(value)}"
+    kind = plain.get("type")
+    if not _is_of_type(value, kind):
+        description = f"Invalid type. Expected: {kind}, given: {_name_type(value)}"
         return [_make_invalid_field("invalid_type", f"input.{name}", description)]
-    if plain.get("format") == "uri":
+    if kind == "string" and plain.get("format") == "uri":
         return _check_uri(value, f"input.{name}")
-    return _check_array(value, plain, name) if plain["type"] == "array" else _check_limits(value, plain, name)
+    return _check_array(value, plain, name) if kind == "array" else _check_limits(value, plain, name)
 
 
 def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
@@ -127,6 +128,8 @@ def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
     if "enum" in plain and value not in plain["enum"]:
         allowed = ", ".join(json.dumps(entry) for entry in plain["enum"])
         return [_make_invalid_field("enum", field, f"{leaf} must be one of the following: {allowed}")]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return []
     if "minimum" in plain and value < plain["minimum"]:
         return [_make_invalid_field("number_gte", field, f"Must be greater than or equal to {plain['minimum']}")]
     if "maximum" in plain and value > plain["maximum"]:
@@ -135,14 +138,16 @@ def _check_limits(value: Any, plain: Property, name: str) -> list[InvalidField]:
 
 
 def _check_array(value: list[Any], plain: Property, name: str) -> list[InvalidField]:
-    if len(value) > plain["maxItems"]:
+    if len(value) > plain.get("maxItems", len(value)):
         return [
             _make_invalid_field(
                 "array_max_items", f"input.{name}", f"Array must have at most {plain['maxItems']} items"
             )
         ]
     return [
-        found for index, item in enumerate(value) for found in _check_value(item, plain["items"], f"{name}.{index}")
+        found
+        for index, item in enumerate(value)
+        for found in _check_value(item, plain.get("items", {}), f"{name}.{index}")
     ]
 
 
@@ -156,7 +161,10 @@ def _check_uri(value: str, field: str) -> list[InvalidField]:
     return []
 
 
-def _is_of_type(value: Any, kind: str) -> bool:
+def _is_of_type(value: Any, kind: str | None) -> bool:
+    """Return whether a value is of a type; a schema without a type, or with one unknown here, takes every value."""
+    if kind is None or kind not in _TYPES:
+        return True
     if isinstance(value, bool):
         return kind == "boolean"
     if kind == "integer" and isinstance(value, float):

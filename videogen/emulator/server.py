@@ -69,6 +69,7 @@ def serve_emulator(
     Raises:
         AddressError: the emulator cannot listen at its address.
         FaultPlanError: the fault plan of the settings is invalid or cannot be read.
+        SnapshotError: a snapshot of an input schema cannot be read.
     """
     with _open_socket(settings) as sock, contextlib.suppress(KeyboardInterrupt):
         server = _make_server(settings, lambda: on_ready(format_url(sock)) if on_ready else None)
@@ -84,6 +85,7 @@ def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[Emulator]
     Raises:
         AddressError: the emulator cannot listen at its address.
         FaultPlanError: the fault plan of the settings is invalid or cannot be read.
+        SnapshotError: a snapshot of an input schema cannot be read.
     """
     settings = settings or EmulatorSettings()
     ready = threading.Event()

@@ -49,6 +49,9 @@ class EmulatorSettings(BaseModel):
     """A folder that keeps rendered clips between runs. None means that they are deleted when the server stops."""
     faults: Path | None = None
     """A fault plan (TOML), see README.md beside this module."""
+    schemas: Path | None = None
+    """A folder of snapshots, `OWNER/NAME.json`, as `videogen models check --snapshot` saves them. Each makes a model,
+    besides the shipped ones."""
     clock_ahead_s: float = Field(default=0.0, allow_inf_nan=False)
     """Seconds by which the server's clock (`Date`, timestamps, list) is ahead of this machine's; may be negative."""
 

@@ -7,7 +7,7 @@ import array
 import math
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from videogen.emulator.rendering.captions import Caption, make_caption
 from videogen.emulator.rendering.spec import RenderSpec
 
 LOOP_S = 2
+_ENDING_S = 0.5
+"""Length of the crossfade to a given last frame."""
 _QUICK_OVERSCAN = 1.04
 _SMOOTH_OVERSCAN = 1.16
 _RATE_HZ = 48_000
@@ -51,7 +53,9 @@ class CameraView(NamedTuple):
     height: float
 
 
-def render_clip(spec: RenderSpec, start: Image.Image | None, path: Path, stop: threading.Event) -> None:
+def render_clip(
+    spec: RenderSpec, start: Image.Image | None, path: Path, stop: threading.Event, end: Image.Image | None = None
+) -> None:
     """Write the clip of a specification to `path`, an mp4 file.
 
     Raises:
@@ -65,12 +69,21 @@ def render_clip(spec: RenderSpec, start: Image.Image | None, path: Path, stop: t
     views = _make_smooth_views(spec, canvas) if spec.smooth else _make_loop_views(spec, canvas)
     if spec.flaw == "frozen":
         views = _freeze(views)
-    frames = (_compose_frame(planes, view, size, caption) for view in views)
+    loop = list(views)
+    ending = _count_ending_frames(spec)
+    shown = loop if spec.smooth else [*loop, *_continue_loop(loop, spec)]
+    frames: Iterator[YuvPlanes] = (_compose_frame(planes, view, size, caption) for view in shown)
+    if end is not None and ending:
+        picture = convert_to_planes(ImageOps.fit(end, size, Image.Resampling.LANCZOS))
+        last = _compose_frame(picture, CameraView(0, 0, *size), size, caption)
+        frames = _fade_to(last, frames, after=len(shown) - ending, count=ending)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = _add_video(container, spec)
         audio = container.add_stream("aac", rate=_RATE_HZ, layout="mono") if spec.clip_format.audio else None
         packets = _encode_frames(video, frames, stop)
-        for packet in packets if spec.smooth else _repeat_packets(list(packets), spec.clip_format.frames, video):
+        if not spec.smooth:
+            packets = _repeat_packets(list(packets), len(loop), spec.clip_format.frames, video)
+        for packet in packets:
             container.mux(packet)
         if audio is not None:
             _add_hum(container, audio, spec.clip_format.duration_s)
@@ -113,7 +126,28 @@ def _add_video(container: av.container.OutputContainer, spec: RenderSpec) -> Vid
 
 
 def _count_loop_frames(spec: RenderSpec) -> int:
-    return min(spec.clip_format.frames, round(LOOP_S * spec.clip_format.fps))
+    return min(spec.clip_format.frames - _count_ending_frames(spec), round(LOOP_S * spec.clip_format.fps))
+
+
+def _count_ending_frames(spec: RenderSpec) -> int:
+    """Return the number of frames that lead to a given last frame, at most half of the clip."""
+    if spec.end_digest is None or spec.flaw:
+        return 0
+    return min(spec.clip_format.frames // 2, max(1, round(_ENDING_S * spec.clip_format.fps)))
+
+
+def _continue_loop(loop: Sequence[CameraView], spec: RenderSpec) -> list[CameraView]:
+    """Return the views of the ending, which continue the loop where the ending begins."""
+    ending = _count_ending_frames(spec)
+    begin = spec.clip_format.frames - ending
+    return [loop[index % len(loop)] for index in range(begin, begin + ending)]
+
+
+def _fade_to(last: YuvPlanes, frames: Iterator[YuvPlanes], *, after: int, count: int) -> Iterator[YuvPlanes]:
+    """Yield the frames, of which those after the first `after` become `last` in `count` steps."""
+    for index, frame in enumerate(frames):
+        part = max(0, index - after + 1) / count
+        yield YuvPlanes(*map(Image.blend, frame, last, [part] * 3)) if part else frame
 
 
 def _make_loop_views(spec: RenderSpec, canvas: PixelSize) -> Iterator[CameraView]:
@@ -203,16 +237,21 @@ def _pad_rows(plane: Image.Image, line_size: int) -> bytes:
     return plane.tobytes()
 
 
-def _repeat_packets(loop: list["av.Packet[Any]"], frames: int, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
-    """Yield the packets of one closed GOP repeatedly with new timestamps, exactly `frames` of them."""
+def _repeat_packets(
+    packets: list["av.Packet[Any]"], loop_frames: int, frames: int, stream: VideoStream
+) -> Iterator["av.Packet[Any]"]:
+    """Yield exactly `frames` packets with new timestamps: a closed GOP of `loop_frames` repeatedly, then the others."""
     tick = Fraction(1) / stream.codec_context.framerate / stream.codec_context.time_base
-    payloads = [bytes(packet) for packet in loop]
+    payloads = [bytes(packet) for packet in packets]
+    body_frames = frames - (len(packets) - loop_frames)
     for index in range(frames):
-        packet = av.Packet(payloads[index % len(loop)])
+        is_body = index < body_frames
+        in_gop = index % loop_frames if is_body else index - body_frames
+        packet = av.Packet(payloads[in_gop if is_body else loop_frames + in_gop])
         packet.stream, packet.time_base = stream, stream.codec_context.time_base
         packet.pts = packet.dts = int(index * tick)
         packet.duration = int(tick)
-        packet.is_keyframe = index % len(loop) == 0
+        packet.is_keyframe = in_gop == 0
         yield packet
 
 

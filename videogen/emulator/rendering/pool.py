@@ -31,12 +31,14 @@ class RenderPool:
         """The temporary folder of this server's files."""
         return Path(self._folder.name)
 
-    def submit(self, spec: RenderSpec, start: Image.Image | None) -> asyncio.Future[Path]:
+    def submit(
+        self, spec: RenderSpec, start: Image.Image | None, end: Image.Image | None = None
+    ) -> asyncio.Future[Path]:
         """Return a future of the clip's path. Callers share the future, so shield it from cancellation."""
         future = self._clips.get(spec.digest)
         if future is None or (future.done() and future.exception() is not None):
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._pool, self._render, spec, start)
+            future = loop.run_in_executor(self._pool, self._render, spec, start, end)
             self._clips[spec.digest] = future
         return future
 
@@ -46,7 +48,7 @@ class RenderPool:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._folder.cleanup()
 
-    def _render(self, spec: RenderSpec, start: Image.Image | None) -> Path:
+    def _render(self, spec: RenderSpec, start: Image.Image | None, end: Image.Image | None) -> Path:
         path = self._cache / f"{spec.digest}.mp4"
         if not path.exists():
             from videogen.emulator.rendering.encode import (
@@ -54,7 +56,7 @@ class RenderPool:
             )
 
             part = self.folder / f"{spec.digest}.part.mp4"
-            render_clip(spec, start, part, self._stop)
+            render_clip(spec, start, part, self._stop, end)
             _move_file(part, path)
         return path
 

@@ -24,6 +24,8 @@ class RenderSpec:
     """Whether to render one long camera move, frame by frame, instead of repeating one of two seconds."""
     flaw: Literal["black", "frozen"] | None = field(default=None, repr=False)
     """`black` has no picture and no caption, `frozen` shows one frame all the time. None means no flaw."""
+    end_digest: str | None = None
+    """SHA-256 of the pixels of the last frame, or None without one."""
 
     @property
     def digest(self) -> str:
@@ -39,4 +41,4 @@ class RenderSpec:
             f"Shot(shape={shape}, prompt={self.prompt!r}, seed={self.seed!r}, start_digest={self.start_digest!r}, "
             f"smooth={self.smooth!r})"
         )
-        return hashlib.sha256(f"{LOOK_VERSION} {shot}{self.flaw or ''}".encode()).hexdigest()
+        return hashlib.sha256(f"{LOOK_VERSION} {shot}{self.flaw or ''}{self.end_digest or ''}".encode()).hexdigest()
