@@ -34,7 +34,7 @@ def answer(url: str, line: bytes, *headers: bytes) -> bytes:
         return sock.makefile("rb").readline()
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a gateway on a journal with run `r1`, in either kind of database."""
     from tests.support.servers import database
