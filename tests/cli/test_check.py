@@ -212,7 +212,7 @@ def test_a_model_that_is_wrong_in_the_registry_is_not_called_unknown(
             for value in ("1_0", "1.4", "0x1", "\uff11", " 1", "-1")
         ),
         pytest.param(["--concurrency", "0"], "--concurrency: input should be greater than or equal to 1", id="none"),
-        pytest.param(["--model", "sdv"], "--model: 'sdv' is not in the registry; there are: kling", id="model"),
+        pytest.param(["--model", "sdv"], "--model: 'sdv' is not in the registry; `videogen models` lists", id="model"),
     ],
 )
 def test_a_wrong_flag_is_told_beside_what_is_wrong_with_the_job(

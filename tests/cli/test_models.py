@@ -112,4 +112,4 @@ def test_all_of_one_model_is_shown(model: str, lines: list[str], models: Command
 def test_a_model_that_is_not_there_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     """And exit code 2."""
     assert cli.main(["models", "show", "veo-9"]) == 2
-    assert "'veo-9' is not in the registry; there are: kling-v2.1," in capsys.readouterr().err
+    assert "'veo-9' is not in the registry; `videogen models` lists the 32 there are" in capsys.readouterr().err

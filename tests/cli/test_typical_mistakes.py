@@ -67,7 +67,7 @@ MISTAKES = {
     "fersh-like": of_flag("--refresh-all", says=("Unknown option",), do="Did you mean --fresh?"),
     "min-clips": of_flag("--min-clips", "12", says=("the job has 1 clip,",), do="ask for 1 at most"),
     "model": of_flag(
-        "--model", "veo", says=("'veo' is not in the registry", "there are: "), do="did you mean 'veo-3.1'"
+        "--model", "veo", says=("'veo' is not in the registry", "`videogen models` lists"), do="did you mean 'veo-3.1'"
     ),
     "ratio": of_flag("--aspect-ratio", "16x9", says=("16x9",), do="did you mean '16:9'"),
     "provider": of_flag("--provider", "fal", says=("fal",), do='Choose from: "replicate", "local"'),

@@ -23,6 +23,9 @@ def test_the_page_lists_the_shipped_models_with_their_prices_and_ratios(capsys: 
         assert cells[4:] == [f"{model['typical_run_seconds']:g} s", ", ".join(model["aspect_ratios"])]
         price = model["price"]
         amounts = [price["per_second"], price["per_gpu_second"], *(price["per_clip"] or {}).values()]
+        of_rows = sorted(float(row["per_second"] or row["per_clip"]) for row in price["rows"])
+        amounts += [of_rows[0], of_rows[-1]] if of_rows else []
         assert all(f"{float(amount):g}".rstrip("0") in cells[2] for amount in amounts if amount), cells
         assert ("≈" in cells[2]) == (price["basis"] == "estimated"), cells
-        assert f"as of {price['as_of']}" in PAGE.read_text(encoding="utf-8")
+    days = sorted(model["price"]["as_of"] for model in models)
+    assert f"as of {days[0]} to {days[-1]}" in PAGE.read_text(encoding="utf-8")

@@ -67,7 +67,10 @@ def test_what_is_planned_is_what_is_billed(examples: int, emulator: Emulator) ->
         planned = build_plan(job, REGISTRY, digests={"keeper.png": "0" * 64}, buffer=buffer)
         emulator.reset()
         predictions = asyncio.run(made(planned, emulator))
-        billed = Decimal(emulator.ledger()["billed"])
+        ledger = emulator.ledger()
+        billed = Decimal(ledger["billed"])
+        if not all(row["price_known"] for row in ledger["predictions"]):
+            return  # the emulator invents no prices
         if any(request.prediction.gpu_cost_per_s for request in planned.requests):
             assert billed == sum(map(gpu_cost, planned.requests, predictions))
         else:

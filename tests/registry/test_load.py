@@ -27,23 +27,30 @@ def registry_of(text: str, folder: Path) -> Registry:
 
 
 def test_the_shipped_registry_has_the_described_models() -> None:
-    """The seven models of the description and the truly continuous one."""
-    assert set(read_registry().models) == {
-        "kling-v2.1",
-        "kling-v2.5-turbo",
-        "hailuo-2.3",
-        "wan-2.5-i2v",
-        "veo-3.1",
-        "seedance-1-pro",
-        "svd",
-        "cogvideox",
-    }
+    """The seven models of the description, the truly continuous one, and those that people asked for since."""
+    described = "kling-v2.1 kling-v2.5-turbo hailuo-2.3 wan-2.5-i2v veo-3.1 seedance-1-pro svd cogvideox"
+    asked = (
+        "kling-v2.6 kling-v3 kling-v3-omni kling-o1 veo-3.1-fast veo-3.1-lite seedance-1-lite seedance-1.5-pro "
+        "seedance-2.0 seedance-2.0-fast seedance-2.5 hailuo-02 hailuo-2.3-fast wan-2.2-i2v-fast wan-2.6-t2v "
+        "wan-2.7-t2v wan-2.7-i2v ltx-2.5-fast pixverse-v6 ray-3.2 gen-4.5 vidu-q3-pro grok-imagine-video p-video"
+    )
+    assert list(read_registry().models) == [*described.split(), *asked.split()]
+
+
+def test_what_costs_money_is_always_sent() -> None:
+    """Endpoints change their defaults. What the price depends on, and sound, is never left to them."""
+    for name, spec in read_registry().models.items():
+        always = {*spec.fixed, *(name for inputs in [*spec.tiers.values()][:1] for name in inputs)}
+        always |= {name for inputs in [*spec.aspect_ratios.values()][:1] for name in inputs}
+        priced = {each for row in spec.price.rows for each in row.when} | set(spec.audio.inputs if spec.audio else ())
+        lengths = spec.duration.lengths
+        assert priced <= always | spec.duration.make_inputs(lengths[0]).keys(), name
 
 
 def test_an_unknown_model_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """The message is enough to mend the job."""
     with pytest.raises(
-        ValidationError, match=r"'main' is not .*; there are: kling-v2.1, .*, mine; did you mean 'mine'"
+        ValidationError, match=r"'main' is not .*; `videogen models` lists the 33 there are; did you mean 'mine'"
     ):
         registry_of(MODEL, tmp_path).get_model("main")
 

@@ -35,13 +35,13 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
         return
     table = make_table("model", "seconds", "price $", "as of", "refs", "run s", "ratios")
     table.padding = 0  # columns are separated by spaces, so that the table just fits into 80
-    for column, width in zip(table.columns[1:], (8, 13, 10, 8, 5, 11), strict=True):
+    for column, width in zip(table.columns[1:], (7, 13, 10, 8, 5, 11), strict=True):
         column.width, column.no_wrap = width, False
     for model in listed.models:
         table.add_row(
             escape_unprintable(model.id),
             _format_lengths(model.durations),
-            "\n".join(_format_prices(model.price)),
+            "\n".join(_format_price_range(model.price) or _format_prices(model.price)),
             str(model.price.as_of),
             "\n".join(_list_reference_uses(model)),
             f"{model.typical_run_seconds:g}",
@@ -155,6 +155,19 @@ def _format_prices(price: Prices) -> list[str]:
         return [f"{about}{cost} ({format_inputs(row.when)})" for row, cost in zip(price.rows, costs, strict=True)]
     units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
     return [f"{about}{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+
+
+def _format_price_range(price: Prices) -> list[str]:
+    """Return the lowest and the highest price of the rows, or nothing if there are none."""
+    about = "" if price.basis == "exact" else "≈"
+    found: list[str] = []
+    for unit, amounts in (
+        ("s", [row.per_second for row in price.rows if row.per_second is not None]),
+        ("clip", [row.per_clip for row in price.rows if isinstance(row.per_clip, Decimal)]),
+    ):
+        if amounts:
+            found.append(f"{about}{_format_usd(min(amounts))} to {_format_usd(max(amounts))}/{unit}")
+    return found
 
 
 def _format_amount(per_second: Decimal | None, per_clip: Decimal | dict[float, Decimal] | None) -> str:

@@ -1,4 +1,4 @@
-"""What the inputs of a video model say about its clip: length, frame rate, size, sound, first and last frame.
+"""Derive the properties of a clip from the inputs of its model: length, frame rate, size, sound, first and last frame.
 
 The names and values are those of the video models on Replicate. An input that a model does not have, or whose value
 says nothing, leaves the default.

@@ -110,6 +110,11 @@ PRICES: Mapping[str, EndpointPrice] = {
             ("4k", True): "1.25",
         },
     ),
+    "bytedance/seedance-2.0-fast": EndpointPrice(
+        "second",
+        (_by("resolution"), _if_given("reference_videos")),
+        {("480p", False): "0.07", ("720p", False): "0.15", ("480p", True): "0.08", ("720p", True): "0.17"},
+    ),
     "bytedance/seedance-2.5": EndpointPrice(
         "second",
         (_by("resolution"), _if_given("reference_videos")),

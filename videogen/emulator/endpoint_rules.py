@@ -1,4 +1,4 @@
-"""What the endpoints of snapshots do that their input schemas do not say: inputs that conflict, and what is ignored.
+"""Rules of the endpoints of snapshots that their input schemas do not say: conflicts of inputs, and ignored inputs.
 
 A schema says which values an input takes. That 1080p needs 8 seconds, or that a start image decides the shape, stands
 only in texts for people, or shows when a prediction fails.
@@ -98,6 +98,21 @@ def _limit_hunyuan(inputs: Inputs) -> str | None:
 
 
 NO_RULES = EndpointRules()
+# Paid runs were refused below 4 s. Source: https://github.com/davidrd123/riff-mcp (LIVE_VERIFICATION.md).
+_SEEDANCE_2 = EndpointRules(
+    (
+        _refuse(
+            "Duration must be between 4 and 15 seconds, or -1",
+            lambda inputs: find_duration_s(inputs) < 4,
+        ),
+        _NO_FRAMES_WITH_REFERENCES,
+        _limit_files("reference_images", 9),
+        _limit_files("reference_videos", 3),
+        _limit_files("reference_audios", 3),
+        _limit_prompt(4000),
+    )
+)
+
 RULES: Mapping[str, EndpointRules] = {
     "kwaivgi/kling-v2.6": EndpointRules(ratio_follows_start=True),
     "kwaivgi/kling-v3-video": EndpointRules(
@@ -149,20 +164,8 @@ RULES: Mapping[str, EndpointRules] = {
         ratio_follows_start=True,
     ),
     "bytedance/seedance-1.5-pro": EndpointRules(ratio_follows_start=True),
-    # Paid runs were refused below 4 s. Source: https://github.com/davidrd123/riff-mcp (LIVE_VERIFICATION.md).
-    "bytedance/seedance-2.0": EndpointRules(
-        (
-            _refuse(
-                "Duration must be between 4 and 15 seconds, or -1",
-                lambda inputs: find_duration_s(inputs) < 4,
-            ),
-            _NO_FRAMES_WITH_REFERENCES,
-            _limit_files("reference_images", 9),
-            _limit_files("reference_videos", 3),
-            _limit_files("reference_audios", 3),
-            _limit_prompt(4000),
-        )
-    ),
+    "bytedance/seedance-2.0": _SEEDANCE_2,
+    "bytedance/seedance-2.0-fast": _SEEDANCE_2,
     "bytedance/seedance-2.5": EndpointRules(
         (
             _refuse(

@@ -17,6 +17,8 @@ from videogen.registry.tables import AspectRatio, FrameSize, Inputs, Positive, R
 from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 
+MAX_LISTED_MODELS = 10
+"""A message lists no more names of models than this."""
 FRAME_SIZES: dict[str, tuple[int, int]] = {
     "16:9": (1280, 720),
     "9:16": (720, 1280),
@@ -329,4 +331,7 @@ class Registry(Table):
 
     def describe_unknown_model(self, name: str) -> str:
         """Return the message for a name that is not in the registry."""
-        return f"{name!r} is not in the registry; there are: {', '.join(self.models)}{did_you_mean(name, self.models)}"
+        names = f"there are: {', '.join(self.models)}"
+        if len(self.models) > MAX_LISTED_MODELS:
+            names = f"`videogen models` lists the {len(self.models)} there are"
+        return f"{name!r} is not in the registry; {names}{did_you_mean(name, self.models)}"
