@@ -46,7 +46,7 @@ class Client:
         prediction: dict[str, Any] = self.http.get(f"/v1/predictions/{prediction_id}").raise_for_status().json()
         return prediction
 
-    def until(self, prediction_id: str, statuses: set[str], timeout_s: float = 20) -> dict[str, Any]:
+    def until(self, prediction_id: str, statuses: set[str], timeout_s: float = 250) -> dict[str, Any]:
         """Poll until the status is one of these."""
         deadline = time.monotonic() + timeout_s
         while (prediction := self.get(prediction_id))["status"] not in statuses:
@@ -76,9 +76,12 @@ Launch = Callable[..., Client]
 def _run_client(**settings: Any) -> Iterator[Client]:
     headers = {"Authorization": "Bearer r8_test"}
     given = {"latency_s": (0, 0), "queue_s": (0, 0)} | settings
+    limits = httpx.Limits(keepalive_expiry=1)  # uvicorn closes idle connections after 5 s, also while one is used again
     with (
         run_emulator(EmulatorSettings(**given)) as emulator,
-        httpx.Client(base_url=emulator.url, headers=headers, trust_env=False, verify=False, timeout=30) as http,
+        httpx.Client(
+            base_url=emulator.url, headers=headers, trust_env=False, verify=False, timeout=250, limits=limits
+        ) as http,
     ):
         yield Client(http)
 
