@@ -50,7 +50,7 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
     console = make_console(stderr=False)
     console.print(table)
     print_line(
-        console, "≈ estimated; references are taken as they are (native), as one start frame (composed), or dropped"
+        console, "≈ estimated, ? unknown; references are taken as they are (native), as one start frame (composed), or dropped"
     )
 
 
@@ -147,7 +147,7 @@ def _format_lengths(durations: Durations) -> str:
 
 def _format_prices(price: Prices) -> list[str]:
     """Return each price with its unit; one for each length if the price depends on it."""
-    about = "" if price.basis == "exact" else "≈"
+    about = {"exact": "", "estimated": "≈", "unknown": "? "}[price.basis]
     if isinstance(price.per_clip, dict):
         return [f"{about}{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
     if price.rows:

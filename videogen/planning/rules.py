@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from decimal import Decimal
 from math import ceil, log
 
 from videogen.errors import Problem, ValidationError
@@ -267,9 +268,19 @@ def find_warnings(registry: Registry, requests: tuple[ClipRequest, ...], today: 
         price = spec.get_price(audio=of_one_model[0].audio)
         if today and spec.retires and today < spec.retires <= today + RETIREMENT_NOTICE:
             yield f"{name} retires on {spec.retires}{_suggest_successor(spec)}"
-        if today and (age := today - price.as_of) > MAX_PRICE_AGE:
+        if price.basis == "unknown":
+            yield _describe_unknown_price(name, spec, of_one_model)
+        elif today and (age := today - price.as_of) > MAX_PRICE_AGE:
             asked = f"{name}: its price of {price.as_of} is {age.days} days old"
             yield f"{asked}, look it up at {spec.source}"
+
+
+def _describe_unknown_price(name: str, spec: ModelSpec, requests: Sequence[ClipRequest]) -> str:
+    cost = format_money(sum((request.cost for request in requests), Decimal(0)))
+    return (
+        f"THE PRICE OF {name} IS NOT KNOWN: the {cost} of its clips are a guess on the high side. Look the price up at "
+        f'{spec.source} and write it into the registry, with basis = "exact"'
+    )
 
 
 def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> Iterator[str]:

@@ -231,6 +231,11 @@ def _takes_seeds(schema: InputSchema) -> bool:
     return schema.enum is None and schema.type in ("integer", "number") and schema.covers(*SEEDS)
 
 
+def fits_parameter(field: str, schema: InputSchema) -> bool:
+    """Return whether an input takes every value of this field of a scene, such as `prompt`."""
+    return _PARAMETER_CHECKS[field][1](schema)
+
+
 _PARAMETER_CHECKS: dict[str, tuple[str, Callable[[InputSchema], bool]]] = {
     "prompt": ("any text", _takes_text),
     "negative_prompt": ("any text", _takes_text),

@@ -14,6 +14,7 @@ from videogen.errors import ValidationError
 from videogen.source_files.document import read_source_file
 
 MAX_NESTED = 8
+MAX_INPUTS = 10_000
 _REFERRING = ("$ref", "allOf", "anyOf", "oneOf")
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
@@ -56,6 +57,11 @@ class InputSchema(BaseModel):
     format: str | None = None
     items: "InputSchema | None" = None
     max_items: int | None = Field(None, alias="maxItems")
+    max_length: int | None = Field(None, alias="maxLength")
+    """Most characters of a text."""
+    default: Any = None
+    order: int = Field(MAX_INPUTS, alias="x-order")
+    """Position among the inputs, as the author of the model wrote them."""
     deprecated: bool = False
     description: str = ""
 
@@ -175,6 +181,42 @@ def _as_table(value: Any) -> dict[str, Any]:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def read_schema_file(path: Path, name: str) -> Endpoint:
+    """Return the endpoint `owner/name` from a file with its schema.
+
+    The file is a snapshot, the answer of Replicate about the model or its version, an OpenAPI document, or the schema
+    of the inputs alone.
+
+    Raises:
+        ValidationError: the file is none of these, or a snapshot of another model.
+    """
+    source = read_source_file(path)
+    found = _as_table(source.data)
+    if "openapi_schemas" in found:
+        endpoint = source.parse(Endpoint)
+        if endpoint.name != name:
+            raise ValidationError(f"{path.name} is a snapshot of {endpoint.name}, not of {name}")
+        return endpoint
+    official = found.get("is_official")
+    found = _as_table(found.get("latest_version")) or found
+    version = found.get("id") if "openapi_schema" in found else None
+    found = _as_table(found.get("openapi_schema")) or found
+    if "properties" in found:
+        defined = {**_as_table(found.get("$defs")), **_as_table(found.get("definitions"))}
+        found = {"components": {"schemas": {**defined, "Input": found}}}
+    endpoint = Endpoint(
+        name=name,
+        is_official=official if isinstance(official, bool) else None,
+        latest_version=version if isinstance(version, str) else None,
+        openapi_schemas={version if isinstance(version, str) else "": found},
+    )
+    if endpoint.read_inputs(None) is None:
+        raise ValidationError(
+            f"{path.name} describes no inputs: give a snapshot, an OpenAPI document or an Input schema"
+        )
+    return endpoint
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------

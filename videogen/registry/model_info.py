@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from videogen.registry.lengths import Continuous
 from videogen.registry.model_spec import ModelSpec, Registry
-from videogen.registry.prices import Price
+from videogen.registry.prices import Price, PriceBasis
 from videogen.registry.tables import Inputs
 
 
@@ -43,7 +43,7 @@ class Prices(_Answer):
     rows: tuple[PriceRowInfo, ...] = ()
     """Prices by the inputs that are sent; each clip fits exactly one row."""
     as_of: date
-    basis: Literal["exact", "estimated"]
+    basis: PriceBasis
     note: str
 
 

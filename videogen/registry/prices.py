@@ -9,6 +9,7 @@ from pydantic import model_validator
 from videogen.job.model import Money
 from videogen.registry.tables import Inputs, Table
 
+PriceBasis = Literal["exact", "estimated", "unknown"]
 _AMOUNTS = ("per_second", "per_clip", "per_gpu_second")
 
 
@@ -58,8 +59,9 @@ class Price(Amount):
     """Prices by the inputs that are sent. Each clip must fit exactly one row."""
     as_of: date
     """The day on which the price was looked up."""
-    basis: Literal["exact", "estimated"]
-    """`exact` means published by the provider, `estimated` means inferred; see `note`."""
+    basis: PriceBasis
+    """`exact` means published by the provider, `estimated` means inferred, see `note`. `unknown` means that nobody has
+    looked the price up: the amount only keeps plans within their budgets, and every plan warns about it."""
     note: str = ""
     """Conditions of the price, or how it was estimated."""
 
