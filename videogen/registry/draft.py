@@ -108,7 +108,8 @@ class _Draft:
         self._add_others()
         if shape.frame_sizes:
             entry.add("frame_sizes", shape.frame_sizes)
-        entry.add("fixed", entry.fixed, "the endpoint's own defaults may change")
+        if entry.fixed:
+            entry.add("fixed", entry.fixed, "the endpoint's own defaults may change")
         yield f"[{table}]"
         yield from write_comment(
             f'Drafted on {self._today} from the input schema of {self._endpoint.name}. Look at each "guess" and '
@@ -119,7 +120,8 @@ class _Draft:
             yield from write_comment(note)
         yield from self._write_price(table)
         yield from _write_shape(table, shape)
-        rules = find_rules(self._known, parameters, tiers, shape.inputs, length)
+        qualities = {key: self._known[key].enum or () for sent in tiers.values() for key in sent}
+        rules = find_rules(self._known, parameters, qualities, shape.inputs, length)
         for when in [*shape.when, *rules]:
             yield from ["", f"[[{table}.when]]", *(write_line(key, value) for key, value in when.items())]
 
@@ -188,7 +190,7 @@ class _Draft:
                 entry.used.add(name)
                 tiers = {"draft": {name: ordered[0]}, "standard": {name: standard}, "final": {name: ordered[-1]}}
                 others = [write_value(each) for each in ordered[1:-1] if each != standard]
-                remark = f"there are {', '.join(others)}, too" if others else ""
+                remark = f"{name} takes {', '.join(others)}, too" if others else ""
         if (faster := self._known.get("draft")) and faster.type == "boolean":
             entry.used.add("draft")
             tiers = {tier: {**sent, "draft": tier == "draft"} for tier, sent in (tiers or _EMPTY_TIERS).items()}

@@ -91,8 +91,11 @@ def _read_lengths(name: str, schema: InputSchema) -> Guess | None:
         return Guess({"mode": "discrete", "sizes": listed}, tuple(sizes), used) if listed else None
     if schema.enum is not None:
         numbers = sorted(to_plain_number(each) for each in schema.enum if isinstance(each, int | float) and each > 0)
-        value = {"mode": "discrete", "sizes": numbers, "input": name}
-        return Guess(value, tuple(map(float, numbers)), used) if numbers else None
+        told = re.search(r"(\d+) or (\d+) (?:seconds )?without", schema.description)
+        fewer = [each for each in numbers if told and each in (int(told[1]), int(told[2]))]
+        remark = "guess: by its words" if fewer else ""
+        value = {"mode": "discrete", "sizes": fewer or numbers, "input": name}
+        return Guess(value, tuple(map(float, fewer or numbers)), used, remark) if numbers else None
     if schema.type not in ("integer", "number"):
         return None
     low, high, remark = _find_range(schema)
@@ -255,13 +258,19 @@ def _read_sizes(name: str, schema: InputSchema) -> Shape | None:
     if len(ordered) == 1:
         return Shape(ratios, used)
     tiers = {"draft": ordered[0], "standard": standard, "final": ordered[-1]}
-    when: list[dict[str, Any]] = []
-    for ratio, (tier, height) in ((ratio, tier) for ratio in ratios for tier in tiers.items()):
-        value = by_height[height].get(ratio)
-        effect = {"refuse": f"{tier} has no size in {ratio}"} if value is None else {"send": {name: value}}
-        when.append({"tier": tier, "aspect_ratio": ratio, **effect})
+    when = [
+        _make_size_condition(ratio, height, by_height[height].get(ratio), name, tiers)
+        for ratio in ratios
+        for height in sorted(set(tiers.values()))
+    ]
     remark = f"{name} depends on the tier, too: see the conditions below"
     return Shape({ratio: {} for ratio in ratios}, used, {tier: {} for tier in tiers}, tuple(when), remark)
+
+
+def _make_size_condition(ratio: str, height: int, size: Any, name: str, tiers: Mapping[str, int]) -> dict[str, Any]:
+    """Return the condition under which a ratio is sent as this size, or refused if there is none of that height."""
+    effect = {"refuse": f"this tier has no size in {ratio}"} if size is None else {"send": {name: size}}
+    return {"aspect_ratio": ratio, "tier": [tier for tier, each in tiers.items() if each == height], **effect}
 
 
 def _choose_sizes(known: Schemas) -> Shape | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from videogen.registry.draft_inputs import Guess
 from videogen.registry.endpoint_schema import InputSchema
-from videogen.registry.tables import Inputs
+from videogen.registry.tables import Inputs, to_plain_number
 
 _RULE = re.compile(
     r"\b(only|ignored|must|not|cannot|can't|requires?d?|needs?|unless|without|at most|up to|maximum|"
@@ -41,7 +41,7 @@ def find_longest_prompt(schema: InputSchema) -> int | None:
 def find_rules(
     known: Mapping[str, InputSchema],
     parameters: Mapping[str, str],
-    tiers: Mapping[str, Inputs],
+    qualities: Mapping[str, Any],
     shape: Mapping[str, Any],
     length: Guess,
 ) -> Iterator[dict[str, Any]]:
@@ -50,34 +50,34 @@ def find_rules(
     Args:
         known: the inputs by name.
         parameters: the inputs for the fields of a scene, by field.
-        tiers: the inputs of each tier.
+        qualities: the values of the input for the quality, under its name.
         shape: the values of the input for the ratio, by ratio, under its name.
         length: the lengths.
     """
     for name, schema in known.items():
         for sentence in re.split(r"\.\s+|\.$|;\s*", schema.description):
-            yield from _read_sentence(name, sentence.strip(), parameters, tiers, shape, length)
+            yield from _read_sentence(name, sentence.strip(), parameters, qualities, shape, length)
 
 
 def _read_sentence(
     name: str,
     sentence: str,
     parameters: Mapping[str, str],
-    tiers: Mapping[str, Inputs],
+    qualities: Mapping[str, Any],
     shape: Mapping[str, Any],
     length: Guess,
 ) -> Iterator[dict[str, Any]]:
     if found := _LENGTH_NOT_WITH.match(sentence):
-        rest = [seconds for seconds in length.seconds if seconds != float(found[1])]
+        rest = [to_plain_number(seconds) for seconds in length.seconds if seconds != float(found[1])]
         if rest and len(rest) < len(length.seconds):
-            yield from _forbid(rest, re.split(r",\s*| or | and ", found[2]), parameters, tiers)
+            yield from _forbid(rest, re.split(r",\s*| or | and ", found[2]), parameters, qualities)
     elif (found := _LENGTH_ONLY_WITH.match(sentence)) and "only" in sentence.lower():
         values = re.split(r",\s*| or | and ", found[3])
-        allowed = _find_quality(values[0], tiers)
+        allowed = _find_quality(values[0], qualities)
         if len(values) == 1 and allowed and float(found[1]) in length.seconds:
             yield {"seconds": int(found[1]), "send": allowed}
     elif found := _ONLY_WITH_LENGTH.match(sentence):
-        restricted = _find_quality(found[1], tiers)
+        restricted = _find_quality(found[1], qualities)
         if restricted and float(found[2]) in length.seconds:
             yield {"inputs": restricted, "lengths": [int(found[2])]}
     elif (found := _MUST_BE_WITH_FRAME.match(sentence)) and "image" in parameters and found[1] in shape.get(name, ()):
@@ -85,20 +85,20 @@ def _read_sentence(
 
 
 def _forbid(
-    rest: list[float], values: list[str], parameters: Mapping[str, str], tiers: Mapping[str, Inputs]
+    rest: list[int | float], values: list[str], parameters: Mapping[str, str], qualities: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     for value in values:
         field = next((field for field, name in parameters.items() if name == value), None)
         if field in ("image", "end_image"):
             yield {"start_image" if field == "image" else "end_image": True, "lengths": rest}
-        elif restricted := _find_quality(value, tiers):
+        elif restricted := _find_quality(value, qualities):
             yield {"inputs": restricted, "lengths": rest}
 
 
-def _find_quality(value: str, tiers: Mapping[str, Inputs]) -> Inputs | None:
-    """Return the input of a tier that has this value, or None."""
-    for sent in tiers.values():
-        for name, each in sent.items():
+def _find_quality(value: str, qualities: Mapping[str, Any]) -> Inputs | None:
+    """Return the input that asks for the quality of this name, or None."""
+    for name, values in qualities.items():
+        for each in values:
             if str(each).lower() == value.lower():
                 return {name: each}
     return None
