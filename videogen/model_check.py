@@ -1,11 +1,13 @@
 """Check the registry's models against Replicate's current schemas, or against saved snapshots."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from videogen.errors import GoneError, Problem, SettingsError
+from videogen.errors import GoneError, InvalidError, Problem, SettingsError
 from videogen.registry import drift
 from videogen.registry.drift import Finding
 from videogen.registry.endpoint_schema import Endpoint, Snapshots
@@ -14,6 +16,10 @@ from videogen.registry.model_spec import ModelSpec
 from videogen.settings import Settings
 from videogen.source_files.document import SourceFile
 from videogen.source_files.messages import Loc
+
+if TYPE_CHECKING:
+    from videogen.execution.rate_limit_gate import ProviderGate
+    from videogen.providers.replicate import ReplicateProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +101,60 @@ def _report_missing_snapshot(name: str, spec: ModelSpec, snapshots: Snapshots) -
 
 async def _fetch_endpoints(specs: Iterable[ModelSpec], settings: Settings) -> Mapping[str, Endpoint | None]:
     """Fetch the endpoint of each model, with the versions in use, by `owner/name`; None if it does not exist."""
+    versions: dict[str, set[str]] = {}
+    for spec in specs:
+        versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
+    async with _open_replicate(settings, "use --offline to check the saved ones") as (provider, calls):
+        return {name: await _fetch_endpoint(name, provider, calls, wanted) for name, wanted in versions.items()}
+
+
+async def fetch_new_endpoint(replicate: str, settings: Settings) -> Endpoint:
+    """Return a model as Replicate describes it.
+
+    Raises:
+        InvalidError: there is no such model.
+        SettingsError: REPLICATE_API_TOKEN is not set.
+        AuthenticationError: Replicate rejected the token.
+        CallError: Replicate cannot be reached.
+    """
+    async with _open_replicate(settings, "give a file with the schema as --schema FILE") as (provider, calls):
+        endpoint = await _fetch_endpoint(replicate, provider, calls)
+    if endpoint is None:
+        raise InvalidError(f"{replicate} is not on Replicate (404): check the spelling, or whether it is private")
+    return endpoint
+
+
+def check_added_model(name: str, endpoint: Endpoint, registry: Path) -> ModelCheck:
+    """Compare a model of the registry file with its endpoint."""
+    document = load_registry_file(registry)
+    return _check_model(name, parse_registry(document).get_model(name), endpoint, document)
+
+
+@asynccontextmanager
+async def _open_replicate(
+    settings: Settings, otherwise: str
+) -> AsyncIterator[tuple["ReplicateProvider", "ProviderGate"]]:
+    """Open a client of Replicate. Raise `SettingsError` without a token, with the advice to do `otherwise`."""
     from videogen.execution.rate_limit_gate import ProviderGate
     from videogen.providers.replicate import ReplicateProvider
 
     token = settings.replicate_api_token
     if token is None:
-        raise SettingsError(
-            "REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or use --offline to check the saved ones"
-        )
-    versions: dict[str, set[str]] = {}
-    for spec in specs:
-        versions.setdefault(spec.replicate, set()).update([spec.version] if spec.version else [])
-    provider, calls = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url), ProviderGate()
-    endpoints: dict[str, Endpoint | None] = {}
+        raise SettingsError(f"REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or {otherwise}")
+    provider = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url)
     try:
-        for name, wanted in versions.items():
-            try:
-                endpoints[name] = await calls.call_with_retries(partial(provider.describe, name, wanted), tries=4)
-            except GoneError:
-                endpoints[name] = None
+        yield provider, ProviderGate()
     finally:
         await provider.aclose()
-    return endpoints
+
+
+async def _fetch_endpoint(
+    name: str, provider: "ReplicateProvider", calls: "ProviderGate", versions: Collection[str] = ()
+) -> Endpoint | None:
+    try:
+        return await calls.call_with_retries(partial(provider.describe, name, versions), tries=4)
+    except GoneError:
+        return None
 
 
 def _check_model(name: str, spec: ModelSpec, endpoint: Endpoint | None, document: SourceFile) -> ModelCheck:

@@ -325,7 +325,7 @@ def check_file(
     return check_job(job, registry, as_json=json)
 
 
-models = App(name="models", help="Show the models of the registry, or check them against Replicate.")
+models = App(name="models", help="Show the models of the registry, check them against Replicate, or add one.")
 app.command(models)
 
 
@@ -414,6 +414,31 @@ def check_registry(
     if offline and snapshot:
         raise InvalidError("--snapshot and --offline cannot be combined: use one of them")
     return show_model_checks(names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json)
+
+
+@models.command(name="add")
+def add_registry_model(
+    model: str, /, *, name: str | None = None, schema: Path | None = None, registry: Path | None = None
+) -> int:
+    """Draft the entry of a model from its input schema, and add it to your registry file.
+
+    The draft marks what the schema does not say, such as the price. Exit code: 0 added, 1 added, but the schema
+    contradicts the draft, or Replicate is unreachable, 2 unknown model, invalid file or flag, 3 token refused.
+
+    Parameters
+    ----------
+    model:
+        The model on Replicate, as owner/name.
+    name:
+        Name of the model in jobs (default: its name without the owner).
+    schema:
+        A file with the schema instead of Replicate: a snapshot, an OpenAPI document or the schema of the inputs.
+    registry:
+        Your models.toml, which is created if it is missing (VIDEOGEN_REGISTRY).
+    """
+    from videogen.cli.add_model import add_model
+
+    return add_model(model, name=name, schema=schema, registry=registry)
 
 
 @app.command

@@ -50,7 +50,8 @@ def show_models(extension: Path | None, *, as_json: bool) -> None:
     console = make_console(stderr=False)
     console.print(table)
     print_line(
-        console, "≈ estimated, ? unknown; references are taken as they are (native), as one start frame (composed), or dropped"
+        console,
+        "≈ estimated, ? unknown; references are taken as they are (native), as one start frame (composed), or dropped",
     )
 
 
@@ -224,7 +225,7 @@ def show_model_checks(
         return exit_code
     console = make_console(stderr=False)
     for model in checked:
-        print_line(console, f"{model.id}: {_describe_check(model)}")
+        print_line(console, f"{model.id}: {describe_check(model)}")
         for problem in model.drift:
             print_line(console, f"  {problem}")
     place = f"the snapshots in {snapshots.folder}" if offline else "Replicate"
@@ -235,7 +236,8 @@ def show_model_checks(
     return exit_code
 
 
-def _describe_check(model: "ModelCheck") -> str:
+def describe_check(model: "ModelCheck") -> str:
+    """Return the result of a check in one line."""
     if model.not_compared:
         return f"not compared: {model.not_compared}"
     found = len(model.drift)

@@ -122,8 +122,10 @@ class _Draft:
         yield from _write_shape(table, shape)
         qualities = {key: self._known[key].enum or () for sent in tiers.values() for key in sent}
         rules = find_rules(self._known, parameters, qualities, shape.inputs, length)
-        for when in [*shape.when, *rules]:
-            yield from ["", f"[[{table}.when]]", *(write_line(key, value) for key, value in when.items())]
+        for when in shape.when:
+            yield from _write_condition(table, when)
+        for when in rules:
+            yield from _write_condition(table, when, "    # guess: by the words of the schema")
 
     def _find_unused(self) -> dict[str, InputSchema]:
         return {name: schema for name, schema in self._known.items() if name not in self._entry.used}
@@ -262,3 +264,8 @@ def _write_shape(table: str, shape: Shape) -> Iterator[str]:
     yield from write_comment(shape.remark)
     for ratio, sent in shape.ratios.items():
         yield write_line(ratio, sent)
+
+
+def _write_condition(table: str, when: Mapping[str, Any], remark: str = "") -> Iterator[str]:
+    yield from ["", f"[[{table}.when]]{remark}"]
+    yield from (write_line(key, value) for key, value in when.items())
