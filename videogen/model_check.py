@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from videogen.errors import GoneError, InvalidError, Problem, SettingsError
 from videogen.registry import drift
 from videogen.registry.drift import Finding
-from videogen.registry.endpoint_schema import Endpoint, Snapshots
-from videogen.registry.load import load_registry_file, parse_registry
+from videogen.registry.endpoint_schema import Endpoint, ListedModel, Snapshots
+from videogen.registry.load import load_registry_file, parse_registry, read_registry
 from videogen.registry.model_spec import ModelSpec
 from videogen.settings import Settings
 from videogen.source_files.document import SourceFile
@@ -124,6 +124,61 @@ async def fetch_new_endpoint(replicate: str, settings: Settings) -> Endpoint:
     return endpoint
 
 
+COLLECTIONS = ("text-to-video", "image-to-video")
+"""Replicate's collections of video models."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNews:
+    """The differences between the models of the registry and those of Replicate."""
+
+    new: tuple[ListedModel, ...]
+    """Official models in the collections that the registry does not have."""
+    gone: dict[str, str]
+    """The models of the registry that are not on Replicate any more: `owner/name` by name in the registry."""
+    retiring: dict[str, ModelSpec]
+    """The models of the registry that have a day of retirement, past or not, by name."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the news as JSON value."""
+        return {
+            "new": [{"replicate": each.name, "description": each.description} for each in self.new],
+            "gone": [{"id": name, "replicate": replicate} for name, replicate in self.gone.items()],
+            "retiring": [
+                {"id": name, "replicate": spec.replicate, "retires": str(spec.retires), "successor": spec.successor}
+                for name, spec in self.retiring.items()
+            ],
+        }
+
+
+async def find_news(settings: Settings) -> ModelNews:
+    """Compare the registry with Replicate's collections of video models.
+
+    Raises:
+        ValidationError: the registry is invalid.
+        SettingsError: REPLICATE_API_TOKEN is not set.
+        AuthenticationError: Replicate rejected the token.
+        CallError: Replicate cannot be reached.
+    """
+    models = read_registry(settings.registry).models
+    known = {spec.replicate for spec in models.values()}
+    listed: dict[str, ListedModel] = {}
+    async with _open_replicate(settings, "look at https://replicate.com/collections/text-to-video") as (
+        provider,
+        calls,
+    ):
+        for slug in COLLECTIONS:
+            found = await calls.call_with_retries(partial(provider.list_collection, slug), tries=4)
+            listed |= {each.name: each for each in found}
+        unlisted = sorted(known - listed.keys())
+        gone = {name for name in unlisted if await _fetch_endpoint(name, provider, calls) is None}
+    return ModelNews(
+        new=tuple(each for name, each in sorted(listed.items()) if each.is_official and name not in known),
+        gone={name: spec.replicate for name, spec in models.items() if spec.replicate in gone},
+        retiring={name: spec for name, spec in models.items() if spec.retires},
+    )
+
+
 def check_added_model(name: str, endpoint: Endpoint, registry: Path) -> ModelCheck:
     """Compare a model of the registry file with its endpoint."""
     document = load_registry_file(registry)
@@ -140,7 +195,7 @@ async def _open_replicate(
 
     token = settings.replicate_api_token
     if token is None:
-        raise SettingsError(f"REPLICATE_API_TOKEN is not set: set it to fetch the schemas, or {otherwise}")
+        raise SettingsError(f"REPLICATE_API_TOKEN is not set: set it to ask Replicate, or {otherwise}")
     provider = ReplicateProvider(token.get_secret_value(), base_url=settings.replicate_base_url)
     try:
         yield provider, ProviderGate()

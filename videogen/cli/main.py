@@ -325,7 +325,9 @@ def check_file(
     return check_job(job, registry, as_json=json)
 
 
-models = App(name="models", help="Show the models of the registry, check them against Replicate, or add one.")
+models = App(
+    name="models", help="Show the models of the registry, check them against Replicate, find new ones and add them."
+)
 app.command(models)
 
 
@@ -414,6 +416,22 @@ def check_registry(
     if offline and snapshot:
         raise InvalidError("--snapshot and --offline cannot be combined: use one of them")
     return show_model_checks(names, registry, Snapshots(schemas), offline=offline, snapshot=snapshot, as_json=json)
+
+
+@models.command(name="new")
+def list_new_models(*, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List Replicate's official video models that the registry lacks, and its own that are gone or retire.
+
+    Parameters
+    ----------
+    registry:
+        A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY).
+    json:
+        Print a JSON object.
+    """
+    from videogen.cli.models import show_model_news
+
+    show_model_news(registry, as_json=json)
 
 
 @models.command(name="add")

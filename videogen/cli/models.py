@@ -243,3 +243,25 @@ def describe_check(model: "ModelCheck") -> str:
     found = len(model.drift)
     verdict = f"drifted from {model.replicate} in {found} place{'s' * (found > 1)}" if found else "agrees"
     return verdict + (f"; ignored by the endpoint: {', '.join(model.ignored_inputs)}" if model.ignored else "")
+
+
+def show_model_news(extension: Path | None, *, as_json: bool) -> None:
+    """Print the video models on Replicate that the registry lacks, and the registered ones that are gone or retire."""
+    from videogen import model_check as conformance
+
+    settings = read_settings()
+    settings = settings.model_copy(update={"registry": extension or settings.registry})
+    news = asyncio.run(conformance.find_news(settings))
+    if as_json:
+        print(escape_json(json.dumps(news.summary(), indent=2)))
+        return
+    console = make_console(stderr=False)
+    for listed in news.new:
+        print_line(console, f"new: {listed.name}: {listed.description}")
+    for name, replicate in news.gone.items():
+        print_line(console, f"gone: {name}: {replicate} is not on Replicate any more")
+    for name, spec in news.retiring.items():
+        print_line(console, f"retires: {name}: {spec.retires}" + (f"; use {spec.successor}" if spec.successor else ""))
+    counts = f"{len(news.new)} new, {len(news.gone)} gone, {len(news.retiring)} retiring"
+    advice = ". Add a new one with `videogen models add OWNER/NAME`" if news.new else ""
+    print_line(console, f"{counts}{advice}")

@@ -23,6 +23,7 @@ from videogen.emulator.api_errors import (
     make_unauthenticated_error,
 )
 from videogen.emulator.catalogue import Catalogue, make_model_body, make_version_body
+from videogen.emulator.collections import make_collection_body
 from videogen.emulator.create_request import (
     CreateRequest,
     parse_official_request,
@@ -76,6 +77,7 @@ class Api:
         router.get("/models/{owner}/{name}")(self.get_model)
         router.get("/models/{owner}/{name}/versions")(self.list_versions)
         router.get("/models/{owner}/{name}/versions/{version_id}")(self.get_version)
+        router.get("/collections/{slug}")(self.get_collection)
         router.post("/files")(self.upload_file)
         router.get("/files")(self.list_files)
         router.get("/files/{file_id}")(self.get_file)
@@ -147,6 +149,10 @@ class Api:
     async def get_model(self, request: Request, owner: str, name: str) -> Response:
         """Return a model with the schema of its latest version."""
         return JSONResponse(make_model_body(self._catalogue.find_model(f"{owner}/{name}"), get_base_url(request)))
+
+    async def get_collection(self, request: Request, slug: str) -> Response:
+        """Return a collection with its models."""
+        return JSONResponse(make_collection_body(slug, self._catalogue.list_models(), get_base_url(request)))
 
     async def list_versions(self, owner: str, name: str) -> Response:
         """Return the versions of a model on one page, each with its schema."""

@@ -45,7 +45,7 @@ from videogen.providers.provider_clock import ProviderClock, read_date
 from videogen.providers.proxies import describe_proxy, find_proxy, make_transport
 from videogen.providers.replicate_predictions import ALIAS, name_id, read_id, read_prediction
 from videogen.providers.sanitize import make_text_safe, read_json, read_number
-from videogen.registry.endpoint_schema import Endpoint
+from videogen.registry.endpoint_schema import Endpoint, ListedModel
 from videogen.text import mask_credentials
 
 DEFAULT_BASE_URL = "https://api.replicate.com"
@@ -149,6 +149,19 @@ class ReplicateProvider:
             )
         except (KeyError, TypeError, PydanticError):
             raise _make_lost_error("GET", path, "the answer describes no model") from None
+
+    async def list_collection(self, slug: str) -> list[ListedModel]:
+        """Return the models in one of Replicate's collections, such as `text-to-video`.
+
+        Raises:
+            GoneError: the collection does not exist.
+        """
+        path = f"/v1/collections/{slug}"
+        models = (await self._call("GET", path)).get("models")
+        if not isinstance(models, list):
+            raise _make_lost_error("GET", path, "the answer lists no models")
+        listed = (_read_listed_model(each) for each in models if isinstance(each, dict))
+        return [each for each in listed if each]
 
     async def create(
         self, replicate: str, version: str | None, inputs: Mapping[str, Any], *, cancel_after_s: float
@@ -396,6 +409,15 @@ def _find_query(address: Any) -> str:
         return httpx.URL(address).query.decode()
     except (httpx.InvalidURL, TypeError, UnicodeError):
         return ""
+
+
+def _read_listed_model(model: Mapping[str, Any]) -> ListedModel | None:
+    """Return a model of a collection, or None if it has no name that could be one."""
+    name = f"{model.get('owner')}/{model.get('name')}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}/[a-z0-9][a-z0-9._-]{0,99}", name, re.ASCII):
+        return None
+    description = make_text_safe(str(model.get("description") or ""), most=200)
+    return ListedModel(name, description, model.get("is_official") is True)
 
 
 def _find_results(page: Mapping[str, Any]) -> list[dict[str, Any]]:

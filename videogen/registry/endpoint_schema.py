@@ -45,6 +45,16 @@ class Endpoint(BaseModel):
         return None if document is None else _read_inputs(document)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model in one of Replicate's collections."""
+
+    name: str
+    """`owner/name`."""
+    description: str
+    is_official: bool
+
+
 class InputSchema(BaseModel):
     """The schema of one input; None for each property that the endpoint does not specify."""
 
