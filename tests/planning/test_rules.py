@@ -300,3 +300,15 @@ def test_a_long_address_is_shortened() -> None:
     """A `data:` address may have millions of characters."""
     assert shorten_address("x" * 100) == "x" * 100
     assert shorten_address("ab" * 50 + "c") == "ab" * 30 + "…"
+
+
+def test_a_price_that_is_not_known_is_told_loudly() -> None:
+    """With the amount that the plan counts on, and the address of the price; its age does not matter then."""
+    price = {"per_second": "1.00", "as_of": AS_OF, "basis": "unknown"}
+    registry = small_registry(plain={"price": price})
+    (warning,) = warnings_of(scene("a"), scene("b"), registry=registry, today=AS_OF + timedelta(days=400), min_clips=1)
+    source = registry.models["plain"].source
+    assert warning.startswith("THE PRICE OF plain IS NOT KNOWN: the $10.00 of its clips are a guess on the high side")
+    assert f"Look the price up at {source}" in warning
+    plan = build_plan(job_of(), registry, digests={})
+    assert not plan.cost_is_exact

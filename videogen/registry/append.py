@@ -20,11 +20,12 @@ def append_model(path: Path, text: str) -> None:
     old = read_source_file(path).text if path.exists() else ""
     if old and is_json_file(path, old):
         raise ValidationError(f"{path} is JSON: name a TOML file, to which the model can be added")
+    has_crlf = path.exists() and b"\r\n" in path.read_bytes()
     new = f"{_make_gap(old)}{text}"
     _validate(path, old + new)
     try:
         with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(new.replace("\n", "\r\n") if "\r\n" in old else new)
+            file.write(new.replace("\n", "\r\n") if has_crlf else new)
     except OSError as exc:
         raise ValidationError(f"cannot write {path}: {exc.strerror or exc}") from None
 
