@@ -26,7 +26,7 @@ _MUST_BE_WITH_FRAME = re.compile(r"^must be (\S+) with a (?:first|start)", re.IG
 
 
 def is_rule(description: str) -> bool:
-    """Return whether a description may restrict what is sent."""
+    """Return whether a description may restrict the values of an input."""
     return bool(_RULE.search(description))
 
 
