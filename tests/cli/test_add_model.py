@@ -10,12 +10,14 @@ import pytest
 from tests.support.tokens import TOKEN
 from videogen.cli import main as cli
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.emulator.catalogue import Catalogue
 from videogen.registry.endpoint_schema import Snapshots
 from videogen.registry.load import read_registry
 
 pytestmark = pytest.mark.integration
 
 VEO = "google/veo-3.1"
+COGVIDEOX = "cuuupid/cogvideox-5b"
 SCHEMA = str(Snapshots().folder / "google" / "veo-3.1.json")
 FILM = """
 model = "veo-new"
@@ -186,15 +188,22 @@ def test_a_file_in_a_folder_that_is_missing_is_refused(videogen: Command, tmp_pa
 
 def test_new_models_and_those_that_are_gone_or_retire_are_listed(online: Command, mine: Path) -> None:
     """A model of the collections is new if no entry runs it; community models are not listed."""
+    truth = Catalogue().list_models()
+    registered = {spec.replicate for spec in read_registry().models.values()} - {VEO, COGVIDEOX}
     mine.write_text(
-        '[models."veo-3.1"]\nreplicate = "google/veo-0"\n[models.svd]\nretires = 2027-01-31\nsuccessor = "veo-3.1"\n'
+        '[models."veo-3.1"]\nreplicate = "google/veo-0"\n[models.cogvideox]\nreplicate = "cuuupid/cogvideox-0"\n'
+        '[models.svd]\nretires = 2027-01-31\nsuccessor = "veo-3.1"\n'
     )
     code, out, err = online("models", "new", "--registry", mine, "--json")
     assert (code, err) == (0, "")
     news: dict[str, Any] = json.loads(out)
-    assert "google/veo-3.1" in [model["replicate"] for model in news["new"]]
-    assert not {"kwaivgi/kling-v2.1", "cuuupid/cogvideox-5b"} & {model["replicate"] for model in news["new"]}
-    assert news["gone"] == [{"id": "veo-3.1", "replicate": "google/veo-0"}]
+    assert {model["replicate"] for model in news["new"]} == {
+        model.full_name for model in truth if model.official and model.full_name not in registered
+    }
+    assert news["gone"] == [
+        {"id": "veo-3.1", "replicate": "google/veo-0"},
+        {"id": "cogvideox", "replicate": "cuuupid/cogvideox-0"},
+    ]
     assert news["retiring"] == [
         {
             "id": "svd",

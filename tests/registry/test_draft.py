@@ -143,6 +143,11 @@ def test_the_fields_of_a_scene_are_recognised() -> None:
             },
             id="frames",
         ),
+        pytest.param(
+            {"duration": {"type": "integer", "minimum": 12}},
+            {"steps": {"min": 12, "max": 12}, "input": "duration"},
+            id="no-longest",
+        ),
         pytest.param({}, {"sizes": [{"seconds": 5, "inputs": {}}]}, id="none"),
     ],
 )
@@ -172,12 +177,12 @@ def test_any_length_of_a_number_is_continuous() -> None:
             id="sizes",
         ),
         pytest.param(
-            {"width": {"type": "integer", "default": 864}, "height": {"type": "integer", "default": 480}},
+            {"width": {"type": "integer", "default": 832}, "height": {"type": "integer", "default": 480}},
             (),
             {
-                "16:9": {"width": 864, "height": 480},
-                "9:16": {"width": 480, "height": 864},
-                "1:1": {"width": 640, "height": 640},
+                "16:9": {"width": 832, "height": 480},
+                "9:16": {"width": 480, "height": 832},
+                "1:1": {"width": 624, "height": 624},
             },
             id="width-and-height",
         ),

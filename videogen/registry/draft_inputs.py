@@ -99,6 +99,8 @@ def _read_lengths(name: str, schema: InputSchema) -> Guess | None:
     if schema.type not in ("integer", "number"):
         return None
     low, high, remark = _find_range(schema)
+    if not 0 < low <= high:
+        return None
     if schema.type == "number":
         return Guess({"mode": "continuous", "min": low, "max": high, "input": name}, (), used, remark)
     steps = {"min": low, "max": high}
@@ -111,7 +113,8 @@ def _find_range(schema: InputSchema) -> tuple[int | float, int | float, str]:
     remarks = []
     high = schema.maximum
     if high is None:
-        high = max(_LONGEST_GUESS_S, schema.default if isinstance(schema.default, int | float) else 0)
+        default = schema.default if isinstance(schema.default, int | float) else 0
+        high = max(_LONGEST_GUESS_S, default, schema.minimum or 0)
         remarks.append("guess: the schema names no longest length")
     low = schema.minimum
     told = re.search(r"(\d+)\s*(?:to|-|–)\s*(\d+) s", schema.description)
@@ -287,7 +290,7 @@ def _choose_sizes(known: Schemas) -> Shape | None:
     for ratio in ("16:9", "9:16", "1:1"):
         size = usual if ratio == own else _fit_area(_measure(ratio), usual[0] * usual[1], multiple)
         if ratio == "9:16" and own == "16:9":
-            size = usual[1], usual[0]
+            size = usual[1], usual[0]  # the same numbers, even where they are not quite of that ratio
         if width.covers(size[0], size[0]) and height.covers(size[1], size[1]) and min(size) > 0:
             ratios[ratio] = {"width": size[0], "height": size[1]}
     remark = f"guess: about as many pixels as by default, in multiples of {multiple}"
