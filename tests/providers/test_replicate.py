@@ -57,6 +57,7 @@ OTHERS = [
     pytest.param(lambda provider: provider.upload(b"x", name="x.png", media_type="image/png"), id="upload"),
     pytest.param(lambda provider: provider.check_account(), id="account"),
     pytest.param(lambda provider: provider.describe(MODEL), id="model"),
+    pytest.param(lambda provider: provider.list_collection("text-to-video"), id="collection"),
 ]
 
 
@@ -150,6 +151,28 @@ async def test_an_answer_that_describes_no_model_may_be_asked_for_again(
     async with Loopback(answer(200, {"latest_version": version})) as server:
         with pytest.raises(TransientError, match="describes no model"):
             await make_provider(server.url).describe(MODEL)
+
+
+async def test_a_collection_lists_its_models(make_provider: MakeProvider) -> None:
+    """Without those whose name cannot be one, and official only if Replicate says so."""
+    models = [
+        {"owner": "maker", "name": "film", "description": "Makes\x1b films", "is_official": True},
+        {"owner": "maker", "name": "older", "description": None},
+        {"owner": "../..", "name": "odd", "is_official": True},
+        {"owner": "maker"},
+        None,
+    ]
+    async with Loopback(answer(200, {"slug": "text-to-video", "models": models})) as server:
+        film, older = await make_provider(server.url).list_collection("text-to-video")
+    assert [asked.target for asked in server.asked] == ["/v1/collections/text-to-video"]
+    assert (film.name, film.is_official, older.name, older.is_official) == ("maker/film", True, "maker/older", False)
+    assert "\x1b" not in film.description
+
+
+async def test_an_answer_that_lists_no_models_may_be_asked_for_again(make_provider: MakeProvider) -> None:
+    async with Loopback(answer(200, {"models": None})) as server:
+        with pytest.raises(TransientError, match="lists no models"):
+            await make_provider(server.url).list_collection("text-to-video")
 
 
 @pytest.mark.parametrize("body", [{}, {"urls": None}, {"urls": {}}], ids=["no-urls", "null", "empty"])
