@@ -18,6 +18,7 @@ from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
+from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
@@ -59,6 +60,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
     validate_job(job, registry)  # report problems before anything is fetched
+    validate_inputs(job, registry)
     provider, why = settings.choose_provider()
     origin = settings.get_origin(provider)
     references = await load_job_references(job, Path(options.folder))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.builders import job_of
 from videogen.errors import ValidationError
+from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.registry.load import read_registry
@@ -111,8 +112,12 @@ def sent(planned: Plan) -> dict[str, Any]:
 
 
 def problems(registry: Registry, *scenes: dict[str, Any], **fields: Any) -> Sequence[str]:
-    with pytest.raises(ValidationError) as caught:
+    def check() -> None:
+        validate_inputs(job_of(*scenes, **{"model": "studio", **fields}), registry)
         plan(registry, *scenes, **fields)
+
+    with pytest.raises(ValidationError) as caught:
+        check()
     return [f"{problem.where}: {problem.message}" for problem in caught.value.problems]
 
 
@@ -230,6 +235,12 @@ def test_another_tier_or_input_is_another_clip(tmp_path: Path) -> None:
             {},
             "scenes.0.end_image: studio takes an end image only with a start",
             id="end-alone",
+        ),
+        pytest.param(
+            {"end_image": "a.png", "scene_reference_url": "b.png"},
+            {"model": "kling-v3-omni"},
+            "scenes.0.end_image: kling-v3-omni takes an end image only with a start image",
+            id="end-beside-references",
         ),
         pytest.param(
             {"end_image": "a.png"},

@@ -1,6 +1,5 @@
 """Find the problems and doubts of a job with its models."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,9 +13,7 @@ from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.planning.terms import find_clip_terms
 from videogen.registry import durations
-from videogen.registry.endpoint_schema import Snapshots
 from videogen.registry.model_spec import ModelSpec, Registry
-from videogen.registry.tables import Inputs
 from videogen.source_files.messages import did_you_mean
 from videogen.text import format_money, list_first
 
@@ -128,10 +125,8 @@ def _find_model_problems(job: Job, spec: ModelSpec, registry: Registry) -> Itera
     if tier_problems := list(_find_tier_problems(job, spec)):
         yield from tier_problems
         return
-    yield from _find_input_problems(job.inputs, "inputs", job.model, spec)
     for index, scene in enumerate(job.scenes):
         where = f"scenes.{index}"
-        yield from _find_input_problems(scene.inputs, f"{where}.inputs", job.model, spec)
         yield from _find_picture_problems(job, scene, where, spec, registry)
         yield from _find_terms_problems(job, scene, where, spec, get_tolerance(job, registry))
 
@@ -143,24 +138,6 @@ def _find_tier_problems(job: Job, spec: ModelSpec) -> Iterator[Problem]:
         if tier is not None and tier not in spec.tiers:
             known = f"it has {', '.join(spec.tiers)}" if spec.tiers else "it has none"
             yield Problem(f"{job.model} has no tier {tier!r}; {known}{did_you_mean(tier, spec.tiers)}", where=where)
-
-
-def _find_input_problems(inputs: Inputs, where: str, model: str, spec: ModelSpec) -> Iterator[Problem]:
-    """Yield the problems of inputs that a job or a scene names itself, by the kept schema of the model."""
-    if not inputs:
-        return
-    own = {**spec.parameters.list_names(), **({spec.duration.input: "target_duration"} if spec.duration.input else {})}
-    endpoint = Snapshots().read(spec.replicate)
-    known = endpoint.read_inputs(spec.version) if endpoint else None
-    for name, value in inputs.items():
-        if name in own:
-            yield Problem(f"{name!r} is set by the field {own[name]}: give it there", where=f"{where}.{name}")
-        elif known and name not in known.schemas:
-            meant = did_you_mean(name, known.schemas) or f"; it takes {', '.join(sorted(known.schemas))}"
-            yield Problem(f"{model} has no input {name!r}{meant}", where=f"{where}.{name}")
-        elif known and not known.schemas[name].accepts(value):
-            shown = json.dumps(value, ensure_ascii=False)
-            yield Problem(f"{shown} is refused: {name!r} takes {known.schemas[name]}", where=f"{where}.{name}")
 
 
 def _find_picture_problems(
@@ -178,12 +155,6 @@ def _find_picture_problems(
     if scene.end_image and names.end_image is None:
         able = [name for name, each in registry.models.items() if each.parameters.end_image]
         yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.end_image")
-    has_start = bool(scene.start_image or (scene.reference_urls and names.image))
-    if scene.end_image and names.end_image_needs_start and not has_start:
-        yield Problem(
-            f"{job.model} takes an end image only with a start image: give scene {scene.id!r} a start_image",
-            where=f"{where}.end_image",
-        )
     if references and references.required and not scene.reference_urls:
         yield Problem(
             f"{job.model} needs references: give scene {scene.id!r} a scene_reference_url or character_reference_urls",
@@ -201,6 +172,11 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
     if found.terms.refused:
         yield Problem(f"{job.model} cannot make scene {scene.id!r}: {found.terms.refused}", where=where)
         return
+    if found.asked.end_image and spec.parameters.end_image_needs_start and not found.asked.start_image:
+        yield Problem(
+            f"{job.model} takes an end image only with a start image: give scene {scene.id!r} a start_image",
+            where=f"{where}.end_image",
+        )
     longest_prompt = found.terms.longest_prompt
     if longest_prompt is not None and len(scene.prompt) > longest_prompt:
         yield Problem(

@@ -11,6 +11,7 @@ from pydantic import ValidationError as PydanticError
 from videogen.errors import Problem, ValidationError
 from videogen.job.load import interpret_as_job, load_job_file
 from videogen.job.model import MAX_NAME_CHARS, Job
+from videogen.planning.own_inputs import find_input_problems
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.rules import find_problems
@@ -146,7 +147,8 @@ def _validate_job(
     job = _parse_with_substitutes(data, document.names, found)
     told = list(found.items())
     if job and models.registry and models.wrong.isdisjoint((*job.models_to_run, *job.fallback_models)):
-        more = [(split_path(problem.where), problem.message) for problem in find_problems(job, models.registry)]
+        of_models = [*find_problems(job, models.registry), *find_input_problems(job, models.registry)]
+        more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
     if job and "min_clips" in flags and isinstance(job.min_clips, int):
         made = len(job.scenes) * job.takes

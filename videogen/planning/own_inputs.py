@@ -1,0 +1,42 @@
+"""Check the inputs that a job names itself against the kept schemas of its models."""
+
+import json
+from collections.abc import Iterator
+
+from videogen.errors import Problem, ValidationError
+from videogen.job.model import Job
+from videogen.registry.endpoint_schema import Snapshots
+from videogen.registry.model_spec import ModelSpec, Registry
+from videogen.registry.tables import Inputs
+from videogen.source_files.messages import did_you_mean
+
+
+def validate_inputs(job: Job, registry: Registry) -> None:
+    """Raise `ValidationError` with every input of the job or its scenes that a model does not take."""
+    if problems := list(find_input_problems(job, registry)):
+        raise ValidationError(problems)
+
+
+def find_input_problems(job: Job, registry: Registry) -> Iterator[Problem]:
+    """Yield the problems of the inputs in the job and its scenes, for each of its models that has a kept schema."""
+    places = {"inputs": job.inputs} | {f"scenes.{index}.inputs": scene.inputs for index, scene in enumerate(job.scenes)}
+    for model in dict.fromkeys((*job.models_to_run, *job.fallback_models)):
+        spec = registry.models.get(model)
+        for where, inputs in places.items():
+            if inputs and spec:
+                yield from _find_problems(inputs, where, model, spec)
+
+
+def _find_problems(inputs: Inputs, where: str, model: str, spec: ModelSpec) -> Iterator[Problem]:
+    own = {**spec.parameters.list_names(), **({spec.duration.input: "target_duration"} if spec.duration.input else {})}
+    endpoint = Snapshots().read(spec.replicate)
+    known = endpoint.read_inputs(spec.version) if endpoint else None
+    for name, value in inputs.items():
+        if name in own:
+            yield Problem(f"{name!r} is set by the field {own[name]}: give it there", where=f"{where}.{name}")
+        elif known and name not in known.schemas:
+            meant = did_you_mean(name, known.schemas) or f"; it takes {', '.join(sorted(known.schemas))}"
+            yield Problem(f"{model} has no input {name!r}{meant}", where=f"{where}.{name}")
+        elif known and not known.schemas[name].accepts(value):
+            shown = json.dumps(value, ensure_ascii=False)
+            yield Problem(f"{shown} is refused: {name!r} takes {known.schemas[name]}", where=f"{where}.{name}")
