@@ -81,6 +81,8 @@ class Stage:
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._prefect_database,
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "120",  # queries are slow on a busy machine, and then answered by 500
+            "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
         }

@@ -479,8 +479,6 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "120",  # its queries are slow on a busy machine, and then answered by 500
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
         **settings,
     }
     place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
