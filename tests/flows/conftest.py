@@ -74,7 +74,7 @@ class CommandLine:
             start_new_session=True,  # as a terminal has it: what is sent to all of its processes is not sent to us
         )
 
-    def run(self, *arguments: str | Path, timeout_s: float = 110) -> Finished:
+    def run(self, *arguments: str | Path, timeout_s: float = 250) -> Finished:
         began = time.monotonic()
         process = self.start(*arguments)
         try:

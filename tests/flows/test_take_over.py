@@ -103,7 +103,7 @@ class House:
 
     def _call(self, method: str, path: str, body: Any = None, *, may_exist: bool = False) -> Any:
         for _ in range(BUSY_TRIES):  # a server on SQLite that is busy answers 503, and wants to be asked again
-            answer = httpx.request(method, f"{self.api}/{path}", json=body, trust_env=False, timeout=30)
+            answer = httpx.request(method, f"{self.api}/{path}", json=body, trust_env=False, timeout=250)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(1)
