@@ -8,6 +8,7 @@ https://github.com/receptron/mulmocast-cli (src/types/provider2agent.ts). "Estim
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -362,9 +363,7 @@ class Catalogue:
         shipped = find_shipped_folder()
         folders = [shipped] if shipped.is_dir() else []
         for folder in [*folders, schemas] if schemas else folders:
-            for snapshot in read_snapshots(folder):
-                if models := list(make_models(snapshot)):
-                    self._added[snapshot.name] = models
+            self._added |= _read_models(folder, _list_states(folder))
 
     def list_models(self) -> list[EmulatedModel]:
         """Return the latest version of each model, by name."""
@@ -401,6 +400,19 @@ class Catalogue:
 
     def _get_all(self) -> dict[str, list[EmulatedModel]]:
         return self._added | {name: [model] for name, model in MODELS.items()}
+
+
+@lru_cache(maxsize=8)
+def _read_models(folder: Path, _states: tuple[tuple[Path, int, int], ...]) -> Mapping[str, list[EmulatedModel]]:
+    """Return the versions of each model in a folder of snapshots, once for the same states of its files."""
+    found = {snapshot.name: list(make_models(snapshot)) for snapshot in read_snapshots(folder)}
+    return {name: models for name, models in found.items() if models}
+
+
+def _list_states(folder: Path) -> tuple[tuple[Path, int, int], ...]:
+    """Return path, time of the last change and size of each file."""
+    stats = ((path, path.stat()) for path in sorted(folder.glob("*/*.json")))
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
 def make_model_body(model: EmulatedModel, web: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from videogen.planning.rules import (
     shorten_address,
     validate_job,
 )
-from videogen.planning.terms import ClipTerms, find_clip_terms
+from videogen.planning.terms import ClipTerms, find_clip_terms, find_inputs_with_other_sound
 from videogen.registry import durations
 from videogen.registry.conditions import Asked
 from videogen.registry.model_spec import FRAME_SIZES, ModelSpec, Registry
@@ -121,7 +121,7 @@ def _make_request(
         gpu_cost_per_s=price.per_gpu_second,
         expected_bill=None
         if price.per_gpu_second is not None
-        else _make_expected_bill(job, scene, spec, found, inputs, buffer),
+        else _make_expected_bill(job, scene, spec, found, inputs),
     )
     return ClipRequest(
         scene=scene,
@@ -146,18 +146,17 @@ def _make_request(
 
 
 def _make_expected_bill(
-    job: Job, scene: Scene, spec: ModelSpec, found: ClipTerms, inputs: Mapping[str, Any], buffer: float
+    job: Job, scene: Scene, spec: ModelSpec, found: ClipTerms, inputs: Mapping[str, Any]
 ) -> ExpectedBill:
     can_choose = spec.audio is not None and not spec.audio.always
-    other = job.model_copy(update={"audio": not job.audio})
-    other_inputs = find_clip_terms(other, scene, spec, buffer).inputs if can_choose else {}
+    other_inputs = find_inputs_with_other_sound(job, scene, spec, found) if can_choose else {}
     resolution = None if "resolution" in spec.ignored else inputs.get("resolution")
     return ExpectedBill(
         seconds=found.requested_s,
         sound=None if (spec.audio and spec.audio.always) or (job.audio and not can_choose) else job.audio,
         resolution=resolution if isinstance(resolution, str) else None,
         price=_make_output_price(spec.get_price(audio=job.audio).find_rows(dict(inputs))[0]),
-        price_with_other_sound=_find_output_price(spec.get_price(audio=other.audio), other_inputs)
+        price_with_other_sound=_find_output_price(spec.get_price(audio=not job.audio), other_inputs)
         if can_choose
         else None,
         source=spec.source,

@@ -53,8 +53,18 @@ def _iterate_uses(job: Job, scene: Scene, spec: ModelSpec) -> Iterator[Asked]:
     yield replace(asked, start_image=asked.start_image or composes)
 
 
+def find_inputs_with_other_sound(job: Job, scene: Scene, spec: ModelSpec, found: ClipTerms) -> Inputs:
+    """Return the inputs of the same clip with sound if it is silent, and the other way round."""
+    asked = replace(found.asked, audio=not found.asked.audio)
+    return spec.find_terms(asked, _collect_own_inputs(job, scene)).inputs
+
+
+def _collect_own_inputs(job: Job, scene: Scene) -> Inputs:
+    return {**job.inputs, **scene.inputs}
+
+
 def _choose_length(job: Job, scene: Scene, spec: ModelSpec, asked: Asked, buffer: float) -> ClipTerms:
-    own = {**job.inputs, **scene.inputs}
+    own = _collect_own_inputs(job, scene)
     allowed = spec.find_terms(asked, own).lengths
     buffered_s = spec.duration.apply_buffer(scene.target_duration, buffer, allowed)
     requested_s = spec.duration.choose_length(buffered_s, allowed)

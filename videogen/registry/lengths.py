@@ -1,6 +1,7 @@
 """The lengths that a model makes, and the inputs that ask for them."""
 
 from collections.abc import Container
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -83,7 +84,7 @@ class Discrete(Table):
             raise ValueError("needs `input`, the name of the input that takes the length, or `inputs` for every size")
         return self
 
-    @property
+    @cached_property
     def fixed_lengths(self) -> tuple[FixedLength, ...]:
         """The lengths, however they are given."""
         return self.get_listed_lengths()[1]
@@ -96,7 +97,7 @@ class Discrete(Table):
             return "frames", tuple(self.frames.list_lengths())
         return "sizes", self.sizes
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[float, ...]:
         """The lengths in seconds that can be requested."""
         return tuple(size.seconds for size in self.fixed_lengths)
