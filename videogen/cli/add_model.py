@@ -13,16 +13,15 @@ from videogen.registry.append import append_model
 from videogen.registry.draft import draft_model
 from videogen.registry.endpoint_schema import Endpoint, read_schema_file
 from videogen.registry.load import read_registry
+from videogen.registry.tables import REPLICATE_NAME
 from videogen.settings import Settings, read_settings
-
-_REPLICATE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", re.ASCII)
 
 
 def add_model(replicate: str, *, name: str | None, schema: Path | None, registry: Path | None) -> int:
     """Add the draft of a model to the registry file, and compare it with its schema. Return the exit code."""
     from videogen.model_check import check_added_model
 
-    if not _REPLICATE_NAME.fullmatch(replicate):
+    if not re.fullmatch(REPLICATE_NAME, replicate, re.ASCII):
         raise InvalidError(f"MODEL: {replicate[:80]!r} is not owner/name as on Replicate")
     settings = read_settings()
     path = registry or settings.registry

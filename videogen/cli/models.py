@@ -13,6 +13,7 @@ from videogen.registry.load import read_registry
 from videogen.registry.model_info import (
     Durations,
     ModelInfo,
+    PriceRowInfo,
     Prices,
     describe_model,
     describe_models,
@@ -146,37 +147,38 @@ def _format_lengths(durations: Durations) -> str:
     return ", ".join(f"{seconds:g}" for seconds in durations.lengths)
 
 
+_BASIS_MARKS = {"exact": "", "estimated": "≈", "unknown": "? "}
+
+
 def _format_prices(price: Prices) -> list[str]:
     """Return each price with its unit; one for each length if the price depends on it."""
-    about = {"exact": "", "estimated": "≈", "unknown": "? "}[price.basis]
-    if isinstance(price.per_clip, dict):
-        return [f"{about}{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+    about = _BASIS_MARKS[price.basis]
     if price.rows:
-        costs = [_format_amount(row.per_second, row.per_clip) for row in price.rows]
-        return [f"{about}{cost} ({format_inputs(row.when)})" for row, cost in zip(price.rows, costs, strict=True)]
-    units = ((price.per_second, "s"), (price.per_clip, "clip"), (price.per_gpu_second, "GPU s"))
-    return [f"{about}{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
+        return [f"{about}{' or '.join(_format_amounts(row))} ({format_inputs(row.when)})" for row in price.rows]
+    if price.per_gpu_second is not None:
+        return [f"{about}{_format_usd(price.per_gpu_second)}/GPU s"]
+    return [f"{about}{amount}" for amount in _format_amounts(price)]
+
+
+def _format_amounts(price: Prices | PriceRowInfo) -> list[str]:
+    """Return the price of a second or of a clip with its unit; one for each length if the price depends on it."""
+    if isinstance(price.per_clip, dict):
+        return [f"{_format_usd(cost)} for {seconds:g} s" for seconds, cost in price.per_clip.items()]
+    units = ((price.per_second, "s"), (price.per_clip, "clip"))
+    return [f"{_format_usd(cost)}/{unit}" for cost, unit in units if cost is not None]
 
 
 def _format_price_range(price: Prices) -> list[str]:
     """Return the lowest and the highest price of the rows, or nothing if there are none."""
-    about = "" if price.basis == "exact" else "≈"
     found: list[str] = []
     for unit, amounts in (
         ("s", [row.per_second for row in price.rows if row.per_second is not None]),
         ("clip", [row.per_clip for row in price.rows if isinstance(row.per_clip, Decimal)]),
     ):
         if amounts:
-            found.append(f"{about}{_format_usd(min(amounts))} to {_format_usd(max(amounts))}/{unit}")
+            usd = f"{_format_usd(min(amounts))} to {_format_usd(max(amounts))}"
+            found.append(f"{_BASIS_MARKS[price.basis]}{usd}/{unit}")
     return found
-
-
-def _format_amount(per_second: Decimal | None, per_clip: Decimal | dict[float, Decimal] | None) -> str:
-    if per_second is not None:
-        return f"{_format_usd(per_second)}/s"
-    if isinstance(per_clip, dict):
-        return " or ".join(f"{_format_usd(cost)} for {seconds:g} s" for seconds, cost in per_clip.items())
-    return f"{_format_usd(per_clip or Decimal(0))}/clip"
 
 
 def _format_usd(cost: Decimal) -> str:

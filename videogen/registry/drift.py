@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videogen.registry.endpoint_schema import Endpoint, EndpointInputs, InputSchema
-from videogen.registry.lengths import Continuous
+from videogen.registry.lengths import Continuous, Discrete, FixedLength
 from videogen.registry.model_spec import ModelSpec
 from videogen.registry.tables import Inputs, to_plain_number
 from videogen.source_files.messages import Loc, did_you_mean
@@ -94,21 +94,14 @@ class _Comparison:
         yield from self._check_name(("duration", "input"), name)
         if name not in self._known:
             return
+        for loc, length in _iterate_lengths(duration):
+            if length.inputs is None:
+                of_number = (*loc, "seconds") if loc[1] == "sizes" else loc
+                yield from self._check_fixed_value(of_number, name, to_plain_number(length.seconds))
         if isinstance(duration, Continuous):
             yield from self._check_continuous(duration, self._known[name])
-            return
-        field, lengths = duration.get_listed_lengths()
-        for index, size in enumerate(lengths):
-            if size.inputs is None:
-                loc: Loc = ("duration", field, index, "seconds") if field == "sizes" else ("duration", field)
-                yield from self._check_fixed_value(loc, name, to_plain_number(size.seconds))
 
     def _check_continuous(self, duration: Continuous, schema: InputSchema) -> Iterator[Finding]:
-        for index, length in enumerate(duration.accepts or ()):
-            if length.inputs is None:
-                yield from self._check_fixed_value(
-                    ("duration", "accepts", index), duration.input, to_plain_number(length.seconds)
-                )
         if duration.accepts is None and (schema.enum is not None or schema.type != "number"):
             yield Finding(
                 ("duration", "accepts"),
@@ -175,10 +168,8 @@ def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
     yield ("fixed",), spec.fixed
     for ratio, inputs in spec.aspect_ratios.items():
         yield ("aspect_ratios", ratio), inputs
-    field, lengths = spec.duration.get_listed_lengths()
-    for index, length in enumerate(lengths):
-        loc: Loc = ("duration", field, index, "inputs") if field in ("sizes", "accepts") else ("duration", field)
-        yield loc, length.inputs or {}
+    for loc, length in _iterate_lengths(spec.duration):
+        yield (*loc, "inputs") if len(loc) > 2 else loc, length.inputs or {}
     for tier, inputs in spec.tiers.items():
         yield ("tiers", tier), inputs
     for index, when in enumerate(spec.when):
@@ -190,6 +181,13 @@ def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
         yield ("audio", "inputs"), spec.audio.inputs
     if spec.references:
         yield ("references", "requires"), spec.references.requires
+
+
+def _iterate_lengths(duration: Discrete | Continuous) -> Iterator[tuple[Loc, FixedLength]]:
+    """Yield every length that is listed, with its location: that of all of them where steps or frames give them."""
+    field, lengths = duration.get_listed_lengths()
+    for index, length in enumerate(lengths):
+        yield ("duration", field, index) if field in ("sizes", "accepts") else ("duration", field), length
 
 
 def _get_named_parameters(spec: ModelSpec) -> dict[str, str]:

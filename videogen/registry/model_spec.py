@@ -213,7 +213,7 @@ class ModelSpec(Table):
 
     @model_validator(mode="after")
     def _every_clip_has_one_price(self) -> Self:
-        if not self._list_priced_inputs() or (self.default_tier is not None and self.default_tier not in self.tiers):
+        if not self._list_priced_inputs():
             return self
         for asked in self._iterate_requests():
             terms = self.find_terms(asked)

@@ -27,9 +27,8 @@ AspectRatio = Annotated[
     str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}|adaptive|auto", "a ratio such as 16:9, adaptive or auto")
 ]
 """`adaptive` and `auto` leave the ratio to the model, which follows the start image."""
-ReplicateName = Annotated[
-    str, *_make_pattern_type(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*", "owner/name as on Replicate")
-]
+REPLICATE_NAME = r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*"
+ReplicateName = Annotated[str, *_make_pattern_type(REPLICATE_NAME, "owner/name as on Replicate")]
 VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]
 _FrameLength = Annotated[int, Field(ge=64, le=4096, multiple_of=2), IS_WHOLE_NUMBER]
 FrameSize = tuple[_FrameLength, _FrameLength]
