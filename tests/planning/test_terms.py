@@ -142,6 +142,15 @@ def test_the_inputs_and_the_price_follow_what_is_asked(
     assert planned.total_cost == Decimal(cost)
 
 
+def test_the_price_with_the_other_sound_is_that_of_its_row(registry: Registry) -> None:
+    """So that a clip that was billed with sound can be booked, although none was asked for."""
+    for audio, price, other in ((False, "0.20", "0.30"), (True, "0.30", "0.20")):
+        bill = plan(registry, {}, audio=audio).requests[0].prediction.expected_bill
+        assert bill
+        assert bill.price_with_other_sound
+        assert (bill.price.per_second, bill.price_with_other_sound.per_second) == (Decimal(price), Decimal(other))
+
+
 def test_an_input_that_is_not_to_be_had_is_told(registry: Registry) -> None:
     planned = plan(registry, {"target_duration": 10}, {})
     assert "studio: resolution 1080p is not to be had: 720p (s0)" in planned.warnings
