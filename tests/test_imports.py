@@ -1,25 +1,24 @@
 """The imports of the code, lazy ones included, form no cycle."""
 
 import ast
-from pathlib import Path
+from pathlib import PurePath
 
-ROOT = Path(__file__).parents[1]
+from tests.support.source_code import parse_modules
+
 ALLOWED = {"flows.generate", "flows.command", "videogen.__main__", "videogen.cli.main", "videogen.cli.run"}
 """`flows.generate` is the command line, too: docs/adr/0001-flows-generate-is-the-command.md."""
 
 
 def read_imports() -> dict[str, set[str]]:
     """Return the modules that each module imports anywhere, but for the type checker."""
-    files = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for folder in ("videogen", "flows")
-        for path in (ROOT / folder).rglob("*.py")
+    trees = {
+        ".".join(PurePath(path).with_suffix("").parts).removesuffix(".__init__"): tree
+        for path, tree in parse_modules().items()
     }
-    return {name: _find_imports(path, set(files)) - {name} for name, path in files.items()}
+    return {name: _find_imports(tree, set(trees)) - {name} for name, tree in trees.items()}
 
 
-def _find_imports(path: Path, names: set[str]) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _find_imports(tree: ast.Module, names: set[str]) -> set[str]:
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -55,11 +54,8 @@ def _reach(name: str, imports: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-IMPORTS = read_imports()  # on import, because of the threads of other tests: see `tests.test_style.MODULES`
-
-
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert find_cycles(IMPORTS) == [ALLOWED]
+    assert find_cycles(read_imports()) == [ALLOWED]
 
 
 def test_a_cycle_is_found() -> None:

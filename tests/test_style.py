@@ -2,10 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-ROOT = Path(__file__).parents[1]
+from tests.support.source_code import parse_code, parse_modules
+
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 IRREGULAR_PARTICIPLES = {
     "spent", "told", "found", "kept", "begun", "left", "made", "written", "shown", "lost", "sent", "given", "heard",
@@ -25,15 +25,6 @@ EXCEPTIONS = {
 """Names that several modules may have, with the reason."""
 
 
-MODULES = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-    for folder in ("videogen", "flows")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-}
-"""The syntax trees of the code, by the path below the repository. They are made on import, when no thread of another
-test compiles something: Python 3.11 counts the depth of a tree for all threads together."""
-
-
 def is_participle(name: str) -> bool:
     first = name.strip("_").partition("_")[0]
     return first in IRREGULAR_PARTICIPLES or (first.endswith("ed") and first not in NOT_PARTICIPLES)
@@ -43,7 +34,7 @@ def is_property(node: FUNCTIONS) -> bool:
     return any("property" in ast.unparse(each) or "validator" in ast.unparse(each) for each in node.decorator_list)
 
 
-def find_participles(modules: dict[str, ast.Module]) -> Iterator[str]:
+def find_participles(modules: Mapping[str, ast.Module]) -> Iterator[str]:
     """Yield the functions that are named as if they were values: `delivered()` for `deliver()`."""
     for path, tree in modules.items():
         for node in ast.walk(tree):
@@ -51,7 +42,7 @@ def find_participles(modules: dict[str, ast.Module]) -> Iterator[str]:
                 yield f"{path}:{node.lineno} {node.name}"
 
 
-def find_odd_docstrings(modules: dict[str, ast.Module]) -> Iterator[str]:
+def find_odd_docstrings(modules: Mapping[str, ast.Module]) -> Iterator[str]:
     """Yield the docstrings that begin with a question word, or have a clause without a head."""
     for path, tree in modules.items():
         for node in ast.walk(tree):
@@ -62,7 +53,7 @@ def find_odd_docstrings(modules: dict[str, ast.Module]) -> Iterator[str]:
                     yield f"{path}:{getattr(node, 'lineno', 1)} {first[:90]}"
 
 
-def find_homonyms(modules: dict[str, ast.Module]) -> Iterator[str]:
+def find_homonyms(modules: Mapping[str, ast.Module]) -> Iterator[str]:
     """Yield the public classes and functions that have one name in several modules."""
     places: dict[str, list[str]] = {}
     for path, tree in modules.items():
@@ -74,7 +65,7 @@ def find_homonyms(modules: dict[str, ast.Module]) -> Iterator[str]:
             yield f"{name}: {', '.join(paths)}"
 
 
-def find_prefect_strings(modules: dict[str, ast.Module]) -> Iterator[str]:
+def find_prefect_strings(modules: Mapping[str, ast.Module]) -> Iterator[str]:
     """Yield the places outside `flows` that know a setting of Prefect."""
     for path, tree in modules.items():
         constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
@@ -83,32 +74,32 @@ def find_prefect_strings(modules: dict[str, ast.Module]) -> Iterator[str]:
 
 
 def test_functions_are_named_by_verbs() -> None:
-    assert list(find_participles(MODULES)) == []
+    assert list(find_participles(parse_modules())) == []
 
 
 def test_docstrings_are_sentences_with_a_head() -> None:
-    assert list(find_odd_docstrings(MODULES)) == []
+    assert list(find_odd_docstrings(parse_modules())) == []
 
 
 def test_one_public_name_has_one_meaning() -> None:
-    assert list(find_homonyms(MODULES)) == []
+    assert list(find_homonyms(parse_modules())) == []
 
 
 def test_each_exception_is_still_needed() -> None:
-    modules = MODULES
+    modules = parse_modules()
     names = [node.name for tree in modules.values() for node in tree.body if isinstance(node, FUNCTIONS)]
     assert [name for name in EXCEPTIONS if names.count(name) < 2] == []
 
 
 def test_only_flows_knows_the_settings_of_prefect() -> None:
-    assert list(find_prefect_strings(MODULES)) == []
+    assert list(find_prefect_strings(parse_modules())) == []
 
 
 def test_the_checks_find_what_they_are_for() -> None:
     """As in the code before the rules were set."""
     old = {
-        "videogen/old.py": ast.parse('def delivered():\n    """What was sent."""\n    x = "PREFECT_HOME"\n'),
-        "videogen/older.py": ast.parse('def delivered():\n    """Return what is sent to the model."""\n'),
+        "videogen/old.py": parse_code('def delivered():\n    """What was sent."""\n    x = "PREFECT_HOME"\n'),
+        "videogen/older.py": parse_code('def delivered():\n    """Return what is sent to the model."""\n'),
     }
     assert len(list(find_participles(old))) == 2
     assert len(list(find_odd_docstrings(old))) == 2

@@ -52,7 +52,7 @@ def test_the_page_can_be_followed_word_by_word(tmp_path: Path, prefect_api: str)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE_", "VIDEO"))}
     ours = {"PREFECT_API_URL": prefect_api, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     models, check, plan, run = followed(tmp_path, {**inherited, **ours})
-    (changed,) = [line for line in models.said.splitlines() if line.strip().startswith("veo-3.1")]
+    (changed,) = [line for line in models.said.splitlines() if line.split()[:1] == ["veo-3.1"]]
     assert ("0.15/s" in changed, "kling-v2.1" in models.said) == (True, True)
     assert check.said == check.on_page
     assert re.search(r"harbour +3 +3\.75 +4 ", plan.said)

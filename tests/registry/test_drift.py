@@ -212,7 +212,8 @@ class Mutations:
             case ("parameters", str(field)):
                 yield from self._parameter(path, field, value)
             case ("references", "max"):
-                yield self._set(path, "above", value + 1)
+                if "maxItems" in self.truth.properties[self.table["references"]["input"]]:
+                    yield self._set(path, "above", value + 1)
             case ("duration", "steps" | "frames", *_):
                 yield from self._series(path, value)
             case ("duration", _, int()) | ("duration", "min" | "max"):
@@ -240,7 +241,7 @@ class Mutations:
             yield self._set(path, "beyond", schema["minimum"] - 1 if path[1] == "min" else schema["maximum"] + 1)
 
     def _parameter(self, path: Path_, field: str, name: Any) -> Iterator[Mutation]:
-        if field == "image_required":
+        if field == "image_required" and self.table["parameters"]["image"] in self.truth.required:
             yield self._set(path, "false", False)
         if field in ("image_required", "end_image_needs_start"):
             return

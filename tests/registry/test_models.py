@@ -116,36 +116,6 @@ def of_ratio(ratio: str) -> Any:
     return pytest.approx(width / height, rel=0.01)
 
 
-LATER = list(REGISTRY.models)[8:]
-"""Models whose endpoints the emulator makes of snapshots."""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("model", LATER)
-async def test_a_later_model_delivers_what_was_asked_at_the_planned_price(
-    model: str, tmp_path: Path, emulator: Emulator
-) -> None:
-    """In its cheapest tier and its shortest length: without pictures, and with each kind that it takes."""
-    spec = REGISTRY.models[model]
-    kinds: dict[str, dict[str, Any]] = {} if spec.parameters.image_required else {"none": {}}
-    if spec.parameters.image:
-        kinds |= {"start": {"start_image": LIGHTHOUSE}, "both": GIVEN["both"]}
-    if spec.parameters.end_image:
-        kinds["end"] = {"start_image": LIGHTHOUSE, "end_image": KEEPER}
-    target_s = min(spec.duration.lengths)
-    scenes = [{"id": name, "prompt": "A pier", "target_duration": target_s, **given} for name, given in kinds.items()]
-    emulator.reset()
-    job = {"model": model, "scenes": scenes, **({"tier": next(iter(spec.tiers))} if spec.tiers else {})}
-    prepared = await prepare_job(Job.model_validate(job), RunOptions(out=str(tmp_path)))
-    batch = await run_prepared(prepared)
-    assert [(clip.status, clip.warnings) for clip in batch.clips] == [("success", ())] * len(scenes)
-    made = emulator.ledger()["predictions"]
-    if all(row["price_known"] for row in made):
-        assert sum(Decimal(row["billed"]) for row in made) == prepared.plan.total_cost == batch.total_cost
-    for clip in batch.clips:
-        assert_delivered("16:9", clip, tmp_path / "job" / str(clip.video_path))
-
-
 @pytest.mark.parametrize(
     ("model", "ratio"),
     [

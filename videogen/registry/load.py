@@ -1,6 +1,7 @@
 """Read `models.toml`, and merge a user's own file into the shipped one."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError as PydanticError
@@ -23,7 +24,7 @@ def read_registry(path: Path | None = None) -> Registry:
     Raises:
         ValidationError: with every problem, each with the file, line and column of the wrong value.
     """
-    return parse_registry(load_registry_file(path))
+    return _parse_shipped(*_get_shipped_state()) if path is None else parse_registry(load_registry_file(path))
 
 
 def parse_registry(document: SourceFile) -> Registry:
@@ -39,11 +40,27 @@ def load_registry_file(path: Path | None = None) -> SourceFile:
 
     Raises `ValidationError` if a file is not well-formed.
     """
-    shipped = read_source_file(find_registry_path())
+    shipped = _read_shipped(*_get_shipped_state())
     if path is None:
         return shipped
     own = read_source_file(path)
     return replace(own, data=merge_tables(shipped.data, own.data), base=shipped)
+
+
+def _get_shipped_state() -> tuple[Path, int]:
+    """Return the path of the shipped file, and when it was changed last."""
+    path = find_registry_path()
+    return path, path.stat().st_mtime_ns if path.exists() else 0
+
+
+@lru_cache(maxsize=1)
+def _read_shipped(path: Path, _changed_ns: int) -> SourceFile:
+    return read_source_file(path)
+
+
+@lru_cache(maxsize=1)
+def _parse_shipped(path: Path, changed_ns: int) -> Registry:
+    return parse_registry(_read_shipped(path, changed_ns))
 
 
 def describe_registry_errors(error: PydanticError, document: SourceFile) -> list[tuple[Loc, str]]:
