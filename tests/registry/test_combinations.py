@@ -45,12 +45,13 @@ class Combination(NamedTuple):
     pictures: str
 
     def make_job(self, model: str) -> Job:
-        scene = {"id": "a", "prompt": "A pier", "target_duration": self.seconds, **PICTURES[self.pictures]}
+        target_s = round(self.seconds - 0.13, 3)  # a model may make a few frames less
+        scene = {"id": "a", "prompt": "A pier", "target_duration": target_s, **PICTURES[self.pictures]}
         job = {"model": model, "aspect_ratio": self.ratio, "tier": self.tier, "scenes": [scene]}
         return Job.model_validate({name: value for name, value in job.items() if value is not None})
 
 
-def list_values(spec: ModelSpec) -> tuple[list[str | None], list[str], list[float], list[str]]:
+def list_values(spec: ModelSpec) -> tuple[list[Any], ...]:
     """The tiers, ratios, lengths and kinds of pictures that a model has."""
     names = spec.parameters
     kinds = {
@@ -97,7 +98,7 @@ def test_the_endpoint_takes_every_combination_and_bills_the_planned_price(model:
     spec = REGISTRY.models[model]
     values = list_values(spec)
     planned = {asked: plan_clip(model, asked) for asked in map(Combination._make, product(*values))}
-    wrong = []
+    wrong: list[tuple[Any, ...]] = []
     for asked, request in planned.items():
         if request is None:
             continue
@@ -153,7 +154,8 @@ async def test_every_value_is_delivered_as_asked_at_the_planned_price(
         result = await run_prepared(prepared)
         (clip,), (made,) = result.clips, emulator.ledger()["predictions"]
         assert (clip.status, clip.warnings) == ("success", ()), (asked, clip)
-        assert clip.requested_duration >= asked.seconds
-        assert_delivered(asked.ratio, clip, Path(prepared.folder) / str(clip.video_path))
+        assert clip.requested_duration == pytest.approx(asked.seconds, abs=0.14)
+        shape = asked.ratio if ":" in asked.ratio else f"{clip.width}:{clip.height}"  # a word leaves it to the model
+        assert_delivered(shape, clip, Path(prepared.folder) / str(clip.video_path))
         if made["price_known"] and REGISTRY.models[model].price.per_gpu_second is None:
             assert Decimal(made["billed"]) == clip.cost == prepared.plan.total_cost, asked

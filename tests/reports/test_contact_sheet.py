@@ -62,6 +62,16 @@ def test_the_page_tells_all_about_each_clip(tmp_path: Path) -> None:
     assert "model hailuo-2.3 · 128×72 · 8 fps" in shown
 
 
+@pytest.mark.parametrize("ratio", ["adaptive", "auto"])
+def test_a_ratio_that_is_left_to_the_model_has_both_sheets(ratio: str, tmp_path: Path) -> None:
+    store, batch = deliver_all(tmp_path, job_of({}))
+    batch = batch.model_copy(update={"aspect_ratio": ratio})
+    write_page(batch, {}, store, files=[])
+    write_image(batch, store)
+    assert ratio in Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert (tmp_path / "contact_sheet.jpg").stat().st_size > 0
+
+
 def test_the_page_tells_what_the_job_has_cost_in_all(tmp_path: Path) -> None:
     """Where earlier runs have cost something, too; otherwise it would be the same figure twice."""
     job = job_of({})

@@ -184,10 +184,13 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
 def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event) -> tuple[Path, media.VideoInfo]:
     """Return the video in the requested ratio, in the frame rate and size that its model takes no input for, and
     without sound unless it is wanted."""
-    width, height = (int(number) for number in request.aspect_ratio.split(":"))
+    width, is_ratio, height = request.aspect_ratio.partition(":")
+    ratio = (
+        (int(width), int(height)) if is_ratio else (measured.width, measured.height)
+    )  # a word leaves it to the model
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
-    done = media.conform(part, out, ratio=(width, height), fps=fps, size=size, keep_audio=request.audio, stop=stop)
+    done = media.conform(part, out, ratio=ratio, fps=fps, size=size, keep_audio=request.audio, stop=stop)
     if done is None:
         return part, measured
     measured = _inspect(out, _poster_path(part), stop)

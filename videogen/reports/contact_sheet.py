@@ -81,8 +81,9 @@ def _make_layout_css(aspect_ratio: str, columns: int) -> str:
 
 
 def parse_ratio(aspect_ratio: str) -> tuple[int, int]:
-    width, _, height = aspect_ratio.partition(":")
-    return int(width), int(height)
+    """Return width and height of the cards. A word that leaves the ratio to the model says nothing: 16:9 then."""
+    width, is_ratio, height = aspect_ratio.partition(":")
+    return (int(width), int(height)) if is_ratio else (16, 9)
 
 
 def _make_content_policy(style: str, script: str) -> str:
