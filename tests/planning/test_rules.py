@@ -12,6 +12,7 @@ from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.rules import find_budget_problems, find_problems, shorten_address, validate_budget
+from videogen.registry.load import read_registry
 from videogen.registry.model_spec import Registry
 
 AS_OF = date(2026, 11, 1)
@@ -85,6 +86,12 @@ def test_a_required_picture_may_be_of_any_kind() -> None:
 
 
 # -- ratios -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_that_is_left_to_the_model_is_no_shape_to_suggest() -> None:
+    job = job_of(model="seedance-2.5", aspect_ratio="16:10")
+    (problem,) = find_problems(job, read_registry())
+    assert str(problem.message).endswith("did you mean '16:9'?")
 
 
 @pytest.mark.parametrize(

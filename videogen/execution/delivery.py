@@ -34,6 +34,7 @@ from videogen.journal.attempts import Attempt
 from videogen.planning.requests import ClipRequest
 from videogen.providers.base import Prediction
 from videogen.registry import durations
+from videogen.registry.tables import parse_ratio
 from videogen.results.clip import Clip, get_planned_fields
 from videogen.text import format_money, make_loggable
 
@@ -184,10 +185,7 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
 def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event) -> tuple[Path, media.VideoInfo]:
     """Return the video in the requested ratio, in the frame rate and size that its model takes no input for, and
     without sound unless it is wanted."""
-    width, is_ratio, height = request.aspect_ratio.partition(":")
-    ratio = (
-        (int(width), int(height)) if is_ratio else (measured.width, measured.height)
-    )  # a word leaves it to the model
+    ratio = parse_ratio(request.aspect_ratio) or (measured.width, measured.height)
     out = part.with_suffix(".conformed.mp4")
     fps, size = request.deliver_fps, request.deliver_size
     done = media.conform(part, out, ratio=ratio, fps=fps, size=size, keep_audio=request.audio, stop=stop)

@@ -14,6 +14,7 @@ from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.planning.terms import find_clip_terms
 from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Registry
+from videogen.registry.tables import parse_ratio
 from videogen.source_files.messages import did_you_mean
 from videogen.text import format_money, list_first
 
@@ -195,15 +196,10 @@ def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
     """
     if not re.fullmatch(r"[1-9]\d{0,3}:[1-9]\d{0,3}", asked, re.ASCII):
         return did_you_mean(asked, known)
-    alike = [
-        ratio for ratio in known if abs(log(_calculate_ratio(ratio) / _calculate_ratio(asked))) < MAX_RATIO_DISTANCE
-    ]
+    width, height = parse_ratio(asked) or (1, 1)
+    shapes = {ratio: parsed[0] / parsed[1] for ratio in known if (parsed := parse_ratio(ratio))}
+    alike = [ratio for ratio, shape in shapes.items() if abs(log(shape / (width / height))) < MAX_RATIO_DISTANCE]
     return did_you_mean(alike[0], alike) if alike else ""
-
-
-def _calculate_ratio(ratio: str) -> float:
-    width, height = map(int, ratio.split(":"))
-    return width / height
 
 
 def _find_duration_problem(job: Job, scene: Scene, where: str, longest: float, tolerance_s: float) -> Iterator[Problem]:

@@ -27,6 +27,14 @@ AspectRatio = Annotated[
     str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}|adaptive|auto", "a ratio such as 16:9, adaptive or auto")
 ]
 """`adaptive` and `auto` leave the ratio to the model, which follows the start image."""
+
+
+def parse_ratio(aspect_ratio: str) -> tuple[int, int] | None:
+    """Return width and height of a ratio; None for a word, which leaves the ratio to the model."""
+    width, is_ratio, height = aspect_ratio.partition(":")
+    return (int(width), int(height)) if is_ratio else None
+
+
 REPLICATE_NAME = r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*"
 ReplicateName = Annotated[str, *_make_pattern_type(REPLICATE_NAME, "owner/name as on Replicate")]
 VersionId = Annotated[str, *_make_pattern_type(r"[0-9a-f]{64}", "a version's 64 hex digits")]

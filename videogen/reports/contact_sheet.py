@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
+from videogen.registry.tables import parse_ratio
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
@@ -72,7 +73,7 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
 
 
 def _make_layout_css(aspect_ratio: str, columns: int) -> str:
-    width, height = parse_ratio(aspect_ratio)
+    width, height = choose_card_ratio(aspect_ratio)
     card = "" if width > height else " --card: 15rem;"
     shape = f"\n:root {{ --ratio: {width} / {height};{card} }}\n"
     if columns > 1:
@@ -80,10 +81,9 @@ def _make_layout_css(aspect_ratio: str, columns: int) -> str:
     return shape
 
 
-def parse_ratio(aspect_ratio: str) -> tuple[int, int]:
-    """Return width and height of the cards. A word that leaves the ratio to the model says nothing: 16:9 then."""
-    width, is_ratio, height = aspect_ratio.partition(":")
-    return (int(width), int(height)) if is_ratio else (16, 9)
+def choose_card_ratio(aspect_ratio: str) -> tuple[int, int]:
+    """Return width and height of the cards: 16:9 if the ratio is left to the model."""
+    return parse_ratio(aspect_ratio) or (16, 9)
 
 
 def _make_content_policy(style: str, script: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
-from videogen.reports.contact_sheet import IMAGE_NAME, parse_ratio
+from videogen.reports.contact_sheet import IMAGE_NAME, choose_card_ratio
 
 WIDTH_PX = 1600
 MAX_HEIGHT_PX = 6000
@@ -73,7 +73,7 @@ def lay_out_grid(number: int, aspect_ratio: str, *, side_by_side: int = 1) -> Gr
 
     The number of columns is a multiple of `side_by_side` when that is more than 1.
     """
-    width, height = parse_ratio(aspect_ratio)
+    width, height = choose_card_ratio(aspect_ratio)
     first = min(max(number, 2), 4) if side_by_side == 1 else side_by_side
     for columns in range(first, WIDTH_PX, side_by_side):
         cell = WIDTH_PX // columns
