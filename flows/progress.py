@@ -18,8 +18,8 @@ from videogen.job.model import Job
 
 PROGRESS_EVERY_S = 5.0
 """Interval of progress updates. Each costs the server 0.15 s, so more of them would slow the clips down."""
-FINAL_UPDATE_TIMEOUT_S = 10.0
-"""How long the end of a run waits for Prefect to take the final progress."""
+FINAL_UPDATE_TIMEOUT_S = 60.0
+"""How long the end of a run waits for Prefect to take the final progress: as long as Prefect's client for a call."""
 RUN_LABEL = "videogen.run"
 """Label of a flow run with the id of its run in the journal, where `take_over` looks up whether it is alive."""
 
@@ -61,8 +61,13 @@ class _Progress:
     async def end(self) -> None:
         if self._showing:
             self._over.set()
-            await asyncio.wait([self._showing], timeout=FINAL_UPDATE_TIMEOUT_S)
-            self._showing.cancel()
+            _, late = await asyncio.wait([self._showing], timeout=FINAL_UPDATE_TIMEOUT_S)
+            for showing in late:
+                showing.cancel()
+                get_run_logger().warning(
+                    "Prefect did not take the progress of this run within %.0f s: tags and progress may be missing",
+                    FINAL_UPDATE_TIMEOUT_S,
+                )
 
     async def _show(self, run_id: str) -> None:
         """Keep the artifact up to date until the run is over, and then show the final share."""
