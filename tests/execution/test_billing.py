@@ -113,6 +113,30 @@ def test_a_bill_that_differs_from_the_plan_is_found(billed: dict[str, Any], diff
     assert (bill.differences if bill else None) == differences
 
 
+AUTOMATIC = {"mode": "discrete", "sizes": [5, 10], "input": "seconds", "automatic": {"seconds": -1}}
+
+
+@pytest.mark.parametrize(
+    ("billed", "booked", "differences"),
+    [
+        pytest.param({"seconds": 7}, ("0.700", "known"), None, id="shorter"),
+        pytest.param({"seconds": 10}, ("1.000", "known"), None, id="longest"),
+        pytest.param({}, ("1.000", "estimated"), None, id="nothing-told"),
+        pytest.param({"seconds": 20}, ("2.000", "known"), ("20 s instead of 10 s",), id="longer"),
+        pytest.param({"seconds": 7, "count": 2}, ("0.700", "known"), None, id="seconds-of-all-videos"),
+    ],
+)
+def test_a_length_that_is_left_to_the_model_is_booked_as_it_comes(
+    billed: dict[str, Any], booked: tuple[str, str], differences: tuple[str, ...] | None
+) -> None:
+    """Less than its longest clip is no sign of a stale price."""
+    registry = small_registry(m={"duration": AUTOMATIC})
+    request = build_plan(job_of({}, model="m", inputs={"seconds": -1}), registry).requests[0]
+    assert (request.cost, book(request, **billed)) == (Decimal(1), booked)
+    bill = find(request, **billed)
+    assert (bill.differences if bill else None) == differences
+
+
 def test_sound_that_the_model_always_has_is_no_difference_where_it_is_wanted() -> None:
     assert find(ask(audio=True), with_audio=True) is None
     assert find(ask(audio=True), with_audio=False) is None

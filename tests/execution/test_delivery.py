@@ -8,7 +8,7 @@ import pytest
 from tests.media.variants import VARIANTS, Variant, make_hdr, write_variant
 from tests.support.builders import damage_sound, request_of, unknown_sound, write_film
 from tests.support.fakes import FakeProvider, Script, run_of
-from videogen.errors import SoundError, is_fallback_allowed, is_retryable
+from videogen.errors import DurationError, SoundError, is_fallback_allowed, is_retryable
 from videogen.execution.attempt import attempt_clip
 from videogen.execution.slots import Slot, Slots
 from videogen.media import inspect_video
@@ -26,6 +26,23 @@ async def deliver(folder: Path, output: bytes, **job: Any) -> Clip:
     """The clip of a scene of one second in 16:9 whose prediction gave this output."""
     asked = request_of(job_duration_tolerance=30, target_duration=0.5, **job)
     return await attempt_clip(asked, run_of(folder, FakeProvider([Script(output=output)])), Slot(Slots(1)))
+
+
+@pytest.mark.parametrize(("longest", "status"), [(0.5, "failed"), (1.0, "success"), (8.0, "success")])
+async def test_a_length_that_is_left_to_the_model_is_taken_as_it_comes(
+    tmp_path: Path, heard: Path, longest: float, status: str
+) -> None:
+    """Up to the longest that was paid for; a clip below the target has a warning."""
+    asked = request_of(job_duration_tolerance=0.1, target_duration=4, job_attempts=1).model_copy(
+        update={"length_is_automatic": True, "requested_duration": longest}
+    )
+    run = run_of(tmp_path, FakeProvider([Script(output=heard.read_bytes())]))
+    if status == "failed":
+        with pytest.raises(DurationError, match=r"1\.00 s came for the 0\.5 s asked for"):
+            await attempt_clip(asked, run, Slot(Slots(1)))
+        return
+    clip = await attempt_clip(asked, run, Slot(Slots(1)))
+    assert (clip.status, clip.actual_duration, "short" in clip.warnings) == (status, 1.0, True)
 
 
 @pytest.mark.parametrize("damage", [damage_sound, unknown_sound], ids=["damaged", "without-a-decoder"])

@@ -286,6 +286,32 @@ def test_what_a_model_does_not_make_is_told_with_its_place(
     assert told.startswith(problem)
 
 
+def test_the_length_can_be_left_to_the_model() -> None:
+    """By an input of the job's own, where the model has one for it. The plan has the price of the longest clip."""
+    asked = {"model": "seedance-2.0", "inputs": {"duration": -1}}
+    planned = plan(read_registry(), {"target_duration": 6}, **asked)
+    (request,) = planned.requests
+    assert (sent(planned)["duration"], request.requested_duration, request.cost) == (-1, 15, Decimal("2.70"))
+    assert not request.prediction.cost_is_exact
+    assert (
+        "seedance-2.0: the length is left to the model; the price is that of its longest clip (s0)" in planned.warnings
+    )
+    validate_inputs(job_of({}, **asked), read_registry())
+    (told,) = problems(read_registry(), {"inputs": {"duration": 7}}, model="seedance-2.0")
+    assert told == (
+        "scenes.0.inputs.duration: 'duration' is set by the field target_duration: give it there, "
+        "or -1 here for a length that the model chooses"
+    )
+
+
+def test_the_longest_clip_obeys_the_conditions_of_the_model(tmp_path: Path) -> None:
+    free = '[models.free]\nextends = "studio"\nduration = { automatic = { seconds = -1 } }\n'
+    asked = {"model": "free", "tier": "draft", "inputs": {"seconds": -1}}
+    registry = registry_of(tmp_path, STUDIO + free)
+    frames = {"start_image": "a.png", "end_image": "b.png"}
+    assert [plan(registry, scene, **asked).requests[0].requested_duration for scene in ({}, frames)] == [12, 10]
+
+
 @pytest.mark.parametrize(
     ("day", "problem", "warning"),
     [

@@ -71,7 +71,7 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "model", model.id
     yield "replicate", model.replicate + (f":{model.version}" if model.version else "")
     yield "source", model.source
-    yield "seconds", f"{_format_lengths(model.durations)} ({model.durations.mode})"
+    yield "seconds", _describe_durations(model.durations)
     yield "price", f"{', '.join(_format_prices(model.price))} USD, {_format_price_basis(model.price)}"
     if model.audio_price:
         yield (
@@ -136,6 +136,11 @@ def describe_condition(condition: Mapping[str, Any]) -> str:
 def _format_choice(value: Any) -> str:
     values = value if isinstance(value, list | tuple) else [value]
     return " or ".join(f"{each:g}" if isinstance(each, int | float) else str(each) for each in values)
+
+
+def _describe_durations(durations: Durations) -> str:
+    automatic = f", or the model's choice with {format_inputs(durations.automatic)}" if durations.automatic else ""
+    return f"{_format_lengths(durations)} ({durations.mode}){automatic}"
 
 
 def _format_lengths(durations: Durations) -> str:

@@ -79,7 +79,7 @@ def _make_plan_table(plan: Plan) -> Table:
             request.scene.id,
             f"{request.scene.target_duration:g}",
             f"{request.buffered_duration:g}",
-            f"{request.requested_duration:g}",
+            f"{'≤ ' if request.length_is_automatic else ''}{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
             _format_price(plan, request),
             ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),

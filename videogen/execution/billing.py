@@ -58,6 +58,7 @@ def _compute_output_cost(planned: Decimal, expected: ExpectedBill, billed: Bille
     """Return the price of the billed output, or the planned price if the registry has none for it."""
     seconds = expected.seconds if billed.seconds is None else billed.seconds
     price, is_known = expected.price, not _has_other_resolution(expected, billed)
+    is_known = is_known and not (expected.can_be_shorter and billed.seconds is None)
     if _has_other_sound(expected, billed):
         price, is_known = expected.price_with_other_sound or price, is_known and bool(expected.price_with_other_sound)
     cost = price.calculate_cost(seconds, billed.count or 1)
@@ -72,7 +73,10 @@ def find_unexpected_bill(request: ClipRequest, prediction: Prediction, cost: Dec
     if expected is None or prediction.status != "succeeded":
         return None
     differences = tuple(_list_differences(expected, billed))
-    bill = UnexpectedBill(request.model, request.scene.id, request.cost, cost, differences, expected.source)
+    planned = request.cost
+    if _is_shorter_as_expected(expected, billed):
+        planned = expected.price.calculate_cost(billed.seconds or 0) or planned
+    bill = UnexpectedBill(request.model, request.scene.id, planned, cost, differences, expected.source)
     is_worth_it = bill.has_other_cost or _has_other_resolution(expected, billed) or _has_other_sound(expected, billed)
     return bill if is_worth_it else None
 
@@ -82,6 +86,10 @@ def estimate_most(request: ClipRequest, bills: Iterable[UnexpectedBill]) -> Deci
     factors = (bill.cost / bill.planned_cost for bill in bills if bill.model == request.model and bill.planned_cost)
     factor = max(factors, default=Decimal(1))
     return (request.cost * factor).quantize(Decimal("0.000001"), ROUND_UP) if factor > 1 else request.cost
+
+
+def _is_shorter_as_expected(expected: ExpectedBill, billed: BilledOutput) -> bool:
+    return expected.can_be_shorter and billed.seconds is not None and billed.seconds <= expected.seconds
 
 
 def _has_other_resolution(expected: ExpectedBill, billed: BilledOutput) -> bool:
@@ -96,7 +104,7 @@ def _has_other_sound(expected: ExpectedBill, billed: BilledOutput) -> bool:
 
 
 def _list_differences(expected: ExpectedBill, billed: BilledOutput) -> Iterable[str]:
-    if billed.seconds is not None and billed.seconds != expected.seconds:
+    if billed.seconds not in (None, expected.seconds) and not _is_shorter_as_expected(expected, billed):
         yield f"{billed.seconds:g} s instead of {expected.seconds:g} s"
     if billed.count is not None and billed.count > 1:
         yield f"{billed.count} videos instead of 1"

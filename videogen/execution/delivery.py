@@ -198,6 +198,8 @@ def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: 
 
 def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     tolerance_s, target_s = request.tolerance_s, request.scene.target_duration
+    if request.length_is_automatic and actual_s <= request.requested_duration:
+        return None
     if not durations.is_within_tolerance(request.requested_duration, actual_s, tolerance_s):
         return f"{actual_s:.2f} s came for the {request.requested_duration:g} s asked for (±{tolerance_s:g} s)"
     if durations.calculate_shortfall(target_s, actual_s) > tolerance_s:

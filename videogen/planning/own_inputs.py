@@ -30,10 +30,14 @@ def find_input_problems(job: Job, registry: Registry) -> Iterator[Problem]:
 def _find_problems(given: Iterable[tuple[str, str, Any]], model: str, spec: ModelSpec) -> Iterator[Problem]:
     """Yield the problems of inputs, each given as its place, its name and its value."""
     own = {**spec.parameters.list_names(), **({spec.duration.input: "target_duration"} if spec.duration.input else {})}
+    automatic = spec.duration.automatic or {}
     endpoint = Snapshots().read(spec.replicate)
     known = endpoint.read_inputs(spec.version) if endpoint else None
     for where, name, value in given:
-        if name in own:
+        if name in own and name in automatic and value != automatic[name]:
+            free = f", or {json.dumps(automatic[name])} here for a length that the model chooses"
+            yield Problem(f"{name!r} is set by the field {own[name]}: give it there{free}", where=where)
+        elif name in own and name not in automatic:
             yield Problem(f"{name!r} is set by the field {own[name]}: give it there", where=where)
         elif known and name not in known.schemas:
             meant = did_you_mean(name, known.schemas) or f"; it takes {', '.join(sorted(known.schemas))}"

@@ -109,7 +109,8 @@ def _make_request(
     inputs: dict[str, Any] = {**found.inputs, **_make_scene_inputs(scene, spec)}
     images, uses = _make_image_inputs(scene, spec, found.asked, inputs, digests, cut_outs)
     price = spec.get_price(audio=job.audio)
-    impact = durations.calculate_cost_impact(scene.target_duration, requested) if price.follows_length(inputs) else 0.0
+    has_buffer = price.follows_length(inputs) and not found.length_is_automatic
+    impact = durations.calculate_cost_impact(scene.target_duration, requested) if has_buffer else 0.0
     prediction = PredictionRequest(
         endpoint=spec.replicate,
         version=spec.version,
@@ -117,7 +118,7 @@ def _make_request(
         images={image.name: image for value in images.values() for image in as_list(value)},
         timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
         cost=price.calculate_cost(requested, spec.typical_run_seconds, inputs),
-        cost_is_exact=price.basis == "exact",
+        cost_is_exact=price.basis == "exact" and not found.length_is_automatic,
         gpu_cost_per_s=price.per_gpu_second,
         expected_bill=None
         if price.per_gpu_second is not None
@@ -133,6 +134,7 @@ def _make_request(
         ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
         buffered_duration=found.buffered_s,
         requested_duration=requested,
+        length_is_automatic=found.length_is_automatic,
         tolerance_s=get_tolerance(job, registry),
         typical_run_s=spec.typical_run_seconds,
         attempts=job.attempts or registry.defaults.attempts,
@@ -153,6 +155,7 @@ def _make_expected_bill(
     resolution = None if "resolution" in spec.ignored else inputs.get("resolution")
     return ExpectedBill(
         seconds=found.requested_s,
+        can_be_shorter=found.length_is_automatic,
         sound=None if (spec.audio and spec.audio.always) or (job.audio and not can_choose) else job.audio,
         resolution=resolution if isinstance(resolution, str) else None,
         price=_make_output_price(spec.get_price(audio=job.audio).find_rows(dict(inputs))[0]),

@@ -91,6 +91,9 @@ class ExpectedBill(FrozenModel):
     """The bill that the plan expects for the output of a prediction. The real one is compared with it."""
 
     seconds: float
+    """The most that is expected if the length is left to the model."""
+    can_be_shorter: bool = False
+    """Whether the length is left to the model."""
     sound: bool | None = None
     """Whether sound is requested; None if it is wanted, but the model cannot be asked for it."""
     resolution: str | None = None
@@ -149,6 +152,9 @@ class ClipRequest(FrozenModel):
     """The inputs that a condition of the model sends with another value than the one that was asked for."""
     buffered_duration: float
     requested_duration: float
+    """The longest that can come if the length is left to the model."""
+    length_is_automatic: bool = False
+    """Whether the length is left to the model."""
     tolerance_s: float
     typical_run_s: float
     attempts: int

@@ -274,6 +274,7 @@ def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> It
         ("the seed is not sent", lambda r: r.scene.seed is not None and not spec.parameters.seed),
         ("the prompt is not sent, the model takes only an image", lambda _: not spec.parameters.prompt),
         ("sound is wanted, but the model cannot be asked for it", lambda r: r.audio and not spec.audio),
+        ("the length is left to the model; the price is that of its longest clip", lambda r: r.length_is_automatic),
         ("shorter than the target within the tolerance", lambda r: r.requested_duration < r.scene.target_duration),
     )
     for what, applies in unmet:

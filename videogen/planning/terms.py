@@ -17,6 +17,9 @@ class ClipTerms:
     terms: Terms
     buffered_s: float
     requested_s: float
+    """The longest that can come where the length is left to the model."""
+    length_is_automatic: bool = False
+    """Whether the length is left to the model."""
 
     @property
     def inputs(self) -> Inputs:
@@ -66,7 +69,11 @@ def _collect_own_inputs(job: Job, scene: Scene) -> Inputs:
 def _choose_length(job: Job, scene: Scene, spec: ModelSpec, asked: Asked, buffer: float) -> ClipTerms:
     own = _collect_own_inputs(job, scene)
     allowed = spec.find_terms(asked, own).lengths
-    buffered_s = spec.duration.apply_buffer(scene.target_duration, buffer, allowed)
-    requested_s = spec.duration.choose_length(buffered_s, allowed)
+    is_automatic = spec.duration.is_left_to_model(own)
+    if is_automatic:
+        buffered_s = requested_s = spec.duration.find_longest(allowed)
+    else:
+        buffered_s = spec.duration.apply_buffer(scene.target_duration, buffer, allowed)
+        requested_s = spec.duration.choose_length(buffered_s, allowed)
     asked = replace(asked, seconds=requested_s)
-    return ClipTerms(asked, spec.find_terms(asked, own), buffered_s, requested_s)
+    return ClipTerms(asked, spec.find_terms(asked, own), buffered_s, requested_s, is_automatic)

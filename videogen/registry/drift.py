@@ -170,6 +170,7 @@ def _iterate_fixed_inputs(spec: ModelSpec) -> Iterator[tuple[Loc, Inputs]]:
         yield ("aspect_ratios", ratio), inputs
     for loc, length in _iterate_lengths(spec.duration):
         yield (*loc, "inputs") if len(loc) > 2 else loc, length.inputs or {}
+    yield ("duration", "automatic"), spec.duration.automatic or {}
     for tier, inputs in spec.tiers.items():
         yield ("tiers", tier), inputs
     for index, when in enumerate(spec.when):

@@ -63,7 +63,16 @@ class Frames(Table):
         ]
 
 
-class Discrete(Table):
+class _Duration(Table):
+    automatic: Annotated[Inputs, Field(min_length=1)] | None = None
+    """Inputs that leave the length to the model; None means that it cannot be left to it."""
+
+    def is_left_to_model(self, own: Inputs) -> bool:
+        """Return whether inputs of the job or the scene leave the length to the model."""
+        return self.automatic is not None and self.automatic.items() <= own.items()
+
+
+class Discrete(_Duration):
     """The model makes clips of a few fixed lengths: `sizes`, `steps` or `frames`."""
 
     mode: Literal["discrete"]
@@ -102,6 +111,9 @@ class Discrete(Table):
         """The lengths in seconds that can be requested."""
         return tuple(size.seconds for size in self.fixed_lengths)
 
+    def find_longest(self, allowed: Container[float] | None = None) -> float:
+        return max(_restrict(self.lengths, allowed))
+
     def apply_buffer(self, target_s: float, _buffer: float, allowed: Container[float] | None = None) -> float:
         return durations.choose_discrete_duration(target_s, _restrict(self.lengths, allowed))
 
@@ -113,7 +125,7 @@ class Discrete(Table):
         return size.inputs if size.inputs is not None else {str(self.input): to_plain_number(requested_s)}
 
 
-class Continuous(Table):
+class Continuous(_Duration):
     """The model makes clips of any length from `min` to `max` seconds, or of the lengths in `accepts`."""
 
     mode: Literal["continuous"]
@@ -143,9 +155,12 @@ class Continuous(Table):
         """Return the name of the field that gives the lengths, and the lengths, if any."""
         return "accepts", self.accepts or ()
 
-    def apply_buffer(self, target_s: float, buffer: float, allowed: Container[float] | None = None) -> float:
+    def find_longest(self, allowed: Container[float] | None = None) -> float:
         longest = self.max if allowed is None else max(_restrict(self.lengths, allowed), default=self.max)
-        return durations.apply_buffer(target_s, buffer, min_s=self.min, max_s=min(self.max, longest))
+        return min(self.max, longest)
+
+    def apply_buffer(self, target_s: float, buffer: float, allowed: Container[float] | None = None) -> float:
+        return durations.apply_buffer(target_s, buffer, min_s=self.min, max_s=self.find_longest(allowed))
 
     def choose_length(self, buffered_s: float, allowed: Container[float] | None = None) -> float:
         lengths = _restrict(self.lengths, allowed)

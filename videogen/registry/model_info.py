@@ -17,12 +17,16 @@ class _Answer(BaseModel):
 
 
 class Durations(_Answer):
-    """The lengths in seconds that can be requested. `lengths` is empty where any from `min` to `max` can."""
+    """The lengths in seconds that can be requested. `lengths` is empty where any from `min` to `max` can.
+
+    `automatic` has the inputs that leave the length to the model, or None if it cannot be left to it.
+    """
 
     mode: Literal["discrete", "continuous"]
     min: float
     max: float
     lengths: tuple[float, ...]
+    automatic: Inputs | None = None
 
 
 class PriceRowInfo(_Answer):
@@ -151,8 +155,10 @@ def _describe_durations(spec: ModelSpec) -> Durations:
     duration = spec.duration
     lengths = tuple(sorted(duration.lengths))
     if isinstance(duration, Continuous) and not lengths:
-        return Durations(mode=duration.mode, min=duration.min, max=duration.max, lengths=())
-    return Durations(mode=duration.mode, min=lengths[0], max=lengths[-1], lengths=lengths)
+        return Durations(
+            mode=duration.mode, min=duration.min, max=duration.max, lengths=(), automatic=duration.automatic
+        )
+    return Durations(mode=duration.mode, min=lengths[0], max=lengths[-1], lengths=lengths, automatic=duration.automatic)
 
 
 def _describe_price(price: Price) -> Prices:
