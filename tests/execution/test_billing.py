@@ -75,6 +75,43 @@ def test_a_price_in_another_resolution_is_not_known() -> None:
     assert book(ask(fixed={"resolution": "720p"}, ignored=["resolution"]), resolution="1080p") == ("0.500", "known")
 
 
+PIXELS = [
+    {"when": {"resolution": "720p"}, "per_second": "0.10"},
+    {"when": {"resolution": "1080p"}, "per_second": "0.30"},
+    {"when": {"resolution": "4k"}, "per_clip": "9"},
+]
+MODES = [
+    {"when": {"mode": "standard"}, "per_second": "0.10"},
+    {"when": {"mode": "pro"}, "per_second": "0.20"},
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fixed", "billed", "booked", "differences"),
+    [
+        pytest.param(PIXELS, {"resolution": "720p"}, {"resolution": "1080p"}, "1.500", "1080p", id="finer"),
+        pytest.param(PIXELS, {"resolution": "1080p"}, {"resolution": "720p", "seconds": 4}, "0.400", "720p", id="less"),
+        pytest.param(PIXELS, {"resolution": "1080p"}, {"resolution": "2160p"}, "9.000", "2160p", id="another-name"),
+        pytest.param(MODES, {"mode": "standard"}, {"variant": "Pro"}, "1.000", "Pro", id="variant"),
+        pytest.param(MODES, {"mode": "pro"}, {"variant": "pro"}, "1.000", None, id="as-asked"),
+        pytest.param(MODES, {"mode": "pro"}, {"variant": "kling-v3"}, "1.000", None, id="a-variant-nobody-knows"),
+    ],
+)
+def test_the_cost_follows_the_resolution_and_the_variant_that_are_billed(
+    rows: Any, fixed: dict[str, Any], billed: dict[str, Any], booked: str, differences: str | None
+) -> None:
+    """By the rows of the registry; and the difference is told."""
+    request = ask(price={"rows": rows, **AS_OF}, fixed=fixed)
+    assert book(request, **billed) == (booked, "known")
+    bill = find(request, **billed)
+    assert (bill.differences[-1].partition(" ")[0] if bill else None) == differences
+
+
+def test_a_price_of_two_differences_is_not_known() -> None:
+    request = ask(price={"rows": PIXELS, **AS_OF}, fixed={"resolution": "720p"}, audio_option=AUDIO)
+    assert book(request, resolution="1080p", with_audio=True) == ("0.500", "estimated")
+
+
 def test_only_a_succeeded_prediction_is_billed_by_its_output() -> None:
     """GPU time stays what it is, whatever else is told."""
     billed = BilledOutput(seconds=10, count=3, with_audio=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 
 from videogen.journal.schema import CostBasis
-from videogen.planning.requests import ClipRequest, ExpectedBill
+from videogen.planning.requests import ClipRequest, ExpectedBill, OutputPrice
 from videogen.providers.base import BilledOutput, Capabilities, Prediction
 from videogen.text import format_money, list_first
 
@@ -57,14 +57,31 @@ def compute_cost(request: ClipRequest, prediction: Prediction, capabilities: Cap
 def _compute_output_cost(planned: Decimal, expected: ExpectedBill, billed: BilledOutput) -> tuple[Decimal, CostBasis]:
     """Return the price of the billed output, or the planned price if the registry has none for it."""
     seconds = expected.seconds if billed.seconds is None else billed.seconds
-    price, is_known = expected.price, not _has_other_resolution(expected, billed)
-    is_known = is_known and not (expected.can_be_shorter and billed.seconds is None)
-    if _has_other_sound(expected, billed):
-        price, is_known = expected.price_with_other_sound or price, is_known and bool(expected.price_with_other_sound)
-    cost = price.calculate_cost(seconds, billed.count or 1)
+    price = _find_billed_price(expected, billed)
+    cost = (price or expected.price).calculate_cost(seconds, billed.count or 1)
     if cost is None:
         return planned, "estimated"
+    is_known = price is not None and not (expected.can_be_shorter and billed.seconds is None)
     return cost, "known" if is_known else "estimated"
+
+
+def _find_billed_price(expected: ExpectedBill, billed: BilledOutput) -> OutputPrice | None:
+    """Return the price of what was billed; None if the registry has none for it, or more than one thing differs."""
+    others = []
+    if _has_other_resolution(expected, billed):
+        others.append(_find_other_price(expected, billed.resolution))
+    if _has_other_variant(expected, billed):
+        others.append(_find_other_price(expected, billed.variant))
+    if _has_other_sound(expected, billed):
+        others.append(expected.price_with_other_sound)
+    if not others:
+        return expected.price
+    return others[0] if len(others) == 1 else None
+
+
+def _find_other_price(expected: ExpectedBill, name: str | None) -> OutputPrice | None:
+    prices = (price for other, price in expected.other_prices.items() if _is_same(other, name))
+    return next(prices, None)
 
 
 def find_unexpected_bill(request: ClipRequest, prediction: Prediction, cost: Decimal) -> UnexpectedBill | None:
@@ -77,8 +94,12 @@ def find_unexpected_bill(request: ClipRequest, prediction: Prediction, cost: Dec
     if _is_shorter_as_expected(expected, billed):
         planned = expected.price.calculate_cost(billed.seconds or 0) or planned
     bill = UnexpectedBill(request.model, request.scene.id, planned, cost, differences, expected.source)
-    is_worth_it = bill.has_other_cost or _has_other_resolution(expected, billed) or _has_other_sound(expected, billed)
-    return bill if is_worth_it else None
+    has_other_output = (
+        _has_other_resolution(expected, billed)
+        or _has_other_variant(expected, billed)
+        or _has_other_sound(expected, billed)
+    )
+    return bill if bill.has_other_cost or has_other_output else None
 
 
 def estimate_most(request: ClipRequest, bills: Iterable[UnexpectedBill]) -> Decimal:
@@ -93,10 +114,18 @@ def _is_shorter_as_expected(expected: ExpectedBill, billed: BilledOutput) -> boo
 
 
 def _has_other_resolution(expected: ExpectedBill, billed: BilledOutput) -> bool:
-    if expected.resolution is None or billed.resolution is None:
-        return False
-    asked, got = expected.resolution.lower(), billed.resolution.lower()
-    return _SYNONYMS.get(asked, asked) != _SYNONYMS.get(got, got)
+    return None not in (expected.resolution, billed.resolution) and not _is_same(expected.resolution, billed.resolution)
+
+
+def _has_other_variant(expected: ExpectedBill, billed: BilledOutput) -> bool:
+    """Return whether the bill names another variant than the requested one, and one that the registry knows."""
+    return not _is_same(expected.variant, billed.variant) and _find_other_price(expected, billed.variant) is not None
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    """Return whether two names of a resolution or a variant mean the same."""
+    one, other = ((name or "").lower() for name in (one, other))
+    return _SYNONYMS.get(one, one) == _SYNONYMS.get(other, other)
 
 
 def _has_other_sound(expected: ExpectedBill, billed: BilledOutput) -> bool:
@@ -110,6 +139,8 @@ def _list_differences(expected: ExpectedBill, billed: BilledOutput) -> Iterable[
         yield f"{billed.count} videos instead of 1"
     if _has_other_resolution(expected, billed):
         yield f"{billed.resolution} instead of {expected.resolution}"
+    if _has_other_variant(expected, billed):
+        yield f"{billed.variant} instead of {expected.variant}"
     if _has_other_sound(expected, billed):
         yield "with sound instead of without" if billed.with_audio else "without sound instead of with"
 

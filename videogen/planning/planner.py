@@ -152,18 +152,35 @@ def _make_expected_bill(
 ) -> ExpectedBill:
     can_choose = spec.audio is not None and not spec.audio.always
     other_inputs = find_inputs_with_other_sound(job, scene, spec, found) if can_choose else {}
-    resolution = None if "resolution" in spec.ignored else inputs.get("resolution")
+    resolution = None if "resolution" in spec.ignored else inputs.get("resolution", inputs.get("quality"))
+    price = spec.get_price(audio=job.audio)
+    variants = {row.when.get("mode") for row in price.rows} - {None}
     return ExpectedBill(
         seconds=found.requested_s,
         can_be_shorter=found.length_is_automatic,
         sound=None if (spec.audio and spec.audio.always) or (job.audio and not can_choose) else job.audio,
         resolution=resolution if isinstance(resolution, str) else None,
-        price=_make_output_price(spec.get_price(audio=job.audio).find_rows(dict(inputs))[0]),
+        variant=inputs.get("mode") if variants else None,
+        price=_make_output_price(price.find_rows(dict(inputs))[0]),
+        other_prices=_find_other_prices(price, inputs),
         price_with_other_sound=_find_output_price(spec.get_price(audio=not job.audio), other_inputs)
         if can_choose
         else None,
         source=spec.source,
     )
+
+
+def _find_other_prices(price: Price, inputs: Mapping[str, Any]) -> dict[str, OutputPrice]:
+    """Return the prices of the same clip in other resolutions and variants, by the names that a bill has for them."""
+    found = {}
+    for row in price.rows:
+        for name in ("resolution", "quality", "mode"):
+            value = row.when.get(name)
+            if value in (None, inputs.get(name)):
+                continue
+            if other := _find_output_price(price, {**inputs, name: value}):
+                found[str(value).lower()] = other
+    return found
 
 
 def _find_output_price(price: Price, inputs: Mapping[str, Any]) -> OutputPrice | None:

@@ -98,7 +98,11 @@ class ExpectedBill(FrozenModel):
     """Whether sound is requested; None if it is wanted, but the model cannot be asked for it."""
     resolution: str | None = None
     """The resolution that is requested; None if there is no input for it."""
+    variant: str | None = None
+    """The variant of the model that is requested, such as `pro`; None if the price does not depend on it."""
     price: OutputPrice
+    other_prices: dict[str, OutputPrice] = {}
+    """The prices of the same clip in the other resolutions and variants of the registry, by their names."""
     price_with_other_sound: OutputPrice | None = None
     """The price without sound if sound is requested, and the other way round; None if it is not known."""
     source: str
