@@ -30,6 +30,7 @@ from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
+    from videogen.results.clip import Clip
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
@@ -158,6 +159,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         cost_note = None
         if prepared.origin != FREE_ORIGIN:
             cost_note = CostNoteWriter(store, journal, run_id=run_id, job_id=prepared.job.id, origin=prepared.origin)
+        upstreams: dict[str, Clip] = {}
         run = RunContext(
             id=run_id,
             folder=prepared.folder,
@@ -165,7 +167,8 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             store=store,
             open_folder=cache(open_folder),
             journal=journal,
-            images=ReferenceSender(prepared.references, provider, store, gate),
+            images=ReferenceSender(prepared.references, provider, store, gate, clips=upstreams),
+            upstreams=upstreams,
             events=events,
             gate=gate,
             job_id=prepared.job.id,

@@ -173,6 +173,9 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     await asyncio.to_thread(run.store.put, part, request.video_path)
     crash_if_requested("after-rename")
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
+    if request.upstream_ids:
+        made_from = {scene_id: str(run.upstreams[scene_id].sha256) for scene_id in request.upstream_ids}
+        clip = clip.model_copy(update={"made_from": made_from})
     if active.prediction.id in run.unexpected_bills:
         clip = clip.model_copy(update={"warnings": (*clip.warnings, "billed")})
     run.force_keys.discard(request.key)

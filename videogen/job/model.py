@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from videogen.job.graph import find_graph_problems
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
@@ -170,6 +171,11 @@ class Scene(BaseModel):
     """Picture with which the clip begins, given as in `scene_reference_url`. The model must take a start frame."""
     end_image: _Reference | None = None
     """Picture with which the clip ends, given as in `scene_reference_url`. The model must take an end frame."""
+    continues: str | None = None
+    """Id of the scene that this one continues: the clip starts from the last frame of that scene's, at its target
+    length, where the cut falls. The model must take a start frame."""
+    ends_on: str | None = None
+    """Id of the scene on whose first frame the clip ends. The model must take an end frame."""
     tier: str | None = None
     """Quality of the clip, such as `draft` or `final`: a name in the model's `tiers`; None means the job's `tier`."""
     inputs: ModelInputs = {}
@@ -202,6 +208,21 @@ class Scene(BaseModel):
         if found := _CONTROL.search(value):
             raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
         return _LINE_END.sub("\n", value)
+
+    @property
+    def has_start_frame(self) -> bool:
+        """Whether the clip starts from a given frame: a picture, or the end of another clip."""
+        return self.start_image is not None or self.continues is not None
+
+    @property
+    def has_end_frame(self) -> bool:
+        """Whether the clip ends on a given frame: a picture, or the beginning of another clip."""
+        return self.end_image is not None or self.ends_on is not None
+
+    @property
+    def upstream_ids(self) -> tuple[str, ...]:
+        """Ids of the scenes whose clips this one is made from, each once."""
+        return tuple(dict.fromkeys(id_ for id_ in (self.continues, self.ends_on) if id_ is not None))
 
     @property
     def picture_urls(self) -> tuple[str, ...]:
@@ -295,6 +316,12 @@ class Job(BaseModel):
             raise make_nested_value_error(taken)
         return self
 
+    @model_validator(mode="after")
+    def _scenes_continue_others(self) -> Self:
+        if wrong := find_graph_problems(self.scenes):
+            raise make_nested_value_error({("scenes", *loc): message for loc, message in wrong.items()})
+        return self
+
     @property
     def models_to_run(self) -> tuple[str, ...]:
         """The models that each make every scene, in the order of the job file."""
@@ -316,7 +343,10 @@ class Job(BaseModel):
         for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
             of_model = f".{model}" if len(self.models_to_run) > 1 else ""
             of_take = f".take-{take + 1}" if self.takes > 1 else ""
-            named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
+            variant = f"{of_model}{of_take}"
+            named = {"id": f"{scene.id}{variant}", "take": scene.take + take, "clip_index": index}
+            upstreams = {"continues": scene.continues, "ends_on": scene.ends_on}
+            named |= {name: f"{upstream}{variant}" for name, upstream in upstreams.items() if upstream is not None}
             yield scene.model_copy(update=named), model
 
     @model_validator(mode="before")

@@ -1,6 +1,5 @@
 """The plan of a job: its requests, what they cost, and in which order they start."""
 
-import heapq
 from collections.abc import Container
 from datetime import timedelta
 from decimal import Decimal
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.planning.requests import ClipRequest
+from videogen.planning.schedule import Schedule
 from videogen.text import format_money
 
 MAX_PRICE_AGE = timedelta(days=90)
@@ -68,18 +68,19 @@ class Plan(BaseModel):
         return all(request.prediction.cost_is_exact for request in self.to_create)
 
     @property
+    def schedule(self) -> Schedule:
+        """The order in which the clips are made."""
+        return Schedule(self.requests, self.reused)
+
+    @property
     def start_order(self) -> tuple[ClipRequest, ...]:
-        """The requests in the order in which they start: longest first, so that all slots end at about one time."""
-        return tuple(sorted(self.requests, key=lambda r: -r.typical_run_s * r.requested_duration))
+        """The requests in the order in which they start, as far as their upstreams allow it."""
+        return self.schedule.start_order
 
     @property
     def expected_s(self) -> float:
         """Duration of the run if every prediction takes its typical time and succeeds."""
-        slots = [0.0] * self.concurrency
-        for request in self.start_order:
-            if request.scene.id not in self.reused:
-                heapq.heapreplace(slots, slots[0] + request.typical_run_s)
-        return max(slots)
+        return self.schedule.compute_expected_s(self.concurrency)
 
     @property
     def buffer_cost_impact(self) -> float:

@@ -145,17 +145,19 @@ def _find_picture_problems(
     job: Job, scene: Scene, where: str, spec: ModelSpec, registry: Registry
 ) -> Iterator[Problem]:
     names, references = spec.parameters, spec.references
-    if names.image_required and not scene.reference_urls and not scene.start_image:
+    if names.image_required and not scene.reference_urls and not scene.has_start_frame:
         yield Problem(
             f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
             where=f"{where}.scene_reference_url",
         )
-    if scene.start_image and names.image is None:
+    if scene.has_start_frame and names.image is None:
         able = [name for name, each in registry.models.items() if each.parameters.image]
-        yield Problem(f"{job.model} takes no start image: {_list_able(able)}", where=f"{where}.start_image")
-    if scene.end_image and names.end_image is None:
+        field = "start_image" if scene.start_image else "continues"
+        yield Problem(f"{job.model} takes no start image: {_list_able(able)}", where=f"{where}.{field}")
+    if scene.has_end_frame and names.end_image is None:
         able = [name for name, each in registry.models.items() if each.parameters.end_image]
-        yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.end_image")
+        field = "end_image" if scene.end_image else "ends_on"
+        yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.{field}")
     if references and references.required and not scene.reference_urls:
         yield Problem(
             f"{job.model} needs references: give scene {scene.id!r} a scene_reference_url or character_reference_urls",
@@ -164,7 +166,7 @@ def _find_picture_problems(
 
 
 def _list_able(models: list[str]) -> str:
-    return f"these models do: {', '.join(models)}" if models else "no model of the registry does"
+    return f"these models do: {list_first(models, most=8)}" if models else "no model of the registry does"
 
 
 def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
@@ -176,7 +178,7 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
     if found.asked.end_image and spec.parameters.end_image_needs_start and not found.asked.start_image:
         yield Problem(
             f"{job.model} takes an end image only with a start image: give scene {scene.id!r} a start_image",
-            where=f"{where}.end_image",
+            where=f"{where}.{'end_image' if scene.end_image else 'ends_on'}",
         )
     longest_prompt = found.terms.longest_prompt
     if longest_prompt is not None and len(scene.prompt) > longest_prompt:
