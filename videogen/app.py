@@ -17,6 +17,7 @@ from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
+from videogen.execution.staleness import find_stale
 from videogen.job.model import Job
 from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
@@ -90,6 +91,8 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
     ).with_warnings(*earlier.warnings)
+    remakes_stale = job.remake_stale or options.remake_stale
+    planned = planned.with_stale(find_stale(planned, earlier.clips, kept), remake=remakes_stale)
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
     validate_budget(planned, fresh=options.fresh)
     return PreparedJob(
@@ -179,6 +182,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
             cost_note=cost_note,
+            remakes_stale=prepared.job.remake_stale or prepared.options.remake_stale,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
         beating = asyncio.create_task(send_heartbeats(run))

@@ -23,7 +23,7 @@ from videogen.references.load import check_references
 from videogen.settings import Settings, read_settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import find_obstacle
-from videogen.text import escape_json, format_money
+from videogen.text import escape_json, format_money, list_first
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 
@@ -49,11 +49,22 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     console.print(_make_plan_table(plan))
     for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
         print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
+    if plan.schedule.has_edges and plan.to_make:
+        _print_graph(console, plan)
     print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
         print_line(console, _describe_frames(written, frames))
+
+
+def _print_graph(console: Console, plan: Plan) -> None:
+    """Print which clips wait for others, and the scenes that take longest one after another."""
+    for number, wave in enumerate(plan.schedule.waves, 1):
+        print_line(console, f"wave {number}: {list_first(wave, most=12)}")
+    path = plan.schedule.critical_path
+    typically = format_clock(max(plan.schedule.paths_s.values()))
+    print_line(console, f"longest path: {list_first(path, most=12, separator=' -> ')}, typically {typically}")
 
 
 def _describe_frames(written: list[Path], folder: Path) -> str:

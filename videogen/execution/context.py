@@ -60,6 +60,8 @@ class RunContext:
     """Keys of clips with a reservation that this process will settle."""
     force_keys: set[str] = field(default_factory=set)
     """Keys of clips that are made again although they were delivered before."""
+    remakes_stale: bool = False
+    """Whether clips are made again if one that they were made from has been made again."""
     leaves_running: bool = False
     """Whether an interrupted run leaves its predictions running for the next run to continue."""
     recovering: bool = False

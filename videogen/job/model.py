@@ -278,6 +278,9 @@ class Job(BaseModel):
     audio: Annotated[bool, IS_BOOLEAN] = False
     """Whether clips have sound. It is requested, and paid for, where the model has an option for it. If false, sound is
     removed."""
+    remake_stale: Annotated[bool, IS_BOOLEAN] = False
+    """Whether a clip is made again if one that it continues, or ends on, has been made again. If false, it is kept, and
+    the plan tells that it is stale."""
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
     notes: Note = None

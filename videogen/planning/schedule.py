@@ -18,6 +18,11 @@ class Schedule:
         self._requests = {request.scene.id: request for request in requests}
         self._reused = reused
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether any clip is made from another one."""
+        return any(request.upstream_ids for request in self._requests.values())
+
     @cached_property
     def dependents(self) -> dict[str, list[ClipRequest]]:
         """By scene id: the requests whose clips are made from its clip."""
@@ -35,6 +40,11 @@ class Schedule:
             after = (paths[request.scene.id] for request in self.dependents[scene_id])
             paths[scene_id] = max(after, default=0.0) + self._get_expected_s(scene_id)
         return paths
+
+    @property
+    def upstreams_first(self) -> list[ClipRequest]:
+        """The requests in an order in which each comes after those from whose clips it is made."""
+        return [self._requests[scene_id] for scene_id in self._sort_upstreams_first()]
 
     @property
     def waves(self) -> tuple[tuple[str, ...], ...]:

@@ -77,7 +77,7 @@ class Clip(FrozenModel):
     references: tuple[str, ...] | None = None
     """The reference images as in the job, without the parts of an address that may be secret."""
     made_from: dict[str, str] | None = None
-    """SHA-256 (hex) of each clip of another scene from whose frames the clip was made, by the scene's id."""
+    """SHA-256 (hex) of the clip that each frame of another scene was taken from, by the frame's name in `inputs`."""
     created_at: datetime | None = None
     """Time when the prediction was created, by the provider's clock."""
     delivered_at: datetime | None = None
