@@ -42,7 +42,7 @@ TIMEOUT_MARGIN_S = 86_400.0
 def make_run_name() -> str:
     """Return the name of a flow run: its job and models, or the file of the job."""
     job = flow_run.parameters["job"]
-    return f"{job.id} · {', '.join(job.models_to_run)}" if isinstance(job, Job) else str(job)
+    return f"{job.id} · {', '.join(job.models_used)}" if isinstance(job, Job) else str(job)
 
 
 async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:

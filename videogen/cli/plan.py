@@ -47,8 +47,9 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     console = make_console(stderr=False)
     print_line(console, describe_provider(prepared))
     console.print(_make_plan_table(plan))
-    for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
-        print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
+    ratios = {(request.model, request.aspect_ratio): request.ratio_inputs for request in plan.requests}
+    for (model, ratio), inputs in ratios.items():
+        print_line(console, f"sent to {model} for {ratio}: {format_inputs(inputs)}")
     if plan.schedule.has_edges and plan.to_make:
         _print_graph(console, plan)
     print_totals(console, plan)

@@ -180,6 +180,16 @@ class Scene(BaseModel):
     """Quality of the clip, such as `draft` or `final`: a name in the model's `tiers`; None means the job's `tier`."""
     inputs: ModelInputs = {}
     """Inputs of the model that videogen has no field for, by the names of the endpoint."""
+    model: str | None = None
+    """Name of the model that makes this clip; None means the job's."""
+    aspect_ratio: str | None = None
+    """Aspect ratio of this clip; None means the job's."""
+    audio: Annotated[bool, IS_BOOLEAN] | None = None
+    """Whether this clip has sound; None means as the job says."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800), IS_NUMBER] | None = None
+    """The prediction is canceled after this time; None means the job's."""
+    attempts: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] | None = None
+    """Maximum number of predictions for this clip; None means the job's."""
     required: Annotated[bool, IS_BOOLEAN] = False
     """Whether the job fails without this clip, however many others are delivered."""
     clip_index: Annotated[int, Field(ge=0), IS_WHOLE_NUMBER] | None = None
@@ -303,6 +313,9 @@ class Job(BaseModel):
         }
         if self.models and self.fallback_models:
             wrong["fallback_models",] = "models are compared as they are: leave it out"
+        if self.models:
+            alone = "models are compared on every scene: leave it out"
+            wrong |= {("scenes", index, "model"): alone for index, scene in enumerate(self.scenes) if scene.model}
         if wrong:
             raise make_nested_value_error(wrong)
         return self
@@ -331,6 +344,17 @@ class Job(BaseModel):
         return self.models or (self.model,)
 
     @property
+    def models_used(self) -> tuple[str, ...]:
+        """The models that make the clips, also those of single scenes, each once."""
+        return tuple(dict.fromkeys(model for _, model in self.variants()))
+
+    def of_scene(self, scene: Scene) -> Self:
+        """Return the job with the fields that the scene has in place of the job's."""
+        own = ("model", "aspect_ratio", "audio", "timeout_seconds", "attempts")
+        given = {name: value for name in own if (value := getattr(scene, name)) is not None}
+        return self.model_copy(update=given) if given else self
+
+    @property
     def variants_per_scene(self) -> int:
         """Number of clips made of each scene: one for each model and take."""
         return len(self.models_to_run) * self.takes
@@ -341,7 +365,7 @@ class Job(BaseModel):
         A scene with several variants is copied for each, with an id of its own.
         """
         if self.variants_per_scene == 1:
-            yield from ((scene, self.models_to_run[0]) for scene in self.scenes)
+            yield from ((scene, scene.model or self.models_to_run[0]) for scene in self.scenes)
             return
         for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
             of_model = f".{model}" if len(self.models_to_run) > 1 else ""
@@ -350,7 +374,7 @@ class Job(BaseModel):
             named = {"id": f"{scene.id}{variant}", "take": scene.take + take, "clip_index": index}
             upstreams = {"continues": scene.continues, "ends_on": scene.ends_on}
             named |= {name: f"{upstream}{variant}" for name, upstream in upstreams.items() if upstream is not None}
-            yield scene.model_copy(update=named), model
+            yield scene.model_copy(update=named), scene.model or model
 
     @model_validator(mode="before")
     @classmethod

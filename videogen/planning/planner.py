@@ -60,7 +60,7 @@ def build_plan(
     requests = planner.make_requests(job)
     return Plan(
         job_id=job.id,
-        model=", ".join(job.models_to_run),
+        model=", ".join(job.models_used),
         variants_per_scene=job.variants_per_scene,
         aspect_ratio=job.aspect_ratio,
         min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
@@ -89,13 +89,14 @@ class _Planner:
         upstreams = {scene.id: scene.upstream_ids for _, scene, _ in variants.values()}
         for scene_id in TopologicalSorter(upstreams).static_order():
             index, scene, model = variants[scene_id]
-            asked = job.model_copy(update={"model": model})
+            asked = job.of_scene(scene).model_copy(update={"model": model})
             self.made[scene_id] = self._make_request_with_fallbacks(asked, scene, index)
         return tuple(self.made[scene_id] for scene_id in variants)
 
     def _make_request_with_fallbacks(self, job: Job, scene: Scene, index: int) -> ClipRequest:
         later: tuple[ClipRequest, ...] = ()
-        for name in (*reversed(job.fallback_models), job.model):
+        fallbacks = [name for name in job.fallback_models if name != job.model]
+        for name in (*reversed(fallbacks), job.model):
             request = self._make_request(job.model_copy(update={"model": name}), scene, index)
             later = (request.model_copy(update={"fallbacks": later}), *later)
         return later[0]

@@ -146,7 +146,7 @@ def _validate_job(
     found = _find_repeated_indexes(data)
     job = _parse_with_substitutes(data, document.names, found)
     told = list(found.items())
-    if job and models.registry and models.wrong.isdisjoint((*job.models_to_run, *job.fallback_models)):
+    if job and models.registry and models.wrong.isdisjoint((*job.models_used, *job.fallback_models)):
         of_models = [*find_problems(job, models.registry), *find_input_problems(job, models.registry)]
         more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
