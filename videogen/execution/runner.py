@@ -7,9 +7,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from videogen.errors import (
-    is_retryable,
-)
+from videogen.errors import is_retryable
 from videogen.events import ClipCompleted, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.failpoints import crash_if_requested
 from videogen.planning.requests import ClipRequest
