@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.faults.conftest import Stage, manifest, wait_for_creates
 from tests.flows.conftest import CommandLine
+from tests.support.prefect_api import call_prefect
 from tests.support.servers import free_port, prefect_server
 
 
@@ -31,7 +31,7 @@ class Server:
         self._process.wait()
 
     def flow_run(self) -> dict[str, Any]:
-        (run,) = httpx.post(f"{self.api}/flow_runs/filter", json={}, trust_env=False).json()
+        (run,) = call_prefect("POST", f"{self.api}/flow_runs/filter", {})
         return dict(run)
 
 
@@ -61,7 +61,7 @@ def test_28_a_prefect_server_that_restarts_hears_how_the_run_ended(
     assert "could not report" not in out
     assert manifest(command)["verdict"]["status"] == "complete"
     assert server.flow_run()["state"]["name"] == "Completed"
-    artifacts = httpx.post(f"{server.api}/artifacts/filter", json={}, trust_env=False).json()
+    artifacts = call_prefect("POST", f"{server.api}/artifacts/filter", {})
     assert {artifact["key"] for artifact in artifacts} == {"film-verdict", "film-clips", "film-progress"}
     stage.books(creates=2, billed=2)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from markdown_it import MarkdownIt
 
 from flows.artifacts import render_verdict
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
+from tests.support.prefect_api import call_prefect
 from tests.support.servers import Loopback, answer
 from videogen.app import open_run, prepare_job
 from videogen.cli.main import main
@@ -67,7 +67,7 @@ def test_35_what_a_provider_says_is_shown_and_not_obeyed(stage: Stage, command: 
     kept = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "�", said)
     assert [kept in clip["error"]["message"] for clip in manifest["clips"] if clip["error"]] == [True]
     filter_ = {"artifacts": {"key": {"any_": ["row-35-verdict"]}}}
-    (artifact,) = httpx.post(f"{prefect_api}/artifacts/filter", json=filter_, trust_env=False).json()
+    (artifact,) = call_prefect("POST", f"{prefect_api}/artifacts/filter", filter_)
     assert_is_text(artifact["data"])
 
 

@@ -9,22 +9,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.faults.conftest import Stage, wait_for_creates
 from tests.flows.conftest import CommandLine, wait_until
+from tests.support.prefect_api import call_prefect
 
 
 def flow_run(api: str, folder: Path) -> dict[str, Any]:
     """Return the latest flow run of a job file in this folder. Other tests use the server at the same time."""
-    runs = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
+    runs = call_prefect("POST", f"{api}/flow_runs/filter", {"sort": "START_TIME_DESC"})
     return next(dict(run) for run in runs if (run["parameters"].get("options") or {}).get("folder") == str(folder))
 
 
 def set_state(api: str, run: str, type_: str) -> None:
     body = {"state": {"type": type_, "name": type_.capitalize()}}
-    answer = httpx.post(f"{api}/flow_runs/{run}/set_state", json=body, trust_env=False).json()
+    answer = call_prefect("POST", f"{api}/flow_runs/{run}/set_state", body)
     assert answer["status"] == "ACCEPT"
 
 

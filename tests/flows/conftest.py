@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.small_clips import small_clips  # noqa: F401 - for all tests of this folder
@@ -103,11 +102,6 @@ def on_emulator(command: CommandLine, emulator: Emulator) -> CommandLine:
     """The command line as for Replicate, with the emulator at its address."""
     command.environment |= {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": emulator.url}
     return command
-
-
-def fetch_list(address: str, filter_: dict[str, Any]) -> Any:
-    """Return what Prefect's API lists at an address."""
-    return httpx.post(address, json=filter_, trust_env=False).json()
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

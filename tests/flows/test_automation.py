@@ -6,13 +6,12 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.flows.conftest import CommandLine, wait_until
+from tests.support.prefect_api import call_prefect
 from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
@@ -39,7 +38,11 @@ def test_an_upgrade_removes_the_automation_that_took_over_without_an_end(prefect
     people stay."""
     trigger = {"type": "event", "posture": "Reactive", "expect": ["nothing.ever"], "threshold": 1, "within": 0}
     for name in ("videogen-take-over", "somebody-elses"):
-        post(f"{prefect_api}/automations/", {"name": name, "trigger": trigger, "actions": [{"type": "do-nothing"}]})
+        call_prefect(
+            "POST",
+            f"{prefect_api}/automations/",
+            {"name": name, "trigger": trigger, "actions": [{"type": "do-nothing"}]},
+        )
     apply = runpy.run_path(str(ROOT / "deployments/automations/apply.py"))
     try:
         with temporary_settings({PREFECT_API_URL: prefect_api}):
@@ -50,24 +53,24 @@ def test_an_upgrade_removes_the_automation_that_took_over_without_an_end(prefect
         assert {"somebody-elses", "videogen - pause after a failed verdict"} <= there.keys()
     finally:
         for automation in automations(prefect_api).values():
-            httpx.delete(f"{prefect_api}/automations/{automation}", trust_env=False)
+            call_prefect("DELETE", f"{prefect_api}/automations/{automation}")
 
 
 def automations(api: str) -> dict[str, str]:
     """Return the ids of all automations of the server, by name."""
-    return {each["name"]: each["id"] for each in post(f"{api}/automations/filter", {})}
+    return {each["name"]: each["id"] for each in call_prefect("POST", f"{api}/automations/filter", {})}
 
 
 def deployment_that_ran(command: CommandLine, api: str, emulator: Emulator) -> str:
     """The id of a deployment of one scene, run once as a worker would."""
     name = emulator.url.rsplit(":", 1)[-1]
-    flow = post(f"{api}/flows/", {"name": "generate"})["id"]
+    flow = call_prefect("POST", f"{api}/flows/", {"name": "generate"})["id"]
     scene = {"id": "a", "prompt": f"a film for {name}", "target_duration": 5}
     job = {"id": f"film-{name}", "model": "kling-v2.5-turbo", "scenes": [scene]}
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
     fields = {"name": name, "flow_id": flow, "pull_steps": steps, "entrypoint": "flows/generate.py:generate"}
-    deployment: str = post(f"{api}/deployments/", {**fields, "parameters": {"job": job}})["id"]
-    flow_run = post(f"{api}/deployments/{deployment}/create_flow_run", {})["id"]
+    deployment: str = call_prefect("POST", f"{api}/deployments/", {**fields, "parameters": {"job": job}})["id"]
+    flow_run = call_prefect("POST", f"{api}/deployments/{deployment}/create_flow_run", {})["id"]
     command.environment |= {
         "REPLICATE_API_TOKEN": TOKEN,
         "REPLICATE_BASE_URL": emulator.url,
@@ -91,11 +94,5 @@ def prefect(command: CommandLine, *arguments: str) -> None:
 
 
 def is_paused(api: str, deployment: str) -> bool:
-    paused: bool = httpx.get(f"{api}/deployments/{deployment}", trust_env=False).json()["paused"]
+    paused: bool = call_prefect("GET", f"{api}/deployments/{deployment}")["paused"]
     return paused
-
-
-def post(address: str, fields: dict[str, Any]) -> Any:
-    answer = httpx.post(address, json=fields, trust_env=False)
-    assert answer.is_success, answer.text
-    return answer.json()

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.conftest import FAULT_REGISTRY, CommandLine, fetch_list, wait_until
+from tests.flows.conftest import FAULT_REGISTRY, CommandLine, wait_until
+from tests.support.prefect_api import call_prefect
 from videogen.emulator import Emulator
 from videogen.media import inspect_video
 
@@ -59,12 +60,12 @@ def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: 
 
 def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     """A flow run named by job and model, tagged; a task run for each scene; artifacts and events of what came of it."""
-    runs = httpx.post(f"{api}/flow_runs/filter", json={}, trust_env=False).json()
+    runs = call_prefect("POST", f"{api}/flow_runs/filter", {})
     run = next(run for run in runs if run["name"] == "lighthouse · kling-v2.5-turbo")
     assert run["state"]["name"] == "Completed"
     assert set(run["tags"]) == {"model:kling-v2.5-turbo", "ratio:16:9"}
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    found = httpx.post(f"{api}/artifacts/filter", json=of_run, trust_env=False).json()
+    found = call_prefect("POST", f"{api}/artifacts/filter", of_run)
     artifacts = {artifact["key"]: artifact["data"] for artifact in found}
     assert artifacts.keys() == {"lighthouse-verdict", "lighthouse-clips", "lighthouse-progress"}
     assert artifacts["lighthouse-progress"] == 100.0
@@ -72,14 +73,14 @@ def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     assert "![](data:image/jpeg;base64," in artifacts["lighthouse-verdict"]
     assert len(json.loads(artifacts["lighthouse-clips"])) == 8
     expected = {clip["scene_id"] for clip in manifest["clips"]}
-    wait_until(lambda: {task["name"] for task in fetch_list(f"{api}/task_runs/filter", of_run)} == expected)
+    wait_until(lambda: {task["name"] for task in call_prefect("POST", f"{api}/task_runs/filter", of_run)} == expected)
     wait_until(lambda: events_of(api, "videogen.clip.completed", manifest["run_id"]) == expected)
     wait_until(lambda: events_of(api, "videogen.run.completed", manifest["run_id"]) == {"lighthouse"})
 
 
 def events_of(api: str, name: str, run_id: str) -> set[str]:
     """Names of the resources of Prefect's events of that name in a run."""
-    found = fetch_list(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
+    found = call_prefect("POST", f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
     resources = [event["resource"] for event in found["events"]]
     return {resource["prefect.resource.name"] for resource in resources if run_id in resource["prefect.resource.id"]}
 
@@ -181,7 +182,7 @@ def test_a_job_too_large_for_a_parameter_is_run_by_its_file(on_emulator: Command
     job = on_emulator.job(*wanted, model="refused", id="large")
     done = on_emulator.run(job, "--json")
     assert (done.code, done.manifest["failed_clips"]) == (1, 60), done.err
-    (run,) = fetch_list(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
+    (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
     assert (run["parameters"]["job"], run["state"]["type"]) == (str(job), "FAILED")
 
 

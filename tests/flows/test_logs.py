@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.flows.conftest import CommandLine, fetch_list, wait_until
+from tests.flows.conftest import CommandLine, wait_until
+from tests.support.prefect_api import call_prefect
 
 ROOT = Path(__file__).parents[2]
 RUN = "import asyncio; from flows.generate import generate; asyncio.run(generate({!r}, return_state=True))"
@@ -26,12 +27,12 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
         check=True,
         timeout=250,
     )
-    (run,) = fetch_list(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
+    (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
     query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
 
     def read_lines() -> dict[str, str]:
         """The lines of videogen, by the logger of each."""
-        logs = fetch_list(f"{prefect_api}/logs/filter", query)
+        logs = call_prefect("POST", f"{prefect_api}/logs/filter", query)
         return {log["name"]: log["message"] for log in logs if log["name"].startswith("videogen.")}
 
     wait_until(lambda: len(read_lines()) == 2)

@@ -153,7 +153,7 @@ async def test_every_value_is_delivered_as_asked_at_the_planned_price(
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", emulator.url)
     monkeypatch.setenv("VIDEO_GENERATOR_DURATION_BUFFER", "1")
-    monkeypatch.setattr(render, "LOOP_S", 0.2)  # what is drawn does not matter here, and takes most of the time
+    monkeypatch.setattr(render, "LOOP_S", 0.5)  # what is drawn does not matter here, and takes most of the time
     monkeypatch.setattr(predictions, "RenderSpec", make_smaller)
     for asked in choose_combinations(model):
         emulator.reset()

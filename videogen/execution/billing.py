@@ -66,7 +66,7 @@ def _compute_output_cost(planned: Decimal, expected: ExpectedBill, billed: Bille
 
 
 def _find_billed_price(expected: ExpectedBill, billed: BilledOutput) -> OutputPrice | None:
-    """Return the price of what was billed; None if the registry has none for it, or more than one thing differs."""
+    """Return the price of the billed output; None if the registry has none for it, or more than one thing differs."""
     others = []
     if _has_other_resolution(expected, billed):
         others.append(_find_other_price(expected, billed.resolution))
