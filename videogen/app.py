@@ -19,6 +19,7 @@ from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspe
 from videogen.execution.runner import JobRunner
 from videogen.execution.staleness import find_stale
 from videogen.job.model import Job
+from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
@@ -61,6 +62,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
+    asked, job = job, compose_scenes(job)
     validate_job(job, registry)  # report problems before anything is fetched
     validate_inputs(job, registry)
     provider, why = settings.choose_provider()
@@ -96,7 +98,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
     validate_budget(planned, fresh=options.fresh)
     return PreparedJob(
-        job,
+        asked,
         planned,
         settings,
         options,

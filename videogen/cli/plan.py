@@ -15,6 +15,7 @@ from videogen.cli.progress import format_clock
 from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.model import Job
+from videogen.job.prompts import compose_scenes
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.rules import find_budget_problems
@@ -173,7 +174,7 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
 
 def _find_reference_problems(job: Job, path: Path) -> tuple[Problem, ...]:
     try:
-        asyncio.run(check_references(job, path.absolute().parent))
+        asyncio.run(check_references(compose_scenes(job), path.absolute().parent))
     except ValidationError as exc:
         return exc.problems
     return ()

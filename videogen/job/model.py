@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from videogen.job.graph import find_graph_problems
+from videogen.job.prompts import find_prompt_problems
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
@@ -136,10 +137,45 @@ def _require_text(value: str) -> str:
     return value
 
 
+def _require_printable(value: str) -> str:
+    if found := _CONTROL.search(value):
+        raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
+    return _LINE_END.sub("\n", value)
+
+
 _Reference = Annotated[str, AfterValidator(_require_text)]
 _Scalar = bool | int | float | str
 ModelInputs = dict[str, _Scalar | list[_Scalar]]
 """Inputs of a prediction, by the names of the endpoint."""
+
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_require_printable)]
+
+
+class CastMember(BaseModel):
+    """A character, or a thing, that looks the same in several scenes."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    description: Annotated[Text, Field(min_length=1)]
+    """What it looks like. It takes the place of its name in braces in a prompt, or is added to the prompt."""
+    images: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
+    """Pictures of it, given as in `character_reference_urls` of a scene, to which they are added."""
+
+
+class Style(BaseModel):
+    """The look of all scenes."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    prompt: Text = ""
+    """Added to the prompt of each scene."""
+    negative_prompt: Text = ""
+    """Added to the negative prompt of each scene."""
 
 
 class Scene(BaseModel):
@@ -167,6 +203,8 @@ class Scene(BaseModel):
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
     """Images of characters and objects to show, given as in `scene_reference_url`."""
+    cast: tuple[str, ...] = ()
+    """Names of the members of the job's cast that the clip shows."""
     start_image: _Reference | None = None
     """Picture with which the clip begins, given as in `scene_reference_url`. The model must take a start frame."""
     end_image: _Reference | None = None
@@ -213,11 +251,7 @@ class Scene(BaseModel):
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _prompt_is_text(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if found := _CONTROL.search(value):
-            raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
-        return _LINE_END.sub("\n", value)
+        return None if value is None else _require_printable(value)
 
     @property
     def has_start_frame(self) -> bool:
@@ -293,6 +327,14 @@ class Job(BaseModel):
     the plan tells that it is stale."""
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
+    include: str | None = None
+    """A file with fields that several jobs share, such as `cast` and `style`: a path relative to the job file."""
+    variables: dict[str, Text] = {}
+    """Texts that take the place of their names in braces, such as `{weather}`, in prompts."""
+    cast: dict[str, CastMember] = {}
+    """Characters and things that look the same in several scenes, by their names."""
+    style: Style | None = None
+    """The look of all scenes."""
     notes: Note = None
     """Your own notes on the job, of any type. They are not sent. Keys that begin with `_` are notes, too."""
     metadata: Note = None
@@ -336,6 +378,15 @@ class Job(BaseModel):
     def _scenes_continue_others(self) -> Self:
         if wrong := find_graph_problems(self.scenes):
             raise make_nested_value_error({("scenes", *loc): message for loc, message in wrong.items()})
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be_composed(self) -> Self:
+        wrong = find_prompt_problems(self)
+        if self.include is not None:
+            wrong["include",] = "works in a job file only: the fields of another file are read with it"
+        if wrong:
+            raise make_nested_value_error(wrong)
         return self
 
     @property
