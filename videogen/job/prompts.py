@@ -15,7 +15,7 @@ _NAME = re.compile(r"\{([A-Za-z_][\w-]{0,40})\}", re.ASCII)
 
 
 def find_prompt_problems(job: "Job") -> dict[Loc, str]:
-    """Return what is wrong with the variables and the cast of a job and its scenes, each by its place."""
+    """Return the problems of the variables and the cast of a job and its scenes, each by its place."""
     wrong: dict[Loc, str] = {}
     known = _collect_texts(job)
     for name in job.cast.keys() & job.variables.keys():
