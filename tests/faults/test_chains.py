@@ -62,7 +62,7 @@ def prompts(stage: Stage) -> list[str]:
     return [made["input"]["prompt"] for made in stage.emulator.ledger()["predictions"]]
 
 
-async def test_52_each_clip_begins_with_the_frame_at_which_the_one_before_is_cut(stage: Stage) -> None:
+async def test_each_clip_begins_with_the_frame_at_which_the_one_before_is_cut(stage: Stage) -> None:
     """Whatever the order of the job, and though a clip is longer than its scene."""
     stage.emulate()
     clips = by_scene(await run(stage, *CHAIN))
@@ -75,21 +75,21 @@ async def test_52_each_clip_begins_with_the_frame_at_which_the_one_before_is_cut
     stage.books(creates=3, billed=3)
 
 
-async def test_52_a_clip_ends_on_the_first_frame_of_another(stage: Stage) -> None:
+async def test_a_clip_ends_on_the_first_frame_of_another(stage: Stage) -> None:
     stage.emulate()
     clips = by_scene(await run(stage, scene("a"), scene("z"), scene("m", continues="a", ends_on="z")))
     last, first = (luma(stage.job_folder / str(clips[name].video_path)) for name in ("m", "z"))
     assert difference(last[-1], first[0]) <= 2
 
 
-async def test_52_a_second_run_creates_nothing(stage: Stage) -> None:
+async def test_a_second_run_creates_nothing(stage: Stage) -> None:
     stage.emulate()
     await run(stage, *CHAIN)
     assert set(outcomes(await run(stage, *CHAIN)).values()) == {"reused"}
     stage.books(creates=3, billed=3)
 
 
-async def test_52_dependents_that_come_first_do_not_take_all_slots(stage: Stage) -> None:
+async def test_dependents_that_come_first_do_not_take_all_slots(stage: Stage) -> None:
     """Five clips that wait for the last one of the job, one slot, and one place in its queue."""
     stage.emulate(latency_s=(0.05, 0.05))
     waiting = [scene(f"d{number}", continues="a") for number in range(5)]
@@ -98,14 +98,14 @@ async def test_52_dependents_that_come_first_do_not_take_all_slots(stage: Stage)
     assert prompts(stage)[0] == "The a"
 
 
-async def test_52_the_longest_path_begins_first(stage: Stage) -> None:
+async def test_the_longest_path_begins_first(stage: Stage) -> None:
     """Before a clip that nothing waits for, though that comes first in the job."""
     stage.emulate(latency_s=(0.05, 0.05))
     await run(stage, scene("x"), *CHAIN, concurrency=1)
     assert prompts(stage)[0] == "The a"
 
 
-async def test_52_a_failed_clip_blocks_those_that_are_made_from_it(stage: Stage) -> None:
+async def test_a_failed_clip_blocks_those_that_are_made_from_it(stage: Stage) -> None:
     """They are not tried, and the verdict names the cause. The next run goes on from there."""
     stage.emulate(REFUSED.replace('"always"', "1"))
     scenes = (scene("storm"), scene("b", continues="storm"), scene("c", continues="b"), scene("x"))
@@ -121,14 +121,14 @@ async def test_52_a_failed_clip_blocks_those_that_are_made_from_it(stage: Stage)
     stage.books(creates=5, billed=4)
 
 
-async def test_52_a_required_clip_that_is_blocked_fails_the_job(stage: Stage) -> None:
+async def test_a_required_clip_that_is_blocked_fails_the_job(stage: Stage) -> None:
     stage.emulate(REFUSED)
     batch = await run(stage, scene("storm"), scene("b", continues="storm", required=True), scene("x"))
     assert batch.verdict.status == "failed"
     assert batch.verdict.reason.startswith("required scenes failed: b;")
 
 
-async def test_52_the_clip_of_a_fallback_is_continued(stage: Stage) -> None:
+async def test_the_clip_of_a_fallback_is_continued(stage: Stage) -> None:
     """The next clip is asked for by the key of the scene as planned, so that it stays reused."""
     stage.emulate(f"{REFUSED}\nnth_create = [1]")
     scenes = (scene("storm"), scene("b", continues="storm"))
@@ -140,7 +140,7 @@ async def test_52_the_clip_of_a_fallback_is_continued(stage: Stage) -> None:
     assert outcomes(again) == {"storm": "reused", "b": "reused"}
 
 
-async def test_52_a_clip_that_is_made_again_makes_its_dependents_stale(stage: Stage) -> None:
+async def test_a_clip_that_is_made_again_makes_its_dependents_stale(stage: Stage) -> None:
     """They are kept, and the plan tells what remaking them costs, until that is asked for. Then nothing is stale."""
     stage.emulate('do = "wrong_picture"\npicture = "frozen"')  # the first time, so that the second clip is another one
     await run(stage, *CHAIN)
@@ -159,7 +159,7 @@ async def test_52_a_clip_that_is_made_again_makes_its_dependents_stale(stage: St
     stage.books(creates=6, billed=6)
 
 
-async def test_52_a_scene_that_others_continue_cannot_be_removed_unseen(stage: Stage) -> None:
+async def test_a_scene_that_others_continue_cannot_be_removed_unseen(stage: Stage) -> None:
     """One that nothing continues can: all others stay."""
     stage.emulate()
     await run(stage, *CHAIN)
@@ -173,14 +173,14 @@ def without(scenes: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]
     return [each for each in scenes if each["id"] != name]
 
 
-async def test_52_a_model_without_a_start_frame_continues_nothing(stage: Stage) -> None:
+async def test_a_model_without_a_start_frame_continues_nothing(stage: Stage) -> None:
     stage.emulate()
     with pytest.raises(ValidationError, match="quick takes no start image: these models do: "):
         await run(stage, scene("a"), scene("b", continues="a", model="quick"))
     stage.books(creates=0, billed=0)
 
 
-async def test_52_each_scene_can_have_its_own_model(stage: Stage) -> None:
+async def test_each_scene_can_have_its_own_model(stage: Stage) -> None:
     """One that begins nowhere may be made by a model that takes no pictures."""
     stage.emulate()
     clips = by_scene(await run(stage, scene("a", model="quick"), scene("b", continues="a")))
