@@ -59,17 +59,21 @@ class JobRunner:
 
         return Slot(self._slots, self._places[scene_id])
 
-    async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
+    async def make_clips(
+        self, run_attempts: "AttemptRunner | None" = None, *, tell_blocked: "BlockedListener | None" = None
+    ) -> list[Clip]:
         """Make all clips of the plan, and return them in the plan's order.
 
         A clip that is made from others waits for them, without a slot. Of those that can be made, the ones with the
         longest path of such clips behind them begin first.
 
-        `run_attempts` is passed to `make_clip`. When the run is cancelled, or one clip raises, nothing is created any
-        more. All clips are then cancelled, which cancels their predictions, and waited for.
+        `run_attempts` is passed to `make_clip`. `tell_blocked` is called with each request whose clip is not tried because
+        one that it is made from failed, and with the reason. When the run is cancelled, or one clip raises, nothing is
+        created any more. All clips are then cancelled, which cancels their predictions, and waited for.
         """
         for request in self.plan.start_order:
-            self._making[request.scene.id] = asyncio.create_task(self.make_clip(request, run_attempts))
+            making = self.make_clip(request, run_attempts, tell_blocked=tell_blocked)
+            self._making[request.scene.id] = asyncio.create_task(making)
         tasks = [self._making[request.scene.id] for request in self.plan.requests]
         try:
             return await asyncio.gather(*tasks)
@@ -81,7 +85,13 @@ class JobRunner:
             await asyncio.wait(tasks)
             raise
 
-    async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
+    async def make_clip(
+        self,
+        request: ClipRequest,
+        run_attempts: "AttemptRunner | None" = None,
+        *,
+        tell_blocked: "BlockedListener | None" = None,
+    ) -> Clip:
         """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
 
         `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
@@ -92,7 +102,10 @@ class JobRunner:
         if kept := self._prepared.kept.get(request.scene.id):
             return self._keep_clip(kept, request)
         if causes := await self._wait_for_upstreams(request):
-            return self._block(request, causes)
+            clip = self._block(request, causes)
+            if tell_blocked and clip.error:
+                await tell_blocked(request, clip.error.message)
+            return clip
         async with self.make_slot(request.scene.id) as slot:
             for each in request.alternatives:
                 result = await (run_attempts or run_attempts_in_process)(each, self, slot)
@@ -207,6 +220,7 @@ class JobRunner:
         return tuple(warnings)
 
 
+BlockedListener = Callable[[ClipRequest, str], Awaitable[None]]
 AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | BaseException]]
 
 
