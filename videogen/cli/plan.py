@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +25,7 @@ from videogen.references.load import check_references
 from videogen.settings import Settings, read_settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import find_obstacle
-from videogen.text import escape_json, format_money
+from videogen.text import escape_json, format_money, list_first
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 
@@ -49,11 +51,36 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     console.print(_make_plan_table(plan))
     for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
         print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
+    for line in _describe_other_inputs(plan):
+        print_line(console, line)
     print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
         print_line(console, _describe_frames(written, frames))
+
+
+def _describe_other_inputs(plan: Plan) -> Iterator[str]:
+    """Yield a line for each set of inputs that are sent besides those of the ratio and of the scene itself."""
+    scenes: dict[tuple[str, str], list[str]] = {}
+    for request in plan.requests:
+        of_scene = {request.scene.prompt, request.scene.negative_prompt, request.scene.seed}
+        others = {
+            name: value
+            for name, value in request.prediction.inputs.items()
+            if name not in request.ratio_inputs
+            and not (isinstance(value, str | int) and value in of_scene)
+            and not any(isinstance(each, str) and each in request.prediction.images for each in _as_list(value))
+        }
+        if others:
+            scenes.setdefault((request.model, format_inputs(others)), []).append(request.scene.id)
+    for (model, inputs), ids in scenes.items():
+        which = "" if len(ids) == len(plan.requests) else f" ({list_first(ids)})"
+        yield f"also sent to {model}: {inputs}{which}"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _describe_frames(written: list[Path], folder: Path) -> str:
@@ -82,9 +109,18 @@ def _make_plan_table(plan: Plan) -> Table:
             f"{'≤ ' if request.length_is_automatic else ''}{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
             _format_price(plan, request),
-            ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
+            ", ".join(_list_pictures(request)),
         )
     return table
+
+
+def _list_pictures(request: ClipRequest) -> Iterator[str]:
+    """Yield how the pictures of a scene are used."""
+    if request.scene.start_image:
+        yield "start"
+    if request.scene.end_image:
+        yield "end"
+    yield from (f"{len(uses)} {name}" for name, uses in request.references if uses)
 
 
 def _format_price(plan: Plan, request: ClipRequest) -> str:

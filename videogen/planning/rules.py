@@ -29,7 +29,7 @@ def validate_job(job: Job, registry: Registry, today: date | None = None) -> Non
     """Raise `ValidationError` with every reason why the job cannot be run, on that day if one is given."""
     problems = list(find_problems(job, registry))
     if today:
-        problems += _find_retired(job, registry, today)
+        problems += find_retired(job, registry, today)
     if problems:
         raise ValidationError(problems)
 
@@ -44,7 +44,7 @@ def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
         yield from _find_fallback_problems(job, index, registry)
 
 
-def _find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
+def find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
     """Yield a problem for each model of the job that cannot be run any more."""
     places = {name: "model" if name == job.model else "models" for name in job.models_to_run}
     places |= {name: f"fallback_models.{index}" for index, name in enumerate(job.fallback_models)}
@@ -147,7 +147,7 @@ def _find_picture_problems(
     names, references = spec.parameters, spec.references
     if names.image_required and not scene.reference_urls and not scene.start_image:
         yield Problem(
-            f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
+            f"{job.model} needs a start image: give scene {scene.id!r} a start_image or a scene_reference_url",
             where=f"{where}.scene_reference_url",
         )
     if scene.start_image and names.image is None:
@@ -185,7 +185,7 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
             where=f"{where}.prompt",
         )
     yield from _find_duration_problem(job, scene, f"{where}.target_duration", found.requested_s, tolerance_s)
-    if problem := spec.find_price_problem(job.audio, found.inputs):
+    if problem := spec.find_price_problem(found.asked, found.inputs):
         yield Problem(f"{job.model} has no price: {problem}", where=where)
 
 

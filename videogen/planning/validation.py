@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from videogen.job.model import MAX_NAME_CHARS, Job
 from videogen.planning.own_inputs import find_input_problems
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
-from videogen.planning.rules import find_problems
+from videogen.planning.rules import find_problems, find_retired
 from videogen.registry.load import describe_registry_errors, load_registry_file
 from videogen.registry.model_spec import Registry
 from videogen.source_files.document import RepeatedKeysError, SourceFile, join_path, split_path
@@ -147,7 +148,11 @@ def _validate_job(
     job = _parse_with_substitutes(data, document.names, found)
     told = list(found.items())
     if job and models.registry and models.wrong.isdisjoint((*job.models_to_run, *job.fallback_models)):
-        of_models = [*find_problems(job, models.registry), *find_input_problems(job, models.registry)]
+        of_models = [
+            *find_problems(job, models.registry),
+            *find_input_problems(job, models.registry),
+            *find_retired(job, models.registry, datetime.now(UTC).date()),
+        ]
         more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
     if job and "min_clips" in flags and isinstance(job.min_clips, int):
