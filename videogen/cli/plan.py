@@ -61,7 +61,7 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
 
 
 def _describe_other_inputs(plan: Plan) -> Iterator[str]:
-    """Yield a line for each set of inputs that are sent besides those of the ratio and of the scene itself."""
+    """Yield a line for each set of inputs that are sent besides those of the ratio, the length and the scene itself."""
     scenes: dict[tuple[str, str], list[str]] = {}
     for request in plan.requests:
         of_scene = {request.scene.prompt, request.scene.negative_prompt, request.scene.seed}
@@ -69,6 +69,7 @@ def _describe_other_inputs(plan: Plan) -> Iterator[str]:
             name: value
             for name, value in request.prediction.inputs.items()
             if name not in request.ratio_inputs
+            and value != request.requested_duration
             and not (isinstance(value, str | int) and value in of_scene)
             and not any(isinstance(each, str) and each in request.prediction.images for each in _as_list(value))
         }
