@@ -13,7 +13,7 @@ from videogen.registry.tables import Inputs
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Durations(_Answer):

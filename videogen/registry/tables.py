@@ -44,7 +44,9 @@ FrameSize = tuple[_FrameLength, _FrameLength]
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    """A table of `models.toml`. Its validator is built when it is first used, which saves the time where it is not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
 def to_plain_number(seconds: float) -> int | float:
