@@ -11,7 +11,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
-from videogen.planning.terms import find_clip_terms
+from videogen.planning.terms import ClipTerms, find_clip_terms
 from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Registry
 from videogen.registry.tables import parse_ratio
@@ -184,7 +184,7 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
             f"{job.model} takes at most {longest_prompt:,} characters, and the prompt has {len(scene.prompt):,}",
             where=f"{where}.prompt",
         )
-    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found.requested_s, tolerance_s)
+    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found, tolerance_s)
     if problem := spec.find_price_problem(found.asked, found.inputs):
         yield Problem(f"{job.model} has no price: {problem}", where=where)
 
@@ -202,12 +202,16 @@ def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
     return did_you_mean(alike[0], alike) if alike else ""
 
 
-def _find_duration_problem(job: Job, scene: Scene, where: str, longest: float, tolerance_s: float) -> Iterator[Problem]:
+def _find_duration_problem(
+    job: Job, scene: Scene, where: str, found: ClipTerms, tolerance_s: float
+) -> Iterator[Problem]:
+    longest, target_s = found.requested_s, scene.target_duration
+    which = "" if found.terms.lengths is None else " of a clip with this tier and pictures"
     if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
         parts = ceil(scene.target_duration / longest)
         yield Problem(
-            f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
-            f": split the scene into {parts} of {scene.target_duration / parts:.4g} s",
+            f"{job.model} makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s"
+            f": split the scene into {parts} of {target_s / parts:.4g} s",
             where=where,
         )
 
