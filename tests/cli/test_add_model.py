@@ -1,5 +1,6 @@
 """`videogen models add` and `videogen models new`: from a model on Replicate to an entry in the user's registry."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from tests.support.tokens import TOKEN
 from videogen.cli import main as cli
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.emulator.catalogue import Catalogue
+from videogen.execution.options import RunOptions
+from videogen.job.model import Job
+from videogen.library import run_job
 from videogen.registry.endpoint_schema import Snapshots
 from videogen.registry.load import read_registry
 
@@ -125,6 +129,21 @@ def test_without_a_token_a_file_with_the_schema_is_needed(videogen: Command, min
     assert "REPLICATE_API_TOKEN is not set" in err
     assert "--schema FILE" in err
     assert not mine.exists()
+
+
+@pytest.mark.long
+def test_an_added_model_makes_clips_on_this_machine(videogen: Command, mine: Path, tmp_path: Path) -> None:
+    """Though Replicate was never asked about it: its schema is kept beside the registry."""
+    inputs = {"prompt": {"type": "string"}, "duration": {"type": "integer", "enum": [4, 8], "default": 4}}
+    document = {"components": {"schemas": {"Input": {"type": "object", "required": ["prompt"], "properties": inputs}}}}
+    (tmp_path / "odd.json").write_text(json.dumps(document))
+    code, out, err = videogen("models", "add", "acme/odd", "--schema", tmp_path / "odd.json", "--registry", mine)
+    assert (code, err) == (0, "")
+    assert f"its schema is in {mine.parent / 'schemas'}" in out
+    scene = {"id": "a", "prompt": "A pier", "target_duration": 3}
+    job = Job.model_validate({"model": "odd", "min_clips": 1, "scenes": [scene]})
+    result = asyncio.run(run_job(job, RunOptions(out=str(tmp_path / "out"), registry=mine, provider="local")))
+    assert [(clip.status, clip.requested_duration) for clip in result.clips] == [("success", 4)]
 
 
 def test_a_model_that_replicate_does_not_have_is_not_added(online: Command, mine: Path) -> None:

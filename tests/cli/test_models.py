@@ -71,10 +71,11 @@ def test_the_json_of_the_list_and_of_each_model_are_the_gateways(models: Command
             [
                 "seconds 4, 6, 8 (continuous)",
                 "price 0.20/s USD, exact, as of 2026-11-01, silent",
-                "with sound 0.40/s USD, exact, as of 2026-11-01, with audio",
+                "sound when asked for, with generate_audio=True: 0.40/s USD, exact, as of 2026-11-01, with audio",
                 "typically 120 s, given up after 600 s",
-                "takes prompt, negative_prompt, seed, image (taken), end image",
-                "references 3 native with aspect_ratio=16:9, duration=8, else composed",
+                "takes prompt, negative_prompt, seed, start image, end image (with a start image)",
+                "references 3 native with aspect_ratio=16:9, duration=8 without start image and end image, "
+                "else composed",
                 "always sent resolution=1080p, generate_audio=False",
                 "sent for 9:16 aspect_ratio=9:16",
             ],
@@ -84,7 +85,7 @@ def test_the_json_of_the_list_and_of_each_model_are_the_gateways(models: Command
             "kling-v2.1",
             [
                 "price 0.09/s USD, exact, as of 2026-10-05, pro mode; standard is 0.05",
-                "takes prompt, negative_prompt, image (required), end image",
+                "takes prompt, negative_prompt, start image (required), end image (with a start image)",
                 "sent for 16:9 resolution=1080p, mode=pro",
                 "ignored resolution (by the endpoint)",
             ],

@@ -216,6 +216,14 @@ def wait_for_creates(stage: Stage, number: int) -> None:
         time.sleep(0.05)
 
 
+def wait_for_starts(stage: Stage, number: int) -> None:
+    """Wait until that many predictions run, and are billed even if they are cancelled."""
+    deadline = time.monotonic() + 250
+    while sum(made["status"] == "processing" for made in stage.emulator.ledger()["predictions"]) < number:
+        assert time.monotonic() < deadline, f"never {number} in progress"
+        time.sleep(0.05)
+
+
 def manifest(command: CommandLine) -> dict[str, Any]:
     data: dict[str, Any] = json.loads((command.folder / "out" / "film" / "manifest.json").read_text())
     return data

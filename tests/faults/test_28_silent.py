@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import command
 from flows import local_server as server
-from tests.faults.conftest import Stage, manifest, wait_for_creates
+from tests.faults.conftest import Stage, manifest, wait_for_creates, wait_for_starts
 from tests.flows.conftest import CommandLine
 
 
@@ -91,7 +91,7 @@ def test_28_a_silent_prefect_server_does_not_keep_an_interrupted_run(
     command.environment["PREFECT_API_URL"] = proxy.api
     stage.emulate(latency_s=(60, 60))
     process = command.start(command.quick_job(2))
-    wait_for_creates(stage, 2)
+    wait_for_starts(stage, 2)
     proxy.silence()
     process.terminate()
     _, err = process.communicate(timeout=250)

@@ -112,7 +112,9 @@ async def test_a_failed_clip_blocks_those_that_are_made_from_it(stage: Stage) ->
     batch = await run(stage, *scenes)
     assert outcomes(batch) == {"storm": "failed", "b": "blocked", "c": "blocked", "x": "delivered"}
     clips = by_scene(batch)
-    assert {(clips[name].attempts, clips[name].cost, code(clips[name])) for name in "bc"} == {(0, Decimal(0), "blocked")}
+    assert {(clips[name].attempts, clips[name].cost, code(clips[name])) for name in "bc"} == {
+        (0, Decimal(0), "blocked")
+    }
     assert {clips[name].blocked_by for name in "bc"} == {("storm",)}
     assert batch.verdict.reason == "1 of 4 clips delivered, 2 not tried because of storm, 1 were enough"
     stage.books(creates=2, billed=1)

@@ -23,9 +23,21 @@ def test_every_model_is_told_as_a_form_needs_it(finished: Shown) -> None:
     models = {model["id"]: model for model in finished.get("/models")["models"]}
     assert models.keys() == read_registry().models.keys()
     kling, veo, svd = models["kling-v2.5-turbo"], models["veo-3.1"], models["svd"]
-    assert kling["durations"] == {"mode": "discrete", "min": 5.0, "max": 10.0, "lengths": [5.0, 10.0]}
+    assert kling["durations"] == {
+        "mode": "discrete",
+        "min": 5.0,
+        "max": 10.0,
+        "lengths": [5.0, 10.0],
+        "automatic": None,
+    }
     assert (kling["price"]["per_second"], kling["price"]["basis"]) == ("0.07", "exact")
-    assert veo["durations"] == {"mode": "continuous", "min": 4.0, "max": 8.0, "lengths": [4.0, 6.0, 8.0]}
+    assert veo["durations"] == {
+        "mode": "continuous",
+        "min": 4.0,
+        "max": 8.0,
+        "lengths": [4.0, 6.0, 8.0],
+        "automatic": None,
+    }
     assert (veo["references"]["max"], veo["aspect_ratios"]) == (3, ["16:9", "9:16"])
     assert (svd["image_required"], svd["takes_prompt"]) == (True, False)
     assert finished.get("/models/veo-3.1") == veo

@@ -56,7 +56,10 @@ def test_an_unknown_model_is_found_where_it_stands() -> None:
 
 def test_a_problem_of_a_compared_model_names_that_model() -> None:
     assert problems_of(models=["wide", "pictured"]) == [
-        ("scenes.0.scene_reference_url", "pictured needs a start image: give scene 'a' a scene_reference_url")
+        (
+            "scenes.0.scene_reference_url",
+            "pictured needs a start image: give scene 'a' a start_image or a scene_reference_url",
+        )
     ]
 
 
@@ -70,14 +73,14 @@ def test_each_fallback_that_cannot_replace_the_model_is_found_where_it_stands() 
         ),
         ("fallback_models.2", "plain is tried before already"),
         ("fallback_models.3", "wide is tried before already"),
-        ("fallback_models.4", "pictured needs a start image: give scene 'a' a scene_reference_url"),
+        ("fallback_models.4", "pictured needs a start image: give scene 'a' a start_image or a scene_reference_url"),
     ]
     assert problems_of(fallback_models=["wide", "smooth"]) == []
 
 
 def test_a_required_picture_may_be_of_any_kind() -> None:
     assert problems_of(scene(), scene("b"), model="pictured") == [
-        (f"scenes.{index}.scene_reference_url", f"pictured needs a start image: give scene {name!r} a "
+        (f"scenes.{index}.scene_reference_url", f"pictured needs a start image: give scene {name!r} a start_image or a "
          "scene_reference_url")
         for index, name in enumerate("ab")
     ]  # fmt: skip

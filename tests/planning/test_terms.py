@@ -88,6 +88,16 @@ duration = { frames = { counts = [81, 121], input = "num_frames", fps = 24, fps_
 """
 
 
+GRADED = """
+[models.graded]
+extends = "studio"
+replicate = "me/unknown"
+fixed = { grade = "cold", seedling = 1 }
+[models.graded.price]
+rows = [{ when = { grade = "cold" }, per_second = "0.10" }, { when = { grade = "hot" }, per_second = "0.20" }]
+"""
+
+
 def registry_of(folder: Path, text: str = STUDIO) -> Registry:
     path = folder / "mine.toml"
     path.write_text(text, encoding="utf-8")
@@ -268,9 +278,36 @@ def test_another_tier_or_input_is_another_clip(tmp_path: Path) -> None:
         ),
         pytest.param(
             {},
-            {"inputs": {"resolution": "8k"}, "model": "loose"},
-            'scenes.0: loose has no price: no row for a clip with generate_audio = false, resolution = "8k"',
+            {"inputs": {"grade": "warm"}, "model": "graded"},
+            'scenes.0: graded has no price: no row for a clip with grade = "warm"',
             id="price",
+        ),
+        pytest.param(
+            {},
+            {"inputs": {"resolution": "4k"}},
+            "inputs.resolution: 'resolution' is set by the field tier",
+            id="own-tier",
+        ),
+        pytest.param(
+            {},
+            {"inputs": {"aspect_ratio": "9:16"}},
+            "inputs.aspect_ratio: 'aspect_ratio' is set by the field aspect_ratio",
+            id="ratio",
+        ),
+        pytest.param(
+            {}, {"inputs": {"generate_audio": True}}, "inputs.generate_audio: 'generate_audio' is set by", id="sound"
+        ),
+        pytest.param(
+            {"inputs": {"subjects": ["https://a.example/a.png"]}},
+            {},
+            "scenes.0.inputs.subjects: 'subjects' is set by the field scene_reference_url",
+            id="references",
+        ),
+        pytest.param(
+            {},
+            {"inputs": {"fps": 12}, "model": "studio-fast"},
+            "inputs.fps: 'fps' is set by the field target",
+            id="rate",
         ),
         pytest.param(
             {"target_duration": 30}, {}, "scenes.0.target_duration: studio makes at most 12 s, more than", id="length"
@@ -281,9 +318,43 @@ def test_what_a_model_does_not_make_is_told_with_its_place(
     tmp_path: Path, scene: dict[str, Any], fields: dict[str, Any], problem: str
 ) -> None:
     """And with what would be right."""
-    loose = '[models.loose]\nextends = "studio"\nreplicate = "me/unknown"\n'
-    (told,) = problems(registry_of(tmp_path, STUDIO + loose), scene, **fields)
+    (told,) = problems(registry_of(tmp_path, STUDIO + GRADED), scene, **fields)
     assert told.startswith(problem)
+
+
+def test_an_input_that_the_price_does_not_know_is_warned_about(tmp_path: Path) -> None:
+    """Where it takes the place of one that is always sent; one with a row of its own has its own price."""
+    registry = registry_of(tmp_path, STUDIO + GRADED)
+    planned = plan(registry, {}, model="graded", inputs={"seedling": 2, "grade": "hot"})
+    about = [warning for warning in planned.warnings if "seedling" in warning or "grade" in warning]
+    assert about == ["graded: seedling = 2 is sent in place of 1, for which its price was looked up"]
+    assert planned.total_cost == Decimal("1.00")
+
+
+def test_conditions_that_leave_no_length_refuse_the_clip(tmp_path: Path) -> None:
+    registry = registry_of(
+        tmp_path,
+        STUDIO
+        + """
+[models.narrow]
+extends = "studio"
+[[models.narrow.when]]
+start_image = true
+lengths = [5]
+[[models.narrow.when]]
+end_image = true
+lengths = [10]
+""",
+    )
+    (told,) = problems(registry, {"start_image": "a.png", "end_image": "b.png"}, model="narrow")
+    assert told == "scenes.0: narrow cannot make scene 's0': its conditions leave no length for such a clip"
+
+
+def test_a_ratio_that_the_start_frame_decides_is_no_other_ratio(registry: Registry) -> None:
+    """The frame is cut to the ratio that was asked for."""
+    planned = plan(registry, {"start_image": "a.png"})
+    assert sent(planned)["aspect_ratio"] == "adaptive"
+    assert [warning for warning in planned.warnings if "aspect_ratio" in warning] == []
 
 
 def test_the_length_can_be_left_to_the_model() -> None:

@@ -11,7 +11,7 @@ from videogen.cli.models import describe_check
 from videogen.errors import InvalidError
 from videogen.registry.append import append_model
 from videogen.registry.draft import draft_model
-from videogen.registry.endpoint_schema import Endpoint, read_schema_file
+from videogen.registry.endpoint_schema import Endpoint, Snapshots, get_own_folder, read_schema_file
 from videogen.registry.load import read_registry
 from videogen.registry.tables import REPLICATE_NAME
 from videogen.settings import Settings, read_settings
@@ -34,12 +34,17 @@ def add_model(replicate: str, *, name: str | None, schema: Path | None, registry
         raise InvalidError(f"{name!r} {taken}: choose another name with --name NAME")
     endpoint = _get_endpoint(replicate, schema, settings)
     append_model(path, draft_model(name, endpoint, datetime.now(UTC).date()))
+    own = Snapshots(get_own_folder(path))
+    own.write(endpoint)
     check = check_added_model(name, endpoint, path)
     console = make_console(stderr=False)
     print_line(console, f"{name} is added to {path}: look at the lines with “guess” and “QUESTION”")
     print_line(console, f"{name}: {describe_check(check)}")
     for problem in check.drift:
         print_line(console, f"  {problem}")
+    print_line(
+        console, f"its schema is in {own.folder}: with it, the emulator on this machine makes its clips at no cost"
+    )
     source = f"https://replicate.com/{replicate}"
     print_line(console, f"THE PRICE IS NOT KNOWN: look it up at {source} and write it into {path}")
     return FAILED if check.drift else OK

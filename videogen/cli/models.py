@@ -64,7 +64,7 @@ def show_model(name: str, extension: Path | None, *, as_json: bool) -> None:
         return
     console = make_console(stderr=False)
     for title, text in _list_model_facts(model):
-        print_line(console, f"{title:<14}{text}")
+        print_line(console, f"{title:<13} {text}")
 
 
 def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
@@ -73,28 +73,20 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "source", model.source
     yield "seconds", _describe_durations(model.durations)
     yield "price", f"{', '.join(_format_prices(model.price))} USD, {_format_price_basis(model.price)}"
-    if model.audio_price:
-        yield (
-            "with sound",
-            f"{', '.join(_format_prices(model.audio_price))} USD, {_format_price_basis(model.audio_price)}",
-        )
-    if model.audio == "always":
-        yield "sound", "always; removed unless the job asks for it"
+    yield "sound", _describe_sound(model)
     yield "typically", f"{model.typical_run_seconds:g} s, given up after {model.timeout_seconds:g} s"
     inputs = {
         "prompt": model.takes_prompt,
         "negative_prompt": model.takes_negative_prompt,
         "seed": model.takes_seed,
-        "image (required)": model.image_required,
-        "image (taken)": model.takes_image and not model.image_required,
-        "end image": model.takes_end_image,
+        "start image (required)": model.image_required,
+        "start image": model.composes_references and not model.image_required,
+        "end image (with a start image)": model.takes_end_image and model.end_image_needs_start,
+        "end image": model.takes_end_image and not model.end_image_needs_start,
     }
     yield "takes", ", ".join(name for name, is_taken in inputs.items() if is_taken)
-    needs = (
-        [f"with {format_inputs(model.references.requires)}"] if model.references and model.references.requires else []
-    )
     first, *otherwise = _list_reference_uses(model)
-    yield "references", ", else ".join([" ".join([first, *needs]), *otherwise])
+    yield "references", ", else ".join([" ".join([first, *_list_reference_needs(model)]), *otherwise])
     if model.fixed_inputs:
         yield "always sent", format_inputs(model.fixed_inputs)
     for ratio, ratio_inputs in model.ratio_inputs.items():
@@ -110,6 +102,27 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "retires", f"{model.retires}" + (f"; use {model.successor}" if model.successor else "")
     if model.ignored_inputs:
         yield "ignored", f"{', '.join(model.ignored_inputs)} (by the endpoint)"
+
+
+def _describe_sound(model: ModelInfo) -> str:
+    if model.audio == "none":
+        return "none"
+    if model.audio == "always":
+        return "always; removed unless the job asks for it"
+    price = f": {', '.join(_format_prices(model.audio_price))} USD" if model.audio_price else ""
+    basis = f", {_format_price_basis(model.audio_price)}" if model.audio_price else ""
+    return f"when asked for, with {format_inputs(model.audio_inputs)}{price}{basis}"
+
+
+def _list_reference_needs(model: ModelInfo) -> Iterator[str]:
+    """Yield what a list of references needs, and what it excludes."""
+    references = model.references
+    if references and references.required:
+        yield "(required)"
+    if references and references.requires:
+        yield f"with {format_inputs(references.requires)}"
+    if references and references.excludes:
+        yield f"without {' and '.join(name.replace('_', ' ') for name in references.excludes)}"
 
 
 _EFFECTS = ("send", "lengths", "longest_prompt", "refuse")

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +53,8 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     ratios = {(request.model, request.aspect_ratio): request.ratio_inputs for request in plan.requests}
     for (model, ratio), inputs in ratios.items():
         print_line(console, f"sent to {model} for {ratio}: {format_inputs(inputs)}")
+    for line in _describe_other_inputs(plan):
+        print_line(console, line)
     if plan.schedule.has_edges and plan.to_make:
         _print_graph(console, plan)
     print_totals(console, plan)
@@ -67,6 +71,30 @@ def _print_graph(console: Console, plan: Plan) -> None:
     path = plan.schedule.critical_path
     typically = format_clock(max(plan.schedule.paths_s.values()))
     print_line(console, f"longest path: {list_first(path, most=12, separator=' -> ')}, typically {typically}")
+
+
+def _describe_other_inputs(plan: Plan) -> Iterator[str]:
+    """Yield a line for each set of inputs that are sent besides those of the ratio, the length and the scene itself."""
+    scenes: dict[tuple[str, str], list[str]] = {}
+    for request in plan.requests:
+        of_scene = {request.scene.prompt, request.scene.negative_prompt, request.scene.seed}
+        others = {
+            name: value
+            for name, value in request.prediction.inputs.items()
+            if name not in request.ratio_inputs
+            and value != request.requested_duration
+            and not (isinstance(value, str | int) and value in of_scene)
+            and not any(isinstance(each, str) and each in request.prediction.images for each in _as_list(value))
+        }
+        if others:
+            scenes.setdefault((request.model, format_inputs(others)), []).append(request.scene.id)
+    for (model, inputs), ids in scenes.items():
+        which = "" if len(ids) == len(plan.requests) else f" ({list_first(ids)})"
+        yield f"also sent to {model}: {inputs}{which}"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _describe_frames(written: list[Path], folder: Path) -> str:
@@ -95,9 +123,18 @@ def _make_plan_table(plan: Plan) -> Table:
             f"{'≤ ' if request.length_is_automatic else ''}{request.requested_duration:g}",
             f"{request.buffer_cost_impact:g}",
             _format_price(plan, request),
-            ", ".join(f"{len(uses)} {name}" for name, uses in request.references if uses),
+            ", ".join(_list_pictures(request)),
         )
     return table
+
+
+def _list_pictures(request: ClipRequest) -> Iterator[str]:
+    """Yield how the pictures of a scene are used."""
+    if request.scene.has_start_frame:
+        yield f"continues {request.scene.continues}" if request.scene.continues else "start"
+    if request.scene.has_end_frame:
+        yield f"ends on {request.scene.ends_on}" if request.scene.ends_on else "end"
+    yield from (f"{len(uses)} {name}" for name, uses in request.references if uses)
 
 
 def _format_price(plan: Plan, request: ClipRequest) -> str:

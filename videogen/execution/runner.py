@@ -67,9 +67,11 @@ class JobRunner:
         A clip that is made from others waits for them, without a slot. Of those that can be made, the ones with the
         longest path of such clips behind them begin first.
 
-        `run_attempts` is passed to `make_clip`. `tell_blocked` is called with each request whose clip is not tried because
-        one that it is made from failed, and with the reason. When the run is cancelled, or one clip raises, nothing is
-        created any more. All clips are then cancelled, which cancels their predictions, and waited for.
+        `run_attempts` is passed to `make_clip`. `tell_blocked` is called with each request whose clip is not tried
+        because one that it is made from failed, and with the reason.
+
+        When the run is cancelled, or one clip raises, nothing is created any more. All clips are then cancelled, which
+        cancels their predictions, and waited for.
         """
         for request in self.plan.start_order:
             making = self.make_clip(request, run_attempts, tell_blocked=tell_blocked)

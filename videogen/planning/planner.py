@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from videogen.job.model import Job, Scene, count_required_clips
+from videogen.planning.own_inputs import find_input_warnings
 from videogen.planning.plan import Plan, find_reused
 from videogen.planning.requests import (
     ClipRequest,
@@ -31,6 +32,7 @@ from videogen.registry import durations
 from videogen.registry.conditions import Asked
 from videogen.registry.model_spec import FRAME_SIZES, ModelSpec, Registry
 from videogen.registry.prices import Amount, Price
+from videogen.registry.tables import FREE_RATIOS
 
 
 def build_plan(
@@ -68,7 +70,11 @@ def build_plan(
         max_cost=job.max_cost,
         requests=requests,
         reused=find_reused(requests, frozenset()),
-        warnings=(*find_job_warnings(job), *find_warnings(registry, requests, today)),
+        warnings=(
+            *find_job_warnings(job),
+            *find_input_warnings(job, registry),
+            *find_warnings(registry, requests, today),
+        ),
     )
 
 
@@ -137,7 +143,7 @@ class _Planner:
             tolerance_s=get_tolerance(job, self.registry),
             typical_run_s=spec.typical_run_seconds,
             attempts=job.attempts or self.registry.defaults.attempts,
-            changed_inputs=found.terms.changed,
+            changed_inputs=tuple(each for each in found.terms.changed if each.sent not in FREE_RATIOS),
             buffer_cost_impact=impact,
             audio=job.audio,
             strict_quality=job.strict_quality,

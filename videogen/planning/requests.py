@@ -20,7 +20,7 @@ MAX_LENGTH_DIFFERENCE_S = 0.5
 
 
 class FrozenModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def digest(value: Any) -> str:

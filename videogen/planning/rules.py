@@ -11,7 +11,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
-from videogen.planning.terms import find_clip_terms
+from videogen.planning.terms import ClipTerms, find_clip_terms
 from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Registry
 from videogen.registry.tables import parse_ratio
@@ -29,7 +29,7 @@ def validate_job(job: Job, registry: Registry, today: date | None = None) -> Non
     """Raise `ValidationError` with every reason why the job cannot be run, on that day if one is given."""
     problems = list(find_problems(job, registry))
     if today:
-        problems += _find_retired(job, registry, today)
+        problems += find_retired(job, registry, today)
     if problems:
         raise ValidationError(problems)
 
@@ -56,7 +56,7 @@ def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
         yield from _find_fallback_problems(job, index, registry)
 
 
-def _find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
+def find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
     """Yield a problem for each model of the job that cannot be run any more."""
     places = {scene.model: f"scenes.{index}.model" for index, scene in enumerate(job.scenes) if scene.model}
     places |= {name: "model" if name == job.model else "models" for name in job.models_to_run}
@@ -159,7 +159,7 @@ def _find_picture_problems(
     names, references = spec.parameters, spec.references
     if names.image_required and not scene.reference_urls and not scene.has_start_frame:
         yield Problem(
-            f"{job.model} needs a start image: give scene {scene.id!r} a scene_reference_url",
+            f"{job.model} needs a start image: give scene {scene.id!r} a start_image or a scene_reference_url",
             where=f"{where}.scene_reference_url",
         )
     if scene.has_start_frame and names.image is None:
@@ -198,8 +198,8 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
             f"{job.model} takes at most {longest_prompt:,} characters, and the prompt has {len(scene.prompt):,}",
             where=f"{where}.prompt",
         )
-    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found.requested_s, tolerance_s)
-    if problem := spec.find_price_problem(job.audio, found.inputs):
+    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found, tolerance_s)
+    if problem := spec.find_price_problem(found.asked, found.inputs):
         yield Problem(f"{job.model} has no price: {problem}", where=where)
 
 
@@ -216,12 +216,16 @@ def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
     return did_you_mean(alike[0], alike) if alike else ""
 
 
-def _find_duration_problem(job: Job, scene: Scene, where: str, longest: float, tolerance_s: float) -> Iterator[Problem]:
+def _find_duration_problem(
+    job: Job, scene: Scene, where: str, found: ClipTerms, tolerance_s: float
+) -> Iterator[Problem]:
+    longest, target_s = found.requested_s, scene.target_duration
+    which = "" if found.terms.lengths is None else " of a clip with this tier and pictures"
     if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
         parts = ceil(scene.target_duration / longest)
         yield Problem(
-            f"{job.model} makes at most {longest:g} s, more than {tolerance_s:g} s short of {scene.target_duration:g} s"
-            f": split the scene into {parts} of {scene.target_duration / parts:.4g} s",
+            f"{job.model} makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s"
+            f": split the scene into {parts} of {target_s / parts:.4g} s",
             where=where,
         )
 

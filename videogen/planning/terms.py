@@ -68,7 +68,7 @@ def _collect_own_inputs(job: Job, scene: Scene) -> Inputs:
 
 def _choose_length(job: Job, scene: Scene, spec: ModelSpec, asked: Asked, buffer: float) -> ClipTerms:
     own = _collect_own_inputs(job, scene)
-    allowed = spec.find_terms(asked, own).lengths
+    allowed = spec.find_terms(asked, own).lengths or None  # none is left to a clip that is refused
     is_automatic = spec.duration.is_left_to_model(own)
     if is_automatic:
         buffered_s = requested_s = spec.duration.find_longest(allowed)

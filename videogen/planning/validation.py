@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import find_input_problems
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
-from videogen.planning.rules import find_problems
+from videogen.planning.rules import find_problems, find_retired
 from videogen.registry.load import describe_registry_errors, load_registry_file
 from videogen.registry.model_spec import Registry
 from videogen.source_files.document import RepeatedKeysError, SourceFile, join_path, split_path
@@ -150,7 +151,11 @@ def _validate_job(
     told = list(found.items())
     if job and models.registry and models.wrong.isdisjoint((*job.models_used, *job.fallback_models)):
         composed = compose_scenes(job)
-        of_models = [*find_problems(composed, models.registry), *find_input_problems(composed, models.registry)]
+        of_models = [
+            *find_problems(composed, models.registry),
+            *find_input_problems(composed, models.registry),
+            *find_retired(composed, models.registry, datetime.now(UTC).date()),
+        ]
         more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
     if job and "min_clips" in flags and isinstance(job.min_clips, int):

@@ -4,10 +4,9 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from videogen.errors import (
-    TransientError,
-)
+from videogen.errors import TransientError
 
 EMULATOR_START_S = 60.0
 EMULATOR_LATENCY = "1:3"
@@ -15,10 +14,15 @@ EMULATOR_LATENCY = "1:3"
 
 
 @asynccontextmanager
-async def start_emulator() -> AsyncIterator[str]:
+async def start_emulator(schemas: Path | None = None) -> AsyncIterator[str]:
     """Start an emulator and yield its URL. It ends with this process, however that ends, because it watches its
-    standard input."""
+    standard input.
+
+    Args:
+        schemas: folder of snapshots of further models.
+    """
     command = ["-m", "videogen", "emulator", "--port", "0", "--exit-with-parent", "--latency", EMULATOR_LATENCY]
+    command += ["--schemas", str(schemas)] if schemas else []
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,

@@ -5,11 +5,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from videogen.errors import (
-    SettingsError,
-)
+from videogen.errors import SettingsError
 from videogen.execution.options import PreparedJob
 from videogen.providers.local import start_emulator
+from videogen.registry.endpoint_schema import get_own_folder
 
 NO_RETENTION = timedelta(0)
 """The emulator of a run ends with it, and its predictions are gone then."""
@@ -36,7 +35,9 @@ async def open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
             "local", base_url="http://127.0.0.1:9", origin=prepared.origin, outputs_kept=NO_RETENTION
         )
         return
-    async with start_emulator() as url:
+    registry = prepared.settings.registry
+    own = get_own_folder(registry) if registry else None
+    async with start_emulator(own if own and own.is_dir() else None) as url:
         provider = ReplicateProvider("local", base_url=url, origin=prepared.origin, outputs_kept=NO_RETENTION)
         try:
             yield provider

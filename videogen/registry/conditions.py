@@ -126,6 +126,7 @@ def apply_conditions(conditions: Iterable[When], asked: Asked, inputs: Inputs, l
         sent |= condition.send
         if condition.lengths is not None:
             lengths = frozenset(condition.lengths) if lengths is None else lengths & frozenset(condition.lengths)
+            refused = refused or ("" if lengths else "its conditions leave no length for such a clip")
         if condition.longest_prompt is not None:
             longest_prompt = condition.longest_prompt
         refused = refused or condition.refuse

@@ -43,7 +43,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _LISTS = ("reference_images", "reference_image_urls", "input_images", "subject_references", "ref_images", "images")
 _SOUND = (
     *("generate_audio", "generate_audio_switch", "audio", "with_audio", "enable_audio", "generate_sound", "sound"),
-    *("enable_sound", "sound_effect_switch", "save_audio"),
+    *("enable_sound", "with_sound", "sound_effect_switch", "save_audio"),
 )
 _QUALITIES = ("resolution", "quality", "video_resolution", "video_quality", "mode", "variant")
 _COSTLY = ("fps", "frame", "rate", "mode", "quality", "resolution", "variant", "hdr", "exr", "interpolat", "upscal")

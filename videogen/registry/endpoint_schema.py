@@ -170,6 +170,8 @@ def _flatten(schema: Mapping[str, Any], components: Mapping[str, Any], depth: in
     if isinstance(flat.get("type"), list):  # OpenAPI 3.1
         kinds = [kind for kind in flat["type"] if kind != "null"]
         flat["type"] = kinds[0] if len(kinds) == 1 else None
+    if isinstance(flat.get("enum"), list):  # null, in an enum that can be left out, is no value to choose
+        flat["enum"] = [value for value in flat["enum"] if value is not None]
     if isinstance(flat.get("items"), dict):
         flat["items"] = _flatten(flat["items"], components, depth + 1)
     return flat
@@ -230,6 +232,11 @@ def read_schema_file(path: Path, name: str) -> Endpoint:
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------
+
+
+def get_own_folder(registry: Path) -> Path:
+    """Return the folder of snapshots beside a registry file of the user's own."""
+    return registry.parent / "schemas"
 
 
 class Snapshots:

@@ -52,4 +52,7 @@ def _resolve(name: str, models: Mapping[str, Any], wrong: dict[Loc, str], childr
     if parent in (name, *children):
         wrong[loc] = f"{name} extends itself, by way of {parent}"
         return own
-    return merge_tables(_resolve(parent, models, wrong, (name, *children)), own)
+    base = _resolve(parent, models, wrong, (name, *children))
+    if "replicate" in own and isinstance(base, dict):  # another endpoint, which does not retire with that one
+        base = {field: value for field, value in base.items() if field not in ("retires", "successor")}
+    return merge_tables(base, own)

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from videogen.registry import durations
 from videogen.registry.tables import Inputs, Positive, Table, to_plain_number
-from videogen.source_files.scalars import IS_NUMBER
+from videogen.source_files.scalars import IS_NUMBER, IS_WHOLE_NUMBER
 
 
 class FixedLength(Table):
@@ -29,6 +29,10 @@ _Lengths = tuple[
 ]
 
 
+MAX_LENGTHS = 1000
+"""Most lengths that steps can give."""
+
+
 class Steps(Table):
     """Lengths at equal distances."""
 
@@ -39,6 +43,18 @@ class Steps(Table):
     step: Positive = 1.0
     """Distance of two lengths in seconds."""
 
+    @model_validator(mode="after")
+    def _max_is_reached(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        number = (self.max - self.min) / self.step
+        if number > MAX_LENGTHS:
+            raise ValueError(f"gives more than {MAX_LENGTHS:,} lengths: use a longer step, or a continuous duration")
+        if abs(number - round(number)) > 1e-6:
+            last = self.min + int(number) * self.step
+            raise ValueError(f"max {self.max:g} is not reached in steps of {self.step:g}: the last length is {last:g}")
+        return self
+
     def list_lengths(self) -> list[FixedLength]:
         count = round((self.max - self.min) / self.step) + 1
         return [FixedLength(seconds=round(self.min + number * self.step, 3)) for number in range(count)]
@@ -47,7 +63,7 @@ class Steps(Table):
 class Frames(Table):
     """Lengths that are requested as a number of frames at a rate."""
 
-    counts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    counts: Annotated[tuple[Annotated[int, Field(ge=1), IS_WHOLE_NUMBER], ...], Field(min_length=1)]
     """Numbers of frames that the endpoint takes."""
     input: str
     """Name of the input that takes the number of frames."""
@@ -144,6 +160,8 @@ class Continuous(_Duration):
             raise ValueError(f"min {self.min} is above max {self.max}")
         if self.accepts is not None and not self.accepts:
             raise ValueError("accepts is empty: leave it out where any length is accepted")
+        if outside := [f"{each.seconds:g}" for each in self.accepts or () if not self.min <= each.seconds <= self.max]:
+            raise ValueError(f"accepts {', '.join(outside)} s, outside of min {self.min:g} and max {self.max:g}")
         return self
 
     @property

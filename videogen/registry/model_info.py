@@ -13,7 +13,7 @@ from videogen.registry.tables import Inputs
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Durations(_Answer):
@@ -56,6 +56,10 @@ class ReferenceImageLimits(_Answer):
 
     max: int
     requires: Inputs
+    excludes: tuple[str, ...] = ()
+    """Frames with which they are not accepted."""
+    required: bool = False
+    """Whether the model requires them."""
 
 
 class ModelInfo(_Answer):
@@ -74,6 +78,8 @@ class ModelInfo(_Answer):
     """Price of a clip with sound; None means that the model has no option for sound, or that `price` covers it."""
     audio: Literal["always", "on request", "none"]
     """When clips have sound."""
+    audio_inputs: Inputs
+    """Inputs that request sound."""
     tiers: dict[str, Inputs]
     """Named qualities, and the inputs that request each."""
     default_tier: str | None
@@ -89,6 +95,8 @@ class ModelInfo(_Answer):
     takes_image: bool
     image_required: bool
     takes_end_image: bool
+    end_image_needs_start: bool
+    """Whether an end frame is accepted only together with a start frame."""
     longest_prompt: int | None
     """Most characters that a prompt may have; None means that no limit is known."""
     takes_prompt: bool
@@ -129,16 +137,20 @@ def describe_model(name: str, registry: Registry) -> ModelInfo:
         price=_describe_price(spec.price),
         audio_price=_describe_price(spec.audio.price) if spec.audio and spec.audio.price else None,
         audio="none" if spec.audio is None else "always" if spec.audio.always else "on request",
+        audio_inputs=spec.audio.inputs if spec.audio else {},
         tiers=spec.tiers,
         default_tier=spec.default_tier,
         conditions=tuple(when.model_dump(mode="json", exclude_defaults=True) for when in spec.when),
         retires=spec.retires,
         successor=spec.successor,
-        references=ReferenceImageLimits(max=references.max, requires=references.requires) if references else None,
+        references=ReferenceImageLimits.model_validate(references.model_dump(exclude={"input"}))
+        if references
+        else None,
         composes_references=parameters.image is not None,
         takes_image=parameters.image is not None or references is not None,
         image_required=parameters.image_required,
         takes_end_image=parameters.end_image is not None,
+        end_image_needs_start=parameters.end_image_needs_start,
         longest_prompt=parameters.longest_prompt,
         takes_prompt=parameters.prompt is not None,
         takes_negative_prompt=parameters.negative_prompt is not None,

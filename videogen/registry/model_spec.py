@@ -12,7 +12,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.registry.conditions import Asked, Terms, When, apply_conditions
 from videogen.registry.extend import resolve_extends
 from videogen.registry.lengths import Continuous, Discrete
-from videogen.registry.prices import Price
+from videogen.registry.prices import Price, PriceRow
 from videogen.registry.tables import AspectRatio, FrameSize, Inputs, Positive, ReplicateName, Table, VersionId
 from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
@@ -101,6 +101,8 @@ class AudioOption(Table):
     def _sound_can_be_asked_for(self) -> Self:
         if self.always == bool(self.inputs):
             raise ValueError("give either `inputs` that request sound, or `always = true`")
+        if self.always and self.price:
+            raise ValueError("a clip that always has sound has one price: leave out `price` here")
         return self
 
 
@@ -195,45 +197,62 @@ class ModelSpec(Table):
 
     @model_validator(mode="after")
     def _conditions_can_hold(self) -> Self:
-        wrong: dict[Loc, str] = {}
-        for index, when in enumerate(self.when):
-            for tier in when.tier:
-                if tier not in self.tiers:
-                    wrong["when", index, "tier"] = f"{tier!r} is no tier of this model{did_you_mean(tier, self.tiers)}"
-            for ratio in when.aspect_ratio:
-                if ratio not in self.aspect_ratios:
-                    wrong["when", index, "aspect_ratio"] = f"{ratio!r} is no ratio of this model"
-            for name in ("lengths", "seconds"):
-                unknown = [f"{length:g}" for length in getattr(when, name) or () if length not in self.duration.lengths]
-                if unknown:
-                    wrong["when", index, name] = f"{', '.join(unknown)} s cannot be requested from this model"
-        if wrong:
+        found = (
+            (("when", index, *loc), message)
+            for index, when in enumerate(self.when)
+            for loc, message in self._find_condition_problems(when)
+        )
+        if wrong := dict[Loc, str](found):
             raise make_nested_value_error(wrong)
         return self
 
+    def _find_condition_problems(self, when: When) -> Iterator[tuple[Loc, str]]:
+        """Yield the reasons why a condition never holds, each with its field."""
+        if when.references and self.references is None:
+            yield ("references",), "never holds: this model takes no list of references"
+        if when.audio and self.audio is None:
+            yield ("audio",), "never holds: this model cannot be asked for sound"
+        for tier in when.tier:
+            if tier not in self.tiers:
+                yield ("tier",), f"{tier!r} is no tier of this model{did_you_mean(tier, self.tiers)}"
+        for ratio in when.aspect_ratio:
+            if ratio not in self.aspect_ratios:
+                yield ("aspect_ratio",), f"{ratio!r} is no ratio of this model"
+        for name in ("lengths", "seconds"):
+            unknown = [f"{length:g}" for length in getattr(when, name) or () if length not in self.duration.lengths]
+            if unknown and not self.duration.lengths:
+                yield (name,), "needs `accepts`: this model's duration lists no lengths"
+            elif unknown:
+                yield (name,), f"{', '.join(unknown)} s cannot be requested from this model"
+
     @model_validator(mode="after")
     def _every_clip_has_one_price(self) -> Self:
-        if not self._list_priced_inputs():
+        if not self._list_rows():
             return self
         for asked in self._iterate_requests():
             terms = self.find_terms(asked)
             is_possible = terms.lengths is None or asked.seconds is None or asked.seconds in terms.lengths
-            if is_possible and not terms.refused and (problem := self.find_price_problem(asked.audio, terms.inputs)):
+            if is_possible and not terms.refused and (problem := self.find_price_problem(asked, terms.inputs)):
                 raise make_nested_value_error({("price", "rows"): problem})
         return self
 
-    def find_price_problem(self, audio: bool, inputs: Inputs) -> str | None:
+    def find_price_problem(self, asked: Asked, inputs: Inputs) -> str | None:
         """Return why a clip with these inputs has no price, or None if it has one."""
-        rows = self.get_price(audio=audio).find_rows(inputs)
+        rows = self.get_price(audio=asked.audio).find_rows(inputs)
         if len(rows) == 1:
-            return None
+            prices = rows[0].per_clip
+            is_missing = isinstance(prices, dict) and asked.seconds is not None and asked.seconds not in prices
+            return f"none for a clip of {asked.seconds:g} s" if is_missing else None
         shown = [f"{name} = {json.dumps(inputs[name])}" for name in self._list_priced_inputs() if name in inputs]
         return f"{len(rows) or 'no'} row{'s' * (len(rows) != 0)} for a clip with {', '.join(shown) or 'any inputs'}"
 
     def _list_priced_inputs(self) -> list[str]:
         """Return the names of the inputs on which the price depends."""
+        return sorted({name for row in self._list_rows() for name in row.when})
+
+    def _list_rows(self) -> list[PriceRow]:
         prices = [self.price, *([self.audio.price] if self.audio and self.audio.price else [])]
-        return sorted({name for price in prices for row in price.rows for name in row.when})
+        return [row for price in prices for row in price.rows]
 
     def _iterate_requests(self) -> Iterator[Asked]:
         """Yield everything that a clip can ask of the model, as far as its price may depend on it."""
@@ -241,7 +260,9 @@ class ModelSpec(Table):
         inputs = {*self._list_priced_inputs(), *(name for when in self.when for name in when.inputs)}
         by_ratio = "aspect_ratio" in facts or any(inputs & sent.keys() for sent in self.aspect_ratios.values())
         lengths = self.duration.lengths
-        by_length = lengths and ("seconds" in facts or inputs & self.duration.make_inputs(lengths[0]).keys())
+        has_tables = any(isinstance(row.per_clip, dict) for row in self._list_rows())
+        named = "seconds" in facts or bool(inputs & self.duration.make_inputs(lengths[0]).keys()) if lengths else False
+        by_length = bool(lengths) and (has_tables or named)
         frames = [(self.parameters.image_required, False, False)]
         if facts & {"start_image", "end_image", "references"}:
             flags = (False, True)
@@ -314,11 +335,13 @@ class Registry(Table):
 
     @model_validator(mode="after")
     def _successors_are_known(self) -> Self:
-        wrong: dict[Loc, str] = {
-            ("models", name, "successor"): f"{successor!r} is not in the registry{did_you_mean(successor, self.models)}"
-            for name, spec in self.models.items()
-            if (successor := spec.successor) and successor not in self.models
-        }
+        wrong: dict[Loc, str] = {}
+        for name, spec in self.models.items():
+            if spec.successor == name:
+                wrong["models", name, "successor"] = "is this model itself"
+            elif spec.successor and spec.successor not in self.models:
+                meant = did_you_mean(spec.successor, self.models)
+                wrong["models", name, "successor"] = f"{spec.successor!r} is not in the registry{meant}"
         if wrong:
             raise make_nested_value_error(wrong)
         return self

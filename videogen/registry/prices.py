@@ -2,9 +2,9 @@
 
 from datetime import date
 from decimal import Decimal
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from videogen.job.model import Money
 from videogen.registry.tables import Inputs, Table
@@ -18,7 +18,7 @@ class Amount(Table):
 
     per_second: Money | None = None
     """USD for a second of requested video."""
-    per_clip: Money | dict[float, Money] | None = None
+    per_clip: Money | Annotated[dict[float, Money], Field(min_length=1)] | None = None
     """USD for a clip, or a table of prices by requested seconds."""
 
     @property

@@ -20,13 +20,14 @@ def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJs
             raise ValueError(f"input should be {words}, not {value[:80]!r}")
         return value
 
-    return AfterValidator(check_pattern), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+    return AfterValidator(check_pattern), WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$"})
 
 
+FREE_RATIOS = ("adaptive", "auto")
+"""Words that leave the ratio to the model, which follows the start image."""
 AspectRatio = Annotated[
     str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}|adaptive|auto", "a ratio such as 16:9, adaptive or auto")
 ]
-"""`adaptive` and `auto` leave the ratio to the model, which follows the start image."""
 
 
 def parse_ratio(aspect_ratio: str) -> tuple[int, int] | None:
@@ -43,7 +44,9 @@ FrameSize = tuple[_FrameLength, _FrameLength]
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    """A table of `models.toml`. Its validator is built when it is first used, which saves the time where it is not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
 def to_plain_number(seconds: float) -> int | float:
