@@ -11,13 +11,14 @@ if __name__ == "__main__":  # before Prefect is imported, because `--help` and `
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
-from typing import cast
+from typing import Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Failed, Pending
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import publish_artifacts
@@ -42,7 +43,7 @@ TIMEOUT_MARGIN_S = 86_400.0
 def make_run_name() -> str:
     """Return the name of a flow run: its job and models, or the file of the job."""
     job = flow_run.parameters["job"]
-    return f"{job.id} · {', '.join(job.models_to_run)}" if isinstance(job, Job) else str(job)
+    return f"{job.id} · {', '.join(job.models_used)}" if isinstance(job, Job) else str(job)
 
 
 async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]) -> bool:
@@ -89,16 +90,44 @@ async def generate(job: Job | str, options: RunOptions | None = None) -> State[R
 
 async def make_clips_and_judge(session: JobRunner) -> RunResult:
     """Make all clips of the session and return the batch with its verdict."""
-    return await session.finish(await session.make_clips(run_attempts))
+    task_runs = TaskRuns()
+    return await session.finish(await session.make_clips(task_runs.run_attempts, tell_blocked=task_runs.show_blocked))
 
 
-async def run_attempts(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip | BaseException:
-    """Run all attempts at this request. Return the clip, or the error of the last attempt."""
-    task_ = generate_clip.with_options(  # without tags, each of which costs a call to the server before the task begins
-        retries=request.attempts - 1, timeout_seconds=request.prediction.timeout_s + TIMEOUT_MARGIN_S
-    )
-    state = cast(State[Clip], await task_(request, session, slot, return_state=True))  # type: ignore[misc]
-    return await state.aresult(raise_on_failure=False)
+class TaskRuns:
+    """The task runs of a flow run. Each depends on those of the clips that its own is made from."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, State[Any]] = {}
+        """By scene id: the state of the last task run of its clip."""
+
+    async def run_attempts(self, request: ClipRequest, session: JobRunner, slot: Slot) -> Clip | BaseException:
+        """Run all attempts at this request. Return the clip, or the error of the last attempt."""
+        task_ = generate_clip.with_options(  # without tags, each of which costs a call to the server before it begins
+            retries=request.attempts - 1, timeout_seconds=request.prediction.timeout_s + TIMEOUT_MARGIN_S
+        )
+        upstreams = [self._states[scene_id] for scene_id in request.upstream_ids if scene_id in self._states]
+        running = task_(request, session, slot, return_state=True, wait_for=upstreams)
+        state = cast(State[Clip], await running)  # type: ignore[misc]
+        self._states[request.scene.id] = state
+        return await state.aresult(raise_on_failure=False)
+
+    async def show_blocked(self, request: ClipRequest, reason: str) -> None:
+        """Add a task run that never begins for a clip that is not tried."""
+        upstreams = (self._states.get(scene_id) for scene_id in request.upstream_ids)
+        ids = [state.state_details.task_run_id for state in upstreams if state]
+        state: State[Any] = Pending(name="Blocked", message=reason)
+        async with get_client() as client:
+            made = await client.create_task_run(
+                generate_clip,
+                flow_run.id,
+                dynamic_key=request.scene.id,
+                name=request.scene.id,
+                state=state,
+                task_inputs={"wait_for": [TaskRunResult(id=id_) for id_ in ids if id_]},
+            )
+        state.state_details.task_run_id = made.id
+        self._states[request.scene.id] = state
 
 
 def make_final_state(batch: RunResult) -> State[RunResult]:

@@ -73,7 +73,7 @@ class _Progress:
     async def _show(self, run_id: str) -> None:
         """Keep the artifact up to date until the run is over, and then show the final share."""
         try:
-            models = (f"model:{model}" for model in self._job.models_to_run)
+            models = (f"model:{model}" for model in self._job.models_used)
             await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
             shown = self.percent
             name = f"Clips of {self._job.id} that are done"

@@ -17,7 +17,9 @@ from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
 from videogen.execution.runner import JobRunner
+from videogen.execution.staleness import find_stale
 from videogen.job.model import Job
+from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
@@ -30,6 +32,7 @@ from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
+    from videogen.results.clip import Clip
 
 
 async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
@@ -59,6 +62,7 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
+    asked, job = job, compose_scenes(job)
     validate_job(job, registry)  # report problems before anything is fetched
     validate_inputs(job, registry)
     provider, why = settings.choose_provider()
@@ -89,10 +93,12 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
     ).with_warnings(*earlier.warnings)
+    remakes_stale = job.remake_stale or options.remake_stale
+    planned = planned.with_stale(find_stale(planned, earlier.clips, kept), remake=remakes_stale)
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
     validate_budget(planned, fresh=options.fresh)
     return PreparedJob(
-        job,
+        asked,
         planned,
         settings,
         options,
@@ -158,6 +164,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         cost_note = None
         if prepared.origin != FREE_ORIGIN:
             cost_note = CostNoteWriter(store, journal, run_id=run_id, job_id=prepared.job.id, origin=prepared.origin)
+        upstreams: dict[str, Clip] = {}
         run = RunContext(
             id=run_id,
             folder=prepared.folder,
@@ -165,7 +172,8 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             store=store,
             open_folder=cache(open_folder),
             journal=journal,
-            images=ReferenceSender(prepared.references, provider, store, gate),
+            images=ReferenceSender(prepared.references, provider, store, gate, clips=upstreams),
+            upstreams=upstreams,
             events=events,
             gate=gate,
             job_id=prepared.job.id,
@@ -176,6 +184,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
             cost_note=cost_note,
+            remakes_stale=prepared.job.remake_stale or prepared.options.remake_stale,
             leaves_running=prepared.options.on_interrupt == "leave",
         )
         beating = asyncio.create_task(send_heartbeats(run))

@@ -36,6 +36,7 @@
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
         ├── ClaimedError             another job's run is making this clip: wait for it
         ├── DeliveredError           another run has delivered this clip meanwhile: reuse it
+        ├── BlockedError             a clip that it is made from was not delivered: not tried
         ├── BudgetError              it would cost more than `max_cost` allows: permanent
         └── UnreachableError         the provider could not be reached for too long
 """
@@ -306,6 +307,12 @@ class DeliveredError(ClipError):
     """Another run delivered the same clip while this one was about to create it. It is reused, not paid for again."""
 
     code = "delivered"
+
+
+class BlockedError(ClipError):
+    """A clip that this one is made from was not delivered, so this one was not tried."""
+
+    code = "blocked"
 
 
 class BudgetError(ClipError):

@@ -50,10 +50,10 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def list_first(names: Sequence[str], *, most: int = 5) -> str:
-    """Return the first names, separated by commas, and how many more there are."""
+def list_first(names: Sequence[str], *, most: int = 5, separator: str = ", ") -> str:
+    """Return the first names, separated by commas or another text, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return separator.join(names[:most]) + more
 
 
 MAX_LOGGED_CHARS = 500

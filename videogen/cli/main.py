@@ -153,6 +153,8 @@ class JobFlags:
     retry_failed: Annotated[bool, Parameter(negative="")] = False
     """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
     file has changed."""
+    remake_stale: Annotated[bool, Parameter(negative="")] = False
+    """Make a clip again if one that it continues, or ends on, has been made again."""
     log_level: LogLevel | None = None
     """Also write the log from this level on to standard error: what the run waits for, and why."""
 
@@ -185,6 +187,7 @@ class JobFlags:
             registry=self.registry,
             fresh=self.fresh,
             retry_failed=self.retry_failed,
+            remake_stale=self.remake_stale,
             folder=str(job.absolute().parent),
             **more,
         )

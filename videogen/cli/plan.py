@@ -17,6 +17,7 @@ from videogen.cli.progress import format_clock
 from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.model import Job
+from videogen.job.prompts import compose_scenes
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.rules import find_budget_problems
@@ -49,15 +50,27 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
     console = make_console(stderr=False)
     print_line(console, describe_provider(prepared))
     console.print(_make_plan_table(plan))
-    for model, inputs in {request.model: request.ratio_inputs for request in plan.requests}.items():
-        print_line(console, f"sent to {model} for {plan.aspect_ratio}: {format_inputs(inputs)}")
+    ratios = {(request.model, request.aspect_ratio): request.ratio_inputs for request in plan.requests}
+    for (model, ratio), inputs in ratios.items():
+        print_line(console, f"sent to {model} for {ratio}: {format_inputs(inputs)}")
     for line in _describe_other_inputs(plan):
         print_line(console, line)
+    if plan.schedule.has_edges and plan.to_make:
+        _print_graph(console, plan)
     print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
     if frames:
         print_line(console, _describe_frames(written, frames))
+
+
+def _print_graph(console: Console, plan: Plan) -> None:
+    """Print which clips wait for others, and the scenes that take longest one after another."""
+    for number, wave in enumerate(plan.schedule.waves, 1):
+        print_line(console, f"wave {number}: {list_first(wave, most=12)}")
+    path = plan.schedule.critical_path
+    typically = format_clock(max(plan.schedule.paths_s.values()))
+    print_line(console, f"longest path: {list_first(path, most=12, separator=' -> ')}, typically {typically}")
 
 
 def _describe_other_inputs(plan: Plan) -> Iterator[str]:
@@ -117,10 +130,10 @@ def _make_plan_table(plan: Plan) -> Table:
 
 def _list_pictures(request: ClipRequest) -> Iterator[str]:
     """Yield how the pictures of a scene are used."""
-    if request.scene.start_image:
-        yield "start"
-    if request.scene.end_image:
-        yield "end"
+    if request.scene.has_start_frame:
+        yield f"continues {request.scene.continues}" if request.scene.continues else "start"
+    if request.scene.has_end_frame:
+        yield f"ends on {request.scene.ends_on}" if request.scene.ends_on else "end"
     yield from (f"{len(uses)} {name}" for name, uses in request.references if uses)
 
 
@@ -198,7 +211,7 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
 
 def _find_reference_problems(job: Job, path: Path) -> tuple[Problem, ...]:
     try:
-        asyncio.run(check_references(job, path.absolute().parent))
+        asyncio.run(check_references(compose_scenes(job), path.absolute().parent))
     except ValidationError as exc:
         return exc.problems
     return ()

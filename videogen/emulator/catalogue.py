@@ -66,6 +66,7 @@ KLING_21 = EmulatedModel(
     get_format=_get_kling_21_format,
     find_conflict=_find_kling_21_conflict,
     start_images=("start_image",),
+    end_images=("end_image",),
     price=lambda inputs: (
         _get_duration_s(inputs) * Decimal("0.09" if inputs["mode"] == "pro" else "0.05")
     ),  # pro: estimate
@@ -94,6 +95,7 @@ KLING_25 = EmulatedModel(
     required=("prompt",),
     get_format=_get_kling_25_format,
     start_images=("start_image", "image"),
+    end_images=("end_image",),
     price=lambda inputs: _get_duration_s(inputs) * Decimal("0.07"),
     run_s=(90.0, 240.0),  # estimate
 )
@@ -199,6 +201,7 @@ VEO_31 = EmulatedModel(
     get_format=_get_veo_format,
     find_conflict=_find_veo_conflict,
     start_images=("image", "reference_images"),
+    end_images=("last_frame",),
     price=lambda inputs: _get_duration_s(inputs) * Decimal("0.40" if inputs["generate_audio"] else "0.20"),
     run_s=(60.0, 180.0),  # estimate
 )
@@ -267,6 +270,7 @@ SEEDANCE_1 = EmulatedModel(
     required=("prompt",),
     get_format=_get_seedance_format,
     start_images=("image",),
+    end_images=("last_frame_image",),
     price=lambda inputs: _get_duration_s(inputs) * Decimal(_SEEDANCE_USD_PER_S[inputs["resolution"]]),
     run_s=(40.0, 120.0),  # estimate
 )

@@ -24,6 +24,7 @@ from videogen.journal.async_store import AsyncJournal
 from videogen.journal.attempts import Attempt
 from videogen.posix import lower_thread_priority
 from videogen.providers.base import VideoProvider
+from videogen.results.clip import Clip
 from videogen.storage.base import OpenFolder, Store
 
 T = TypeVar("T")
@@ -59,6 +60,8 @@ class RunContext:
     """Keys of clips with a reservation that this process will settle."""
     force_keys: set[str] = field(default_factory=set)
     """Keys of clips that are made again although they were delivered before."""
+    remakes_stale: bool = False
+    """Whether clips are made again if one that they were made from has been made again."""
     leaves_running: bool = False
     """Whether an interrupted run leaves its predictions running for the next run to continue."""
     recovering: bool = False
@@ -68,6 +71,8 @@ class RunContext:
     """The last run of the job if the journal does not know it."""
     cost_note: CostNoteWriter | None = None
     """Notes costs in the job's folder; None if predictions cost nothing."""
+    upstreams: dict[str, Clip] = field(default_factory=dict)
+    """By scene id: the delivered clips of this run that others are made from."""
     unexpected_bills: dict[str, UnexpectedBill] = field(default_factory=dict)
     """By id: predictions of this run that were billed otherwise than planned."""
     poll_schedules: defaultdict[str, PollSchedule] = field(default_factory=lambda: defaultdict(PollSchedule))

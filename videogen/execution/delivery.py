@@ -29,6 +29,7 @@ from videogen.errors import (
 from videogen.execution.context import RunContext
 from videogen.execution.prediction import ActivePrediction
 from videogen.execution.recovery import is_intact
+from videogen.execution.staleness import is_stale
 from videogen.failpoints import crash_if_requested
 from videogen.journal.attempts import Attempt
 from videogen.planning.requests import ClipRequest
@@ -173,6 +174,10 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     await asyncio.to_thread(run.store.put, part, request.video_path)
     crash_if_requested("after-rename")
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
+    if request.upstream_ids:
+        frames = (image for image in request.prediction.images.values() if image.scene_id is not None)
+        made_from = {frame.name: run.upstreams[str(frame.scene_id)].sha256 for frame in frames}
+        clip = clip.model_copy(update={"made_from": made_from})
     if active.prediction.id in run.unexpected_bills:
         clip = clip.model_copy(update={"warnings": (*clip.warnings, "billed")})
     run.force_keys.discard(request.key)
@@ -253,7 +258,7 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
     delivery = await run.journal.find_delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.force_keys:
         return None
-    if not delivery.clip.satisfies(request):
+    if not delivery.clip.satisfies(request) or (run.remakes_stale and is_stale(request, delivery.clip, run.upstreams)):
         run.force_keys.add(request.key)
         return None
     if not await asyncio.to_thread(is_intact, delivery, run.open_folder):

@@ -32,6 +32,8 @@ class RunOptions(BaseModel):
     """Make every clip again, including those already delivered."""
     retry_failed: bool = False
     """Keep every clip of the last run, even if the job has changed, and make the missing ones."""
+    remake_stale: bool = False
+    """Make a clip again if one that it was made from has been made again."""
     rough_cut: bool = False
     """Also write `rough_cut.mp4`."""
     music: Path | None = None

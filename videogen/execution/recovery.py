@@ -7,7 +7,7 @@ job's folder tells: its manifest lists the delivered clips, and their bytes show
 import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -42,6 +42,8 @@ class PriorWork:
 
     delivered: frozenset[str] = frozenset()
     """Keys of clips that are intact where they were delivered."""
+    clips: Mapping[str, Clip] = field(default_factory=dict)
+    """Those clips, by their keys."""
     in_flight: frozenset[str] = frozenset()
     """Keys of clips with a prediction that was begun and has not ended."""
     resumable: frozenset[str] = frozenset()
@@ -194,8 +196,15 @@ class _Inspection:
         missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
         warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
-        delivered = frozenset(key for key, clip in clips.items() if clip.satisfies(self._requests[key]))
-        return PriorWork(delivered, self._in_flight, self._resumable, bool(history_lost), warnings=tuple(warnings))
+        clips = {key: clip for key, clip in clips.items() if clip.satisfies(self._requests[key])}
+        return PriorWork(
+            delivered=frozenset(clips),
+            clips=clips,
+            in_flight=self._in_flight,
+            resumable=self._resumable,
+            history_lost=bool(history_lost),
+            warnings=tuple(warnings),
+        )
 
     def inspect_for_fresh_run(self) -> PriorWork:
         """Return the clips that a killed `--fresh` run made: they are as fresh as requested, and paid for."""
@@ -210,7 +219,9 @@ class _Inspection:
             f"{len(kept)} clips that the last --fresh run made before it was stopped are kept; once a run has come to "
             "its end, --fresh makes them again, too"
         )
-        return PriorWork(kept, self._in_flight, self._resumable, warnings=(warning,) if kept else ())
+        return PriorWork(
+            delivered=kept, in_flight=self._in_flight, resumable=self._resumable, warnings=(warning,) if kept else ()
+        )
 
     def _explain_lost_history(self, is_complete: bool) -> str:
         """Return why the journal may not know everything that was paid for. Return an empty text if it does."""

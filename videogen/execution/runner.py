@@ -7,7 +7,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from videogen.errors import is_retryable
+from videogen.errors import BlockedError, is_retryable
 from videogen.events import ClipCompleted, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.failpoints import crash_if_requested
 from videogen.planning.requests import ClipRequest
@@ -32,6 +32,9 @@ class JobRunner:
         self.plan, self.run, self.settings = prepared.plan, run, prepared.settings
         self._prepared, self._events = prepared, events
         self._slots = slots
+        self._making: dict[str, asyncio.Task[Clip]] = {}
+        """By scene id: the clips that are being made."""
+        self._places = {request.scene.id: place for place, request in enumerate(prepared.plan.start_order)}
         self._began = monotonic()
         clips, cost = len(prepared.plan.requests), format_money(prepared.plan.total_cost)
         logger.info("run %s of %s: %d clips, %s planned", run.id, prepared.job.id, clips, cost)
@@ -49,23 +52,31 @@ class JobRunner:
             )
         )
 
-    def make_slot(self) -> "Slot":
-        """Return a slot for one of the `concurrency` predictions that may run at a time."""
+    def make_slot(self, scene_id: str) -> "Slot":
+        """Return a slot for one of the `concurrency` predictions that may run at a time. Those that wait for one get it
+        in the plan's order."""
         from videogen.execution.slots import Slot
 
-        return Slot(self._slots)
+        return Slot(self._slots, self._places[scene_id])
 
-    async def make_clips(self, run_attempts: "AttemptRunner | None" = None) -> list[Clip]:
-        """Make all clips of the plan, those that take longest first, and return them in the plan's order.
+    async def make_clips(
+        self, run_attempts: "AttemptRunner | None" = None, *, tell_blocked: "BlockedListener | None" = None
+    ) -> list[Clip]:
+        """Make all clips of the plan, and return them in the plan's order.
 
-        `run_attempts` is passed to `make_clip`. When the run is cancelled, or one clip raises, nothing is created any
-        more. All clips are then cancelled, which cancels their predictions, and waited for.
+        A clip that is made from others waits for them, without a slot. Of those that can be made, the ones with the
+        longest path of such clips behind them begin first.
+
+        `run_attempts` is passed to `make_clip`. `tell_blocked` is called with each request whose clip is not tried
+        because one that it is made from failed, and with the reason.
+
+        When the run is cancelled, or one clip raises, nothing is created any more. All clips are then cancelled, which
+        cancels their predictions, and waited for.
         """
-        started = {
-            request.scene.id: asyncio.create_task(self.make_clip(request, run_attempts))
-            for request in self.plan.start_order
-        }
-        tasks = [started[request.scene.id] for request in self.plan.requests]
+        for request in self.plan.start_order:
+            making = self.make_clip(request, run_attempts, tell_blocked=tell_blocked)
+            self._making[request.scene.id] = asyncio.create_task(making)
+        tasks = [self._making[request.scene.id] for request in self.plan.requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
@@ -76,7 +87,13 @@ class JobRunner:
             await asyncio.wait(tasks)
             raise
 
-    async def make_clip(self, request: ClipRequest, run_attempts: "AttemptRunner | None" = None) -> Clip:
+    async def make_clip(
+        self,
+        request: ClipRequest,
+        run_attempts: "AttemptRunner | None" = None,
+        *,
+        tell_blocked: "BlockedListener | None" = None,
+    ) -> Clip:
         """Return the clip of a request or of its first fallback that succeeds. If none does, return the failed clip.
 
         `run_attempts` makes all attempts at one request and returns the clip or the last error. By default they follow
@@ -86,7 +103,12 @@ class JobRunner:
 
         if kept := self._prepared.kept.get(request.scene.id):
             return self._keep_clip(kept, request)
-        async with self.make_slot() as slot:
+        if causes := await self._wait_for_upstreams(request):
+            clip = self._block(request, causes)
+            if tell_blocked and clip.error:
+                await tell_blocked(request, clip.error.message)
+            return clip
+        async with self.make_slot(request.scene.id) as slot:
             for each in request.alternatives:
                 result = await (run_attempts or run_attempts_in_process)(each, self, slot)
                 if isinstance(result, Clip):
@@ -94,6 +116,21 @@ class JobRunner:
                 if not should_fall_back(each, result):
                     return await self._finish_failed(each, result)
         raise AssertionError("the last alternative has no fallback")
+
+    async def _wait_for_upstreams(self, request: ClipRequest) -> tuple[str, ...]:
+        """Wait for the clips that this one is made from. Return the ids of the scenes whose clips failed, and because
+        of which it cannot be made."""
+        clips = [await asyncio.shield(self._making[scene_id]) for scene_id in request.upstream_ids]
+        self.run.upstreams |= {clip.scene_id: clip for clip in clips if clip.status == "success"}
+        failed = (clip.blocked_by or (clip.scene_id,) for clip in clips if clip.status != "success")
+        return tuple(dict.fromkeys(scene_id for ids in failed for scene_id in ids))
+
+    def _block(self, request: ClipRequest, causes: tuple[str, ...]) -> Clip:
+        error = BlockedError(f"not tried, because there is no clip of {' and '.join(causes)}")
+        clip = Clip.make_failed(request, error, blocked_by=causes)
+        logger.warning("%s: %s", request.scene.id, error)
+        self._events.emit(ClipFailed(clip=clip))
+        return clip
 
     async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
         """Make one attempt at a clip, see `videogen.execution.attempt.attempt_clip`."""
@@ -185,6 +222,7 @@ class JobRunner:
         return tuple(warnings)
 
 
+BlockedListener = Callable[[ClipRequest, str], Awaitable[None]]
 AttemptRunner = Callable[[ClipRequest, JobRunner, "Slot"], Awaitable[Clip | BaseException]]
 
 

@@ -1,9 +1,43 @@
 """Slots: how many predictions of a run may be in progress at a time."""
 
 import asyncio
+import heapq
+from itertools import count
 from typing import Self
 
 from videogen.execution.shared_limit import SharedLimit
+
+
+class PrioritySemaphore:
+    """A semaphore that wakes the waiter with the lowest priority number first, and those with equal ones in order."""
+
+    def __init__(self, value: int) -> None:
+        self._free = value
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = count()
+
+    async def acquire(self, priority: float) -> None:
+        """Wait until the semaphore is free, and take it."""
+        if self._free and not self._waiting:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was given away to this waiter already
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the semaphore to the first waiter, if there is one."""
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class Slots:
@@ -14,9 +48,9 @@ class Slots:
     """
 
     def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
-        self.queue = asyncio.Semaphore(number)
+        self.queue = PrioritySemaphore(number)
         self.predictions = asyncio.Semaphore(number)
-        self.open_clips = asyncio.Semaphore(4 * number + 16)
+        self.open_clips = PrioritySemaphore(4 * number + 16)
         """Bounds how far predictions may run ahead of the decoders. Otherwise thousands of quick clips would wait
         for them."""
         self._shared = shared
@@ -43,11 +77,12 @@ class Slot:
 
     It is held from before the create until the prediction has ended. Downloading and verifying need none, so that the
     next clip can begin meanwhile. As a context manager it queues on entry: a few clips are prepared while all slots are
-    taken, so that a free slot is used at once.
+    taken, so that a free slot is used at once. Of those that queue, the one with the lowest priority number is next.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, priority: float = 0.0) -> None:
         self._slots = slots
+        self._priority = priority
         self._queued = False
         self._ticket: int | None = None
 
@@ -69,9 +104,9 @@ class Slot:
             self._ticket = None
 
     async def __aenter__(self) -> Self:
-        await self._slots.open_clips.acquire()
+        await self._slots.open_clips.acquire(self._priority)
         try:
-            await self._slots.queue.acquire()
+            await self._slots.queue.acquire(self._priority)
         except BaseException:
             self._slots.open_clips.release()
             raise

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from videogen.job.graph import find_graph_problems
+from videogen.job.prompts import find_prompt_problems
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
@@ -135,10 +137,45 @@ def _require_text(value: str) -> str:
     return value
 
 
+def _require_printable(value: str) -> str:
+    if found := _CONTROL.search(value):
+        raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
+    return _LINE_END.sub("\n", value)
+
+
 _Reference = Annotated[str, AfterValidator(_require_text)]
 _Scalar = bool | int | float | str
 ModelInputs = dict[str, _Scalar | list[_Scalar]]
 """Inputs of a prediction, by the names of the endpoint."""
+
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_require_printable)]
+
+
+class CastMember(BaseModel):
+    """A character, or a thing, that looks the same in several scenes."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    description: Annotated[Text, Field(min_length=1)]
+    """What it looks like. It takes the place of its name in braces in a prompt, or is added to the prompt."""
+    images: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
+    """Pictures of it, given as in `character_reference_urls` of a scene, to which they are added."""
+
+
+class Style(BaseModel):
+    """The look of all scenes."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
+    )
+
+    prompt: Text = ""
+    """Added to the prompt of each scene."""
+    negative_prompt: Text = ""
+    """Added to the negative prompt of each scene."""
 
 
 class Scene(BaseModel):
@@ -166,14 +203,31 @@ class Scene(BaseModel):
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
     """Images of characters and objects to show, given as in `scene_reference_url`."""
+    cast: tuple[str, ...] = ()
+    """Names of the members of the job's cast that the clip shows."""
     start_image: _Reference | None = None
     """Picture with which the clip begins, given as in `scene_reference_url`. The model must take a start frame."""
     end_image: _Reference | None = None
     """Picture with which the clip ends, given as in `scene_reference_url`. The model must take an end frame."""
+    continues: str | None = None
+    """Id of the scene that this one continues: the clip starts from the last frame of that scene's, at its target
+    length, where the cut falls. The model must take a start frame."""
+    ends_on: str | None = None
+    """Id of the scene on whose first frame the clip ends. The model must take an end frame."""
     tier: str | None = None
     """Quality of the clip, such as `draft` or `final`: a name in the model's `tiers`; None means the job's `tier`."""
     inputs: ModelInputs = {}
     """Inputs of the model that videogen has no field for, by the names of the endpoint."""
+    model: str | None = None
+    """Name of the model that makes this clip; None means the job's."""
+    aspect_ratio: str | None = None
+    """Aspect ratio of this clip; None means the job's."""
+    audio: Annotated[bool, IS_BOOLEAN] | None = None
+    """Whether this clip has sound; None means as the job says."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800), IS_NUMBER] | None = None
+    """The prediction is canceled after this time; None means the job's."""
+    attempts: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] | None = None
+    """Maximum number of predictions for this clip; None means the job's."""
     required: Annotated[bool, IS_BOOLEAN] = False
     """Whether the job fails without this clip, however many others are delivered."""
     clip_index: Annotated[int, Field(ge=0), IS_WHOLE_NUMBER] | None = None
@@ -197,11 +251,22 @@ class Scene(BaseModel):
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _prompt_is_text(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if found := _CONTROL.search(value):
-            raise ValueError(f"control character U+{ord(found.group()):04X} at character {found.start() + 1}")
-        return _LINE_END.sub("\n", value)
+        return None if value is None else _require_printable(value)
+
+    @property
+    def has_start_frame(self) -> bool:
+        """Whether the clip starts from a given frame: a picture, or the end of another clip."""
+        return self.start_image is not None or self.continues is not None
+
+    @property
+    def has_end_frame(self) -> bool:
+        """Whether the clip ends on a given frame: a picture, or the beginning of another clip."""
+        return self.end_image is not None or self.ends_on is not None
+
+    @property
+    def upstream_ids(self) -> tuple[str, ...]:
+        """Ids of the scenes whose clips this one is made from, each once."""
+        return tuple(dict.fromkeys(id_ for id_ in (self.continues, self.ends_on) if id_ is not None))
 
     @property
     def picture_urls(self) -> tuple[str, ...]:
@@ -257,8 +322,19 @@ class Job(BaseModel):
     audio: Annotated[bool, IS_BOOLEAN] = False
     """Whether clips have sound. It is requested, and paid for, where the model has an option for it. If false, sound is
     removed."""
+    remake_stale: Annotated[bool, IS_BOOLEAN] = False
+    """Whether a clip is made again if one that it continues, or ends on, has been made again. If false, it is kept, and
+    the plan tells that it is stale."""
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
+    include: str | None = None
+    """A file with fields that several jobs share, such as `cast` and `style`: a path relative to the job file."""
+    variables: dict[str, Text] = {}
+    """Texts that take the place of their names in braces, such as `{weather}`, in prompts."""
+    cast: dict[str, CastMember] = {}
+    """Characters and things that look the same in several scenes, by their names."""
+    style: Style | None = None
+    """The look of all scenes."""
     notes: Note = None
     """Your own notes on the job, of any type. They are not sent. Keys that begin with `_` are notes, too."""
     metadata: Note = None
@@ -279,6 +355,9 @@ class Job(BaseModel):
         }
         if self.models and self.fallback_models:
             wrong["fallback_models",] = "models are compared as they are: leave it out"
+        if self.models:
+            alone = "models are compared on every scene: leave it out"
+            wrong |= {("scenes", index, "model"): alone for index, scene in enumerate(self.scenes) if scene.model}
         if wrong:
             raise make_nested_value_error(wrong)
         return self
@@ -295,10 +374,36 @@ class Job(BaseModel):
             raise make_nested_value_error(taken)
         return self
 
+    @model_validator(mode="after")
+    def _scenes_continue_others(self) -> Self:
+        if wrong := find_graph_problems(self.scenes):
+            raise make_nested_value_error({("scenes", *loc): message for loc, message in wrong.items()})
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be_composed(self) -> Self:
+        wrong = find_prompt_problems(self)
+        if self.include is not None:
+            wrong["include",] = "works in a job file only: the fields of another file are read with it"
+        if wrong:
+            raise make_nested_value_error(wrong)
+        return self
+
     @property
     def models_to_run(self) -> tuple[str, ...]:
         """The models that each make every scene, in the order of the job file."""
         return self.models or (self.model,)
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        """The models that make the clips, also those of single scenes, each once."""
+        return tuple(dict.fromkeys(model for _, model in self.variants()))
+
+    def of_scene(self, scene: Scene) -> Self:
+        """Return the job with the fields that the scene has in place of the job's."""
+        own = ("model", "aspect_ratio", "audio", "timeout_seconds", "attempts")
+        given = {name: value for name in own if (value := getattr(scene, name)) is not None}
+        return self.model_copy(update=given) if given else self
 
     @property
     def variants_per_scene(self) -> int:
@@ -311,13 +416,16 @@ class Job(BaseModel):
         A scene with several variants is copied for each, with an id of its own.
         """
         if self.variants_per_scene == 1:
-            yield from ((scene, self.models_to_run[0]) for scene in self.scenes)
+            yield from ((scene, scene.model or self.models_to_run[0]) for scene in self.scenes)
             return
         for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
             of_model = f".{model}" if len(self.models_to_run) > 1 else ""
             of_take = f".take-{take + 1}" if self.takes > 1 else ""
-            named = {"id": f"{scene.id}{of_model}{of_take}", "take": scene.take + take, "clip_index": index}
-            yield scene.model_copy(update=named), model
+            variant = f"{of_model}{of_take}"
+            named = {"id": f"{scene.id}{variant}", "take": scene.take + take, "clip_index": index}
+            upstreams = {"continues": scene.continues, "ends_on": scene.ends_on}
+            named |= {name: f"{upstream}{variant}" for name, upstream in upstreams.items() if upstream is not None}
+            yield scene.model_copy(update=named), scene.model or model
 
     @model_validator(mode="before")
     @classmethod

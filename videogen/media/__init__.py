@@ -9,7 +9,7 @@ square, a clean aperture, a picture that begins late, and the range and space of
 
 from videogen.media.concat import FilmPart, Slate, check_music, concatenate
 from videogen.media.conform import ConformResult, conform
-from videogen.media.inspect import Flaw, Note, Sound, VideoInfo, inspect_video
+from videogen.media.inspect import Flaw, Note, Sound, VideoInfo, inspect_video, write_frame
 
 __all__ = [
     "ConformResult",
@@ -23,4 +23,5 @@ __all__ = [
     "concatenate",
     "conform",
     "inspect_video",
+    "write_frame",
 ]

@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
 from videogen.media.boxes import check_boxes
-from videogen.media.encode import Presentation, open_graph, pull_frames
+from videogen.media.encode import Presentation, Size, open_graph, pull_frames
 from videogen.media.files import (
     MAX_TOTAL_PIXELS,
     find_audio_stream,
@@ -49,6 +49,9 @@ _THUMB = (64, 36)
 _BLACK_LUMA = 20
 """Largest luma, of 255, of a black picture's brightest cell. A night sky with a moon is above, encoder noise is not."""
 _POSTER_EDGE_PX = 960
+_FRAME_QUALITY = 95
+"""JPEG quality of a frame with which another clip begins or ends: no difference to the clip is seen."""
+_MS = 0.001
 _FROZEN_LUMA = 4
 """Largest difference, of 255, between a cell of a frozen clip and the same cell of its first frame. A still picture
 pumps by 3 with its key frames."""
@@ -179,6 +182,38 @@ def read_first_frame(path: Path) -> "tuple[VideoFrame, Presentation]":
         if first is None:
             raise make_bad_output_error(path, "it holds no frames")
         return first, Presentation.of(path, stream, first, aperture)
+
+
+def write_frame(path: Path, out: Path, *, cut_s: float | None = None, stop: Event | None = None) -> None:
+    """Write one picture of a clip as JPEG, in the clip's full size.
+
+    Args:
+        path: the clip.
+        out: the file to write.
+        cut_s: length in seconds at which the clip is cut: its last picture before that is written, or that of the whole
+            clip if it is shorter. None writes the first picture.
+        stop: an event that is set when the picture is no longer needed.
+
+    Raises:
+        BadOutputError: the clip has no pictures, or is damaged.
+    """
+    with translate_read_errors(path), path.open("rb") as file:
+        aperture = check_boxes(path, file)
+    with translate_decode_errors(path), open_clip(path) as container:
+        stream = find_video_stream(path, container)
+        stream.thread_type = "NONE"
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise make_bad_output_error(path, "it holds no frames")
+        chosen, end_s = first, (first.time or 0.0) + (cut_s or 0.0) - _MS / 2
+        for frame in frames:
+            raise_if_stopped(path, stop)
+            if (frame.time or 0.0) >= end_s:
+                break
+            chosen = frame
+        view = Presentation.of(path, stream, first, aperture)
+        _write_picture(stream, chosen, view, out, size=view.size, quality=_FRAME_QUALITY)
 
 
 class _FrameStats:
@@ -322,9 +357,15 @@ def _make_thumbnail(frame: "VideoFrame", reformatter: "VideoReformatter") -> byt
 def _write_poster(stream: "VideoStream", frame: "VideoFrame", view: Presentation, out: Path) -> None:
     scale = min(1.0, _POSTER_EDGE_PX / max(view.size))
     size = max(1, round(view.size[0] * scale)), max(1, round(view.size[1] * scale))
+    _write_picture(stream, frame, view, out, size=size, quality=85)
+
+
+def _write_picture(
+    stream: "VideoStream", frame: "VideoFrame", view: Presentation, out: Path, *, size: Size, quality: int
+) -> None:
     graph = open_graph(stream, frame, view, crop=view.size, size=size, form="rgb24")
     graph.push(frame)
     graph.push(None)
     image = next(pull_frames(graph)).to_image()  # type: ignore[no-untyped-call]
     with write_atomically(out) as part:
-        image.save(part, "JPEG", quality=85)
+        image.save(part, "JPEG", quality=quality)

@@ -19,9 +19,13 @@ def validate_inputs(job: Job, registry: Registry) -> None:
 
 def find_input_problems(job: Job, registry: Registry) -> Iterator[Problem]:
     """Yield the problems of the inputs in the job and its scenes, for each of its models that has a kept schema."""
-    places = {"inputs": job.inputs} | {f"scenes.{index}.inputs": scene.inputs for index, scene in enumerate(job.scenes)}
-    given = [(f"{where}.{name}", name, value) for where, inputs in places.items() for name, value in inputs.items()]
-    for model in dict.fromkeys((*job.models_to_run, *job.fallback_models)):
+    for model in dict.fromkeys((*job.models_used, *job.fallback_models)):
+        places = {"inputs": job.inputs} | {
+            f"scenes.{index}.inputs": scene.inputs
+            for index, scene in enumerate(job.scenes)
+            if scene.model in (None, model) or model in job.fallback_models
+        }
+        given = [(f"{where}.{name}", name, value) for where, inputs in places.items() for name, value in inputs.items()]
         spec = registry.models.get(model)
         if given and spec:
             yield from _find_problems(given, model, spec)
@@ -65,7 +69,7 @@ def find_input_warnings(job: Job, registry: Registry) -> Iterator[str]:
     """Yield a warning for each input of the job or its scenes that takes the place of one that the model's price is
     for."""
     given = {**job.inputs, **{name: value for scene in job.scenes for name, value in scene.inputs.items()}}
-    for model in job.models_to_run:
+    for model in job.models_used:
         spec = registry.models[model]
         priced = {name for row in spec.get_price(audio=job.audio).rows for name in row.when}
         for name in given.keys() & spec.fixed.keys() - priced:

@@ -1,6 +1,5 @@
 """The plan of a job: its requests, what they cost, and in which order they start."""
 
-import heapq
 from collections.abc import Container
 from datetime import timedelta
 from decimal import Decimal
@@ -9,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from videogen.planning.requests import ClipRequest
-from videogen.text import format_money
+from videogen.planning.schedule import Schedule
+from videogen.text import format_money, list_first
 
 MAX_PRICE_AGE = timedelta(days=90)
 """A plan warns about prices that were looked up longer ago than this."""
@@ -36,6 +36,9 @@ class Plan(BaseModel):
     warnings: tuple[str, ...]
     resumed: frozenset[str] = frozenset()
     """Ids of the scenes whose prediction an earlier run began. It is continued, and costs nothing more."""
+    stale: frozenset[str] = frozenset()
+    """Ids of the scenes whose clip was made from another one that has been made again since. They are `reused`, unless
+    this run makes them again."""
     spent_before: Decimal = Decimal(0)
     """Cost of earlier runs of the job, including the amount still reserved for their predictions."""
     reserved_before: Decimal = Decimal(0)
@@ -68,18 +71,19 @@ class Plan(BaseModel):
         return all(request.prediction.cost_is_exact for request in self.to_create)
 
     @property
+    def schedule(self) -> Schedule:
+        """The order in which the clips are made."""
+        return Schedule(self.requests, self.reused)
+
+    @property
     def start_order(self) -> tuple[ClipRequest, ...]:
-        """The requests in the order in which they start: longest first, so that all slots end at about one time."""
-        return tuple(sorted(self.requests, key=lambda r: -r.typical_run_s * r.requested_duration))
+        """The requests in the order in which they start, as far as their upstreams allow it."""
+        return self.schedule.start_order
 
     @property
     def expected_s(self) -> float:
         """Duration of the run if every prediction takes its typical time and succeeds."""
-        slots = [0.0] * self.concurrency
-        for request in self.start_order:
-            if request.scene.id not in self.reused:
-                heapq.heapreplace(slots, slots[0] + request.typical_run_s)
-        return max(slots)
+        return self.schedule.compute_expected_s(self.concurrency)
 
     @property
     def buffer_cost_impact(self) -> float:
@@ -107,6 +111,21 @@ class Plan(BaseModel):
         reused = find_reused(requests, delivered) | kept_ids
         resumed = frozenset(each.scene.id for each in requests if each.key in resumable and each.scene.id not in reused)
         return self.model_copy(update={"requests": requests, "reused": reused, "resumed": resumed})
+
+    def with_stale(self, stale: frozenset[str], *, remake: bool) -> "Plan":
+        """Return the plan with these scenes as stale: kept with a warning, or made again."""
+        if not stale:
+            return self
+        cost = format_money(sum((request.cost for request in self.requests if request.scene.id in stale), Decimal(0)))
+        shown, number = list_first(sorted(stale)), len(stale)
+        which = "a clip is stale" if number == 1 else f"{number} clips are stale"
+        since = f"{which}, because one that it was made from is not the same any more ({shown})"
+        if remake:
+            warned = self.with_warnings(f"{since}: made again for {cost}")
+            return warned.model_copy(update={"stale": stale, "reused": self.reused - stale})
+        return self.with_warnings(
+            f"{since}: --remake-stale makes {'it' if number == 1 else 'them'} again for {cost}"
+        ).model_copy(update={"stale": stale})
 
     def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
         """Return the plan with requests of `before`, which an earlier version would plan, where their clips exist.
@@ -168,8 +187,14 @@ class Plan(BaseModel):
             "expected_seconds": self.expected_s,
             "buffer_cost_impact": self.buffer_cost_impact,
             "warnings": list(self.warnings),
+            **self._summarize_graph(),
             "scenes": [self._scene_summary(request) for request in self.requests],
         }
+
+    def _summarize_graph(self) -> dict[str, Any]:
+        if not self.schedule.has_edges:
+            return {}
+        return {"waves": list(map(list, self.schedule.waves)), "critical_path": list(self.schedule.critical_path)}
 
     def _scene_summary(self, request: ClipRequest) -> dict[str, Any]:
         reused, resumed = request.scene.id in self.reused, request.scene.id in self.resumed
@@ -186,6 +211,8 @@ class Plan(BaseModel):
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
             "resumed": resumed,
+            **({"made_from": list(request.upstream_ids)} if request.upstream_ids else {}),
+            **({"stale": True} if request.scene.id in self.stale else {}),
             "fallbacks": [
                 {"model": each.model, "requested_duration": each.requested_duration, "cost": str(each.cost)}
                 for each in request.fallbacks

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from datetime import date
+from graphlib import TopologicalSorter
 from typing import Any
 
 from videogen.job.model import Job, Scene, count_required_clips
@@ -56,17 +58,11 @@ def build_plan(
         ValidationError: with every reason why the job cannot be run.
     """
     validate_job(job, registry, today)
-    buffer = buffer or registry.defaults.duration_buffer
-    digests = digests or {}
-    requests = tuple(
-        _make_request_with_fallbacks(
-            job.model_copy(update={"model": model}), scene, index, registry, buffer, digests, cut_outs
-        )
-        for index, (scene, model) in enumerate(job.variants())
-    )
+    planner = _Planner(registry, buffer or registry.defaults.duration_buffer, digests or {}, cut_outs)
+    requests = planner.make_requests(job)
     return Plan(
         job_id=job.id,
-        model=", ".join(job.models_to_run),
+        model=", ".join(job.models_used),
         variants_per_scene=job.variants_per_scene,
         aspect_ratio=job.aspect_ratio,
         min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
@@ -82,75 +78,122 @@ def build_plan(
     )
 
 
-def _make_request_with_fallbacks(
-    job: Job,
-    scene: Scene,
-    index: int,
-    registry: Registry,
-    buffer: float,
-    digests: Mapping[str, str],
-    cut_outs: Container[str],
-) -> ClipRequest:
-    later: tuple[ClipRequest, ...] = ()
-    for name in (*reversed(job.fallback_models), job.model):
-        request = _make_request(
-            job.model_copy(update={"model": name}), scene, index, registry, buffer, digests, cut_outs
+@dataclass
+class _Planner:
+    """Makes the requests of a job, those first from whose clips others are made."""
+
+    registry: Registry
+    buffer: float
+    digests: Mapping[str, str]
+    cut_outs: Container[str]
+    made: dict[str, ClipRequest] = field(default_factory=dict)
+    """The requests so far, by the ids of their scenes."""
+
+    def make_requests(self, job: Job) -> tuple[ClipRequest, ...]:
+        """Return the request of each variant of each scene, in the order of the job."""
+        variants = {scene.id: (index, scene, model) for index, (scene, model) in enumerate(job.variants())}
+        upstreams = {scene.id: scene.upstream_ids for _, scene, _ in variants.values()}
+        for scene_id in TopologicalSorter(upstreams).static_order():
+            index, scene, model = variants[scene_id]
+            asked = job.of_scene(scene).model_copy(update={"model": model})
+            self.made[scene_id] = self._make_request_with_fallbacks(asked, scene, index)
+        return tuple(self.made[scene_id] for scene_id in variants)
+
+    def _make_request_with_fallbacks(self, job: Job, scene: Scene, index: int) -> ClipRequest:
+        later: tuple[ClipRequest, ...] = ()
+        fallbacks = [name for name in job.fallback_models if name != job.model]
+        for name in (*reversed(fallbacks), job.model):
+            request = self._make_request(job.model_copy(update={"model": name}), scene, index)
+            later = (request.model_copy(update={"fallbacks": later}), *later)
+        return later[0]
+
+    def _make_request(self, job: Job, scene: Scene, index: int) -> ClipRequest:
+        spec = self.registry.get_model(job.model)
+        found = find_clip_terms(job, scene, spec, self.buffer)
+        requested = found.requested_s
+        inputs: dict[str, Any] = {**found.inputs, **_make_scene_inputs(scene, spec)}
+        images, uses = self._make_image_inputs(scene, spec, found.asked, inputs)
+        price = spec.get_price(audio=job.audio)
+        has_buffer = price.follows_length(inputs) and not found.length_is_automatic
+        impact = durations.calculate_cost_impact(scene.target_duration, requested) if has_buffer else 0.0
+        prediction = PredictionRequest(
+            endpoint=spec.replicate,
+            version=spec.version,
+            inputs=inputs | {name: get_image_names(value) for name, value in images.items()},
+            images={image.name: image for value in images.values() for image in as_list(value)},
+            timeout_s=job.timeout_seconds or spec.timeout_seconds or self.registry.defaults.timeout_seconds,
+            cost=price.calculate_cost(requested, spec.typical_run_seconds, inputs),
+            cost_is_exact=price.basis == "exact" and not found.length_is_automatic,
+            gpu_cost_per_s=price.per_gpu_second,
+            expected_bill=None
+            if price.per_gpu_second is not None
+            else _make_expected_bill(job, scene, spec, found, inputs),
         )
-        later = (request.model_copy(update={"fallbacks": later}), *later)
-    return later[0]
+        return ClipRequest(
+            scene=scene,
+            clip_index=index if scene.clip_index is None else scene.clip_index,
+            model=job.model,
+            prediction=prediction,
+            references=uses,
+            aspect_ratio=job.aspect_ratio,
+            ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
+            buffered_duration=found.buffered_s,
+            requested_duration=requested,
+            length_is_automatic=found.length_is_automatic,
+            tolerance_s=get_tolerance(job, self.registry),
+            typical_run_s=spec.typical_run_seconds,
+            attempts=job.attempts or self.registry.defaults.attempts,
+            changed_inputs=tuple(each for each in found.terms.changed if each.sent not in FREE_RATIOS),
+            buffer_cost_impact=impact,
+            audio=job.audio,
+            strict_quality=job.strict_quality,
+            deliver_fps=spec.delivery.fps,
+            deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
+        )
 
+    def _make_image_inputs(
+        self, scene: Scene, spec: ModelSpec, asked: Asked, inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
+        """Return the images to send, by input name, and how the references are used.
 
-def _make_request(
-    job: Job,
-    scene: Scene,
-    index: int,
-    registry: Registry,
-    buffer: float,
-    digests: Mapping[str, str],
-    cut_outs: Container[str],
-) -> ClipRequest:
-    spec = registry.get_model(job.model)
-    found = find_clip_terms(job, scene, spec, buffer)
-    requested = found.requested_s
-    inputs: dict[str, Any] = {**found.inputs, **_make_scene_inputs(scene, spec)}
-    images, uses = _make_image_inputs(scene, spec, found.asked, inputs, digests, cut_outs)
-    price = spec.get_price(audio=job.audio)
-    has_buffer = price.follows_length(inputs) and not found.length_is_automatic
-    impact = durations.calculate_cost_impact(scene.target_duration, requested) if has_buffer else 0.0
-    prediction = PredictionRequest(
-        endpoint=spec.replicate,
-        version=spec.version,
-        inputs=inputs | {name: get_image_names(value) for name, value in images.items()},
-        images={image.name: image for value in images.values() for image in as_list(value)},
-        timeout_s=job.timeout_seconds or spec.timeout_seconds or registry.defaults.timeout_seconds,
-        cost=price.calculate_cost(requested, spec.typical_run_seconds, inputs),
-        cost_is_exact=price.basis == "exact" and not found.length_is_automatic,
-        gpu_cost_per_s=price.per_gpu_second,
-        expected_bill=None
-        if price.per_gpu_second is not None
-        else _make_expected_bill(job, scene, spec, found, inputs),
-    )
-    return ClipRequest(
-        scene=scene,
-        clip_index=index if scene.clip_index is None else scene.clip_index,
-        model=job.model,
-        prediction=prediction,
-        references=uses,
-        aspect_ratio=job.aspect_ratio,
-        ratio_inputs=spec.aspect_ratios[job.aspect_ratio],
-        buffered_duration=found.buffered_s,
-        requested_duration=requested,
-        length_is_automatic=found.length_is_automatic,
-        tolerance_s=get_tolerance(job, registry),
-        typical_run_s=spec.typical_run_seconds,
-        attempts=job.attempts or registry.defaults.attempts,
-        changed_inputs=tuple(each for each in found.terms.changed if each.sent not in FREE_RATIOS),
-        buffer_cost_impact=impact,
-        audio=job.audio,
-        strict_quality=job.strict_quality,
-        deliver_fps=spec.delivery.fps,
-        deliver_size=spec.delivery.sizes.get(job.aspect_ratio),
-    )
+        The scene's own start and end frames are sent as such. The references are sent as a list where the model accepts
+        one, else composed into one start frame, unless the scene has its own.
+        """
+        names, sources, digests = spec.parameters, scene.reference_urls, self.digests
+        shown = tuple(shorten_address(source) for source in sources)
+        size = spec.get_frame_size(asked.aspect_ratio)
+        pixels = _find_finer_size(size, inputs) if size else None
+        images: dict[str, ImageInput | list[ImageInput]] = {}
+        for name, source in ((names.image, scene.start_image), (names.end_image, scene.end_image)):
+            if name and source:
+                images[name] = ImageInput(size=size, background=digests[source], pixels=pixels)
+        if names.image and scene.continues:
+            images[names.image] = self._make_frame_of(scene.continues, at_the_cut=True)
+        if names.end_image and scene.ends_on:
+            images[names.end_image] = self._make_frame_of(scene.ends_on, at_the_cut=False)
+        if not sources:
+            return images, ReferenceUse()
+        if asked.references and spec.references:
+            images[spec.references.input] = [ImageInput(background=digests[source]) for source in sources]
+            return images, ReferenceUse(used=shown)
+        if names.image is None or names.image in images:
+            return images, ReferenceUse(dropped=shown)
+        characters = tuple(digests[source] for source in scene.character_reference_urls)
+        covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
+        images[names.image] = ImageInput(
+            size=size or (FRAME_SIZES["16:9"] if characters else None),
+            background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
+            characters=characters,
+            cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in self.cut_outs})),
+            pixels=pixels,
+        )
+        return images, ReferenceUse(composed=shown)
+
+    def _make_frame_of(self, scene_id: str, *, at_the_cut: bool) -> ImageInput:
+        """Return the frame at which the clip of another scene is cut, or its first one."""
+        upstream = self.made[scene_id]
+        cut_s = upstream.scene.target_duration if at_the_cut else None
+        return ImageInput(scene_id=scene_id, clip_key=upstream.key, cut_s=cut_s)
 
 
 def _make_expected_bill(
@@ -202,46 +245,6 @@ def _make_scene_inputs(scene: Scene, spec: ModelSpec) -> dict[str, Any]:
     names = spec.parameters
     pairs = ((names.prompt, scene.prompt), (names.negative_prompt, scene.negative_prompt), (names.seed, scene.seed))
     return {name: value for name, value in pairs if name is not None and value is not None}
-
-
-def _make_image_inputs(
-    scene: Scene,
-    spec: ModelSpec,
-    asked: Asked,
-    inputs: Mapping[str, Any],
-    digests: Mapping[str, str],
-    cut_outs: Container[str],
-) -> tuple[dict[str, ImageInput | list[ImageInput]], ReferenceUse]:
-    """Return the images to send, by input name, and how the references are used.
-
-    The scene's own start and end images are frames. The references are sent as a list where the model accepts one, else
-    composed into one start frame, unless the scene has its own.
-    """
-    names, sources = spec.parameters, scene.reference_urls
-    shown = tuple(shorten_address(source) for source in sources)
-    size = spec.get_frame_size(asked.aspect_ratio)
-    pixels = _find_finer_size(size, inputs) if size else None
-    images: dict[str, ImageInput | list[ImageInput]] = {}
-    for name, source in ((names.image, scene.start_image), (names.end_image, scene.end_image)):
-        if name and source:
-            images[name] = ImageInput(size=size, background=digests[source], pixels=pixels)
-    if not sources:
-        return images, ReferenceUse()
-    if asked.references and spec.references:
-        images[spec.references.input] = [ImageInput(background=digests[source]) for source in sources]
-        return images, ReferenceUse(used=shown)
-    if names.image is None or names.image in images:
-        return images, ReferenceUse(dropped=shown)
-    characters = tuple(digests[source] for source in scene.character_reference_urls)
-    covers_the_frame = scene.scene_reference_url is None and len(characters) == 1
-    images[names.image] = ImageInput(
-        size=size or (FRAME_SIZES["16:9"] if characters else None),
-        background=digests[scene.scene_reference_url] if scene.scene_reference_url else None,
-        characters=characters,
-        cut_outs=() if covers_the_frame else tuple(sorted({each for each in characters if each in cut_outs})),
-        pixels=pixels,
-    )
-    return images, ReferenceUse(composed=shown)
 
 
 def _find_finer_size(size: tuple[int, int], inputs: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -43,10 +43,19 @@ class ImageInput(FrozenModel):
     pixels: tuple[int, int] | None = None
     """Width and height in pixels of the sent frame, if finer than `size`; None means `size`. It is not part of `name`:
     clips that were made from the coarser frame are still reused."""
+    scene_id: str | None = None
+    """Id of the scene whose clip the image is a frame of; None means that it is made from references."""
+    clip_key: str | None = None
+    """Key of that scene's request. It stays the same if a fallback makes the clip."""
+    cut_s: float | None = None
+    """Length in seconds at which that clip is cut: its last frame before that is sent. None sends its first frame."""
 
     @property
     def name(self) -> str:
-        """Name of the image in a request's inputs: `sha256:` of its bytes, or `frame:` and the digest of its recipe."""
+        """Name of the image in a request's inputs: `sha256:` of its bytes, `frame:` and the digest of its recipe, or
+        `clip:` with the key of the clip and the frame."""
+        if self.clip_key is not None:
+            return f"clip:{self.clip_key}:{'first' if self.cut_s is None else f'{self.cut_s:g}s'}"
         if self.size is None:
             return f"sha256:{self.background}"
         recipe: list[Any] = [COMPOSITION, self.size, self.background, self.characters]
@@ -173,6 +182,11 @@ class ClipRequest(FrozenModel):
     deliver_size: tuple[int, int] | None = None
     fallbacks: tuple["ClipRequest", ...] = ()
     """Requests for the same scene to other models, in the order in which they are tried if this one fails for good."""
+
+    @property
+    def upstream_ids(self) -> tuple[str, ...]:
+        """Ids of the scenes whose clips this one is made from, each once."""
+        return self.scene.upstream_ids
 
     @property
     def alternatives(self) -> tuple["ClipRequest", ...]:

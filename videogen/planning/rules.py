@@ -37,16 +37,29 @@ def validate_job(job: Job, registry: Registry, today: date | None = None) -> Non
 def find_problems(job: Job, registry: Registry) -> Iterator[Problem]:
     """Yield every reason why the job cannot be run."""
     for index, name in enumerate(job.models_to_run):
-        yield from _find_problems_of_name(job, name, registry, where=f"models.{index}" if job.models else "model")
+        where = f"models.{index}" if job.models else "model"
+        if name in registry.models:
+            scenes = [(number, scene) for number, scene in enumerate(job.scenes) if scene.model is None]
+            yield from _find_model_problems(job, name, scenes, registry)
+        else:
+            yield Problem(registry.describe_unknown_model(name), where=where)
     if registry.models.keys().isdisjoint(job.models_to_run):
         yield from _find_ratio_problem(job, registry)
+    for number, scene in enumerate(job.scenes):
+        if scene.model is None:
+            continue
+        if scene.model in registry.models:
+            yield from _find_model_problems(job, scene.model, [(number, scene)], registry)
+        else:
+            yield Problem(registry.describe_unknown_model(scene.model), where=f"scenes.{number}.model")
     for index in range(len(job.fallback_models)):
         yield from _find_fallback_problems(job, index, registry)
 
 
 def find_retired(job: Job, registry: Registry, today: date) -> Iterator[Problem]:
     """Yield a problem for each model of the job that cannot be run any more."""
-    places = {name: "model" if name == job.model else "models" for name in job.models_to_run}
+    places = {scene.model: f"scenes.{index}.model" for index, scene in enumerate(job.scenes) if scene.model}
+    places |= {name: "model" if name == job.model else "models" for name in job.models_to_run}
     places |= {name: f"fallback_models.{index}" for index, name in enumerate(job.fallback_models)}
     for name, where in places.items():
         spec = registry.models.get(name)
@@ -64,13 +77,6 @@ def _find_ratio_problem(job: Job, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in known:
         meant = _suggest_ratio(job.aspect_ratio, sorted(known))
         yield Problem(f"no model supports {job.aspect_ratio!r}{meant}", where="aspect_ratio")
-
-
-def _find_problems_of_name(job: Job, name: str, registry: Registry, *, where: str) -> Iterator[Problem]:
-    if name in registry.models:
-        yield from _find_model_problems(job.model_copy(update={"model": name}), registry.get_model(name), registry)
-    else:
-        yield Problem(registry.describe_unknown_model(name), where=where)
 
 
 def validate_budget(planned: Plan, *, fresh: bool = False) -> None:
@@ -111,51 +117,59 @@ def _find_fallback_problems(job: Job, index: int, registry: Registry) -> Iterato
     elif name in (job.model, *job.fallback_models[:index]):
         yield Problem(f"{name} is tried before already", where=where)
     else:
-        asked = job.model_copy(update={"model": name})
-        for problem in _find_model_problems(asked, registry.get_model(name), registry):
+        for problem in _find_model_problems(job, name, list(enumerate(job.scenes)), registry):
             yield replace(problem, where=where)
 
 
-def _find_model_problems(job: Job, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
+def _find_model_problems(
+    job: Job, model: str, scenes: Sequence[tuple[int, Scene]], registry: Registry
+) -> Iterator[Problem]:
+    """Yield every reason why the model cannot make these scenes, which are given with their places in the job."""
+    spec, told = registry.get_model(model), set[Problem]()
+    for index, scene in scenes:
+        asked = job.of_scene(scene).model_copy(update={"model": model})
+        found = list(_find_scene_problems(asked, scene, f"scenes.{index}", spec, registry))
+        yield from (problem for problem in found if problem not in told)  # one of the job is told once
+        told.update(found)
+
+
+def _find_scene_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
         meant = _suggest_ratio(job.aspect_ratio, spec.aspect_ratios)
         supported = ", ".join(spec.aspect_ratios)
         yield Problem(
-            f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}", where="aspect_ratio"
+            f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}",
+            where=f"{where}.aspect_ratio" if scene.aspect_ratio else "aspect_ratio",
         )
-    if tier_problems := list(_find_tier_problems(job, spec)):
-        yield from tier_problems
+    tier = scene.tier or job.tier
+    if tier is not None and tier not in spec.tiers:
+        known = f"it has {', '.join(spec.tiers)}" if spec.tiers else "it has none"
+        yield Problem(
+            f"{job.model} has no tier {tier!r}; {known}{did_you_mean(tier, spec.tiers)}",
+            where=f"{where}.tier" if scene.tier else "tier",
+        )
         return
-    for index, scene in enumerate(job.scenes):
-        where = f"scenes.{index}"
-        yield from _find_picture_problems(job, scene, where, spec, registry)
-        yield from _find_terms_problems(job, scene, where, spec, get_tolerance(job, registry))
-
-
-def _find_tier_problems(job: Job, spec: ModelSpec) -> Iterator[Problem]:
-    """Yield a problem for each tier that the model does not have."""
-    asked = {"tier": job.tier} | {f"scenes.{index}.tier": scene.tier for index, scene in enumerate(job.scenes)}
-    for where, tier in asked.items():
-        if tier is not None and tier not in spec.tiers:
-            known = f"it has {', '.join(spec.tiers)}" if spec.tiers else "it has none"
-            yield Problem(f"{job.model} has no tier {tier!r}; {known}{did_you_mean(tier, spec.tiers)}", where=where)
+    yield from _find_picture_problems(job, scene, where, spec, registry)
+    yield from _find_terms_problems(job, scene, where, spec, get_tolerance(job, registry))
 
 
 def _find_picture_problems(
     job: Job, scene: Scene, where: str, spec: ModelSpec, registry: Registry
 ) -> Iterator[Problem]:
     names, references = spec.parameters, spec.references
-    if names.image_required and not scene.reference_urls and not scene.start_image:
+    if names.image_required and not scene.reference_urls and not scene.has_start_frame:
         yield Problem(
             f"{job.model} needs a start image: give scene {scene.id!r} a start_image or a scene_reference_url",
             where=f"{where}.scene_reference_url",
         )
-    if scene.start_image and names.image is None:
+    if scene.has_start_frame and names.image is None:
         able = [name for name, each in registry.models.items() if each.parameters.image]
-        yield Problem(f"{job.model} takes no start image: {_list_able(able)}", where=f"{where}.start_image")
-    if scene.end_image and names.end_image is None:
+        field = "start_image" if scene.start_image else "continues"
+        yield Problem(f"{job.model} takes no start image: {_list_able(able)}", where=f"{where}.{field}")
+    if scene.has_end_frame and names.end_image is None:
         able = [name for name, each in registry.models.items() if each.parameters.end_image]
-        yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.end_image")
+        field = "end_image" if scene.end_image else "ends_on"
+        yield Problem(f"{job.model} takes no end image: {_list_able(able)}", where=f"{where}.{field}")
     if references and references.required and not scene.reference_urls:
         yield Problem(
             f"{job.model} needs references: give scene {scene.id!r} a scene_reference_url or character_reference_urls",
@@ -164,7 +178,7 @@ def _find_picture_problems(
 
 
 def _list_able(models: list[str]) -> str:
-    return f"these models do: {', '.join(models)}" if models else "no model of the registry does"
+    return f"these models do: {list_first(models, most=8)}" if models else "no model of the registry does"
 
 
 def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
@@ -176,7 +190,7 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
     if found.asked.end_image and spec.parameters.end_image_needs_start and not found.asked.start_image:
         yield Problem(
             f"{job.model} takes an end image only with a start image: give scene {scene.id!r} a start_image",
-            where=f"{where}.end_image",
+            where=f"{where}.{'end_image' if scene.end_image else 'ends_on'}",
         )
     longest_prompt = found.terms.longest_prompt
     if longest_prompt is not None and len(scene.prompt) > longest_prompt:

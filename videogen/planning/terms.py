@@ -46,8 +46,8 @@ def _iterate_uses(job: Job, scene: Scene, spec: ModelSpec) -> Iterator[Asked]:
         aspect_ratio=job.aspect_ratio,
         tier=scene.tier or job.tier or spec.default_tier,
         audio=job.audio,
-        start_image=scene.start_image is not None and names.image is not None,
-        end_image=scene.end_image is not None and names.end_image is not None,
+        start_image=scene.has_start_frame and names.image is not None,
+        end_image=scene.has_end_frame and names.end_image is not None,
     )
     frames = {"start_image": asked.start_image, "end_image": asked.end_image}
     if listing and 0 < len(sources) <= listing.max and not any(frames[name] for name in listing.excludes):

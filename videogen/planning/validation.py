@@ -12,6 +12,7 @@ from pydantic import ValidationError as PydanticError
 from videogen.errors import Problem, ValidationError
 from videogen.job.load import interpret_as_job, load_job_file
 from videogen.job.model import MAX_NAME_CHARS, Job
+from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import find_input_problems
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
@@ -95,8 +96,9 @@ class _LoadedRegistry:
 
 def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
     """Return the plan without reading reference images and the journal; `buffer` is as in `build_plan`."""
-    references = {url for scene in checked.job.scenes for url in scene.picture_urls}
-    return build_plan(checked.job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
+    job = compose_scenes(checked.job)
+    references = {url for scene in job.scenes for url in scene.picture_urls}
+    return build_plan(job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
 
 
 def attribute_to_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
@@ -147,11 +149,12 @@ def _validate_job(
     found = _find_repeated_indexes(data)
     job = _parse_with_substitutes(data, document.names, found)
     told = list(found.items())
-    if job and models.registry and models.wrong.isdisjoint((*job.models_to_run, *job.fallback_models)):
+    if job and models.registry and models.wrong.isdisjoint((*job.models_used, *job.fallback_models)):
+        composed = compose_scenes(job)
         of_models = [
-            *find_problems(job, models.registry),
-            *find_input_problems(job, models.registry),
-            *find_retired(job, models.registry, datetime.now(UTC).date()),
+            *find_problems(composed, models.registry),
+            *find_input_problems(composed, models.registry),
+            *find_retired(composed, models.registry, datetime.now(UTC).date()),
         ]
         more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]

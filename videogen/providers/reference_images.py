@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from videogen import media
 from videogen.errors import (
     CallError,
     InputRejectedError,
@@ -25,6 +26,7 @@ from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import VideoProvider
 from videogen.references.compose import compose_frame
 from videogen.references.decode import ReferenceImage
+from videogen.results.clip import Clip
 from videogen.storage.base import Store
 
 MAX_DATA_URL_BYTES = 256_000
@@ -100,8 +102,16 @@ class ReferenceSender:
     """`videogen.execution.base.ImageSender` for the references of a job, keyed by the digest of their bytes."""
 
     def __init__(
-        self, references: Mapping[str, ReferenceImage], provider: VideoProvider, store: Store, calls: ProviderGate
+        self,
+        references: Mapping[str, ReferenceImage],
+        provider: VideoProvider,
+        store: Store,
+        calls: ProviderGate,
+        *,
+        clips: Mapping[str, Clip] = {},
     ) -> None:
+        self._clips = clips
+        """By scene id: the clips of the run that others are made from, as soon as they are delivered."""
         self._references = {reference.digest: reference for reference in references.values()}
         self._provider, self._store, self._gate = provider, store, calls
         self._urls: dict[str, str] = {}
@@ -125,7 +135,8 @@ class ReferenceSender:
         url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
         if len(url) <= MAX_DATA_URL_BYTES:
             return url
-        if image.size is None and (public := self._references[str(image.background)].url):
+        is_plain = image.size is None and image.scene_id is None
+        if is_plain and (public := self._references[str(image.background)].url):
             return public
         name = f"{image.name.replace(':', '-')}.{media_type.removeprefix('image/')}"
         try:
@@ -148,13 +159,24 @@ class ReferenceSender:
             raise StorageError(f"cannot write {UPLOADS}: {exc.strerror}") from exc
 
     def _read_picture(self, image: ImageInput) -> tuple[bytes, str]:
-        """Return the image's bytes and media type. A composed image is also stored under `frames/`."""
+        """Return the image's bytes and media type. A frame is also stored under `frames/`."""
+        if image.scene_id is not None:
+            return self._read_frame(image, self._clips[image.scene_id]), "image/jpeg"
         if image.size is None:
             plain = self._references[str(image.background)]
             return plain.data, plain.media_type
         data = compose(image, self._references)
         self._store_frame(data, f"frames/{image.name.removeprefix('frame:')[:16]}.jpg")
         return data, "image/jpeg"
+
+    def _read_frame(self, image: ImageInput, clip: Clip) -> bytes:
+        """Return the frame of a delivered clip with which another one begins or ends."""
+        name = f"frames/{clip.scene_id}-{'first' if image.cut_s is None else 'last'}.jpg"
+        scratch = self._store.scratch(name.replace("/", "-"))
+        media.write_frame(self._store.path(str(clip.video_path)), scratch, cut_s=image.cut_s)
+        data = scratch.read_bytes()
+        self._store.put(scratch, name)
+        return data
 
     def _store_frame(self, data: bytes, name: str) -> None:
         scratch = self._store.scratch(name.replace("/", "-"))

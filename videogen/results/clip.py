@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from videogen.errors import VideogenError
+from videogen.errors import BlockedError, VideogenError
 from videogen.job.model import display_name
 from videogen.planning.requests import ClipRequest, FrozenModel
 
@@ -35,7 +35,8 @@ class Clip(FrozenModel):
     scene_id: str
     model: str
     """The model that made the clip, or failed last."""
-    status: Literal["success", "failed"]
+    status: Literal["success", "failed", "blocked"]
+    """`blocked` means that it was not tried, because a clip that it is made from was not delivered."""
     video_path: str | None = None
     poster_path: str | None = None
     sha256: str | None = None
@@ -75,6 +76,8 @@ class Clip(FrozenModel):
     take: int | None = None
     references: tuple[str, ...] | None = None
     """The reference images as in the job, without the parts of an address that may be secret."""
+    made_from: dict[str, str] | None = None
+    """SHA-256 (hex) of the clip that each frame of another scene was taken from, by the frame's name in `inputs`."""
     created_at: datetime | None = None
     """Time when the prediction was created, by the provider's clock."""
     delivered_at: datetime | None = None
@@ -83,11 +86,13 @@ class Clip(FrozenModel):
     `transcoded`: the original codec cannot be played by browsers. `hdr`: the original was HDR. `sound`: its codec is
     unknown. `billed`: it was billed otherwise than planned."""
     error: ClipFailure | None = None
+    blocked_by: tuple[str, ...] = ()
+    """Ids of the scenes whose failed clips are the reason why a blocked one was not tried."""
 
     @property
-    def outcome(self) -> Literal["delivered", "reused", "failed"]:
-        if self.status == "failed":
-            return "failed"
+    def outcome(self) -> Literal["delivered", "reused", "failed", "blocked"]:
+        if self.status != "success":
+            return self.status
         return "reused" if self.reused else "delivered"
 
     def satisfies(self, request: ClipRequest) -> bool:
@@ -97,7 +102,8 @@ class Clip(FrozenModel):
     @classmethod
     def make_failed(cls, request: ClipRequest, error: BaseException, **facts: Any) -> "Clip":
         """Return the failed clip of a request; `facts` are further fields, such as its cost."""
-        return cls(status="failed", error=ClipFailure.from_error(error), **get_planned_fields(request), **facts)
+        status = "blocked" if isinstance(error, BlockedError) else "failed"
+        return cls(status=status, error=ClipFailure.from_error(error), **get_planned_fields(request), **facts)
 
 
 def get_planned_fields(request: ClipRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from videogen.planning.requests import FrozenModel
 from videogen.results.clip import Clip
+from videogen.text import list_first
 
 
 class Verdict(FrozenModel):
@@ -42,12 +43,15 @@ def judge(clips: tuple[Clip, ...], *, min_clips: int, required: frozenset[str]) 
     """
     wanted = min(min_clips, len(clips))
     good = sum(clip.status == "success" for clip in clips)
-    missing = [clip.scene_id for clip in clips if clip.status == "failed" and clip.scene_id in required]
+    missing = [clip.scene_id for clip in clips if clip.status != "success" and clip.scene_id in required]
     count = f"all {good} clips delivered" if good == len(clips) else f"{good} of {len(clips)} clips delivered"
     stopped = sum(clip.error is not None and clip.error.code == "budget" for clip in clips)
     if stopped:
         which = "the others" if stopped == len(clips) - good else f"{stopped} of the others"
         count += f", {which} stopped by the budget"
+    if causes := list(dict.fromkeys(cause for clip in clips for cause in clip.blocked_by)):
+        number = sum(clip.status == "blocked" for clip in clips)
+        count += f", {number} not tried because of {list_first(causes)}"
     if missing:
         reason = f"required scenes failed: {', '.join(missing)}; {count}"
         return Verdict(status="failed", min_clips=wanted, reason=reason)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import av
 import av.container
 from av.audio.stream import AudioStream
+from av.video.frame import PictureType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
@@ -25,6 +26,8 @@ from videogen.emulator.rendering.captions import Caption, make_caption
 from videogen.emulator.rendering.spec import RenderSpec
 
 LOOP_S = 2
+_OPENING_S = 0.25
+"""Length of the crossfade from a given first frame."""
 _ENDING_S = 0.5
 """Length of the crossfade to a given last frame."""
 _QUICK_OVERSCAN = 1.04
@@ -70,19 +73,19 @@ def render_clip(
     if spec.flaw == "frozen":
         views = _freeze(views)
     loop = list(views)
-    ending = _count_ending_frames(spec)
-    shown = loop if spec.smooth else [*loop, *_continue_loop(loop, spec)]
+    opening, ending = _count_opening_frames(spec), _count_ending_frames(spec)
+    shown = loop if spec.smooth else _surround_loop(loop, spec)
     frames: Iterator[YuvPlanes] = (_compose_frame(planes, view, size, caption) for view in shown)
+    if start is not None and opening:
+        frames = _fade_from(_compose_still(start, size, caption), frames, count=opening)
     if end is not None and ending:
-        picture = convert_to_planes(ImageOps.fit(end, size, Image.Resampling.LANCZOS))
-        last = _compose_frame(picture, CameraView(0, 0, *size), size, caption)
-        frames = _fade_to(last, frames, after=len(shown) - ending, count=ending)
+        frames = _fade_to(_compose_still(end, size, caption), frames, after=len(shown) - ending, count=ending)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = _add_video(container, spec)
         audio = container.add_stream("aac", rate=_RATE_HZ, layout="mono") if spec.clip_format.audio else None
-        packets = _encode_frames(video, frames, stop)
+        packets = _encode_frames(video, frames, stop, key_at=0 if spec.smooth else opening)
         if not spec.smooth:
-            packets = _repeat_packets(list(packets), len(loop), spec.clip_format.frames, video)
+            packets = _repeat_packets(list(packets), opening, len(loop), spec.clip_format.frames, video)
         for packet in packets:
             container.mux(packet)
         if audio is not None:
@@ -126,7 +129,15 @@ def _add_video(container: av.container.OutputContainer, spec: RenderSpec) -> Vid
 
 
 def _count_loop_frames(spec: RenderSpec) -> int:
-    return min(spec.clip_format.frames - _count_ending_frames(spec), round(LOOP_S * spec.clip_format.fps))
+    others = _count_opening_frames(spec) + _count_ending_frames(spec)
+    return min(spec.clip_format.frames - others, round(LOOP_S * spec.clip_format.fps))
+
+
+def _count_opening_frames(spec: RenderSpec) -> int:
+    """Return the number of frames that lead from a given first frame, at most a quarter of the clip."""
+    if spec.start_digest is None or spec.flaw:
+        return 0
+    return min(spec.clip_format.frames // 4, max(1, round(_OPENING_S * spec.clip_format.fps)))
 
 
 def _count_ending_frames(spec: RenderSpec) -> int:
@@ -136,11 +147,25 @@ def _count_ending_frames(spec: RenderSpec) -> int:
     return min(spec.clip_format.frames // 2, max(1, round(_ENDING_S * spec.clip_format.fps)))
 
 
-def _continue_loop(loop: Sequence[CameraView], spec: RenderSpec) -> list[CameraView]:
-    """Return the views of the ending, which continue the loop where the ending begins."""
-    ending = _count_ending_frames(spec)
-    begin = spec.clip_format.frames - ending
-    return [loop[index % len(loop)] for index in range(begin, begin + ending)]
+def _surround_loop(loop: Sequence[CameraView], spec: RenderSpec) -> list[CameraView]:
+    """Return the views of the opening, the loop once, and those of the ending, where the repeated loop would go on."""
+    opening, ending = _count_opening_frames(spec), _count_ending_frames(spec)
+    end = spec.clip_format.frames - opening
+    before = [loop[index % len(loop)] for index in range(-opening, 0)]
+    return [*before, *loop, *(loop[index % len(loop)] for index in range(end - ending, end))]
+
+
+def _compose_still(picture: Image.Image, size: PixelSize, caption: Caption | None) -> YuvPlanes:
+    """Return the frame that shows a given picture as it is."""
+    planes = convert_to_planes(ImageOps.fit(picture, size, Image.Resampling.LANCZOS))
+    return _compose_frame(planes, CameraView(0, 0, *size), size, caption)
+
+
+def _fade_from(first: YuvPlanes, frames: Iterator[YuvPlanes], *, count: int) -> Iterator[YuvPlanes]:
+    """Yield `first` in place of the first frame, and in `count` steps the others."""
+    for index, frame in enumerate(frames):
+        part = max(0, count - index) / count
+        yield YuvPlanes(*map(Image.blend, frame, first, [part] * 3)) if part else frame
 
 
 def _fade_to(last: YuvPlanes, frames: Iterator[YuvPlanes], *, after: int, count: int) -> Iterator[YuvPlanes]:
@@ -216,7 +241,7 @@ def _crop_unscaled(plane: Image.Image, left: float, top: float, size: PixelSize)
 
 
 def _encode_frames(
-    stream: VideoStream, frames: Iterator[YuvPlanes], stop: threading.Event
+    stream: VideoStream, frames: Iterator[YuvPlanes], stop: threading.Event, *, key_at: int
 ) -> Iterator["av.Packet[Any]"]:
     for index, planes in enumerate(frames):
         if stop.is_set():
@@ -225,6 +250,8 @@ def _encode_frames(
         for target, plane in zip(frame.planes, planes, strict=True):
             target.update(_pad_rows(plane, target.line_size))
         frame.pts = index
+        if index == key_at:
+            frame.pict_type = PictureType.I
         frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
         yield from stream.encode(frame)
     yield from stream.encode(None)
@@ -238,20 +265,25 @@ def _pad_rows(plane: Image.Image, line_size: int) -> bytes:
 
 
 def _repeat_packets(
-    packets: list["av.Packet[Any]"], loop_frames: int, frames: int, stream: VideoStream
+    packets: list["av.Packet[Any]"], opening: int, loop_frames: int, frames: int, stream: VideoStream
 ) -> Iterator["av.Packet[Any]"]:
-    """Yield exactly `frames` packets with new timestamps: a closed GOP of `loop_frames` repeatedly, then the others."""
+    """Yield exactly `frames` packets with new timestamps: the opening, a closed GOP of `loop_frames` repeatedly,
+    then the others."""
     tick = Fraction(1) / stream.codec_context.framerate / stream.codec_context.time_base
     payloads = [bytes(packet) for packet in packets]
-    body_frames = frames - (len(packets) - loop_frames)
+    body_end = frames - (len(packets) - loop_frames - opening)
     for index in range(frames):
-        is_body = index < body_frames
-        in_gop = index % loop_frames if is_body else index - body_frames
-        packet = av.Packet(payloads[in_gop if is_body else loop_frames + in_gop])
+        if index < opening:
+            source = index
+        elif index < body_end:
+            source = opening + (index - opening) % loop_frames
+        else:
+            source = opening + loop_frames + index - body_end
+        packet = av.Packet(payloads[source])
         packet.stream, packet.time_base = stream, stream.codec_context.time_base
         packet.pts = packet.dts = int(index * tick)
         packet.duration = int(tick)
-        packet.is_keyframe = in_gop == 0
+        packet.is_keyframe = packets[source].is_keyframe
         yield packet
 
 

@@ -41,4 +41,6 @@ class RenderSpec:
             f"Shot(shape={shape}, prompt={self.prompt!r}, seed={self.seed!r}, start_digest={self.start_digest!r}, "
             f"smooth={self.smooth!r})"
         )
-        return hashlib.sha256(f"{LOOK_VERSION} {shot}{self.flaw or ''}{self.end_digest or ''}".encode()).hexdigest()
+        opening = "opening" if self.start_digest else ""  # clips of older versions began beside their start image
+        look = f"{LOOK_VERSION} {shot}{self.flaw or ''}{self.end_digest or ''}{opening}"
+        return hashlib.sha256(look.encode()).hexdigest()
