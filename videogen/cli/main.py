@@ -306,6 +306,24 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
         raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
 
 
+@app.command(name="import")
+def import_shots(shots: Path, /, *, model: str | None = None) -> int:
+    """Print a job file with the scenes of a shot list: a table in CSV with a line of names at the top.
+
+    Columns are matched with the fields of a scene by their names, such as scene, prompt, duration, continues and cast.
+
+    Parameters
+    ----------
+    shots:
+        A CSV file in UTF-8, with commas, semicolons or tabs between its columns.
+    model:
+        The model of the job.
+    """
+    from videogen.cli.shots import print_job_of_shots
+
+    return print_job_of_shots(shots, model=model)
+
+
 @app.command(name="check")
 def check_file(
     job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False

@@ -21,7 +21,7 @@ from videogen.registry.draft_rules import find_longest_prompt, find_rules, is_ru
 from videogen.registry.drift import fits_parameter
 from videogen.registry.endpoint_schema import Endpoint, EndpointInputs, InputSchema
 from videogen.registry.tables import Inputs
-from videogen.registry.toml_text import write_comment, write_key, write_line, write_value
+from videogen.source_files.toml_text import write_comment, write_key, write_line, write_value
 
 GUESSED_PRICES = {"per_second": "1.00", "per_gpu_second": "0.0122"}
 """Amounts that few models exceed, so that a budget holds: the dearest listed price for 4k, and eight H100."""
