@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before Prefect is imported, because `--help` and `
 
 from typing import Any, cast
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
@@ -113,7 +113,13 @@ class TaskRuns:
         return await state.aresult(raise_on_failure=False)
 
     async def show_blocked(self, request: ClipRequest, reason: str) -> None:
-        """Add a task run that never begins for a clip that is not tried."""
+        """Add a task run that never begins for a clip that is not tried. The run goes on if Prefect does not take it."""
+        try:
+            await self._create_blocked(request, reason)
+        except Exception as exc:
+            get_run_logger().warning("%s could not be shown as blocked: %s", request.scene.id, exc)
+
+    async def _create_blocked(self, request: ClipRequest, reason: str) -> None:
         upstreams = (self._states.get(scene_id) for scene_id in request.upstream_ids)
         ids = [state.state_details.task_run_id for state in upstreams if state]
         state: State[Any] = Pending(name="Blocked", message=reason)
