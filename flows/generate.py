@@ -113,7 +113,7 @@ class TaskRuns:
         return await state.aresult(raise_on_failure=False)
 
     async def show_blocked(self, request: ClipRequest, reason: str) -> None:
-        """Add a task run that never begins for a clip that is not tried. The run goes on if Prefect does not take it."""
+        """Add a task run that never begins for a clip that is not tried. If Prefect does not take it, only log that."""
         try:
             await self._create_blocked(request, reason)
         except Exception as exc:
