@@ -2,11 +2,11 @@
 
     uv run python -m benchmarks.kill_loop --seed 1 --rounds 200
 
-A round is a job of two to five scenes on an emulator that outlives it. Its runs are killed (SIGKILL) up to four times,
-then one is let through. The model it is held against is short: every scene has one whole clip on disk, and the
-emulator's ledger has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through
-the whole command. The seed is printed, and the same seed gives the same jobs and the same kills (not the same
-microsecond).
+A round is a job of two to five scenes, on an emulator that outlives it; in every other round some scenes continue
+others. Its runs are killed (SIGKILL) up to four times, then one is let through. The model it is held against is short:
+every scene has one whole clip on disk, made from the clip that it continues as that is there, and the emulator's ledger
+has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through the whole command.
+The seed is printed, and the same seed gives the same jobs and the same kills (not the same microsecond).
 """
 
 import argparse
@@ -114,7 +114,10 @@ def _round(
         {"id": f"s{n}", "prompt": f"round {number}", "target_duration": 1.5, "take": n}  # which is cut to its length
         for n in range(1, chance.randint(2, 5) + 1)
     ]
-    job = Job.model_validate({"id": f"round-{number}", "model": "quick", "scenes": scenes})
+    model = "framed" if number % 2 == 0 else "quick"
+    if model == "framed":
+        _chain(scenes, chance)
+    job = Job.model_validate({"id": f"round-{number}", "model": model, "scenes": scenes})
     out = folder / "out"
     emulator.reset()
     for _ in range(chance.randint(1, MAX_KILLS)):
@@ -127,6 +130,14 @@ def _round(
         tally.faults.append(f"round {number}: the last run ended with {code}")
         return
     _judge(job, out / job.id, emulator, tally, number)
+
+
+def _chain(scenes: list[dict[str, Any]], chance: random.Random) -> None:
+    """Has most scenes continue one that comes before them, and then mixes them, in place."""
+    for index, scene in enumerate(scenes[1:], 1):
+        if chance.random() < 0.7:
+            scene["continues"] = chance.choice(scenes[:index])["id"]
+    chance.shuffle(scenes)
 
 
 def _place(chance: random.Random) -> str:
@@ -219,6 +230,11 @@ def _judge(job: Job, folder: Path, emulator: Emulator, tally: Tally, number: int
         path = folder / (clip["video_path"] or "missing")
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
             fault(f"clip {clip['scene_id']} is not whole")
+    made = {clip["scene_id"]: clip for clip in manifest["clips"]}
+    for scene in job.scenes:
+        upstreams = [made[scene_id]["sha256"] for scene_id in scene.upstream_ids if scene_id in made]
+        if scene.id in made and list((made[scene.id]["made_from"] or {}).values()) != upstreams:
+            fault(f"clip {scene.id} was made from a clip that is not there any more")
     if len(manifest["clips"]) != len(job.scenes):
         fault(f"{len(manifest['clips'])} of {len(job.scenes)} clips are in the manifest")
 
