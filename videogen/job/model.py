@@ -9,7 +9,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from pydantic_core import PydanticKnownError
 
 from videogen.job.graph import find_graph_problems
 from videogen.job.prompts import find_prompt_problems
+from videogen.source_files.described import DescribedModel
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
@@ -152,12 +152,10 @@ ModelInputs = dict[str, _Scalar | list[_Scalar]]
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_require_printable)]
 
 
-class CastMember(BaseModel):
+class CastMember(DescribedModel):
     """A character, or a thing, that looks the same in several scenes."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
 
     description: Annotated[Text, Field(min_length=1)]
     """What it looks like. It takes the place of its name in braces in a prompt, or is added to the prompt."""
@@ -165,12 +163,10 @@ class CastMember(BaseModel):
     """Pictures of it, given as in `character_reference_urls` of a scene, to which they are added."""
 
 
-class Style(BaseModel):
+class Style(DescribedModel):
     """The look of all scenes."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
 
     prompt: Text = ""
     """Added to the prompt of each scene."""
@@ -178,12 +174,10 @@ class Style(BaseModel):
     """Added to the negative prompt of each scene."""
 
 
-class Scene(BaseModel):
+class Scene(DescribedModel):
     """One scene of a job, of which one clip is made. Durations are seconds."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
 
     id: str
     """Names the clip's files. It must be unique in the job, also when case is ignored."""
@@ -280,12 +274,10 @@ class Scene(BaseModel):
         return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
 
 
-class Job(BaseModel):
+class Job(DescribedModel):
     """A list of scenes, to be made by one model or by several models that are compared."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_NOTES_IN_SCHEMA
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
 
     id: str = "job"
     """Names the job's folder. By default it is the job file's name without its suffix."""
