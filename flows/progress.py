@@ -62,9 +62,8 @@ class _Progress:
     async def end(self) -> None:
         if self._showing:
             self._over.set()
-            _, late = await asyncio.wait([self._showing], timeout=FINAL_UPDATE_TIMEOUT_S)
-            for showing in late:
-                showing.cancel()
+            await asyncio.wait([self._showing], timeout=FINAL_UPDATE_TIMEOUT_S)
+            if self._showing.cancel():  # it was not done
                 get_run_logger().warning(
                     "Prefect did not take the progress of this run within %.0f s: tags and progress may be missing",
                     FINAL_UPDATE_TIMEOUT_S,

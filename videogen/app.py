@@ -93,8 +93,8 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
     ).with_warnings(*earlier.warnings)
-    remakes_stale = job.remake_stale or options.remake_stale
-    planned = planned.with_stale(find_stale(planned, earlier.clips, kept), remake=remakes_stale)
+    stale = find_stale(planned, earlier.clips, kept)
+    planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
     validate_budget(planned, fresh=options.fresh)
     return PreparedJob(
@@ -184,7 +184,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
             cost_note=cost_note,
-            remakes_stale=prepared.job.remake_stale or prepared.options.remake_stale,
+            remakes_stale=prepared.options.should_remake_stale(prepared.job),
             leaves_running=prepared.options.on_interrupt == "leave",
         )
         beating = asyncio.create_task(send_heartbeats(run))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.conftest import CommandLine
+from tests.flows.conftest import CommandLine, wait_until
 from tests.support.small_clips import small_clips  # noqa: F401 - for all tests of this folder
 from tests.support.tokens import TOKEN
 from videogen.app import open_run, prepare_job
@@ -218,10 +218,11 @@ def wait_for_creates(stage: Stage, number: int) -> None:
 
 def wait_for_starts(stage: Stage, number: int) -> None:
     """Wait until that many predictions run, and are billed even if they are cancelled."""
-    deadline = time.monotonic() + 250
-    while sum(made["status"] == "processing" for made in stage.emulator.ledger()["predictions"]) < number:
-        assert time.monotonic() < deadline, f"never {number} in progress"
-        time.sleep(0.05)
+
+    def count_running() -> int:
+        return sum(made["status"] == "processing" for made in stage.emulator.ledger()["predictions"])
+
+    wait_until(lambda: count_running() >= number)
 
 
 def manifest(command: CommandLine) -> dict[str, Any]:

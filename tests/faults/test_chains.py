@@ -147,7 +147,7 @@ async def test_a_clip_that_is_made_again_makes_its_dependents_stale(stage: Stage
     stage.emulate('do = "wrong_picture"\npicture = "frozen"')  # the first time, so that the second clip is another one
     await run(stage, *CHAIN)
     made_again = by_scene(await run(stage, scene("a"), options={"fresh": True}))
-    stale = "2 clips are stale, because one that it was made from is not the same any more (b, c)"
+    stale = "2 clips are stale, because clips that they were made from are not the same any more (b, c)"
     assert await plan_warnings(stage, *CHAIN) == [f"{stale}: --remake-stale makes them again for $0.12"]
     assert set(outcomes(await run(stage, *CHAIN)).values()) == {"reused"}
     stage.books(creates=4, billed=4)

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +20,7 @@ from videogen.job.prompts import compose_scenes
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.rules import find_budget_problems
+from videogen.planning.schedule import Schedule
 from videogen.planning.validation import load_and_validate, plan_offline
 from videogen.references.load import check_references
 from videogen.settings import Settings, read_settings
@@ -55,8 +55,9 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
         print_line(console, f"sent to {model} for {ratio}: {format_inputs(inputs)}")
     for line in _describe_other_inputs(plan):
         print_line(console, line)
-    if plan.schedule.has_edges and plan.to_make:
-        _print_graph(console, plan)
+    schedule = plan.schedule
+    if schedule.has_edges and plan.to_make:
+        _print_graph(console, schedule)
     print_totals(console, plan)
     if prepared.provider == "replicate" and plan.to_make:
         print_line(console, f"expected to take about {format_clock(plan.expected_s)} with {plan.concurrency} at once")
@@ -64,13 +65,14 @@ async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Pa
         print_line(console, _describe_frames(written, frames))
 
 
-def _print_graph(console: Console, plan: Plan) -> None:
+def _print_graph(console: Console, schedule: Schedule) -> None:
     """Print which clips wait for others, and the scenes that take longest one after another."""
-    for number, wave in enumerate(plan.schedule.waves, 1):
+    for number, wave in enumerate(schedule.waves, 1):
         print_line(console, f"wave {number}: {list_first(wave, most=12)}")
-    path = plan.schedule.critical_path
-    typically = format_clock(max(plan.schedule.paths_s.values()))
-    print_line(console, f"longest path: {list_first(path, most=12, separator=' -> ')}, typically {typically}")
+    typically = format_clock(max(schedule.paths_s.values()))
+    print_line(
+        console, f"longest path: {list_first(schedule.critical_path, most=12, separator=' -> ')}, typically {typically}"
+    )
 
 
 def _describe_other_inputs(plan: Plan) -> Iterator[str]:
@@ -80,21 +82,16 @@ def _describe_other_inputs(plan: Plan) -> Iterator[str]:
         of_scene = {request.scene.prompt, request.scene.negative_prompt, request.scene.seed}
         others = {
             name: value
-            for name, value in request.prediction.inputs.items()
+            for name, value in request.prediction.inputs_without_images.items()
             if name not in request.ratio_inputs
             and value != request.requested_duration
             and not (isinstance(value, str | int) and value in of_scene)
-            and not any(isinstance(each, str) and each in request.prediction.images for each in _as_list(value))
         }
         if others:
             scenes.setdefault((request.model, format_inputs(others)), []).append(request.scene.id)
     for (model, inputs), ids in scenes.items():
         which = "" if len(ids) == len(plan.requests) else f" ({list_first(ids)})"
         yield f"also sent to {model}: {inputs}{which}"
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _describe_frames(written: list[Path], folder: Path) -> str:

@@ -175,7 +175,7 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     crash_if_requested("after-rename")
     clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
     if request.upstream_ids:
-        frames = (image for image in request.prediction.images.values() if image.scene_id is not None)
+        frames = request.prediction.frames_of_clips
         made_from = {frame.name: run.upstreams[str(frame.scene_id)].sha256 for frame in frames}
         clip = clip.model_copy(update={"made_from": made_from})
     if active.prediction.id in run.unexpected_bills:

@@ -44,6 +44,10 @@ class RunOptions(BaseModel):
     folder: str = "."
     """Base folder of the job's relative reference paths."""
 
+    def should_remake_stale(self, job: Job) -> bool:
+        """Return whether stale clips are made again, by these options or by the job."""
+        return self.remake_stale or job.remake_stale
+
     def resolve_settings(self) -> Settings:
         """Return the environment's settings, overridden by these options. Raise `SettingsError` if they are invalid."""
         given = {"out": self.out or None, "provider": self.provider, "registry": self.registry}

@@ -34,7 +34,8 @@ class JobRunner:
         self._slots = slots
         self._making: dict[str, asyncio.Task[Clip]] = {}
         """By scene id: the clips that are being made."""
-        self._places = {request.scene.id: place for place, request in enumerate(prepared.plan.start_order)}
+        self._start_order = prepared.plan.start_order
+        self._places = {request.scene.id: place for place, request in enumerate(self._start_order)}
         self._began = monotonic()
         clips, cost = len(prepared.plan.requests), format_money(prepared.plan.total_cost)
         logger.info("run %s of %s: %d clips, %s planned", run.id, prepared.job.id, clips, cost)
@@ -73,7 +74,7 @@ class JobRunner:
         When the run is cancelled, or one clip raises, nothing is created any more. All clips are then cancelled, which
         cancels their predictions, and waited for.
         """
-        for request in self.plan.start_order:
+        for request in self._start_order:
             making = self.make_clip(request, run_attempts, tell_blocked=tell_blocked)
             self._making[request.scene.id] = asyncio.create_task(making)
         tasks = [self._making[request.scene.id] for request in self.plan.requests]

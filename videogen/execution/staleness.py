@@ -34,8 +34,7 @@ def is_stale(request: ClipRequest, clip: Clip, upstreams: Mapping[str, Clip]) ->
     """Return whether a delivered clip was made from other clips than these, which are given by the ids of their
     scenes."""
     made_from = clip.made_from or {}
-    frames = (image for image in request.prediction.images.values() if image.scene_id is not None)
     return any(
         (upstream := upstreams.get(str(frame.scene_id))) is None or made_from.get(frame.name) != upstream.sha256
-        for frame in frames
+        for frame in request.prediction.frames_of_clips
     )

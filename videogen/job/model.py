@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from videogen.job.graph import find_graph_problems
-from videogen.job.prompts import find_prompt_problems
+from videogen.job.prompts import MAX_REFERENCES, find_prompt_problems
 from videogen.source_files.described import DescribedModel
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
@@ -158,8 +158,8 @@ class CastMember(DescribedModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
 
     description: Annotated[Text, Field(min_length=1)]
-    """What it looks like. It takes the place of its name in braces in a prompt, or is added to the prompt."""
-    images: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
+    """Description of its looks. It takes the place of its name in braces in a prompt, or is added to the prompt."""
+    images: Annotated[tuple[_Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
     """Pictures of it, given as in `character_reference_urls` of a scene, to which they are added."""
 
 
@@ -195,7 +195,7 @@ class Scene(DescribedModel):
     """Number of the version: another number asks for another version of the same scene."""
     scene_reference_url: str | None = None
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
-    character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=8)] = ()
+    character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
     """Images of characters and objects to show, given as in `scene_reference_url`."""
     cast: tuple[str, ...] = ()
     """Names of the members of the job's cast that the clip shows."""

@@ -41,12 +41,12 @@ def compose_scenes(job: "Job") -> "Job":
     """
     if not (job.variables or job.cast or job.style):
         return job
-    scenes = tuple(_compose_scene(job, scene) for scene in job.scenes)
+    texts = _collect_texts(job)
+    scenes = tuple(_compose_scene(job, scene, texts) for scene in job.scenes)
     return job.model_copy(update={"scenes": scenes, "variables": {}, "cast": {}, "style": None})
 
 
-def _compose_scene(job: "Job", scene: "Scene") -> "Scene":
-    texts = _collect_texts(job)
+def _compose_scene(job: "Job", scene: "Scene", texts: Mapping[str, str]) -> "Scene":
     named = set(_NAME.findall(scene.prompt))
     others = [job.cast[name].description for name in scene.cast if name in job.cast and name not in named]
     style = [job.style.prompt] if job.style and job.style.prompt else []

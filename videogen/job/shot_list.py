@@ -19,7 +19,7 @@ from videogen.source_files.toml_text import write_comment, write_line
 OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("scene", "shot", "sceneid", "shotid", "name", "number", "no"), "id"),
     **dict.fromkeys(("description", "text", "action"), "prompt"),
-    **dict.fromkeys(("duration", "seconds", "length", "targetduration", "durations"), "target_duration"),
+    **dict.fromkeys(("duration", "seconds", "length", "durations"), "target_duration"),
     **dict.fromkeys(("negative", "avoid"), "negative_prompt"),
     **dict.fromkeys(("background", "location", "set"), "scene_reference_url"),
     **dict.fromkeys(("references", "characters"), "character_reference_urls"),
@@ -80,11 +80,11 @@ def read_shot_list(path: Path) -> ShotList:
     scenes: list[dict[str, Any]] = []
     positions: list[str] = []
     problems: list[Problem] = []
+    names = {field: header[column] for column, field in fields.items()}
     for line, cells in body:
         scene = _read_scene(cells, fields, len(scenes) + 1)
         scenes.append(scene)
         positions.append(f"{path.name}:{line}")
-        names = {field: header[column] for column, field in fields.items()}
         problems += _find_problems(scene, names, positions[-1])
     problems = problems or list(_find_problems_of_all(scenes, positions))
     if problems:

@@ -117,15 +117,15 @@ class Plan(BaseModel):
         if not stale:
             return self
         cost = format_money(sum((request.cost for request in self.requests if request.scene.id in stale), Decimal(0)))
-        shown, number = list_first(sorted(stale)), len(stale)
-        which = "a clip is stale" if number == 1 else f"{number} clips are stale"
-        since = f"{which}, because one that it was made from is not the same any more ({shown})"
-        if remake:
-            warned = self.with_warnings(f"{since}: made again for {cost}")
-            return warned.model_copy(update={"stale": stale, "reused": self.reused - stale})
-        return self.with_warnings(
-            f"{since}: --remake-stale makes {'it' if number == 1 else 'them'} again for {cost}"
-        ).model_copy(update={"stale": stale})
+        if len(stale) == 1:
+            since, them = "a clip is stale, because one that it was made from is not the same any more", "it"
+        else:
+            since = f"{len(stale)} clips are stale, because clips that they were made from are not the same any more"
+            them = "them"
+        effect = f"made again for {cost}" if remake else f"--remake-stale makes {them} again for {cost}"
+        warned = self.with_warnings(f"{since} ({list_first(sorted(stale))}): {effect}")
+        reused = self.reused - stale if remake else self.reused
+        return warned.model_copy(update={"stale": stale, "reused": reused})
 
     def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
         """Return the plan with requests of `before`, which an earlier version would plan, where their clips exist.
@@ -192,9 +192,10 @@ class Plan(BaseModel):
         }
 
     def _summarize_graph(self) -> dict[str, Any]:
-        if not self.schedule.has_edges:
+        schedule = self.schedule
+        if not schedule.has_edges:
             return {}
-        return {"waves": list(map(list, self.schedule.waves)), "critical_path": list(self.schedule.critical_path)}
+        return {"waves": list(map(list, schedule.waves)), "critical_path": list(schedule.critical_path)}
 
     def _scene_summary(self, request: ClipRequest) -> dict[str, Any]:
         reused, resumed = request.scene.id in self.reused, request.scene.id in self.resumed

@@ -139,11 +139,20 @@ class PredictionRequest(FrozenModel):
     """What `cost` pays for; None if the model is billed by GPU time."""
 
     @property
+    def inputs_without_images(self) -> dict[str, Any]:
+        """The inputs that contain no image."""
+        return {name: value for name, value in self.inputs.items() if not self._is_image(value)}
+
+    @property
+    def frames_of_clips(self) -> tuple[ImageInput, ...]:
+        """The images that are frames of other scenes' clips."""
+        return tuple(image for image in self.images.values() if image.scene_id is not None)
+
+    @property
     def digest_without_images(self) -> str:
         """SHA-256 (hex) of everything in the request but its images. It is the same for requests that only differ in
         their images."""
-        plain = {name: value for name, value in self.inputs.items() if not self._is_image(value)}
-        return digest([self.endpoint, self.version, plain])
+        return digest([self.endpoint, self.version, self.inputs_without_images])
 
     def _is_image(self, value: Any) -> bool:
         values = value if isinstance(value, list) else [value]

@@ -261,8 +261,9 @@ class ModelSpec(Table):
         by_ratio = "aspect_ratio" in facts or any(inputs & sent.keys() for sent in self.aspect_ratios.values())
         lengths = self.duration.lengths
         has_tables = any(isinstance(row.per_clip, dict) for row in self._list_rows())
-        named = "seconds" in facts or bool(inputs & self.duration.make_inputs(lengths[0]).keys()) if lengths else False
-        by_length = bool(lengths) and (has_tables or named)
+        by_length = lengths and (
+            has_tables or "seconds" in facts or inputs & self.duration.make_inputs(lengths[0]).keys()
+        )
         frames = [(self.parameters.image_required, False, False)]
         if facts & {"start_image", "end_image", "references"}:
             flags = (False, True)

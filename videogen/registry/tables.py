@@ -27,7 +27,11 @@ def _make_pattern_type(pattern: str, words: str) -> tuple[AfterValidator, WithJs
 FREE_RATIOS = ("adaptive", "auto")
 """Words that leave the ratio to the model, which follows the start image."""
 AspectRatio = Annotated[
-    str, *_make_pattern_type(r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}|adaptive|auto", "a ratio such as 16:9, adaptive or auto")
+    str,
+    *_make_pattern_type(
+        "|".join((r"[1-9][0-9]{0,2}:[1-9][0-9]{0,2}", *FREE_RATIOS)),
+        f"a ratio such as 16:9, {' or '.join(FREE_RATIOS)}",
+    ),
 ]
 
 
