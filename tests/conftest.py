@@ -40,7 +40,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    begun: set[str] = set()
     for item in items:
+        if item.get_closest_marker("long_variants") and not item.get_closest_marker("long"):
+            test, _, variant = item.nodeid.partition("[")
+            if variant and test in begun:
+                item.add_marker(pytest.mark.long)
+            begun.add(test)
         if "prefect_api" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.stem}"))
 

@@ -283,6 +283,7 @@ async def test_what_a_hostile_server_says_is_logged_without_secrets(
     assert max(len(message) for _, message in get_lines(log)) < 700
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

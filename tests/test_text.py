@@ -47,6 +47,7 @@ def test_json_of_any_script_is_in_ascii() -> None:
     assert escape_json(json.dumps(value, indent=2)) == json.dumps(value, indent=2)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("text", ["\x7f\x9b31m", "\u202e\u2028", "\u706f\u53f0"], ids=ascii)
 @pytest.mark.parametrize("command", [["models"], ["models", "show", "kling-v2.5-turbo"], ["settings"]], ids=" ".join)
 def test_json_on_the_terminal_is_shown_and_not_obeyed(
@@ -64,6 +65,7 @@ def test_json_on_the_terminal_is_shown_and_not_obeyed(
     assert text in repr_of(json.loads(said))
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("text", ["\u2028", "\U0001f5fc", "\u706f\u53f0"], ids=ascii)
 def test_the_json_of_a_plan_is_in_ascii(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -63,6 +63,7 @@ def test_the_live_page_can_be_used_by_everybody(screen: Page, shown: Shown) -> N
         assert grave_problems(screen) == [], query
 
 
+@pytest.mark.long_variants
 def test_the_contact_sheet_can_be_used_by_everybody(screen: Page, shown: Shown) -> None:
     screen.goto((shown.out / "film" / PAGE_NAME).as_uri())
     expect(screen.locator(".play").first).to_be_visible()

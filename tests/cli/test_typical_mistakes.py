@@ -176,6 +176,7 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
     )
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_typical_mistake_is_told_with_what_where_and_what_to_do(
     mistake: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -206,6 +207,7 @@ def test_there_are_twenty_five_of_them() -> None:
     assert len(MISTAKES) >= 25
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("arguments", "console"),
     [

@@ -58,6 +58,7 @@ REFERENCES = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("wait", [1, True, False], ids=["wait-too-short", "wait-long-enough", "polling"])
 @pytest.mark.parametrize(("reference", "inputs"), REFERENCES)
 def test_run_returns_the_output_whatever_it_waits(
@@ -84,6 +85,7 @@ async def test_async_run_returns_the_output(url: str) -> None:
     assert all(str(output).startswith(f"{url}/files/") for output in outputs)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("wanted", ["version", "model"])
 def test_a_prediction_is_created_waited_for_and_found(client: Any, wanted: str) -> None:
     """`create`, `reload`, `wait`, `get`, `list` and `progress` agree on it."""

@@ -181,6 +181,7 @@ def test_a_clip_can_have_the_wrong_length(faulty: Plan, download: Callable[..., 
         assert sum(1 for _ in container.decode(video=0)) == 12
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("mode", ["quick", "smooth"])
 @pytest.mark.parametrize(("picture", "lightest"), [("black", 20), ("frozen", 255)])
 def test_a_clip_can_be_black_or_stand_still(

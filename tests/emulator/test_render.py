@@ -75,6 +75,7 @@ DELIVERED = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("model", "inputs", "size", "frames", "fps"), DELIVERED)
 def test_a_clip_measures_what_the_model_delivers(
     client: Any,
@@ -128,6 +129,7 @@ def measure_difference(one: Image.Image, other: Image.Image) -> float:
     return sum(ImageStat.Stat(ImageChops.difference(one, other)).mean) / 3
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("smooth", [False, True], ids=["quick", "smooth"])
 @pytest.mark.parametrize("start", [False, True], ids=["painted", "start-image"])
 def test_no_clip_stands_still_or_is_black(tmp_path: Path, smooth: bool, start: bool) -> None:

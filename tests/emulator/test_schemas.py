@@ -254,6 +254,7 @@ def test_versions_are_listed(client: Any) -> None:
     assert client.http.get("/v1/models/a/b/versions").status_code == 404
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("size_px", [300, 900], ids=["200-kB", "2-MB"])
 def test_a_large_picture_may_come_as_data(client: Any, size_px: int) -> None:
     """Large `data:` URLs are accepted against the advice of the documentation: the live API has no known limit."""

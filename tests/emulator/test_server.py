@@ -55,6 +55,7 @@ def test_it_dies_with_its_parent(spawn: Any) -> None:
     assert process.stderr.read() == ""
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("number", "codes"),
     [pytest.param(signal.SIGINT, {0}, id="ctrl-c"), pytest.param(signal.SIGTERM, {0, -signal.SIGTERM}, id="term")],

@@ -99,6 +99,7 @@ def fill(name: str, **inputs: Any) -> tuple[EmulatedModel, dict[str, Any]]:
     return model, model.fill_defaults(inputs)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "name",
     [
@@ -270,6 +271,7 @@ def test_the_inputs_of_pictures_are_found_by_name() -> None:
     assert find_other_files(properties) == ("audio", "reference_videos")
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("render", ["quick", "smooth"])
 def test_a_clip_goes_from_the_first_frame_to_the_last(
     launch: Any, picture: Callable[..., str], download: Callable[..., Path], render: str

@@ -106,6 +106,7 @@ async def test_what_was_delivered_is_reused_for_nothing(tmp_path: Path) -> None:
     assert (tmp_path / str(clip.video_path)).read_bytes() == small_clip()
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
 @pytest.mark.parametrize(("age", "creates"), [(timedelta(minutes=59), 1), (timedelta(minutes=61), 2)], ids=str)
 async def test_a_delivered_file_that_is_no_longer_whole_is_fetched_or_made_again(

@@ -54,6 +54,7 @@ async def test_no_status_code_of_a_hop_ends_a_running_prediction(faults: list[Vi
     assert (len(provider.created), clip.attempts, provider.cancelled) == (1, 1, [])
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("faults", HOPS, ids=lambda faults: "-".join(str(fault) for fault in faults))
 async def test_no_status_code_of_a_hop_loses_the_prediction_of_a_killed_run(
     faults: list[VideogenError], tmp_path: Path
@@ -102,6 +103,7 @@ LISTS: list[list[CallError | VideogenError | None]] = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("faults", LISTS, ids=lambda faults: "-".join(str(fault) for fault in faults))
 @pytest.mark.parametrize("late", [0, 2, 4])
 async def test_a_list_that_is_refused_or_late_costs_nothing(

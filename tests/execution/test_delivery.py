@@ -75,6 +75,7 @@ async def test_sound_in_an_unknown_codec_that_is_wanted_is_kept_and_said(tmp_pat
     assert (tmp_path / str(clip.video_path)).read_bytes() == data
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("variant", "ratio", "codec", "size", "warnings"),
     [

@@ -116,6 +116,7 @@ def wait_until_begun(log: Path, count: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long_variants
 def test_processes_together_stay_within_the_limit_and_use_it(
     journal: Journal, journal_url: str, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_processes_together_stay_within_the_limit_and_use_it(
     assert journal.find_limit(NAME).used_by == ()  # type: ignore[union-attr]
 
 
+@pytest.mark.long_variants
 def test_of_many_that_ask_in_the_same_moment_as_many_are_granted_as_there_are_slots(
     journal: Journal, journal_url: str
 ) -> None:
@@ -147,6 +149,7 @@ def test_of_many_that_ask_in_the_same_moment_as_many_are_granted_as_there_are_sl
             list(pool.map(lambda run: journal.sync_tickets(NAME, run, held=(), waiting=0), runs))
 
 
+@pytest.mark.long_variants
 def test_a_run_that_comes_later_is_not_starved(journal: Journal, journal_url: str, tmp_path: Path) -> None:
     """A small run that asks while a large one holds every slot ends long before it."""
     journal.set_limit(NAME, 2)

@@ -56,6 +56,7 @@ ACCEPTED = [
 NOT_ACCEPTED = ['do = "refuse"', 'do = "hang"']
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("fault", [*ACCEPTED, *NOT_ACCEPTED])
 async def test_02_a_create_whose_answer_is_lost_is_looked_for(stage: Stage, fault: str) -> None:
     """It is adopted where it was accepted, and made again only where the list does not have it."""
@@ -86,6 +87,7 @@ async def test_02_a_prediction_from_before_the_intent_is_not_adopted(stage: Stag
     stage.books(creates=2, billed=1)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("status", "accepted"), [(500, "true"), (502, "false"), (503, "true"), (504, "false")])
 async def test_03_a_create_that_answers_5xx_may_have_been_accepted(stage: Stage, status: int, accepted: str) -> None:
     """It is looked for before another one is made, so there is one prediction either way."""
@@ -182,6 +184,7 @@ async def test_06_without_credit_running_clips_finish_and_a_later_run_goes_on(st
     stage.books(creates=4, billed=4)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("status", [404, 422])
 async def test_07_a_refused_input_is_not_sent_again(stage: Stage, status: int) -> None:
     """One call for the clip, and the others are made."""

@@ -26,6 +26,7 @@ async def test_08_a_flagged_prompt_is_not_tried_again(stage: Stage) -> None:
     stage.books(creates=1, billed=0)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("error", PASSING)
 async def test_09_a_passing_failure_gets_new_predictions(stage: Stage, error: str) -> None:
     """The third one brings the clip; only that one is paid for."""
@@ -52,6 +53,7 @@ async def test_10_a_stuck_prediction_is_cancelled_before_the_next_one(stage: Sta
     assert ledger["peak"] == 1
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("do", "ended_as", "billed"),
     [pytest.param("abort", "aborted", 0, id="aborted"), pytest.param("cancel", "canceled", 1, id="canceled")],
@@ -80,6 +82,7 @@ async def test_11_what_the_user_cancels_is_not_made_again(stage: Stage) -> None:
     stage.books(creates=1, billed=1, cancels=1)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("fault", ['do = "status"\nstatus = 500\ntimes = 2', 'do = "lose_answer"', 'do = "hang"'])
 async def test_12_a_cancel_that_fails_is_repeated(stage: Stage, fault: str) -> None:
     """The next attempt begins when the end of the last one is certain."""
@@ -143,6 +146,7 @@ TOLD_ODDLY = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("rule", TOLD_ODDLY)
 async def test_14_what_is_told_oddly_is_understood(stage: Stage, rule: str) -> None:
     """A status that nobody knows is still running; an output may be in a list or an object."""

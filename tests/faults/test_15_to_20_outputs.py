@@ -29,6 +29,7 @@ async def test_15_an_output_that_is_refused_once_is_fetched_from_a_fresh_address
     stage.books(creates=1, billed=1)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("rule", ['do = "expire"', 'on = "download"\ndo = "expire"'])
 async def test_15_an_output_whose_data_is_gone_has_expired(stage: Stage, rule: str) -> None:
     """Under its own code; only another attempt can bring the clip."""
@@ -39,6 +40,7 @@ async def test_15_an_output_whose_data_is_gone_has_expired(stage: Stage, rule: s
     stage.books(creates=3, billed=3)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_15_38_an_address_that_stays_refused_is_left_for_the_next_run(stage: Stage, status: int) -> None:
     """The provider says that it has the data: it is paid for, asked for again for a while, and never made again."""
@@ -51,6 +53,7 @@ async def test_15_38_an_address_that_stays_refused_is_left_for_the_next_run(stag
     assert stage.books(creates=1, billed=1)["faults"] == [40]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("do", ["refuse", "reset", "stall", "hang"])
 async def test_16_a_download_that_breaks_off_twice_is_fetched_without_a_new_prediction(stage: Stage, do: str) -> None:
     """The third try brings a whole file."""
@@ -82,6 +85,7 @@ DAMAGE = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("rule", DAMAGE)
 async def test_17_18_what_is_no_whole_video_is_fetched_once_more(stage: Stage, rule: str) -> None:
     """The content decides, not what the answer claims; the second file is whole, and the first is not kept."""
@@ -93,6 +97,7 @@ async def test_17_18_what_is_no_whole_video_is_fetched_once_more(stage: Stage, r
     assert stage.rejected == []
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("rule", DAMAGE)
 async def test_17_18_what_is_no_video_twice_is_bad_output(stage: Stage, rule: str) -> None:
     """Permanent: no new prediction; what came is kept, and nothing has a final name."""
@@ -143,6 +148,7 @@ async def test_20_a_download_that_drips_meets_the_deadline(stage: Stage, monkeyp
     stage.books(creates=1, billed=1)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("do", ["slow_loris", "stall", "hang", "gzip_bomb"])
 @pytest.mark.parametrize("on", ["create", "poll"])
 async def test_36_an_answer_that_drips_hangs_or_swells_is_left(stage: Stage, on: str, do: str) -> None:
@@ -164,6 +170,7 @@ async def test_36_a_gzip_bomb_for_a_clip_is_not_unpacked(stage: Stage) -> None:
     stage.books(creates=1, billed=1)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("good", "status"), [(3, "partial"), (2, "failed")])
 async def test_29_three_of_eight_are_enough_and_two_are_not(stage: Stage, good: int, status: str) -> None:
     """The good clips are kept both times."""

@@ -31,6 +31,7 @@ async def left_open(stage: Stage, jump: timedelta, *, known: bool = True) -> Non
     db.close()
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("jump", HOURS)
 async def test_22_a_clip_found_again_after_a_jump_has_time_to_finish(stage: Stage, jump: timedelta) -> None:
     """An hour by the wall clock does not make it late: it is waited for, neither cancelled nor made again."""

@@ -96,6 +96,7 @@ def assert_valid(journal: Path, *, known: int) -> None:
     assert len([prediction_id for (prediction_id,) in rows if prediction_id]) >= known
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("outputs", "posters", "what", "fields"),
     [

@@ -25,7 +25,7 @@ def killed_runs(*arguments: str, **environment: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "least"), [pytest.param(4, 2, id="4"), pytest.param(12, 6, id="12", marks=pytest.mark.long)]
+    ("rounds", "least"), [pytest.param(3, 1, id="3"), pytest.param(12, 6, id="12", marks=pytest.mark.long)]
 )
 @pytest.mark.timeout(900)
 def test_24_a_run_killed_anywhere_is_continued_and_nothing_is_paid_twice(rounds: int, least: int) -> None:

@@ -61,6 +61,7 @@ def put_back(path: Path) -> None:
     path.with_name("elsewhere").rename(path)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("place", "harm", "scenes"),
     [

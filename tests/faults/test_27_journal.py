@@ -50,6 +50,7 @@ def make_older(path: Path) -> None:
         db.execute("DROP TABLE alembic_version")
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("harm", [overwrite, flip_a_page, cut, make_newer, make_older])
 async def test_27_a_journal_that_cannot_be_read_is_set_aside_and_clips_are_found_on_disk(
     stage: Stage, harm: Callable[[Path], None]
@@ -131,6 +132,7 @@ def forget_note(stage: Stage, _: bytes) -> None:
     (stage.job_folder / ".costs.json").unlink()
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("harm", [lose, restore, forget_note])
 async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, harm: Loss) -> None:
     """The job's folder knows what the job has cost. An older copy of the journal knows a part of it."""
@@ -151,6 +153,7 @@ async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, harm: 
     stage.books(creates=4, billed=4)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("harm", [lose, restore])
 async def test_27_what_a_run_paid_that_never_ended_is_neither_forgotten_nor_paid_again(
     stage: Stage, harm: Loss

@@ -142,7 +142,8 @@ async def test_28_a_flow_that_hangs_is_left(moment: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(command, "REPORT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(command, "STOP_TIMEOUT_S", 0.2)
     verdict, stop = command._Verdict(), asyncio.Event()
-    flow = asyncio.ensure_future(hang())
+    released = asyncio.Event()
+    flow = asyncio.ensure_future(hang(released))
     waiting = asyncio.create_task(command._wait_for_state(flow, verdict, stop))
     await asyncio.sleep(0)
     if moment == "cancelled":
@@ -151,11 +152,12 @@ async def test_28_a_flow_that_hangs_is_left(moment: str, monkeypatch: pytest.Mon
         (verdict.known if moment == "judged" else stop).set()
     with pytest.raises(TimeoutError if moment == "judged" else command.StopTimeoutError):
         await waiting
-    flow.cancel()
+    released.set()
+    await flow
 
 
-async def hang() -> Any:
+async def hang(released: asyncio.Event) -> Any:
     """As Prefect's engine does that waits for an answer: to be cancelled is no reason to stop."""
-    for _ in range(100):
+    while not released.is_set():
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.1)
+            await released.wait()

@@ -23,6 +23,7 @@ def scene(id_: str) -> dict[str, Any]:
     return {"id": id_, "prompt": "p", "target_duration": 2}
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("ids", "says"),
     [
@@ -50,6 +51,7 @@ def test_32_a_scene_that_cannot_name_a_file_is_refused_before_anything_is_done(
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("name", ["../up", "a/b", "NUL", ".."])
 def test_32_a_job_that_cannot_name_a_folder_is_refused(
     name: str, job_file: JobFile, capsys: pytest.CaptureFixture[str]
@@ -92,6 +94,7 @@ def test_32_whatever_a_job_is_called_it_writes_into_its_folder(
 PLACES = [("clips", "mp4"), ("posters", "jpg")]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("id_", ["a..b", "x" * 80, "A-._"])
 async def test_32_the_oddest_names_that_are_allowed_are_delivered(stage: Stage, id_: str) -> None:
     """All files of the run are in its folder, the journal beside it."""

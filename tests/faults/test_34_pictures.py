@@ -111,6 +111,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     return {name: Answer(*json.loads(line)) for name, line in zip(MADE, lines, strict=True)}
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("name", MADE)
 def test_34_an_odd_picture_is_refused_by_name_or_comes_out_right(answers: dict[str, Answer], name: str) -> None:
     """Nothing hangs, nothing is guessed, and no picture takes 300 MB."""

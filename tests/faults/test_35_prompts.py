@@ -26,6 +26,7 @@ MARKDOWN = "| a | `b` | [c](javascript:alert(1)) ![d](http://127.0.0.1/d.png) # 
 TITLE = "\x1b]0;title\x07\x9b31m"
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [

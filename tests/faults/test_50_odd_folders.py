@@ -73,6 +73,7 @@ async def test_50_what_is_in_the_way_is_found_before_anything_is_paid(
     stage.books(creates=0, billed=0)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "name",
     [

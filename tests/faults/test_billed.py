@@ -87,6 +87,7 @@ async def test_another_resolution_is_said(stage: Stage) -> None:
     )
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("seconds", ["nan", "-5", "1e9", '"soon"', "[5]", "true"])
 async def test_seconds_that_cannot_be_true_are_not_booked(stage: Stage, seconds: str) -> None:
     """The plan's price is."""

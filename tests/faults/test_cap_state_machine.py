@@ -273,6 +273,7 @@ LIMITS = settings(
 )
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("machine", [CappedByClip, CappedByGpuTime])
 def test_49_no_sequence_of_runs_is_billed_more_than_the_cap(machine: type[CappedJobs], examples: int) -> None:

@@ -17,7 +17,7 @@ from benchmarks.chaos import Play
 from tests.faults.hostile import CREATE_FAULTS, ENDPOINT, TOKEN, Hostile, Profile, picture_of, serving
 
 
-@pytest.mark.parametrize(("first", "seeds"), [(1, 2), pytest.param(3, 18, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("first", "seeds"), [(1, 1), pytest.param(2, 19, marks=pytest.mark.long)])
 @pytest.mark.timeout(900)
 def test_chaos_on_hostile_servers_pays_for_nothing_twice(first: int, seeds: int) -> None:
     """In a process of its own, for it forks a lot and this one is large. A seed that fails is told with its command."""
@@ -60,6 +60,7 @@ def accepted(server: Hostile, expected: int) -> list[dict[str, Any]]:
     return list(predictions)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("fault", CREATE_FAULTS)
 def test_a_create_is_accepted_or_not_as_its_fault_says(fault: str) -> None:
     """The client is told of none of them, and the ledger has those that were accepted."""

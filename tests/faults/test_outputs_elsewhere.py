@@ -71,6 +71,7 @@ async def test_clips_pictures_and_at_last_the_manifest_are_in_the_bucket(
         assert bucket.read(f"films/job/{clip['poster_path']}").startswith(b"\xff\xd8")
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("journal", ["shared", "empty"])
 async def test_another_machine_reuses_all_at_no_cost(
     stage: Stage, machine: Machine, bucket: Bucket, journal: str, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from videogen.planning.validation import load_and_validate
 FLAGGED = 'do = "fail"\nerror = "flagged as sensitive (E005)"'
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("share", "enough"), [("50%", True), ("50.1 %", False), (2, True), (3, False)])
 async def test_enough_clips_can_be_a_share_of_the_scenes(stage: Stage, share: int | str, enough: bool) -> None:
     """Rounded up: half of four are two, a little more than half are three."""

@@ -17,6 +17,7 @@ def of_picture(path: Path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(video=0) if packet.size]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("audio", "usd"), [(True, "1.60"), (False, "0.80")], ids=["heard", "silent"])
 async def test_sound_is_asked_and_paid_for_only_where_it_is_wanted(stage: Stage, audio: bool, usd: str) -> None:
     """The plan, the clip and the provider's books tell the same price."""

@@ -234,6 +234,7 @@ def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:
     assert "bad" not in done.out + done.err
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("fields", "flags", "message"),
     [
@@ -279,6 +280,7 @@ def test_a_dry_run_prints_the_plan_and_creates_nothing(on_emulator: CommandLine,
     assert emulator.ledger()["creates"] == 0
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("flag", ["--help", "--dry-run"])
 def test_help_and_dry_run_import_neither_prefect_nor_pyav(flag: str, on_emulator: CommandLine) -> None:
     """They answer at once."""

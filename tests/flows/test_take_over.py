@@ -124,6 +124,7 @@ def house(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return house
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "states",
     [
@@ -189,6 +190,7 @@ def test_a_run_that_began_just_now_goes_on(house: House) -> None:
     assert house.states(run)[-1] == "Running"
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("verdict", "state"),
     [

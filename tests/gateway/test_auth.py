@@ -23,12 +23,14 @@ def guarded(gateway_with_token: Shown) -> Shown:
     return gateway_with_token
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8474", "10.0.0.1", ""])
 def test_another_name_for_this_machine_is_refused(finished: Shown, host: str) -> None:
     """A page elsewhere whose name was made to point here (DNS rebinding) reads nothing."""
     assert finished.http.get("/runs", headers={"Host": host}).status_code == 421
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("host", ["localhost:8474", "127.0.0.1", "[::1]:8474", "LOCALHOST"])
 def test_this_machine_has_several_names(finished: Shown, host: str) -> None:
     assert finished.http.get("/runs", headers={"Host": host}).status_code == 200

@@ -122,6 +122,7 @@ HALVES = {
 }
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("sent", HALVES.values(), ids=HALVES)
 async def test_who_brings_no_request_that_is_let_in_is_hung_up_on(
     sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,7 @@ def test_the_upstream_list_of_clip_prompts_is_a_job(tmp_path: Path) -> None:
     assert scene.reference_urls == ("https://example.com/a.jpg", "https://example.com/b.png")
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "scene_id",
     ["../x", "a/b", "CON", "nul.txt", ".hidden", "a" * 81, "", "ä", "a\\b", "a\x00"],
@@ -91,6 +92,7 @@ def test_a_wrong_job_says_where_and_what(text: str, message: str, tmp_path: Path
 NUMBER, WHOLE, BOOLEAN = "input should be a number", "input should be a whole number", "input should be true or false"
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

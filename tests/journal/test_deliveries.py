@@ -59,6 +59,7 @@ def test_all_that_a_folder_has_is_known(journal: Journal) -> None:
     assert journal.find_deliveries_in("another", "here") == []
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("runs", "kept"),
     [

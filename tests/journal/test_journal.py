@@ -96,6 +96,7 @@ def thousand_requests() -> list[ClipRequest]:
     return [request_of(take=take) for take in range(1, 1001)]
 
 
+@pytest.mark.long_variants
 def test_many_clips_are_looked_up_in_a_few_queries(journal: Journal) -> None:
     """As a plan of a thousand scenes does: those delivered, those begun; and of this origin only."""
     requests = thousand_requests()

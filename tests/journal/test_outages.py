@@ -68,6 +68,7 @@ def some_requests(number: int) -> list[ClipRequest]:
     return [request_of(id=f"s{take}", take=take) for take in range(1, number + 1)]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("fault", CUTS)
 def test_every_transition_outlives_a_cut(
@@ -81,6 +82,7 @@ def test_every_transition_outlives_a_cut(
     check(direct_url, requests)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("seed", range(4))
 def test_cuts_at_random_lose_nothing_and_double_nothing(
     wired_url: str, direct_url: str, wire: DatabaseWire, seed: int

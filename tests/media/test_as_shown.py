@@ -125,6 +125,7 @@ def test_a_clean_aperture_is_cut_out(tmp_path: Path) -> None:
 # --- HDR
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("transfer", [pytest.param(PQ, id="pq"), pytest.param(HLG, id="hlg")])
 def test_hdr_is_mapped_when_it_is_encoded_again_and_said(tmp_path: Path, transfer: int) -> None:
     """Tagging its code values as bt709 would make it grey: 0.58 of the signal is white paper in PQ."""

@@ -51,6 +51,7 @@ def test_the_crop_is_around_the_centre(tmp_path: Path) -> None:
     assert max(ImageStat.Stat(difference.crop((4, 4, 156, 176))).mean) < 8
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("size", "ratio", "becomes"),
     [

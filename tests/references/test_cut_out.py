@@ -52,8 +52,8 @@ def as_jpeg(image: Image.Image, quality: int = 80) -> Image.Image:
 
 
 def grained(colour: int, spread: int) -> Image.Image:
-    dice = random.Random(5)
-    grain = bytes(colour + dice.randrange(-spread, spread + 1) for _ in range(SIZE[0] * SIZE[1]))
+    noise = random.Random(5).randbytes(SIZE[0] * SIZE[1])
+    grain = noise.translate(bytes(colour - spread + value % (2 * spread + 1) for value in range(256)))
     return Image.merge("RGB", [Image.frombytes("L", SIZE, grain)] * 3)
 
 
@@ -67,6 +67,7 @@ def landscape() -> Image.Image:
     return image
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("wall", "draw"),
     [

@@ -337,6 +337,7 @@ async def test_a_wholly_transparent_picture_is_refused(tmp_path: Path) -> None:
     assert "transparent" in await read_refusal("picture", tmp_path)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -374,6 +375,7 @@ def large_webp(size: tuple[int, int], mode: str, **options: object) -> bytes:
     return encode_image(image, "WEBP", method=0, **options)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("make", "size"),
     [
@@ -409,6 +411,7 @@ async def test_what_cameras_and_upscalers_make_is_taken(
     assert right == pytest.approx((220, 30, 30, 255)[: len(image.mode)], abs=8)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 async def test_a_large_webp_that_is_cut_is_refused(tmp_path: Path, share: float) -> None:
     """As a small one is."""

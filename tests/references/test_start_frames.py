@@ -67,6 +67,7 @@ async def frame_of(folder: Path, job: Job) -> tuple[ImageInput, tuple[str, ...]]
     return image, prepared.plan.warnings
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("model", FRAMES)
 async def test_a_start_frame_has_the_models_own_resolution(folder: Path, model: str) -> None:
     """A model that is asked for 1080 lines is not shown 720; and the clip's key is what it has always been."""
@@ -84,6 +85,7 @@ def test_keys_of_frames_are_what_they_have_been() -> None:
     assert ImageInput(**recipe, cut_outs=("cd" * 32,)).name != old
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("scene", "cut", "warns"),
     [

@@ -324,6 +324,7 @@ def test_every_value_that_the_schemas_speak_of_is_mutated() -> None:
         assert left - sizes - described - Mutations(name).find_unsaid() <= ways
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "mutation",
     [
@@ -381,6 +382,7 @@ INPUTS = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("model", "name"), INPUTS)
 @given(data=st.data())
 def test_a_value_is_refused_exactly_where_the_endpoint_refuses_it(

@@ -116,6 +116,7 @@ def of_ratio(ratio: str) -> Any:
     return pytest.approx(width / height, rel=0.01)
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("model", "ratio"),
     [

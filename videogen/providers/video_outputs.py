@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,7 +65,8 @@ def _walk_leaves(output: Any) -> Iterator[bool]:
             return
         value = values.popleft()
         if isinstance(value, list | dict):
-            values.extend(value if isinstance(value, list) else value.values())
+            below = value if isinstance(value, list) else value.values()
+            values.extend(islice(below, MOST_VALUES - len(values)))
         else:
             yield value is not None and value != ""
 
@@ -81,11 +83,12 @@ def _walk(output: Any) -> Iterator[_Text]:
         elif len(names) == MOST_DEPTH:
             continue
         elif isinstance(value, list):
-            values.extend((item, (*names, ""), media_type) for item in value[:MOST_VALUES])
+            values.extend((item, (*names, ""), media_type) for item in islice(value, MOST_VALUES - len(values)))
         elif isinstance(value, dict):
             told = (value.get(name) for name in MEDIA_TYPE_NAMES)
             media_type = next((each.lower() for each in told if isinstance(each, str)), "")
-            values.extend((item, (*names, name), media_type) for name, item in list(value.items())[:MOST_VALUES])
+            below = islice(value.items(), MOST_VALUES - len(values))
+            values.extend((item, (*names, name), media_type) for name, item in below)
 
 
 def _score(address: str, found: _Text) -> int | None:

@@ -4,13 +4,18 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from videogen.registry.tables import parse_ratio
 from videogen.results.run_result import RunResult
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PAGE_NAME, IMAGE_NAME = "index.html", "contact_sheet.jpg"
 EAGER_POSTERS = 24
@@ -43,24 +48,15 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
     `prompts` are the job's, by scene id. They are used for clips that have no prompt of their own. Clips to be compared
     stand side by side, with a row for each scene.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {
-        "address": quote,
-        "flaw": lambda flaw: _FLAWS.get(flaw, flaw),
-        "money": format_money,
-        "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
-        "time": format_duration,
-        "prompt": lambda clip: clip.prompt if clip.prompt is not None else prompts.get(clip.scene_id, ""),
-    }
     style = (_PAGES / "style.css").read_text(encoding="utf-8") + _make_layout_css(
         batch.aspect_ratio, batch.cells_per_scene
     )
     script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
-    return environment.get_template("contact_sheet.html").render(
+    return _load_template().render(
         batch=batch,
+        prompts=prompts,
         files=files,
         spent={name: sum((c.cost for c in batch.clips if c.model == name), Decimal(0)) for name in batch.verdicts},
         length=sum(clip.actual_duration or 0.0 for clip in batch.clips),
@@ -70,6 +66,21 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
         style=Markup(style),  # noqa: S704  # ours
         script=Markup(script),  # noqa: S704
     )
+
+
+@cache
+def _load_template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {
+        "address": quote,
+        "flaw": lambda flaw: _FLAWS.get(flaw, flaw),
+        "money": format_money,
+        "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
+        "time": format_duration,
+    }
+    return environment.get_template("contact_sheet.html")
 
 
 def _make_layout_css(aspect_ratio: str, columns: int) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def describe_errors(
     """
     found: dict[Loc, list[str]] = {}
     listed: set[Loc] = set()
-    schema = type_.model_json_schema()
+    schema = _make_schema(type_)
     entries = error.errors(include_url=False)
     for entry in entries:
         if entry["type"] == "too_short" and any(_is_below(other["loc"], entry["loc"]) for other in entries):
@@ -91,6 +92,11 @@ def describe_errors(
             listed.add(loc[:-1])  # list the known fields once for each table
         found.setdefault(loc, []).append(text)
     return [(loc, _join_alternatives(texts)) for loc, texts in found.items()]
+
+
+@cache
+def _make_schema(type_: "type[BaseModel]") -> Schema:
+    return type_.model_json_schema()
 
 
 def _is_below(loc: Loc, parent: Loc) -> bool:

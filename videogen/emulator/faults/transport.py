@@ -227,7 +227,7 @@ class GzipBombResponse(WrappingResponse):
 
 
 def _compress_with_blanks(body: bytes, size_mb: int) -> Iterator[bytes]:
-    packer = zlib.compressobj(6, wbits=31)
+    packer = zlib.compressobj(1, wbits=31)
     yield packer.compress(body)
     for _ in range(size_mb):
         yield packer.compress(_BLANKS)
