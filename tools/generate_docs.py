@@ -3,13 +3,18 @@
 `just generate` writes them; test_generated.py fails if they are out of date.
 """
 
+import ast
+import inspect
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from videogen.job.model import Job
 from videogen.registry.model_spec import Registry
@@ -33,8 +38,38 @@ def make_files() -> dict[Path, str]:
 
 
 def _make_schema(type_: type[BaseModel], title: str) -> Schema:
-    schema = _tidy(type_.model_json_schema())
+    schema = _tidy(type_.model_json_schema(schema_generator=_DescribedSchema))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+
+
+class _DescribedSchema(GenerateJsonSchema):
+    """Describes each field by the docstring below it.
+
+    Pydantic would read the docstrings when a class is made, which takes a tenth of the time of a short command.
+    """
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        found = super().model_schema(schema)
+        properties = self.resolve_ref_schema(found).get("properties", {})
+        for class_ in reversed(schema["cls"].__mro__):
+            if issubclass(class_, BaseModel) and class_ is not BaseModel:
+                for name, text in _read_field_docstrings(class_).items():
+                    if name in properties:
+                        properties[name].setdefault("description", text)
+        return found
+
+
+def _read_field_docstrings(model: type) -> dict[str, str]:
+    """Return the docstring below each annotated name in the body of a class."""
+    (class_,) = ast.parse(dedent(inspect.getsource(model))).body
+    assert isinstance(class_, ast.ClassDef)
+    found = {}
+    for field, below in zip(class_.body, class_.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+            found[field.target.id] = inspect.cleandoc(below.value.value)
+    return found
 
 
 def _tidy(node: Any) -> Any:

@@ -34,6 +34,8 @@ class House:
 
     api: str
     journal: Path
+    then: datetime = field(default_factory=lambda: datetime.now(UTC) + LATER)
+    """When the runs are looked at."""
     _deployment: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +98,7 @@ class House:
 
         async def look() -> set[str]:
             async with get_client() as client:
-                return {str(run.id) for run, _ in await settle_lost_runs(client, now=datetime.now(UTC) + LATER)}
+                return {str(run.id) for run, _ in await settle_lost_runs(client, now=self.then)}
 
         with temporary_settings({PREFECT_API_URL: self.api}):
             return asyncio.run(look()) & set(runs)
@@ -166,13 +168,13 @@ def test_a_run_that_made_no_clip_yet_is_taken_over(house: House) -> None:
 def test_a_run_that_prefect_hears_of_goes_on(house: House) -> None:
     """Though its journal does not."""
     run = house.add_run("Pending", "Running", run_id=house.start_run(seen_at=datetime.now(UTC)))
-    house.beat(run, at=datetime.now(UTC) + LATER - timedelta(seconds=60))
+    house.beat(run, at=house.then - timedelta(seconds=60))
     assert house.look(run) == set()
 
 
 def test_a_run_with_a_lease_goes_on(house: House) -> None:
     """Its heartbeats are lost, but its process is not: it tells the journal that it is alive."""
-    alive = house.start_run(seen_at=datetime.now(UTC) + LATER - timedelta(seconds=5))
+    alive = house.start_run(seen_at=house.then - timedelta(seconds=5))
     run = house.add_run("Pending", "Running", run_id=alive)
     assert house.look(run) == set()
 

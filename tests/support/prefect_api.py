@@ -14,7 +14,7 @@ def call_prefect(method: str, address: str, body: Any = None) -> Any:
 
     While it is busy, ask again, as Prefect's own client does.
     """
-    while (answer := httpx.request(method, address, json=body, trust_env=False, timeout=60)).status_code == BUSY:
+    while (answer := httpx.request(method, address, json=body, trust_env=False, timeout=250)).status_code == BUSY:
         time.sleep(0.5)
     assert answer.is_success, answer.text
     return answer.json() if answer.content else None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -20,7 +21,6 @@ from pydantic_core import PydanticKnownError
 
 from videogen.job.graph import find_graph_problems
 from videogen.job.prompts import MAX_REFERENCES, find_prompt_problems
-from videogen.source_files.described import DescribedModel
 from videogen.source_files.messages import Loc, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
@@ -152,7 +152,7 @@ ModelInputs = dict[str, _Scalar | list[_Scalar]]
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_require_printable)]
 
 
-class CastMember(DescribedModel):
+class CastMember(BaseModel):
     """A character, or a thing, that looks the same in several scenes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
@@ -163,7 +163,7 @@ class CastMember(DescribedModel):
     """Pictures of it, given as in `character_reference_urls` of a scene, to which they are added."""
 
 
-class Style(DescribedModel):
+class Style(BaseModel):
     """The look of all scenes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
@@ -174,7 +174,7 @@ class Style(DescribedModel):
     """Added to the negative prompt of each scene."""
 
 
-class Scene(DescribedModel):
+class Scene(BaseModel):
     """One scene of a job, of which one clip is made. Durations are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)
@@ -274,7 +274,7 @@ class Scene(DescribedModel):
         return (*((self.scene_reference_url,) if self.scene_reference_url else ()), *self.character_reference_urls)
 
 
-class Job(DescribedModel):
+class Job(BaseModel):
     """A list of scenes, to be made by one model or by several models that are compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_NOTES_IN_SCHEMA)

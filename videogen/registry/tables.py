@@ -3,10 +3,9 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from videogen.job.model import ModelInputs
-from videogen.source_files.described import DescribedModel
 from videogen.source_files.scalars import IS_NUMBER, IS_WHOLE_NUMBER
 
 Inputs = ModelInputs
@@ -48,7 +47,7 @@ _FrameLength = Annotated[int, Field(ge=64, le=4096, multiple_of=2), IS_WHOLE_NUM
 FrameSize = tuple[_FrameLength, _FrameLength]
 
 
-class Table(DescribedModel):
+class Table(BaseModel):
     """A table of `models.toml`. Its validator is built when it is first used, which saves the time where it is not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
