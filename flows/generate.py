@@ -53,7 +53,7 @@ async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]
 
 
 @task(
-    task_run_name="{request.scene.id}",
+    task_run_name="{request.part_id}",
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_jitter_factor=0.5,
@@ -109,7 +109,7 @@ class TaskRuns:
         upstreams = [self._states[scene_id] for scene_id in request.upstream_ids if scene_id in self._states]
         running = task_(request, session, slot, return_state=True, wait_for=upstreams)
         state = cast(State[Clip], await running)  # type: ignore[misc]
-        self._states[request.scene.id] = state
+        self._states[request.scene.id] = self._states[request.part_id] = state
         return await state.aresult(raise_on_failure=False)
 
     async def show_blocked(self, request: ClipRequest, reason: str) -> None:

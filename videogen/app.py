@@ -152,7 +152,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         run_id, limit = uuid.uuid4().hex[:12], prepared.settings.get_limit_name()
         if limit:
             await asyncio.to_thread(require_limit, sync_journal, limit)
-        keys = {each.key for request in prepared.plan.requests for each in request.alternatives}
+        keys = {each.key for request in prepared.plan.requests for each in request.iterate_all()}
         made = await asyncio.to_thread(sync_journal.find_fresh_keys, prepared.origin, prepared.folder)
         await start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
         stack.push_async_callback(release_lease, journal, run_id)

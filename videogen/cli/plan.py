@@ -84,7 +84,7 @@ def _describe_other_inputs(plan: Plan) -> Iterator[str]:
             name: value
             for name, value in request.prediction.inputs_without_images.items()
             if name not in request.ratio_inputs
-            and value != request.requested_duration
+            and value not in {part.requested_duration for part in request.parts}
             and not (isinstance(value, str | int) and value in of_scene)
         }
         if others:
@@ -117,12 +117,16 @@ def _make_plan_table(plan: Plan) -> Table:
             request.scene.id,
             f"{request.scene.target_duration:g}",
             f"{request.buffered_duration:g}",
-            f"{'≤ ' if request.length_is_automatic else ''}{request.requested_duration:g}",
+            f"{'≤ ' if request.length_is_automatic else ''}{_format_lengths(request)}",
             f"{request.buffer_cost_impact:g}",
             _format_price(plan, request),
             ", ".join(_list_pictures(request)),
         )
     return table
+
+
+def _format_lengths(request: ClipRequest) -> str:
+    return " + ".join(f"{part.requested_duration:g}" for part in request.parts)
 
 
 def _list_pictures(request: ClipRequest) -> Iterator[str]:
@@ -139,7 +143,8 @@ def _format_price(plan: Plan, request: ClipRequest) -> str:
         return "reused"
     if request.scene.id in plan.resumed:
         return "continued"
-    return f"{request.cost}" if request.prediction.cost_is_exact else f"≈ {request.cost}"
+    cost = plan.get_remaining_cost(request)
+    return f"{cost}" if request.cost_is_exact else f"≈ {cost}"
 
 
 def print_totals(console: Console, plan: Plan) -> None:

@@ -74,7 +74,8 @@ async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Cli
             slot.release()
             run.in_progress.discard(request.key)
             run.notify_settled()
-    run.events.emit(ClipCompleted(clip=clip))
+    if request.segment is None:  # a long clip is completed when its segments are joined
+        run.events.emit(ClipCompleted(clip=clip))
     return clip
 
 
@@ -148,7 +149,8 @@ async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenErro
     retried = is_retryable(exc) and with_this_model < request.attempts
     _log_failure(request, exc, number=len(attempts), retried=retried)
     if not retried and not should_fall_back(request, exc):
-        run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **sum_attempts(attempts))))
+        if request.segment is None:
+            run.events.emit(ClipFailed(clip=Clip.make_failed(request, exc, **sum_attempts(attempts))))
         return
     run.events.emit(
         ClipRetrying(

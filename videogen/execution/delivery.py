@@ -4,6 +4,7 @@ import asyncio
 import glob
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -29,7 +30,7 @@ from videogen.errors import (
 from videogen.execution.context import RunContext
 from videogen.execution.prediction import ActivePrediction
 from videogen.execution.recovery import is_intact
-from videogen.execution.staleness import is_stale
+from videogen.execution.staleness import has_other_seam, is_stale
 from videogen.failpoints import crash_if_requested
 from videogen.journal.attempts import Attempt
 from videogen.planning.requests import ClipRequest
@@ -173,11 +174,10 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
     crash_if_requested("after-rename")
-    clip = _make_clip(request, measured, await run.journal.find_attempts(run.id, request.scene.id))
-    if request.upstream_ids:
-        frames = request.prediction.frames_of_clips
-        made_from = {frame.name: run.upstreams[str(frame.scene_id)].sha256 for frame in frames}
-        clip = clip.model_copy(update={"made_from": made_from})
+    attempts = await run.journal.find_attempts(run.id, request.scene.id)
+    if request.segment is not None:
+        attempts = [attempt for attempt in attempts if attempt.clip_key == request.key]
+    clip = make_clip(request, measured, attempts, run.upstreams)
     if active.prediction.id in run.unexpected_bills:
         clip = clip.model_copy(update={"warnings": (*clip.warnings, "billed")})
     run.force_keys.discard(request.key)
@@ -212,7 +212,14 @@ def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
     return None
 
 
-def _make_clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt]) -> Clip:
+def make_clip(
+    request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt], upstreams: Mapping[str, Clip]
+) -> Clip:
+    """Return the delivered clip of a request, with what was measured and what its attempts cost.
+
+    `upstreams` are the clips that it was made from, by the ids of their scenes.
+    """
+    frames = request.prediction.frames_of_clips if request.segment else request.frames_of_clips
     short_s = durations.calculate_shortfall(request.scene.target_duration, measured.duration)
     return Clip(
         **get_planned_fields(request),
@@ -232,6 +239,7 @@ def _make_clip(request: ClipRequest, measured: media.VideoInfo, attempts: list[A
         warnings=(*measured.warnings, *measured.notes, *(("short",) if short_s > MAX_SILENT_SHORTFALL_S else ())),
         created_at=max((attempt.created_at for attempt in attempts if attempt.created_at), default=None),
         delivered_at=datetime.now(UTC),
+        made_from={frame.name: str(upstreams[str(frame.scene_id)].sha256) for frame in frames} or None,
         **sum_attempts(attempts),
     )
 
@@ -258,7 +266,10 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
     delivery = await run.journal.find_delivery(run.provider.origin, request.key)
     if delivery is None or request.key in run.force_keys:
         return None
-    if not delivery.clip.satisfies(request) or (run.remakes_stale and is_stale(request, delivery.clip, run.upstreams)):
+    is_outdated = has_other_seam(request, delivery.clip, run.upstreams) or (
+        run.remakes_stale and is_stale(request, delivery.clip, run.upstreams)
+    )
+    if is_outdated or not delivery.clip.satisfies(request):
         run.force_keys.add(request.key)
         return None
     if not await asyncio.to_thread(is_intact, delivery, run.open_folder):

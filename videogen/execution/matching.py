@@ -21,7 +21,7 @@ NameAt = Callable[[str], str | None]
 def find_lookalikes(requests: Iterable[ClipRequest]) -> frozenset[str]:
     """Return the keys of the clips that differ from another clip only in their images."""
     alike = defaultdict[str, list[ClipRequest]](list)
-    for request in (each for one in requests for each in one.alternatives):
+    for request in (part for one in requests for each in one.alternatives for part in each.parts):
         alike[request.prediction.digest_without_images].append(request)
     differ = (same for same in alike.values() if len({digest(each.prediction.inputs) for each in same}) > 1)
     return frozenset(each.key for same in differ for each in same)

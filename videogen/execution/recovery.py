@@ -171,7 +171,7 @@ class _Inspection:
     def __init__(self, journal: "Journal", origin: str, folder: Folder, planned: Plan, open_folder: OpenFolder) -> None:
         self._journal, self._origin, self._folder, self._open_folder = journal, origin, folder, open_folder
         self._planned = planned
-        self._requests = {each.key: each for request in planned.requests for each in request.alternatives}
+        self._requests = {each.key: each for request in planned.requests for each in request.iterate_all()}
         self._deliveries = journal.find_deliveries(origin, list(self._requests))
         self._in_flight = frozenset(journal.find_keys_in_flight(origin, list(self._requests)))
         self._resumable: frozenset[str] = frozenset()
@@ -193,7 +193,9 @@ class _Inspection:
                 f"the journal does not know {len(restored)} clips in {self._folder.address}; its manifest does: they "
                 "are reused"
             )
-        missing = {key for key, digest in digests.items() if digest is None} - restored.keys()
+        whole = (self._requests[key] for key in intact | restored.keys())
+        unneeded = {segment.key for request in whole for segment in request.segments}
+        missing = {key for key, digest in digests.items() if digest is None} - restored.keys() - unneeded
         warnings += self._warn_of_missing(missing)
         clips = {key: self._deliveries[key].clip for key in intact} | restored
         clips = {key: clip for key, clip in clips.items() if clip.satisfies(self._requests[key])}

@@ -111,12 +111,21 @@ class JobRunner:
             return clip
         async with self.make_slot(request.scene.id) as slot:
             for each in request.alternatives:
-                result = await (run_attempts or run_attempts_in_process)(each, self, slot)
+                result = await self._make_alternative(each, run_attempts or run_attempts_in_process, slot)
                 if isinstance(result, Clip):
                     return result
                 if not should_fall_back(each, result):
                     return await self._finish_failed(each, result)
         raise AssertionError("the last alternative has no fallback")
+
+    async def _make_alternative(
+        self, request: ClipRequest, run_attempts: "AttemptRunner", slot: "Slot"
+    ) -> Clip | BaseException:
+        if not request.segments:
+            return await run_attempts(request, self, slot)
+        from videogen.execution.long_clips import make_long_clip
+
+        return await make_long_clip(request, self.run, lambda segment: run_attempts(segment, self, slot))
 
     async def _wait_for_upstreams(self, request: ClipRequest) -> tuple[str, ...]:
         """Wait for the clips that this one is made from. Return the ids of the scenes whose clips failed, and because

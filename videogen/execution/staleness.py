@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from videogen.planning.plan import Plan
-from videogen.planning.requests import ClipRequest
+from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.results.clip import Clip
 
 
@@ -33,8 +33,18 @@ def find_stale(plan: Plan, delivered: Mapping[str, Clip], kept: Mapping[str, Cli
 def is_stale(request: ClipRequest, clip: Clip, upstreams: Mapping[str, Clip]) -> bool:
     """Return whether a delivered clip was made from other clips than these, which are given by the ids of their
     scenes."""
+    return _has_changed(request.frames_of_clips, clip, upstreams)
+
+
+def has_other_seam(request: ClipRequest, clip: Clip, upstreams: Mapping[str, Clip]) -> bool:
+    """Return whether a delivered segment continues another clip than the segment before it now has."""
+    seams = tuple(frame for frame in request.prediction.frames_of_clips if frame.is_seam)
+    return _has_changed(seams, clip, upstreams)
+
+
+def _has_changed(frames: tuple[ImageInput, ...], clip: Clip, upstreams: Mapping[str, Clip]) -> bool:
     made_from = clip.made_from or {}
     return any(
         (upstream := upstreams.get(str(frame.scene_id))) is None or made_from.get(frame.name) != upstream.sha256
-        for frame in request.prediction.frames_of_clips
+        for frame in frames
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
 from math import ceil
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -144,6 +144,7 @@ def _require_printable(value: str) -> str:
 
 
 _Reference = Annotated[str, AfterValidator(_require_text)]
+LongScenes = Literal["refuse", "continue"]
 _Scalar = bool | int | float | str
 ModelInputs = dict[str, _Scalar | list[_Scalar]]
 """Inputs of a prediction, by the names of the endpoint."""
@@ -208,6 +209,8 @@ class Scene(BaseModel):
     length, where the cut falls. The model must take a start frame."""
     ends_on: str | None = None
     """Id of the scene on whose first frame the clip ends. The model must take an end frame."""
+    long_scenes: LongScenes | None = None
+    """What happens if the model makes no clip as long as this scene; None means as the job says."""
     tier: str | None = None
     """Quality of the clip, such as `draft` or `final`: a name in the model's `tiers`; None means the job's `tier`."""
     inputs: ModelInputs = {}
@@ -317,6 +320,9 @@ class Job(BaseModel):
     remake_stale: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip is made again if one that it continues, or ends on, has been made again. If false, it is kept, and
     the plan tells that it is stale."""
+    long_scenes: LongScenes = "refuse"
+    """What happens to scenes that are longer than any clip of the model: `refuse` is an error, and `continue` makes
+    segments that continue each other, and joins them to one clip."""
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
     include: str | None = None
@@ -393,7 +399,7 @@ class Job(BaseModel):
 
     def of_scene(self, scene: Scene) -> Self:
         """Return the job with the fields that the scene has in place of the job's."""
-        own = ("model", "aspect_ratio", "audio", "timeout_seconds", "attempts")
+        own = ("model", "aspect_ratio", "audio", "timeout_seconds", "attempts", "long_scenes")
         given = {name: value for name in own if (value := getattr(scene, name)) is not None}
         return self.model_copy(update=given) if given else self
 

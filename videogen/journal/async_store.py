@@ -63,6 +63,7 @@ class AsyncJournal:
     record_delivery = _make_awaitable(Journal.record_delivery)
     find_running_attempts = _make_awaitable(Journal.find_running_attempts)
     find_attempts = _make_awaitable(Journal.find_attempts)
+    import_delivery = _make_awaitable(Journal.import_delivery)
     get_spending = _make_awaitable(Journal.get_spending)
     get_job_spending = _make_awaitable(Journal.get_job_spending)
     add_event = _make_awaitable(Journal.add_event)

@@ -1,4 +1,4 @@
-"""Inspect, conform and concatenate mp4 files, and make posters of them.
+"""Inspect, conform, join and concatenate mp4 files, and make posters of them.
 
 All functions are synchronous and CPU-bound, and they release the GIL: call them in threads. They open local files only,
 and hold a few frames at a time, whatever the length of the clip. PyAV is imported when it is first needed.
@@ -10,6 +10,7 @@ square, a clean aperture, a picture that begins late, and the range and space of
 from videogen.media.concat import FilmPart, Slate, check_music, concatenate
 from videogen.media.conform import ConformResult, conform
 from videogen.media.inspect import Flaw, Note, Sound, VideoInfo, inspect_video, write_frame
+from videogen.media.join import join_clips
 
 __all__ = [
     "ConformResult",
@@ -23,5 +24,6 @@ __all__ = [
     "concatenate",
     "conform",
     "inspect_video",
+    "join_clips",
     "write_frame",
 ]

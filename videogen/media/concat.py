@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from videogen.errors import StorageError
 from videogen.media.encode import Size, find_crop, floor_to_even, open_encoder, open_graph, pull_frames
 from videogen.media.files import (
+    find_audio_stream,
     find_video_stream,
     open_clip,
     open_muxer,
@@ -53,14 +54,15 @@ def concatenate(
     size: tuple[int, int],
     fps: float,
     music: Path | None = None,
+    keep_sound: bool = False,
     stop: Event | None = None,
 ) -> None:
     """Write `parts`, one after the other, to `out`.
 
     Each part gets its length to the nearest frame, and rounding errors do not add up. Each picture is cropped around
-    its centre and scaled to `size` (width, height in pixels, made even), at `fps`. The clips' own sound is dropped;
-    `music` begins with the film and is faded out at its end. Another thread may set `stop` to cancel the work: then no
-    file is left under the name of `out`.
+    its centre and scaled to `size` (width, height in pixels, made even), at `fps`. The clips' own sound is dropped
+    unless `keep_sound` is true; `music` begins with the film and is faded out at its end. Another thread may set `stop`
+    to cancel the work: then no file is left under the name of `out`.
 
     Raises:
         BadOutputError: a clip cannot be decoded.
@@ -72,7 +74,10 @@ def concatenate(
     length_s = sum(part.seconds for part in parts)
     with write_atomically(out) as unfinished, open_muxer(unfinished) as target:
         encoder = open_encoder(target, floor_to_even(size), rate)
-        song = _add_song(music, target, length_s) if music else iter(())
+        if music:
+            song = _add_song(music, target, length_s)
+        else:
+            song = _add_own_sound(parts, target) if keep_sound else iter(())
         for part in parts:
             due += part.seconds * rate
             with closing(_hold_last_frame(part, (encoder.width, encoder.height), rate)) as pictures:
@@ -174,7 +179,8 @@ def _encode_song(path: Path, sound: "AudioStream", length_s: float) -> "Iterator
         yield from sound.encode(None)
 
 
-def _open_sound_graph(first: "AudioFrame", length_s: float) -> "Graph":
+def _open_sound_graph(first: "AudioFrame", length_s: float, *, fades: bool = True) -> "Graph":
+    """Return a graph that gives the first `length_s` seconds, faded out or filled up with silence at the end."""
     from av.filter import Graph
 
     graph = Graph()
@@ -188,8 +194,9 @@ def _open_sound_graph(first: "AudioFrame", length_s: float) -> "Graph":
         ),
         graph.add("asetpts", "PTS-STARTPTS"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates={_SAMPLE_RATE_HZ}:channel_layouts=stereo"),
+        *(() if fades else (graph.add("apad", f"whole_dur={length_s}"),)),
         graph.add("atrim", f"end={length_s}"),
-        graph.add("afade", f"type=out:start_time={length_s - fade_s}:duration={fade_s}"),
+        *((graph.add("afade", f"type=out:start_time={length_s - fade_s}:duration={fade_s}"),) if fades else ()),
         graph.add("asetnsamples", "1024:p=0"),
         graph.add("abuffersink"),
     ).configure()
@@ -204,6 +211,59 @@ def _pull_sound(graph: "Graph") -> "Iterator[AudioFrame]":
             yield cast("AudioFrame", graph.pull())
         except (av.error.BlockingIOError, av.error.EOFError):
             return
+
+
+def _add_own_sound(parts: Sequence[FilmPart], target: "OutputContainer") -> "Iterator[Packet[Any]]":
+    """Add a sound track; return an iterator over its packets, with the sound of each part or silence."""
+    sound = target.add_stream("aac", rate=_SAMPLE_RATE_HZ, layout="stereo", bit_rate=192_000)
+    return _encode_own_sound(parts, sound)
+
+
+def _encode_own_sound(parts: Sequence[FilmPart], sound: "AudioStream") -> "Iterator[Packet[Any]]":
+    from av import AudioFifo
+
+    fifo, samples = AudioFifo(), 0
+    frames = (frame for part in parts for frame in _read_own_sound(part))
+    for frame in chain(frames, [None]):
+        if frame is not None:
+            frame.pts = None
+            fifo.write(frame)
+        while ready := fifo.read(1024, partial=frame is None):
+            ready.pts, ready.time_base = samples, Fraction(1, _SAMPLE_RATE_HZ)
+            samples += ready.samples
+            yield from sound.encode(ready)
+    yield from sound.encode(None)
+
+
+def _read_own_sound(part: FilmPart) -> "Iterator[AudioFrame]":
+    """Yield the sound of a part, and silence to its end."""
+    if not isinstance(part.shows, Path):
+        yield from _make_silence(part.seconds)
+        return
+    with translate_decode_errors(part.shows), open_clip(part.shows) as container:
+        stream = find_audio_stream(container)
+        frames = iter(()) if stream is None or stream.codec_context is None else container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            yield from _make_silence(part.seconds)
+            return
+        graph = _open_sound_graph(first, part.seconds, fades=False)
+        for frame in chain([first], frames, [None]):
+            graph.push(frame)
+            yield from _pull_sound(graph)
+
+
+def _make_silence(seconds: float) -> "Iterator[AudioFrame]":
+    from av import AudioFrame
+
+    left = round(seconds * _SAMPLE_RATE_HZ)
+    while left > 0:
+        frame = AudioFrame("fltp", "stereo", min(left, 1024))
+        frame.sample_rate = _SAMPLE_RATE_HZ
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        left -= frame.samples
+        yield frame
 
 
 def _mux_until(seconds: Fraction | None, packets: "Iterator[Packet[Any]]", target: "OutputContainer") -> None:

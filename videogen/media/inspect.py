@@ -184,7 +184,9 @@ def read_first_frame(path: Path) -> "tuple[VideoFrame, Presentation]":
         return first, Presentation.of(path, stream, first, aperture)
 
 
-def write_frame(path: Path, out: Path, *, cut_s: float | None = None, stop: Event | None = None) -> None:
+def write_frame(
+    path: Path, out: Path, *, cut_s: float | None = None, is_seam: bool = False, stop: Event | None = None
+) -> None:
     """Write one picture of a clip as JPEG, in the clip's full size.
 
     Args:
@@ -192,6 +194,7 @@ def write_frame(path: Path, out: Path, *, cut_s: float | None = None, stop: Even
         out: the file to write.
         cut_s: length in seconds at which the clip is cut: its last picture before that is written, or that of the whole
             clip if it is shorter. None writes the first picture.
+        is_seam: write the first picture after the cut, with which another clip goes on, if there is one.
         stop: an event that is set when the picture is no longer needed.
 
     Raises:
@@ -209,9 +212,10 @@ def write_frame(path: Path, out: Path, *, cut_s: float | None = None, stop: Even
         chosen, end_s = first, (first.time or 0.0) + (cut_s or 0.0) - _MS / 2
         for frame in frames:
             raise_if_stopped(path, stop)
+            if (frame.time or 0.0) < end_s or is_seam:
+                chosen = frame
             if (frame.time or 0.0) >= end_s:
                 break
-            chosen = frame
         view = Presentation.of(path, stream, first, aperture)
         _write_picture(stream, chosen, view, out, size=view.size, quality=_FRAME_QUALITY)
 

@@ -34,6 +34,8 @@ class Plan(BaseModel):
     reused: frozenset[str]
     """Ids of the scenes that cost nothing: delivered before, or the same clip as an earlier scene of the job."""
     warnings: tuple[str, ...]
+    made_segments: frozenset[str] = frozenset()
+    """Keys of the segments of long clips that were delivered, or whose prediction was begun, before."""
     resumed: frozenset[str] = frozenset()
     """Ids of the scenes whose prediction an earlier run began. It is continued, and costs nothing more."""
     stale: frozenset[str] = frozenset()
@@ -57,7 +59,11 @@ class Plan(BaseModel):
     @property
     def total_cost(self) -> Decimal:
         """Price if every first prediction succeeds."""
-        return sum((request.cost for request in self.to_create), Decimal(0))
+        return sum((self.get_remaining_cost(request) for request in self.to_create), Decimal(0))
+
+    def get_remaining_cost(self, request: ClipRequest) -> Decimal:
+        """Return the price of a request without the segments that were made before."""
+        return sum((part.cost for part in request.parts if part.key not in self.made_segments), Decimal(0))
 
     @property
     def worst_case_cost(self) -> Decimal:
@@ -68,7 +74,7 @@ class Plan(BaseModel):
     @property
     def cost_is_exact(self) -> bool:
         """Whether the provider publishes all prices in `total_cost`."""
-        return all(request.prediction.cost_is_exact for request in self.to_create)
+        return all(request.cost_is_exact for request in self.to_create)
 
     @property
     def schedule(self) -> Schedule:
@@ -109,8 +115,15 @@ class Plan(BaseModel):
         requests = tuple(prefer_alternative_in_progress(request, delivered, paid) for request in self.requests)
         kept_ids = frozenset(request.scene.id for request in requests if request.scene.id in kept)
         reused = find_reused(requests, delivered) | kept_ids
-        resumed = frozenset(each.scene.id for each in requests if each.key in resumable and each.scene.id not in reused)
-        return self.model_copy(update={"requests": requests, "reused": reused, "resumed": resumed})
+        parts = {segment.key for request in requests for segment in request.segments}
+        made = frozenset(key for key in parts if key in delivered or key in resumable)
+        resumed = frozenset(
+            each.scene.id
+            for each in requests
+            if each.scene.id not in reused and all(part.key in resumable or part.key in made for part in each.parts)
+        )
+        changes = {"requests": requests, "reused": reused, "resumed": resumed, "made_segments": made}
+        return self.model_copy(update=changes)
 
     def with_stale(self, stale: frozenset[str], *, remake: bool) -> "Plan":
         """Return the plan with these scenes as stale: kept with a warning, or made again."""
@@ -197,6 +210,20 @@ class Plan(BaseModel):
             return {}
         return {"waves": list(map(list, schedule.waves)), "critical_path": list(schedule.critical_path)}
 
+    def _summarize_segments(self, request: ClipRequest) -> dict[str, Any]:
+        if not request.segments:
+            return {}
+        segments = [
+            {
+                "target_duration": segment.scene.target_duration,
+                "requested_duration": segment.requested_duration,
+                "inputs": segment.prediction.inputs,
+                "cost": "0" if segment.key in self.made_segments else str(segment.cost),
+            }
+            for segment in request.segments
+        ]
+        return {"segments": segments}
+
     def _scene_summary(self, request: ClipRequest) -> dict[str, Any]:
         reused, resumed = request.scene.id in self.reused, request.scene.id in self.resumed
         return {
@@ -207,11 +234,12 @@ class Plan(BaseModel):
             "requested_duration": request.requested_duration,
             "inputs": request.prediction.inputs,
             "references": request.references.model_dump(mode="json"),
-            "cost": "0" if reused or resumed else str(request.cost),
-            "cost_is_exact": request.prediction.cost_is_exact,
+            "cost": "0" if reused or resumed else str(self.get_remaining_cost(request)),
+            "cost_is_exact": request.cost_is_exact,
             "buffer_cost_impact": request.buffer_cost_impact,
             "reused": reused,
             "resumed": resumed,
+            **self._summarize_segments(request),
             **({"made_from": list(request.upstream_ids)} if request.upstream_ids else {}),
             **({"stale": True} if request.scene.id in self.stale else {}),
             "fallbacks": [
@@ -225,7 +253,12 @@ def prefer_alternative_in_progress(
     request: ClipRequest, delivered: Container[str], paid: Container[str]
 ) -> ClipRequest:
     """Return the alternative that an earlier run delivered or at least paid for, else the request itself."""
-    there = (each for keys in (delivered, paid) for each in request.alternatives if each.key in keys)
+    there = (
+        each
+        for keys in (delivered, paid)
+        for each in request.alternatives
+        if each.key in keys or any(segment.key in keys for segment in each.segments)
+    )
     return next(there, request)
 
 

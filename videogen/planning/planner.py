@@ -27,6 +27,7 @@ from videogen.planning.rules import (
     shorten_address,
     validate_job,
 )
+from videogen.planning.segments import split_scene
 from videogen.planning.terms import ClipTerms, find_clip_terms, find_inputs_with_other_sound
 from videogen.registry import durations
 from videogen.registry.conditions import Asked
@@ -103,9 +104,35 @@ class _Planner:
         later: tuple[ClipRequest, ...] = ()
         fallbacks = [name for name in job.fallback_models if name != job.model]
         for name in (*reversed(fallbacks), job.model):
-            request = self._make_request(job.model_copy(update={"model": name}), scene, index)
-            later = (request.model_copy(update={"fallbacks": later}), *later)
+            request = self._make_clip_request(job.model_copy(update={"model": name}), scene, index)
+            segments = tuple(segment.model_copy(update={"fallbacks": later}) for segment in request.segments)
+            later = (request.model_copy(update={"fallbacks": later, "segments": segments}), *later)
         return later[0]
+
+    def _make_clip_request(self, job: Job, scene: Scene, index: int) -> ClipRequest:
+        spec = self.registry.get_model(job.model)
+        parts = split_scene(job, scene, spec, buffer=self.buffer, tolerance_s=get_tolerance(job, self.registry))
+        if len(parts) == 1:
+            return self._make_request(job, scene, index)
+        segments: list[ClipRequest] = []
+        for number, part in enumerate(parts, 1):
+            segment = self._make_request(job, part, index).model_copy(update={"segment": number})
+            self.made[segment.part_id] = segment
+            segments.append(segment)
+        requested_s = sum(segment.requested_duration for segment in segments)
+        has_buffer = any(segment.buffer_cost_impact for segment in segments)
+        whole: dict[str, Any] = {
+            "scene": scene,
+            "segment": None,
+            "segments": tuple(segments),
+            "buffered_duration": sum(segment.buffered_duration for segment in segments),
+            "requested_duration": requested_s,
+            "typical_run_s": sum(segment.typical_run_s for segment in segments),
+            "buffer_cost_impact": durations.calculate_cost_impact(scene.target_duration, requested_s)
+            if has_buffer
+            else 0.0,
+        }
+        return segments[0].model_copy(update=whole)
 
     def _make_request(self, job: Job, scene: Scene, index: int) -> ClipRequest:
         spec = self.registry.get_model(job.model)
@@ -193,7 +220,8 @@ class _Planner:
         """Return the frame at which the clip of another scene is cut, or its first one."""
         upstream = self.made[scene_id]
         cut_s = upstream.scene.target_duration if at_the_cut else None
-        return ImageInput(scene_id=scene_id, clip_key=upstream.key, cut_s=cut_s)
+        is_seam = upstream.segment is not None
+        return ImageInput(scene_id=scene_id, clip_key=upstream.key, cut_s=cut_s, is_seam=is_seam)
 
 
 def _make_expected_bill(

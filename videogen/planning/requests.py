@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +30,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def make_segment_id(scene_id: str, number: int) -> str:
+    """Return the id by which a segment of a scene is told. No scene has such an id."""
+    return f"{scene_id}#{number}"
+
+
 class ImageInput(FrozenModel):
     """One image to send: a single reference, or a start frame composed of several."""
 
@@ -49,13 +55,16 @@ class ImageInput(FrozenModel):
     """Key of that scene's request. It stays the same if a fallback makes the clip."""
     cut_s: float | None = None
     """Length in seconds at which that clip is cut: its last frame before that is sent. None sends its first frame."""
+    is_seam: bool = False
+    """Whether that clip is a segment of the same scene: the frame at the cut is sent, so that none is there twice."""
 
     @property
     def name(self) -> str:
         """Name of the image in a request's inputs: `sha256:` of its bytes, `frame:` and the digest of its recipe, or
         `clip:` with the key of the clip and the frame."""
         if self.clip_key is not None:
-            return f"clip:{self.clip_key}:{'first' if self.cut_s is None else f'{self.cut_s:g}s'}"
+            frame = "first" if self.cut_s is None else f"{'at-' if self.is_seam else ''}{self.cut_s:g}s"
+            return f"clip:{self.clip_key}:{frame}"
         if self.size is None:
             return f"sha256:{self.background}"
         recipe: list[Any] = [COMPOSITION, self.size, self.background, self.characters]
@@ -160,12 +169,18 @@ class PredictionRequest(FrozenModel):
 
 
 class ClipRequest(FrozenModel):
-    """One planned clip, which one prediction makes. Durations and times are in seconds, costs in USD."""
+    """One planned clip, or a segment of one. Durations and times are in seconds, costs in USD."""
 
     scene: Scene
+    """The scene. That of a segment has the segment's target duration, and the frames between which it lies."""
     clip_index: int
     model: str
     prediction: PredictionRequest
+    """The prediction that makes the clip, or its first segment."""
+    segment: int | None = None
+    """Number of the segment, from 1; None means that this is a whole clip."""
+    segments: tuple["ClipRequest", ...] = ()
+    """The requests whose clips are joined to this one, because it is longer than any clip of the model."""
     references: ReferenceUse = ReferenceUse()
     aspect_ratio: str
     ratio_inputs: dict[str, Any] = {}
@@ -193,19 +208,46 @@ class ClipRequest(FrozenModel):
     """Requests for the same scene to other models, in the order in which they are tried if this one fails for good."""
 
     @property
+    def part_id(self) -> str:
+        """Id of the scene, with the number of the segment."""
+        return self.scene.id if self.segment is None else make_segment_id(self.scene.id, self.segment)
+
+    @property
+    def parts(self) -> tuple["ClipRequest", ...]:
+        """The requests that are one prediction each: the segments, or this one."""
+        return self.segments or (self,)
+
+    @property
     def upstream_ids(self) -> tuple[str, ...]:
-        """Ids of the scenes whose clips this one is made from, each once."""
+        """Ids of the scenes, and of the segment, whose clips this one is made from, each once."""
         return self.scene.upstream_ids
+
+    @property
+    def frames_of_clips(self) -> tuple[ImageInput, ...]:
+        """The images that are frames of other scenes' clips."""
+        frames = (frame for part in self.parts for frame in part.prediction.frames_of_clips)
+        return tuple(frame for frame in frames if not frame.is_seam)
 
     @property
     def alternatives(self) -> tuple["ClipRequest", ...]:
         """This request, then its fallbacks."""
         return (self, *self.fallbacks)
 
+    def iterate_all(self) -> Iterator["ClipRequest"]:
+        """Yield this request, its fallbacks, and the segments of each."""
+        for request in self.alternatives:
+            yield request
+            yield from request.segments
+
     @property
     def cost(self) -> Decimal:
-        """Price of the clip if its first attempt succeeds."""
-        return self.prediction.cost
+        """Price of the clip if each first attempt succeeds."""
+        return sum((part.prediction.cost for part in self.parts), Decimal(0))
+
+    @property
+    def cost_is_exact(self) -> bool:
+        """Whether the provider publishes that price; otherwise it is inferred."""
+        return all(part.prediction.cost_is_exact for part in self.parts)
 
     @property
     def worst_case_cost(self) -> Decimal:
@@ -215,6 +257,8 @@ class ClipRequest(FrozenModel):
     @property
     def key(self) -> str:
         """Digest (32 hex) of everything that determines the content of the clip. Clips of one key are reused."""
+        if self.segments:
+            return digest([[segment.key, segment.scene.target_duration] for segment in self.segments])[:32]
         asked = self.prediction
         content = [asked.endpoint, asked.version, asked.inputs, self.aspect_ratio, self.scene.take]
         return digest(content)[:32]
@@ -227,12 +271,12 @@ class ClipRequest(FrozenModel):
     @property
     def video_path(self) -> str:
         """Path of the clip in the job's folder."""
-        return f"clips/{self.name}.mp4"
+        return f"{'clips' if self.segment is None else 'segments'}/{self.name}.mp4"
 
     @property
     def poster_path(self) -> str:
         """Path of the poster in the job's folder."""
-        return f"posters/{self.name}.jpg"
+        return f"{'posters' if self.segment is None else 'segments'}/{self.name}.jpg"
 
     @property
     def original_target_duration(self) -> float:

@@ -11,8 +11,8 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.planning.segments import find_obstacle, is_too_long, split_scene
 from videogen.planning.terms import ClipTerms, find_clip_terms
-from videogen.registry import durations
 from videogen.registry.model_spec import ModelSpec, Registry
 from videogen.registry.tables import parse_ratio
 from videogen.source_files.messages import did_you_mean
@@ -183,6 +183,11 @@ def _list_able(models: list[str]) -> str:
 
 def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
     """Yield the reasons why the model does not make the clip under its conditions."""
+    segments = split_scene(job, scene, spec, buffer=1.0, tolerance_s=tolerance_s)
+    if len(segments) > 1:
+        for segment in segments:
+            yield from _find_terms_problems(job, segment, where, spec, tolerance_s)
+        return
     found = find_clip_terms(job, scene, spec, 1.0)
     if found.terms.refused:
         yield Problem(f"{job.model} cannot make scene {scene.id!r}: {found.terms.refused}", where=where)
@@ -198,7 +203,8 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
             f"{job.model} takes at most {longest_prompt:,} characters, and the prompt has {len(scene.prompt):,}",
             where=f"{where}.prompt",
         )
-    yield from _find_duration_problem(job, scene, f"{where}.target_duration", found, tolerance_s)
+    if is_too_long(scene, found, tolerance_s):
+        yield Problem(_describe_long_scene(job, scene, spec, found, tolerance_s), where=f"{where}.target_duration")
     if problem := spec.find_price_problem(found.asked, found.inputs):
         yield Problem(f"{job.model} has no price: {problem}", where=where)
 
@@ -216,18 +222,22 @@ def _suggest_ratio(asked: str, known: Iterable[str]) -> str:
     return did_you_mean(alike[0], alike) if alike else ""
 
 
-def _find_duration_problem(
-    job: Job, scene: Scene, where: str, found: ClipTerms, tolerance_s: float
-) -> Iterator[Problem]:
+def _describe_long_scene(job: Job, scene: Scene, spec: ModelSpec, found: ClipTerms, tolerance_s: float) -> str:
+    """Return the message for a scene that is longer than any clip of its model, with the ways out."""
     longest, target_s = found.requested_s, scene.target_duration
     which = "" if found.terms.lengths is None else " of a clip with this tier and pictures"
-    if durations.calculate_shortfall(scene.target_duration, longest) > tolerance_s:
-        parts = ceil(scene.target_duration / longest)
-        yield Problem(
-            f"{job.model} makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s"
-            f": split the scene into {parts} of {target_s / parts:.4g} s",
-            where=where,
-        )
+    parts = ceil(target_s / longest)
+    obstacle = find_obstacle(spec, found)
+    if obstacle is None:
+        ways_out = f'let it continue from clip to clip with long_scenes = "continue", or split it into {parts} scenes'
+    elif job.long_scenes == "continue":
+        ways_out = f"it cannot continue a clip, because {obstacle}: split the scene into {parts}"
+    else:
+        ways_out = f"split the scene into {parts}"
+    return (
+        f"{job.model} makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s: "
+        f"{ways_out} of {target_s / parts:.4g} s"
+    )
 
 
 def find_job_warnings(job: Job) -> Iterator[str]:

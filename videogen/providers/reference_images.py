@@ -171,9 +171,10 @@ class ReferenceSender:
 
     def _read_frame(self, image: ImageInput, clip: Clip) -> bytes:
         """Return the frame of a delivered clip with which another one begins or ends."""
-        name = f"frames/{clip.scene_id}-{'first' if image.cut_s is None else 'last'}.jpg"
+        where = "first" if image.cut_s is None else "last"
+        name = f"frames/{str(image.scene_id).replace('#', '-')}-{where}.jpg"
         scratch = self._store.scratch(name.replace("/", "-"))
-        media.write_frame(self._store.path(str(clip.video_path)), scratch, cut_s=image.cut_s)
+        media.write_frame(self._store.path(str(clip.video_path)), scratch, cut_s=image.cut_s, is_seam=image.is_seam)
         data = scratch.read_bytes()
         self._store.put(scratch, name)
         return data

@@ -24,6 +24,28 @@ class ClipFailure(FrozenModel):
         return cls(code="internal", message=f"{type(error).__name__}: {error}", retryable=False)
 
 
+class Segment(FrozenModel):
+    """A part of a long clip, from a prediction of its own. Lengths are in seconds."""
+
+    target_duration: float
+    """Its part of the clip."""
+    requested_duration: float
+    actual_duration: float | None
+    cost: Decimal
+    """USD for all of its predictions of this run; 0 if the segment was reused."""
+    attempts: int
+    prediction_ids: tuple[str, ...]
+    """Those of this run."""
+    inputs: dict[str, Any] | None
+    video_path: str | None
+    """Path of the whole output, before it was cut."""
+
+    @classmethod
+    def of(cls, clip: "Clip") -> "Segment":
+        """Return the segment that was delivered as this clip."""
+        return cls.model_validate({name: getattr(clip, name) for name in cls.model_fields})
+
+
 class Clip(FrozenModel):
     """The result of one request, as in the manifest.
 
@@ -78,6 +100,8 @@ class Clip(FrozenModel):
     """The reference images as in the job, without the parts of an address that may be secret."""
     made_from: dict[str, str] | None = None
     """SHA-256 (hex) of the clip that each frame of another scene was taken from, by the frame's name in `inputs`."""
+    segments: tuple[Segment, ...] = ()
+    """The parts of a clip that is longer than the model makes; empty if one prediction made it."""
     created_at: datetime | None = None
     """Time when the prediction was created, by the provider's clock."""
     delivered_at: datetime | None = None
