@@ -215,7 +215,7 @@ def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
 def make_clip(
     request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt], upstreams: Mapping[str, Clip]
 ) -> Clip:
-    """Return the delivered clip of a request, with what was measured and what its attempts cost.
+    """Return the delivered clip of a request, with its measured values and the cost of its attempts.
 
     `upstreams` are the clips that it was made from, by the ids of their scenes.
     """

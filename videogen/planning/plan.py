@@ -3,6 +3,7 @@
 from collections.abc import Container
 from datetime import timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -252,14 +253,15 @@ class Plan(BaseModel):
 def prefer_alternative_in_progress(
     request: ClipRequest, delivered: Container[str], paid: Container[str]
 ) -> ClipRequest:
-    """Return the alternative that an earlier run delivered or at least paid for, else the request itself."""
-    there = (
+    """Return the alternative that an earlier run delivered, else the last that it began, else the request itself."""
+    whole = (each for each in request.alternatives if each.key in delivered)
+    begun = (
         each
         for keys in (delivered, paid)
-        for each in request.alternatives
-        if each.key in keys or any(segment.key in keys for segment in each.segments)
+        for each in reversed(request.alternatives)
+        if any(part.key in keys for part in each.parts)
     )
-    return next(there, request)
+    return next(chain(whole, begun), request)
 
 
 def find_reused(requests: tuple[ClipRequest, ...], delivered: Container[str]) -> frozenset[str]:

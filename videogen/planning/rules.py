@@ -11,7 +11,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.model import Job, Scene
 from videogen.planning.plan import MAX_PRICE_AGE, Plan
 from videogen.planning.requests import ClipRequest, ImageInput
-from videogen.planning.segments import find_obstacle, is_too_long, split_scene
+from videogen.planning.segments import find_segment_problem, is_too_long, split_scene
 from videogen.planning.terms import ClipTerms, find_clip_terms
 from videogen.registry.model_spec import ModelSpec, Registry
 from videogen.registry.tables import parse_ratio
@@ -227,17 +227,16 @@ def _describe_long_scene(job: Job, scene: Scene, spec: ModelSpec, found: ClipTer
     longest, target_s = found.requested_s, scene.target_duration
     which = "" if found.terms.lengths is None else " of a clip with this tier and pictures"
     parts = ceil(target_s / longest)
-    obstacle = find_obstacle(spec, found)
+    obstacle = find_segment_problem(spec, found)
+    split = f"split the scene into {parts} of {target_s / parts:.4g} s"
     if obstacle is None:
-        ways_out = f'let it continue from clip to clip with long_scenes = "continue", or split it into {parts} scenes'
+        ways_out = f'{split}, or let it continue from clip to clip: long_scenes = "continue"'
     elif job.long_scenes == "continue":
-        ways_out = f"it cannot continue a clip, because {obstacle}: split the scene into {parts}"
+        ways_out = f"it cannot continue a clip, because {obstacle}: {split}"
     else:
-        ways_out = f"split the scene into {parts}"
-    return (
-        f"{job.model} makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s: "
-        f"{ways_out} of {target_s / parts:.4g} s"
-    )
+        ways_out = split
+    problem = f"makes at most {longest:g} s{which}, more than {tolerance_s:g} s short of {target_s:g} s"
+    return f"{job.model} {problem}: {ways_out}"
 
 
 def find_job_warnings(job: Job) -> Iterator[str]:

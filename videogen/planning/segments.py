@@ -40,10 +40,10 @@ def is_too_long(scene: Scene, found: ClipTerms, tolerance_s: float) -> bool:
 
 def can_continue(job: Job, spec: ModelSpec, found: ClipTerms) -> bool:
     """Return whether the job lets long scenes continue, and the model can make the segments."""
-    return job.long_scenes == "continue" and find_obstacle(spec, found) is None
+    return job.long_scenes == "continue" and find_segment_problem(spec, found) is None
 
 
-def find_obstacle(spec: ModelSpec, found: ClipTerms) -> str | None:
+def find_segment_problem(spec: ModelSpec, found: ClipTerms) -> str | None:
     """Return why the model cannot continue a clip from a frame of it; None if it can."""
     if spec.parameters.image is None:
         return "it takes no start image"
