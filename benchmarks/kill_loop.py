@@ -133,7 +133,8 @@ def _round(
 
 
 def _chain(scenes: list[dict[str, Any]], chance: random.Random) -> None:
-    """Has most scenes continue one that comes before them, and then mixes them, in place."""
+    """Has most scenes continue one that comes before them, makes one longer than a clip, and mixes them, in place."""
+    chance.choice(scenes).update(target_duration=3, long_scenes="continue")
     for index, scene in enumerate(scenes[1:], 1):
         if chance.random() < 0.7:
             scene["continues"] = chance.choice(scenes[:index])["id"]
@@ -221,13 +222,16 @@ def _judge(job: Job, folder: Path, emulator: Emulator, tally: Tally, number: int
     def fault(message: str) -> None:
         tally.faults.append(f"round {number}: {message}")
 
-    if ledger["creates"] != len(job.scenes):
-        fault(f"{ledger['creates']} creates for {len(job.scenes)} clips")
+    predictions = len(job.scenes) + sum(scene.long_scenes == "continue" for scene in job.scenes)
+    if ledger["creates"] != predictions:
+        fault(f"{ledger['creates']} creates for {predictions} clips and segments")
     if ledger["running"]:
         fault(f"{ledger['running']} predictions were left running")
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for clip in manifest["clips"]:
         path = folder / (clip["video_path"] or "missing")
+        if abs(clip["actual_duration"] - 3) > 0.1 and clip["target_duration"] == 3:
+            fault(f"clip {clip['scene_id']} is {clip['actual_duration']:g} s long")
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
             fault(f"clip {clip['scene_id']} is not whole")
     made = {clip["scene_id"]: clip for clip in manifest["clips"]}

@@ -178,11 +178,12 @@ def write_film(
     picture: Callable[[int], Image.Image] | None = None,
     sound: bool = False,
     moov_first: bool = True,
+    preset: str = "ultrafast",
 ) -> Path:
-    """Encode a real mp4: noise that moves, unless `picture` draws each frame."""
+    """Encode a real mp4: noise that moves, unless `picture` draws each frame. Slower presets have B-frames."""
     paint = picture or make_moving(size)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"} if moov_first else {}) as target:
-        video = target.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
+        video = target.add_stream("libx264", rate=fps, options={"preset": preset, "crf": "23"})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         audio = target.add_stream("aac", rate=48000, layout="mono") if sound else None
         for index in range(frames):

@@ -1,7 +1,7 @@
 """Concatenate clips, slates and music to one film."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -237,6 +237,8 @@ def _encode_own_sound(parts: Sequence[FilmPart], sound: "AudioStream") -> "Itera
 
 def _read_own_sound(part: FilmPart) -> "Iterator[AudioFrame]":
     """Yield the sound of a part, and silence to its end."""
+    import av
+
     if not isinstance(part.shows, Path):
         yield from _make_silence(part.seconds)
         return
@@ -249,8 +251,11 @@ def _read_own_sound(part: FilmPart) -> "Iterator[AudioFrame]":
             return
         graph = _open_sound_graph(first, part.seconds, fades=False)
         for frame in chain([first], frames, [None]):
-            graph.push(frame)
+            with suppress(av.error.EOFError):  # it has all that it needs
+                graph.push(frame)
             yield from _pull_sound(graph)
+            if frame and frame.time is not None and frame.time - (first.time or 0.0) > part.seconds:
+                break
 
 
 def _make_silence(seconds: float) -> "Iterator[AudioFrame]":

@@ -44,7 +44,8 @@ def join_clips(
     streams = [_Stream.read(path) for path, _ in parts]
     lengths_s = [stream.find_cut(length_s) for stream, (_, length_s) in zip(streams, parts, strict=True)][:-1]
     total_s = sum((Fraction(str(length_s)) for _, length_s in parts), Fraction(0))
-    lengths_s.append(min(total_s - sum(lengths_s, Fraction(0)), streams[-1].end_s))
+    pictures_left = round((total_s - sum(lengths_s, Fraction(0))) * streams[0].rate)
+    lengths_s.append(min(pictures_left / streams[0].rate, streams[-1].end_s))
     can_copy = not keep_sound and all(
         stream.kind == streams[0].kind and stream.can_cut(length_s)
         for stream, length_s in zip(streams, lengths_s, strict=True)
