@@ -109,7 +109,8 @@ class TaskRuns:
         upstreams = [self._states[scene_id] for scene_id in request.upstream_ids if scene_id in self._states]
         running = task_(request, session, slot, return_state=True, wait_for=upstreams)
         state = cast(State[Clip], await running)  # type: ignore[misc]
-        self._states[request.scene.id] = self._states[request.part_id] = state
+        # not with the clip, in whose values Prefect would find those of other task runs, and draw edges to them
+        self._states[request.scene.id] = self._states[request.part_id] = state.model_copy(update={"data": True})
         return await state.aresult(raise_on_failure=False)
 
     async def show_blocked(self, request: ClipRequest, reason: str) -> None:

@@ -1,6 +1,7 @@
 """Scenes that are longer than the model's clips: segments that continue each other, one clip, and what it costs."""
 
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,29 @@ async def test_without_being_asked_a_long_scene_is_refused_and_the_way_out_is_na
     with pytest.raises(ValidationError, match=r"quick makes at most 2 s, .*because it takes no start image: split"):
         await run(stage, LONG | {"model": "quick"})
     stage.books(creates=0, billed=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("model", "lengths", "usd"), [("kling-v2.5-turbo", [10, 10, 5], "1.75"), ("hailuo-2.3", [10, 10, 6], "1.40")]
+)
+async def test_a_model_that_makes_ten_seconds_makes_24(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, model: str, lengths: list[int], usd: str
+) -> None:
+    """One clip, whole, with no picture twice at its seams, for the price of the plan."""
+    monkeypatch.delenv("VIDEOGEN_REGISTRY")
+    stage.emulate()
+    batch = await run(stage, {**LONG, "target_duration": 24}, model=model)
+    clip = only(batch)
+    assert [part.requested_duration for part in clip.segments] == lengths
+    whole = stage.job_folder / str(clip.video_path)
+    measured = inspect_video(whole)
+    assert measured.duration == pytest.approx(24, abs=0.1)
+    assert not measured.warnings
+    cut = -int(-9.8 * measured.fps // 1)
+    frames = luma(whole)
+    steps = [difference(one, other) for one, other in pairwise(frames)]
+    for seam in (cut, 2 * cut):
+        assert steps[seam - 1] <= 4 * max(1, *steps[seam - 20 : seam - 1])
+        assert frames[seam - 1] != frames[seam]
+    assert Decimal(stage.emulator.ledger()["billed"]) == clip.cost == Decimal(usd)

@@ -12,7 +12,7 @@ REFUSED = '[[rules]]\nprompt = "storm"\ndo = "fail"\nerror = "flagged as sensiti
 
 @pytest.mark.long
 def test_the_run_graph_shows_which_clips_are_made_from_which(command: CommandLine, prefect_api: str) -> None:
-    """A clip that is not tried is a task run that did not run, with the reason."""
+    """Also which segments. A clip that is not tried is a task run that did not run, with the reason."""
     plan = command.folder / "plan.toml"
     plan.write_text(REFUSED)
     scenes = [
@@ -20,6 +20,8 @@ def test_the_run_graph_shows_which_clips_are_made_from_which(command: CommandLin
         {"id": "later", "prompt": "dawn", "target_duration": 1.5, "continues": "after"},
         {"id": "storm", "prompt": "a storm", "target_duration": 1.5, "continues": "pier"},
         {"id": "boat", "prompt": "a boat", "target_duration": 1.5, "continues": "pier"},
+        {"id": "deck", "prompt": "a deck", "target_duration": 1.5, "continues": "boat"},
+        {"id": "long", "prompt": "a shore", "target_duration": 4, "continues": "pier", "long_scenes": "continue"},
         {"id": "pier", "prompt": "a pier", "target_duration": 1.5},
     ]
     with run_emulator(EmulatorSettings(latency_s=(0.1, 0.1), faults=plan)) as emulator:
@@ -40,6 +42,10 @@ def test_the_run_graph_shows_which_clips_are_made_from_which(command: CommandLin
     assert parents == {
         "pier": set(),
         "boat": {"pier"},
+        "deck": {"boat"},
+        "long#1": {"pier"},
+        "long#2": {"long#1"},
+        "long#3": {"long#2"},
         "storm": {"pier"},
         "after": {"storm"},
         "later": {"after"},
@@ -49,6 +55,10 @@ def test_the_run_graph_shows_which_clips_are_made_from_which(command: CommandLin
     assert {name: state["name"] for name, state in states.items()} == {
         "pier": "Completed",
         "boat": "Completed",
+        "deck": "Completed",
+        "long#1": "Completed",
+        "long#2": "Completed",
+        "long#3": "Completed",
         "storm": "Failed",
         "after": "Blocked",
         "later": "Blocked",

@@ -31,8 +31,7 @@ def plan(*scenes: dict[str, Any], **fields: Any) -> Plan:
 
 
 def request(model: str, seconds: float, **scene: Any) -> ClipRequest:
-    fields = {"model": model, "duration_tolerance": 0, "long_scenes": "continue"}
-    (made,) = plan({"target_duration": seconds, **scene}, **fields).requests
+    (made,) = plan({"target_duration": seconds, **scene}, model=model, long_scenes="continue").requests
     return made
 
 

@@ -111,7 +111,7 @@ class _Planner:
 
     def _make_clip_request(self, job: Job, scene: Scene, index: int) -> ClipRequest:
         spec = self.registry.get_model(job.model)
-        parts = split_scene(job, scene, spec, buffer=self.buffer, tolerance_s=get_tolerance(job, self.registry))
+        parts = split_scene(job, scene, spec, buffer=self.buffer)
         if len(parts) == 1:
             return self._make_request(job, scene, index)
         segments: list[ClipRequest] = []

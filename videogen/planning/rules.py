@@ -183,7 +183,7 @@ def _list_able(models: list[str]) -> str:
 
 def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, tolerance_s: float) -> Iterator[Problem]:
     """Yield the reasons why the model does not make the clip under its conditions."""
-    segments = split_scene(job, scene, spec, buffer=1.0, tolerance_s=tolerance_s)
+    segments = split_scene(job, scene, spec, buffer=1.0)
     if len(segments) > 1:
         for segment in segments:
             yield from _find_terms_problems(job, segment, where, spec, tolerance_s)
@@ -203,7 +203,7 @@ def _find_terms_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, to
             f"{job.model} takes at most {longest_prompt:,} characters, and the prompt has {len(scene.prompt):,}",
             where=f"{where}.prompt",
         )
-    if is_too_long(scene, found, tolerance_s):
+    if is_too_long(scene, found, tolerance_s=tolerance_s):
         yield Problem(_describe_long_scene(job, scene, spec, found, tolerance_s), where=f"{where}.target_duration")
     if problem := spec.find_price_problem(found.asked, found.inputs):
         yield Problem(f"{job.model} has no price: {problem}", where=where)

@@ -11,14 +11,14 @@ SEAM_MARGIN_S = 0.2
 MIN_SEGMENT_S = 1.0
 
 
-def split_scene(job: Job, scene: Scene, spec: ModelSpec, *, buffer: float, tolerance_s: float) -> tuple[Scene, ...]:
+def split_scene(job: Job, scene: Scene, spec: ModelSpec, *, buffer: float) -> tuple[Scene, ...]:
     """Return the scene itself, or its segments if it is too long for one clip and the job lets it continue.
 
     Each segment is a copy of the scene. Its target duration is its part of the clip, and all but the first continue the
     one before. All are as long as the model allows, but for the last one: fewer clips cost less.
     """
     found = find_clip_terms(job, scene, spec, buffer)
-    if not can_continue(job, spec, found) or not is_too_long(scene, found, tolerance_s):
+    if not can_continue(job, spec, found) or not is_too_long(scene, found):
         return (scene,)
     segments: list[Scene] = []
     left_s = scene.target_duration
@@ -33,8 +33,8 @@ def split_scene(job: Job, scene: Scene, spec: ModelSpec, *, buffer: float, toler
         left_s = round(left_s - length_s, 3)
 
 
-def is_too_long(scene: Scene, found: ClipTerms, tolerance_s: float) -> bool:
-    """Return whether the model makes no clip as long as the scene."""
+def is_too_long(scene: Scene, found: ClipTerms, *, tolerance_s: float = 0.0) -> bool:
+    """Return whether each clip of the model is shorter than the scene, by more than the tolerance."""
     return durations.calculate_shortfall(scene.target_duration, found.requested_s) > tolerance_s
 
 
