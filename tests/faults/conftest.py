@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -24,7 +24,6 @@ from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.execution.runner import JobRunner
 from videogen.job.model import Job
 from videogen.journal.store import Journal
-from videogen.planning.requests import ClipRequest
 from videogen.providers.replicate import Limits, ReplicateProvider
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
@@ -37,6 +36,9 @@ PROMPT = "A lighthouse at dusk"
 
 Change = Callable[..., None]
 """Sets keyword defaults of a function, see `defaults`."""
+
+
+InTurn = Literal["created", "answered"]
 
 
 @dataclass
@@ -88,12 +90,16 @@ class Stage:
         return sorted(self.job_folder.glob(".scratch/*.rejected"))
 
     async def shoot(
-        self, *prompts: str, apart_s: float = 0.0, options: Mapping[str, Any] | None = None, **fields: Any
+        self, *prompts: str, in_turn: InTurn | None = None, options: Mapping[str, Any] | None = None, **fields: Any
     ) -> RunResult:
-        """Runs a job of one scene for each prompt, in an own take each, and judges it."""
+        """Runs a job of one scene for each prompt, in an own take each, and judges it.
+
+        With `in_turn`, each clip begins when the one before it has its prediction or has failed, or when its create was
+        answered, if only by a fault.
+        """
         given = self.options.model_copy(update=options or {})
         async with open_run(await prepare_job(job_of(*prompts, **fields), given)) as session:
-            return await shot(session, apart_s)
+            return await shot(session, in_turn and self.emulator, in_turn)
 
     @property
     def origin(self) -> str:
@@ -120,16 +126,19 @@ def job_of(*prompts: str, **fields: Any) -> Job:
     return Job.model_validate({"model": "quick", "scenes": scenes, **fields})
 
 
-async def shot(session: JobRunner, apart_s: float = 0.0) -> RunResult:
+async def shot(session: JobRunner, emulator: Emulator | None = None, in_turn: InTurn | None = None) -> RunResult:
     """All clips of a session, with as many attempts each as the flow gives them."""
 
-    async def later(number: int, request: ClipRequest) -> Clip:
-        await asyncio.sleep(number * apart_s)
-        return await session.make_clip(request)
+    def has_begun(number: int) -> bool:
+        ledger = emulator.ledger() if emulator else {}
+        return ledger["creates"] + (sum(ledger["faults"]) if in_turn == "answered" else 0) >= number
 
-    requests = session.plan.requests
-    clips = await asyncio.gather(*(later(number, request) for number, request in enumerate(requests)))
-    return await session.finish(clips)
+    making: list[asyncio.Task[Clip]] = []
+    for request in session.plan.requests:
+        making.append(asyncio.create_task(session.make_clip(request)))
+        while emulator and not making[-1].done() and not has_begun(len(making)):
+            await asyncio.sleep(0.02)
+    return await session.finish(await asyncio.gather(*making))
 
 
 def only(batch: RunResult) -> Clip:

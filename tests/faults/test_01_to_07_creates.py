@@ -108,7 +108,7 @@ async def test_04_a_rate_limit_holds_all_creates_for_as_long_as_it_says(stage: S
     """In the header or only in words. The clip that comes later waits at the same gate, though it was not refused."""
     stage.emulate(f'on = "create"\ndo = "status"\nstatus = 429\nretry_after = 1\nhint = "{hint}"')
     began = datetime.now().astimezone()
-    batch = await stage.shoot(PROMPT, PROMPT, apart_s=0.4)
+    batch = await stage.shoot(PROMPT, PROMPT, in_turn="answered")
     assert [(clip.status, clip.attempts) for clip in batch.clips] == [("success", 1)] * 2
     ledger = stage.books(creates=2, billed=2)
     assert min(created_at(ledger)) - began >= timedelta(seconds=1)
@@ -174,7 +174,7 @@ async def test_06_without_credit_running_clips_finish_and_a_later_run_goes_on(st
     """Two of four are saved; the next run makes the other two."""
     stage.emulate('on = "create"\nprompt = "rain"\ndo = "status"\nstatus = 402', latency_s=(1.0, 1.0))
     prompts = ("A boat", "A boat", "A boat in rain", "A boat")
-    batch = await stage.shoot(*prompts, apart_s=0.15)
+    batch = await stage.shoot(*prompts, in_turn="created")
     assert [code(clip) for clip in batch.clips] == [None, None, "billing", "billing"]
     assert code(batch.clips[2]) in ACCOUNT_ERRORS  # what makes exit 3
     stage.books(creates=2, billed=2)
