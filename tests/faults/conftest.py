@@ -131,7 +131,7 @@ async def shot(session: JobRunner, emulator: Emulator | None = None, in_turn: In
 
     def has_begun(number: int) -> bool:
         ledger = emulator.ledger() if emulator else {}
-        return ledger["creates"] + (sum(ledger["faults"]) if in_turn == "answered" else 0) >= number
+        return bool(ledger["creates"] + (sum(ledger["faults"]) if in_turn == "answered" else 0) >= number)
 
     making: list[asyncio.Task[Clip]] = []
     for request in session.plan.requests:
