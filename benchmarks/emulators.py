@@ -15,13 +15,15 @@ from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 SEED = 8
 PACES: Mapping[str, EmulatorSettings] = {
     "seconds": EmulatorSettings(seed=SEED, latency_s=(1, 3), latency_shape="log-normal"),
+    "shots": EmulatorSettings(seed=SEED, latency_s=(2, 6), latency_shape="log-normal"),
     "minute": EmulatorSettings(seed=SEED, latency_s=(50, 72), latency_shape="log-normal"),
     "minute-again": EmulatorSettings(seed=SEED, latency_s=(50, 72), latency_shape="log-normal"),
     "at-once": EmulatorSettings(seed=SEED, latency_s=(0, 0), queue_s=(0, 0)),
     "blink": EmulatorSettings(seed=SEED, latency_s=(0.05, 0.05), queue_s=(0, 0)),
     "models": EmulatorSettings(seed=SEED, time_scale=0.012, queue_s=(0, 0.01)),
 }
-"""`minute-again` is for who is measured beside another one; `models` is each model's own pace, 80 times as fast."""
+"""`shots` is 20 to 60 seconds, ten times as fast; `minute-again` is for who is measured beside another one;
+`models` is each model's own pace, 80 times as fast."""
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
     uv run python -m benchmarks.kill_loop --seed 1 --rounds 200
 
-A round is a job of two to five scenes, on an emulator that outlives it; in every other round some scenes continue
-others. Its runs are killed (SIGKILL) up to four times, then one is let through. The model it is held against is short:
-every scene has one whole clip on disk, made from the clip that it continues as that is there, and the emulator's ledger
-has exactly one create for each. Rounds drive the library without Prefect; every tenth goes through the whole command.
+A round is a job of two to five scenes, on an emulator that outlives it; in two of three rounds some scenes continue
+others and one is made of segments, in one of them by a fallback, because the provider refuses the first model. Its runs
+are killed (SIGKILL) up to four times, then one is let through. The model it is held against is short: every scene has
+one whole clip on disk, made from the clip that it continues as that is there, and the emulator's ledger has exactly one
+prediction that succeeded for each clip and segment. Rounds drive the library without Prefect; every tenth goes through
+the whole command.
 The seed is printed, and the same seed gives the same jobs and the same kills (not the same microsecond).
 """
 
@@ -45,6 +47,15 @@ IMPORTED_LATE = (
 )
 """What a run imports when it needs it: imported here once, and not by each of a thousand runs."""
 REGISTRY = Path(__file__).parent.parent / "tests" / "faults" / "models.toml"
+LONG_S, SEGMENTS = 4.5, 3
+"""Length of the scene that is longer than the two seconds of a clip, and of how many segments it is made."""
+UNLUCKY = """
+[[rules]]
+do = "fail"
+model = "minimax/hailuo-2.3"
+error = "flagged as sensitive"
+times = "always"
+"""
 MAX_KILLS = 4
 RUN_S = 300.0
 
@@ -101,7 +112,9 @@ def kill_loop(seed: int, rounds: int, *, command_every: int) -> Tally:
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[Emulator]:
     make_small_clips()
-    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.5), cache=folder / "renders")) as emulator:
+    faults = folder / "faults.toml"
+    faults.write_text(UNLUCKY)
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.5), cache=folder / "renders", faults=faults)) as emulator:
         ours = {"REPLICATE_API_TOKEN": "local", "REPLICATE_BASE_URL": emulator.url, "VIDEOGEN_REGISTRY": str(REGISTRY)}
         os.environ.update(ours)
         yield emulator
@@ -114,10 +127,13 @@ def _round(
         {"id": f"s{n}", "prompt": f"round {number}", "target_duration": 1.5, "take": n}  # which is cut to its length
         for n in range(1, chance.randint(2, 5) + 1)
     ]
-    model = "framed" if number % 2 == 0 else "quick"
-    if model == "framed":
+    model = ("quick", "framed", "unlucky")[number % 3]
+    if model != "quick":
         _chain(scenes, chance)
-    job = Job.model_validate({"id": f"round-{number}", "model": model, "scenes": scenes})
+    fallbacks = ["framed"] if model == "unlucky" else []
+    job = Job.model_validate(
+        {"id": f"round-{number}", "model": model, "fallback_models": fallbacks, "scenes": scenes, "attempts": 1}
+    )
     out = folder / "out"
     emulator.reset()
     for _ in range(chance.randint(1, MAX_KILLS)):
@@ -134,7 +150,7 @@ def _round(
 
 def _chain(scenes: list[dict[str, Any]], chance: random.Random) -> None:
     """Has most scenes continue one that comes before them, makes one longer than a clip, and mixes them, in place."""
-    chance.choice(scenes).update(target_duration=3, long_scenes="continue")
+    chance.choice(scenes).update(target_duration=LONG_S, long_scenes="continue")
     for index, scene in enumerate(scenes[1:], 1):
         if chance.random() < 0.7:
             scene["continues"] = chance.choice(scenes[:index])["id"]
@@ -222,25 +238,33 @@ def _judge(job: Job, folder: Path, emulator: Emulator, tally: Tally, number: int
     def fault(message: str) -> None:
         tally.faults.append(f"round {number}: {message}")
 
-    predictions = len(job.scenes) + sum(scene.long_scenes == "continue" for scene in job.scenes)
-    if ledger["creates"] != predictions:
-        fault(f"{ledger['creates']} creates for {predictions} clips and segments")
+    wanted = len(job.scenes) + sum(SEGMENTS - 1 for scene in job.scenes if scene.target_duration == LONG_S)
+    made = sum(prediction["status"] == "succeeded" for prediction in ledger["predictions"])
+    if made != wanted:
+        fault(f"{made} predictions for {wanted} clips and segments")
+    if job.model != "unlucky" and ledger["creates"] != wanted:
+        fault(f"{ledger['creates']} creates for {wanted} clips and segments")
     if ledger["running"]:
         fault(f"{ledger['running']} predictions were left running")
+    for message in _find_wrong_clips(job, folder):
+        fault(message)
+
+
+def _find_wrong_clips(job: Job, folder: Path) -> Iterator[str]:
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    for clip in manifest["clips"]:
-        path = folder / (clip["video_path"] or "missing")
-        if abs(clip["actual_duration"] - 3) > 0.1 and clip["target_duration"] == 3:
-            fault(f"clip {clip['scene_id']} is {clip['actual_duration']:g} s long")
-        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
-            fault(f"clip {clip['scene_id']} is not whole")
-    made = {clip["scene_id"]: clip for clip in manifest["clips"]}
-    for scene in job.scenes:
-        upstreams = [made[scene_id]["sha256"] for scene_id in scene.upstream_ids if scene_id in made]
-        if scene.id in made and list((made[scene.id]["made_from"] or {}).values()) != upstreams:
-            fault(f"clip {scene.id} was made from a clip that is not there any more")
+    clips = {clip["scene_id"]: clip for clip in manifest["clips"]}
     if len(manifest["clips"]) != len(job.scenes):
-        fault(f"{len(manifest['clips'])} of {len(job.scenes)} clips are in the manifest")
+        yield f"{len(manifest['clips'])} of {len(job.scenes)} clips are in the manifest"
+    for name, clip in clips.items():
+        path = folder / (clip["video_path"] or "missing")
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
+            yield f"clip {name} is not whole"
+        elif clip["target_duration"] == LONG_S and abs(clip["actual_duration"] - LONG_S) > 0.1:
+            yield f"clip {name} is {clip['actual_duration']:g} s long"
+    for scene in job.scenes:
+        upstreams = [clips[scene_id]["sha256"] for scene_id in scene.upstream_ids if scene_id in clips]
+        if scene.id in clips and list((clips[scene.id]["made_from"] or {}).values()) != upstreams:
+            yield f"clip {scene.id} was made from a clip that is not there any more"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is computed from a ledger and from files: bounds, makespans, lags."""
 
 import heapq
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,23 @@ def seconds_at(stamp: str) -> float:
     """A time of the ledger on the wall clock."""
     whole, _, digits = stamp.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{digits or 0}")
+
+
+def graph_bounds(ledger: Mapping[str, Any], folder: Path, upstreams: Sequence[int | None]) -> tuple[float, float]:
+    """The seconds of the longest path of a graph, and of all its predictions together, as they came to be.
+
+    `upstreams` has the number of the clip that each one continues, or None.
+    """
+    took_s = {
+        row["id"]: seconds_at(row["completed_at"]) - seconds_at(row["created_at"]) for row in ledger["predictions"]
+    }
+    (manifest,) = folder.glob("out/*/manifest.json")
+    clips = json.loads(manifest.read_text(encoding="utf-8"))["clips"]
+    paths_s: list[float] = []
+    for clip, upstream in zip(clips, upstreams, strict=True):
+        before_s = 0.0 if upstream is None else paths_s[upstream]
+        paths_s.append(before_s + sum(took_s[each] for each in clip["prediction_ids"]))
+    return max(paths_s), sum(took_s.values())
 
 
 def first_create(ledger: Mapping[str, Any]) -> float:

@@ -1,10 +1,11 @@
 """The rows: each function plays what it needs and returns figures, with the limit that each is held against."""
 
+import random
 import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from shutil import copyfile
 
 from benchmarks.contenders import PROMPT, SLOTS
 from benchmarks.emulators import SEED
-from benchmarks.measures import lags, latencies, list_schedule, quantile
+from benchmarks.measures import graph_bounds, lags, latencies, list_schedule, quantile
 from benchmarks.stage import Played, Ran, Stage, run
 from videogen.emulator.catalogue import MODELS
 from videogen.emulator.models import ClipFormat, PixelSize
@@ -116,6 +117,20 @@ def longest_first(stage: Stage) -> Iterator[Row]:
     yield Row(group, "in scene order", plain.makespan_s, "s")
     yield Row(group, "longest first", first.makespan_s, "s")
     yield Row(group, "longest first over scene order", first.makespan_s / plain.makespan_s, "×", 1.0)
+
+
+def graphs(stage: Stage, clips: int, seeds: Sequence[int]) -> Iterator[Row]:
+    """Random trees of clips that continue each other, over the longer of their longest path and of what five slots
+    take for all of them."""
+    group = f"Makespan of a graph of {clips} clips of 2–6 s, over the bound"
+    for seed in seeds:
+        chance = random.Random(seed)
+        upstreams = [chance.randrange(n) if n and chance.random() < 0.8 else None for n in range(clips)]
+        played = stage.play("ours", clips, pace="shots", job={"model": "framed", "upstreams": upstreams})
+        path_s, all_s = graph_bounds(played.ledger, played.folder, upstreams)
+        bound_s = max(path_s, all_s / SLOTS)
+        took = f"{played.makespan_s:.1f} s; longest path {path_s:.1f} s, {SLOTS} slots {all_s / SLOTS:.1f} s"
+        yield Row(group, f"videogen without Prefect, seed {seed}", played.makespan_s / bound_s, "×", 1.05, took)
 
 
 def saved(stage: Stage, sizes: tuple[int, ...]) -> Iterator[Row]:

@@ -155,7 +155,10 @@ def run(command: list[str], folder: Path, environment: Mapping[str, str], *, wit
 
 
 def write_job(path: Path, clips: int, **fields: Any) -> None:
-    """Clips that are asked for with the same words, so that the emulator renders one film, and yet are not one clip."""
+    """Clips that are asked for with the same words, so that the emulator renders one film, and yet are not one clip.
+
+    `upstreams` has the number of the clip that each one continues, or None.
+    """
     defaults = {"model": "quick", "aspect_ratio": "1:1", "concurrency": 5, "min_clips": 1}
     target = fields.pop("target_duration", 2)
     scenes = [
@@ -167,6 +170,9 @@ def write_job(path: Path, clips: int, **fields: Any) -> None:
         }
         for number in range(clips)
     ]
+    for scene, upstream in zip(scenes, fields.pop("upstreams", ()), strict=False):
+        if upstream is not None:
+            scene["continues"] = f"s{upstream:04d}"
     if "models" in fields:
         defaults.pop("model")
     path.write_text(json.dumps({**defaults, **fields, "scenes": scenes}), encoding="utf-8")

@@ -207,6 +207,16 @@ def test_a_model_that_lists_references_gets_them_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "warned"), [("seedance-2.0", True), ("seedance-2.0-fast", True), ("kling-v3", False)]
+)
+def test_pictures_that_a_model_refuses_are_warned_of_where_it_gets_any(model: str, warned: bool) -> None:
+    """Nobody looks into the picture: its author knows what it shows."""
+    scenes = scene(id="plain"), scene(id="faces", start_image="anna.png")
+    told = [each for each in planned(model, *scenes).warnings if "refuse" in each]
+    assert told == [f"{model}: it may refuse pictures with photoreal faces (faces)"] * warned
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         pytest.param({"target_duration": 4}, id="not-8-s"),

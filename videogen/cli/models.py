@@ -98,6 +98,8 @@ def _list_model_facts(model: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "when", describe_condition(condition)
     if model.longest_prompt:
         yield "prompt", f"at most {model.longest_prompt:,} characters"
+    if model.refused_pictures:
+        yield "refuses in pictures", model.refused_pictures
     if model.retires:
         yield "retires", f"{model.retires}" + (f"; use {model.successor}" if model.successor else "")
     if model.ignored_inputs:

@@ -307,6 +307,8 @@ def _find_model_warnings(spec: ModelSpec, requests: Sequence[ClipRequest]) -> It
     for what, applies in unmet:
         if scenes := [request.scene.id for request in requests if applies(request)]:
             yield f"{model}: {what} ({list_first(scenes)})"
+    if spec.refused_pictures and (scenes := [each.scene.id for each in requests if each.prediction.images]):
+        yield f"{model}: it may refuse pictures with {spec.refused_pictures} ({list_first(scenes)})"
     changed: dict[str, list[str]] = {}
     for request in requests:
         for each in request.changed_inputs:

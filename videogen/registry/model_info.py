@@ -85,6 +85,8 @@ class ModelInfo(_Answer):
     default_tier: str | None
     conditions: tuple[dict[str, Any], ...]
     """What is different when a clip is asked for in a certain way, as in the registry."""
+    refused_pictures: str | None
+    """What the model refuses to see in pictures, as far as known."""
     retires: date | None
     """The day from which the model cannot be run any more; None means that none is known."""
     successor: str | None
@@ -141,6 +143,7 @@ def describe_model(name: str, registry: Registry) -> ModelInfo:
         tiers=spec.tiers,
         default_tier=spec.default_tier,
         conditions=tuple(when.model_dump(mode="json", exclude_defaults=True) for when in spec.when),
+        refused_pictures=spec.refused_pictures,
         retires=spec.retires,
         successor=spec.successor,
         references=ReferenceImageLimits.model_validate(references.model_dump(exclude={"input"}))

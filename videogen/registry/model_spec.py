@@ -152,6 +152,9 @@ class ModelSpec(Table):
     """The tier of jobs that ask for none. Required if there are tiers."""
     when: tuple[When, ...] = ()
     """What is different when a clip is asked for in a certain way. Each applies after those before it."""
+    refused_pictures: str | None = None
+    """What the model refuses to see in pictures, such as "photoreal faces"; None means that nothing is known. The plan
+    warns if a scene gives it pictures."""
     retires: date | None = None
     """The day from which the model cannot be run any more; None means that none is known."""
     successor: str | None = None
