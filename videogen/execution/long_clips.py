@@ -15,6 +15,7 @@ from videogen.failpoints import crash_if_requested
 from videogen.planning.requests import ClipRequest
 from videogen.registry import durations
 from videogen.results.clip import Clip, Segment
+from videogen.storage.base import Store
 
 
 async def make_long_clip(
@@ -46,11 +47,7 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
     """Join the delivered segments to the clip, put it under its final name, and record it in the journal."""
     out = run.store.scratch(f"{request.name}.joined.mp4")
     picture = out.with_suffix(".jpg")
-    parts = [
-        (run.store.path(str(made.video_path)), segment.scene.target_duration)
-        for segment, made in zip(request.segments, segments, strict=True)
-    ]
-    measured = await run.run_in_decoder(partial(_join_and_inspect, parts, out, picture, request.audio))
+    measured = await run.run_in_decoder(partial(_join_and_inspect, request, segments, run.store, out, picture))
     target_s = request.scene.target_duration
     if not durations.is_within_tolerance(target_s, measured.duration, request.tolerance_s):
         out.unlink()
@@ -78,7 +75,11 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
 
 
 def _join_and_inspect(
-    parts: list[tuple[Path, float]], out: Path, picture: Path, keep_sound: bool, stop: Event
+    request: ClipRequest, segments: list[Clip], store: Store, out: Path, picture: Path, stop: Event
 ) -> media.VideoInfo:
-    media.join_clips(parts, out, keep_sound=keep_sound, stop=stop)
+    parts = [
+        (store.path(str(made.video_path)), segment.scene.target_duration)  # which may be downloaded
+        for segment, made in zip(request.segments, segments, strict=True)
+    ]
+    media.join_clips(parts, out, keep_sound=request.audio, stop=stop)
     return media.inspect_video(out, poster=picture, stop=stop)

@@ -19,7 +19,7 @@ from videogen.posix import SAFE_OPEN_FLAGS
 from videogen.storage.base import Folder
 from videogen.storage.disk import sync_file, sync_folder
 
-PLACES = ("clips", "posters")
+PLACES = ("clips", "posters", "segments")
 """Folders of finished files, below the job's folder."""
 PROBE_BYTES = 4096
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
