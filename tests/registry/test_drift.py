@@ -157,6 +157,7 @@ class Mutation:
 
 
 NO_INPUT = {
+    "refused_pictures",
     "replicate",
     "source",
     "typical_run_seconds",
