@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, Pending
 from prefect.tasks import Task, exponential_backoff
+from prefect.utilities.annotations import quote
 
 from flows.artifacts import publish_artifacts
 from flows.handover import get_handover, get_prepared_job
@@ -107,7 +108,8 @@ class TaskRuns:
             retries=request.attempts - 1, timeout_seconds=request.prediction.timeout_s + TIMEOUT_MARGIN_S
         )
         upstreams = [self._states[scene_id] for scene_id in request.upstream_ids if scene_id in self._states]
-        running = task_(request, session, slot, return_state=True, wait_for=upstreams)
+        # quoted, because Prefect would draw an edge from each task run whose result shares a value with these
+        running = task_(quote(request), quote(session), quote(slot), return_state=True, wait_for=upstreams)
         state = cast(State[Clip], await running)  # type: ignore[misc]
         # not with the clip, in whose values Prefect would find those of other task runs, and draw edges to them
         self._states[request.scene.id] = self._states[request.part_id] = state.model_copy(update={"data": True})
