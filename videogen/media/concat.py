@@ -157,8 +157,11 @@ def _read_sound(path: Path, container: "InputContainer") -> "Iterator[AudioFrame
 
 def _add_song(path: Path, target: "OutputContainer", length_s: float) -> "Iterator[Packet[Any]]":
     """Add a sound track; return an iterator over its packets, of the first `length_s` seconds of the file."""
-    sound = target.add_stream("aac", rate=_SAMPLE_RATE_HZ, layout="stereo", bit_rate=192_000)
-    return _encode_song(path, sound, length_s)
+    return _encode_song(path, _add_sound_track(target), length_s)
+
+
+def _add_sound_track(target: "OutputContainer") -> "AudioStream":
+    return target.add_stream("aac", rate=_SAMPLE_RATE_HZ, layout="stereo", bit_rate=192_000)
 
 
 def _encode_song(path: Path, sound: "AudioStream", length_s: float) -> "Iterator[Packet[Any]]":
@@ -215,8 +218,7 @@ def _pull_sound(graph: "Graph") -> "Iterator[AudioFrame]":
 
 def _add_own_sound(parts: Sequence[FilmPart], target: "OutputContainer") -> "Iterator[Packet[Any]]":
     """Add a sound track; return an iterator over its packets, with the sound of each part or silence."""
-    sound = target.add_stream("aac", rate=_SAMPLE_RATE_HZ, layout="stereo", bit_rate=192_000)
-    return _encode_own_sound(parts, sound)
+    return _encode_own_sound(parts, _add_sound_track(target))
 
 
 def _encode_own_sound(parts: Sequence[FilmPart], sound: "AudioStream") -> "Iterator[Packet[Any]]":

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from videogen.media.concat import FilmPart, concatenate
+from videogen.media.encode import Size
 from videogen.media.files import (
     find_video_stream,
     make_bad_output_error,
@@ -42,7 +43,7 @@ def join_clips(
         StorageError: `out` cannot be written, or `stop` was set.
     """
     streams = [_Stream.read(path) for path, _ in parts]
-    lengths_s = [stream.find_cut(length_s) for stream, (_, length_s) in zip(streams, parts, strict=True)][:-1]
+    lengths_s = [stream.find_cut(length_s) for stream, (_, length_s) in zip(streams[:-1], parts[:-1], strict=True)]
     total_s = sum((Fraction(str(length_s)) for _, length_s in parts), Fraction(0))
     pictures_left = round((total_s - sum(lengths_s, Fraction(0))) * streams[0].rate)
     lengths_s.append(min(pictures_left / streams[0].rate, streams[-1].end_s))
@@ -53,9 +54,8 @@ def join_clips(
     if can_copy:
         _copy(streams, lengths_s, out, stop)
         return
-    _, view = read_first_frame(parts[0][0])
     films = [FilmPart(float(length_s), path) for length_s, (path, _) in zip(lengths_s, parts, strict=True)]
-    concatenate(films, out, size=view.size, fps=float(streams[0].rate), keep_sound=keep_sound, stop=stop)
+    concatenate(films, out, size=streams[0].size, fps=float(streams[0].rate), keep_sound=keep_sound, stop=stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class _Stream:
     path: Path
     kind: tuple[object, ...]
     """Streams whose kinds are equal can follow each other in one track."""
+    size: Size
     rate: Fraction
     times_s: tuple[Fraction, ...]
     """In decoding order."""
@@ -81,10 +82,11 @@ class _Stream:
                 raise make_bad_output_error(path, "it holds no pictures")
             start = min(packet.pts or 0 for packet in packets)
             end = max((packet.pts or 0) + (packet.duration or 0) for packet in packets)
-            context, size = stream.codec_context, (first.width, first.height)
+            context, stored = stream.codec_context, (first.width, first.height)
             return cls(
                 path=path,
-                kind=(context.name, context.extradata, size, view.turn, view.crop, view.size, base),
+                kind=(context.name, context.extradata, stored, view.turn, view.crop, view.size, base),
+                size=view.size,
                 rate=stream.average_rate or Fraction(24),
                 times_s=tuple(((packet.pts or 0) - start) * base for packet in packets),
                 end_s=(end - start) * base,
