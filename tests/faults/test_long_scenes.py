@@ -85,9 +85,11 @@ async def test_segments_that_continue_a_lost_one_are_made_again(stage: Stage) ->
     (stage.job_folder / str(clip.segments[0].video_path)).unlink()
     planned = await plan(stage, LONG)
     assert (planned["total_cost"], planned["warnings"]) == ("0", [])
+    await run(stage, scene("long"), options={"fresh": True})  # which is the same clip as the first segment
     (stage.job_folder / str(clip.video_path)).unlink()
     again = only(await run(stage, LONG))
     assert again.outcome == "delivered"
+    assert [part.attempts for part in again.segments] == [0, 1, 1]
     seams = (
         luma(stage.job_folder / str(again.segments[0].video_path)),
         luma(stage.job_folder / str(again.segments[1].video_path)),
