@@ -86,7 +86,7 @@ def _groups(stage: Stage, films: Path, minute: Group | None, *, full: bool) -> I
         yield "minute", minute
     yield "saved", lambda: rows.saved(stage, (6, 12, 30))
     yield "longest-first", lambda: rows.longest_first(stage)
-    yield "graphs", lambda: rows.graphs(stage, 60, (1, 2, 3))
+    yield "graphs", lambda: rows.graphs(stage, 60, (1, 2, 3) if full else (1,))
     yield "start", lambda: rows.start(stage, 3)
     yield "overhead", lambda: rows.overhead(stage, sizes, in_prefect)
     if full:

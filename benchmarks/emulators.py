@@ -1,4 +1,4 @@
-"""The emulator as the bench uses it: one process, at one address for each pace, all with the same seed and films.
+"""The emulator as the bench uses it: one process, at one address for each pace, all with the same films.
 
 uv run python -m benchmarks.emulators FOLDER     # prints the addresses as JSON; ends when its standard input does
 """
@@ -15,14 +15,17 @@ from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 SEED = 8
 PACES: Mapping[str, EmulatorSettings] = {
     "seconds": EmulatorSettings(seed=SEED, latency_s=(1, 3), latency_shape="log-normal"),
-    "shots": EmulatorSettings(seed=SEED, latency_s=(2, 6), latency_shape="log-normal"),
+    **{
+        f"shots-{seed}": EmulatorSettings(seed=seed, latency_s=(4, 12), latency_shape="log-normal")
+        for seed in (1, 2, 3)
+    },
     "minute": EmulatorSettings(seed=SEED, latency_s=(50, 72), latency_shape="log-normal"),
     "minute-again": EmulatorSettings(seed=SEED, latency_s=(50, 72), latency_shape="log-normal"),
     "at-once": EmulatorSettings(seed=SEED, latency_s=(0, 0), queue_s=(0, 0)),
     "blink": EmulatorSettings(seed=SEED, latency_s=(0.05, 0.05), queue_s=(0, 0)),
     "models": EmulatorSettings(seed=SEED, time_scale=0.012, queue_s=(0, 0.01)),
 }
-"""`shots` is 20 to 60 seconds, ten times as fast; `minute-again` is for who is measured beside another one;
+"""`shots` are 20 to 60 seconds, five times as fast; `minute-again` is for who is measured beside another one;
 `models` is each model's own pace, 80 times as fast."""
 
 

@@ -444,7 +444,7 @@ async def test_a_slot_is_free_again_as_soon_as_the_prediction_has_ended(tmp_path
         assert len(provider.running()) <= 1
         await asyncio.sleep(0.01)
     assert [task.result().status for task in tasks] == ["success", "success"]
-    assert not slots.predictions.locked()
+    await slots.acquire(0)
 
 
 async def test_a_failed_attempt_gives_its_slot_back(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ async def test_a_failed_attempt_gives_its_slot_back(tmp_path: Path) -> None:
     async with slot:
         with pytest.raises(PredictionFailedError):
             await generate_in_slot(request_of(), run, slot)
-        assert not slots.predictions.locked()
+        slots.release(await slots.acquire(0))
         assert (await generate_in_slot(request_of(), run, slot)).status == "success"
 
 
@@ -581,9 +581,9 @@ class WatchedSlots(Slots):
         super().__init__(number)
         self.is_wanted = asyncio.Event()
 
-    async def acquire(self) -> int:
+    async def acquire(self, priority: float) -> int:
         self.is_wanted.set()
-        return await super().acquire()
+        return await super().acquire(priority)
 
 
 async def test_a_clip_that_another_job_delivered_during_the_wait_for_a_slot_is_reused(tmp_path: Path) -> None:
@@ -591,7 +591,7 @@ async def test_a_clip_that_another_job_delivered_during_the_wait_for_a_slot_is_r
     provider, slots = FakeProvider(), WatchedSlots(1)
     run = run_of(tmp_path, provider)
     other = replace(run_of(tmp_path / "other", provider, run_id="run2"), journal=run.journal)
-    await slots.predictions.acquire()
+    await slots.predictions.acquire(0)
     waiting = asyncio.create_task(generate_in_slot(request_of(), run, Slot(slots)))
     await slots.is_wanted.wait()
     made = await generate(request_of(), other)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from videogen.execution.slots import PrioritySemaphore
+from videogen.execution.slots import PrioritySemaphore, Slot, Slots
 
 
 async def wait_for_turn(semaphore: PrioritySemaphore, name: str, priority: float, turns: list[str]) -> None:
@@ -58,3 +58,22 @@ async def test_one_that_is_cancelled_leaves_its_turn_to_the_next(moment: str) ->
     assert turns == ["after"]
     semaphore.release()
     await semaphore.acquire(0)
+
+
+async def test_a_clip_that_can_be_made_late_overtakes_those_that_queue_for_a_slot() -> None:
+    """Its upstream has just ended, and the longest path goes through it."""
+    slots, turns = Slots(2), list[str]()
+
+    async def make(name: str, priority: float) -> None:
+        async with Slot(slots, priority) as slot:
+            await slot.acquire()
+            slot.leave_queue()
+            turns.append(name)
+
+    held = [await slots.acquire(0), await slots.acquire(0)]
+    making = [asyncio.create_task(make(name, priority)) for name, priority in (("leaf", 8), ("urgent", 1))]
+    await asyncio.sleep(0)
+    for ticket in held:
+        slots.release(ticket)
+    await asyncio.gather(*making)
+    assert turns == ["urgent", "leaf"]

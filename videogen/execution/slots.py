@@ -49,15 +49,15 @@ class Slots:
 
     def __init__(self, number: int, shared: SharedLimit | None = None) -> None:
         self.queue = PrioritySemaphore(number)
-        self.predictions = asyncio.Semaphore(number)
+        self.predictions = PrioritySemaphore(number)
         self.open_clips = PrioritySemaphore(4 * number + 16)
         """Bounds how far predictions may run ahead of the decoders. Otherwise thousands of quick clips would wait
         for them."""
         self._shared = shared
 
-    async def acquire(self) -> int:
+    async def acquire(self, priority: float) -> int:
         """Wait for a slot. Return its ticket, which `release` needs."""
-        await self.predictions.acquire()
+        await self.predictions.acquire(priority)
         if self._shared is None:
             return 0
         try:
@@ -77,7 +77,8 @@ class Slot:
 
     It is held from before the create until the prediction has ended. Downloading and verifying need none, so that the
     next clip can begin meanwhile. As a context manager it queues on entry: a few clips are prepared while all slots are
-    taken, so that a free slot is used at once. Of those that queue, the one with the lowest priority number is next.
+    taken, so that a free slot is used at once. Of those that wait, for the queue or for a slot, the one with the lowest
+    priority number is next.
     """
 
     def __init__(self, slots: Slots, priority: float = 0.0) -> None:
@@ -89,7 +90,7 @@ class Slot:
     async def acquire(self) -> None:
         """Wait for a free slot, unless this one is held already."""
         if self._ticket is None:
-            self._ticket = await self._slots.acquire()
+            self._ticket = await self._slots.acquire(self._priority)
 
     def leave_queue(self) -> None:
         """Let the next clip be prepared."""
