@@ -202,6 +202,17 @@ class Stage:
             assert time.monotonic() < deadline, f"never {count} creates: {self.logs()}"
             time.sleep(0.2)
 
+    def predictions_of(self, job_id: str) -> list[dict[str, Any]]:
+        """The predictions of a job of `job_of` in the emulator's ledger."""
+        made = self.emulator.ledger()["predictions"]
+        return [each for each in made if each["input"]["prompt"].startswith(f"{job_id}, ")]
+
+    def wait_for_creates_of(self, job_id: str, count: int, *, within_s: float = 300) -> None:
+        deadline = time.monotonic() + within_s
+        while len(self.predictions_of(job_id)) < count:
+            assert time.monotonic() < deadline, f"never {count} creates of {job_id}: {self.logs()}"
+            time.sleep(0.2)
+
     def wait_for_end(self, *flow_runs: str, within_s: float = 300) -> list[str]:
         """The names of their final states."""
         deadline = time.monotonic() + within_s

@@ -47,32 +47,28 @@ def test_a_schedule_makes_as_many_runs_as_it_ticks(stage: Stage) -> None:
     assert (ledger["creates"], ledger["running"]) == (2 * len(runs), 0)
 
 
-def test_a_run_whose_worker_is_killed_is_taken_over_once(stage: Stage) -> None:
-    """Its clips are made by the other worker, and none is paid for twice."""
+def test_a_run_whose_worker_is_killed_is_taken_over_once_and_stopped_ones_are_not(stage: Stage) -> None:
+    """Its clips are made by the new worker, and none is paid for twice. Runs that a person has suspended or paused
+    stay so, though their worker was killed, too."""
+    stopped: dict[str, str] = {}
+    for state in ("Suspended", "Paused"):
+        job = f"film-{next(_names)}"
+        stopped[state] = stage.schedule(job_of(job, 100) | {"concurrency": 1})  # longer than all that follows
+        stage.wait_for_creates_of(job, 2)
+        stage.pause(stopped[state], state)
     job = f"film-{next(_names)}"
-    flow_run = stage.schedule(job_of(job, 12))
-    stage.wait_for_creates(7)
-    stage.kill_worker(stage.worker_of(flow_run))
-    assert stage.wait_for_end(flow_run, within_s=600) == ["Completed"]
-    assert stage.states(flow_run).count("TakenOver") == 1
-    ledger = stage.emulator.ledger()
-    assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (12, 0, 0)
-
-
-@pytest.mark.parametrize("state", ["Suspended", "Paused"])
-def test_a_run_that_is_stopped_stays_so(stage: Stage, state: str) -> None:
-    """While another one is taken over, whose worker was killed with its own."""
-    stopped = stage.schedule(job_of(f"film-{next(_names)}", 100) | {"concurrency": 1})  # longer than all that follows
-    stage.wait_for_creates(2)
-    stage.pause(stopped, state)
-    lost = stage.schedule(job_of(f"film-{next(_names)}", 12))
-    stage.wait_for_state(lost, "Running")
+    lost = stage.schedule(job_of(job, 12))
+    stage.wait_for_creates_of(job, 7)
     for name in list(stage.workers):
         stage.kill_worker(name)
     stage.start_worker("one", bounded=False)
     assert stage.wait_for_end(lost, within_s=600) == ["Completed"]
-    assert stage.state(stopped)["name"] == state
-    assert "TakenOver" not in stage.states(stopped)
+    assert stage.states(lost).count("TakenOver") == 1
+    made = stage.predictions_of(job)
+    assert [prediction["status"] for prediction in made] == ["succeeded"] * 12
+    for state, flow_run in stopped.items():
+        assert stage.state(flow_run)["name"] == state
+        assert "TakenOver" not in stage.states(flow_run)
 
 
 def test_a_cancel_in_prefect_ends_the_run_of_a_worker(stage: Stage) -> None:
