@@ -63,7 +63,7 @@ def measured(folder: Path, *, full: bool, only: list[str]) -> list[Row]:
     with emulators(folder / "films") as paces, prefect_server(folder / "prefect", free_port()) as (api, _):
         stage = Stage(folder, paces, api, folder / "prefect")
         for pace in paces:  # films are rendered, and byte code is compiled
-            if not pace.startswith("minute"):
+            if not pace.startswith(("minute", "shots")):
                 job = {"models": ["quick", "slow"]} if pace == "models" else {}
                 stage.play("ours", 1, pace=pace, job=job)
         with ExitStack() as stack:
@@ -86,10 +86,10 @@ def _groups(stage: Stage, films: Path, minute: Group | None, *, full: bool) -> I
         yield "minute", minute
     yield "saved", lambda: rows.saved(stage, (6, 12, 30))
     yield "longest-first", lambda: rows.longest_first(stage)
-    yield "graphs", lambda: rows.graphs(stage, 60, (1, 2, 3) if full else (1,))
     yield "start", lambda: rows.start(stage, 3)
     yield "overhead", lambda: rows.overhead(stage, sizes, in_prefect)
     if full:
+        yield "graphs", lambda: rows.graphs(stage, 60, (1, 2, 3))
         yield "large", lambda: rows.large(stage, (500, 5000))
     yield "memory", lambda: rows.memory(stage, films)
     yield "media", lambda: rows.media(stage)

@@ -16,7 +16,7 @@ SEED = 8
 PACES: Mapping[str, EmulatorSettings] = {
     "seconds": EmulatorSettings(seed=SEED, latency_s=(1, 3), latency_shape="log-normal"),
     **{
-        f"shots-{seed}": EmulatorSettings(seed=seed, latency_s=(4, 12), latency_shape="log-normal")
+        f"shots-{seed}": EmulatorSettings(seed=seed, latency_s=(20, 60), latency_shape="log-normal")
         for seed in (1, 2, 3)
     },
     "minute": EmulatorSettings(seed=SEED, latency_s=(50, 72), latency_shape="log-normal"),
@@ -25,7 +25,7 @@ PACES: Mapping[str, EmulatorSettings] = {
     "blink": EmulatorSettings(seed=SEED, latency_s=(0.05, 0.05), queue_s=(0, 0)),
     "models": EmulatorSettings(seed=SEED, time_scale=0.012, queue_s=(0, 0.01)),
 }
-"""`shots` are 20 to 60 seconds, five times as fast; `minute-again` is for who is measured beside another one;
+"""`shots` take 20 to 60 seconds, as those of most models; `minute-again` is for who is measured beside another one;
 `models` is each model's own pace, 80 times as fast."""
 
 
