@@ -5,7 +5,14 @@ from pathlib import PurePath
 
 from tests.support.source_code import parse_modules
 
-ALLOWED = {"flows.generate", "flows.command", "videogen.__main__", "videogen.cli.main", "videogen.cli.run"}
+ALLOWED = {
+    "flows.generate",
+    "flows.command",
+    "videogen.__main__",
+    "videogen.cli.main",
+    "videogen.cli.review",
+    "videogen.cli.run",
+}
 """`flows.generate` is the command line, too: docs/adr/0001-flows-generate-is-the-command.md."""
 
 

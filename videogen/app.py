@@ -7,17 +7,19 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from videogen.errors import RunInterruptedError
+from videogen.execution.judging import open_judge
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
-from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs
+from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs, read_manifest
 from videogen.execution.runner import JobRunner
 from videogen.execution.staleness import find_stale
+from videogen.job.choices import CHOICES_NAME, Choices, add_takes, parse_choices, validate_selection
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import validate_inputs
@@ -26,6 +28,7 @@ from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
+from videogen.results.takes import find_chosen_ids
 from videogen.settings import FREE_ORIGIN
 from videogen.storage.base import is_remote
 from videogen.storage.local import check_places
@@ -33,14 +36,16 @@ from videogen.storage.local import check_places
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
     from videogen.results.clip import Clip
+    from videogen.storage.base import Folder
 
 
-async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
+async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices | None = None) -> PreparedJob:
     """Load the job's references, find the results of earlier runs, and plan.
 
     Args:
         job: a job, or the address of its file: a path, `https://…` or `s3://…`. Reference paths are relative to a local
             file.
+        choices: its takes, in place of those in its folder.
 
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
@@ -62,7 +67,14 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
-    asked, job = job, compose_scenes(job)
+    folders, url = cache(open_folder), settings.get_journal_url()
+    folder = folders(settings.get_job_folder(job.id))
+    if choices is None:
+        choices = parse_choices(await asyncio.to_thread(folder.text, CHOICES_NAME))
+    asked, job = job, compose_scenes(add_takes(job, choices))
+    validate_selection(job, options.only)
+    if job.judge:
+        open_judge(job.judge, allows_programs=settings.allow_judges)
     validate_job(job, registry)  # report problems before anything is fetched
     validate_inputs(job, registry)
     provider, why = settings.choose_provider()
@@ -71,15 +83,15 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    planned = build_plan(job, registry, digests=digests, cut_outs=cut_outs, buffer=buffer, today=today)
-    folders, url = cache(open_folder), settings.get_journal_url()
-    folder = folders(settings.get_job_folder(job.id))
+    chosen = await _find_chosen_ids(job, choices, folder)
+    plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
+    planned = plan(cut_outs=cut_outs)
 
     async def look(planned: Plan) -> PriorWork:
         return await inspect_prior_runs(url, origin, folder, planned, open_folder=folders, fresh=options.fresh)
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
-        before = build_plan(job, registry, digests=digests, buffer=buffer, today=today)
+        before = plan()
         planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
     if references:
         from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
@@ -87,12 +99,13 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         planned = planned.with_warnings(
             *warn_about_cards(planned.requests, references), *warn_about_plain_pictures(planned.requests, references)
         )
-    can_keep = options.retry_failed and not options.fresh
-    kept = await asyncio.to_thread(find_clips_of_last_run, folder, origin) if can_keep else {}
+    kept = await _find_kept_clips(planned, options, folder, origin)
     earlier = await look(planned)
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
     ).with_warnings(*earlier.warnings)
+    if options.only:
+        planned = planned.select(options.only)
     stale = find_stale(planned, earlier.clips, kept)
     planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
@@ -107,9 +120,26 @@ async def prepare_job(job: Job | str, options: RunOptions) -> PreparedJob:
         origin,
         references,
         kept,
+        choices,
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
     )
+
+
+async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder") -> dict[str, str]:
+    has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
+    return find_chosen_ids(job, choices, await asyncio.to_thread(read_manifest, folder)) if has_takes else {}
+
+
+async def _find_kept_clips(planned: Plan, options: RunOptions, folder: "Folder", origin: str) -> dict[str, "Clip"]:
+    """Return the clips of the last run that stay even if the job has changed, by scene id."""
+    if not (options.retry_failed or options.only):
+        return {}
+    last = await asyncio.to_thread(find_clips_of_last_run, folder, origin, is_required=options.retry_failed)
+    if options.retry_failed:
+        return last
+    ids = {request.scene.id: request.scene.take_of for request in planned.requests}
+    return {id_: clip for id_, clip in last.items() if id_ in ids and not {id_, ids[id_]} & set(options.only)}
 
 
 @asynccontextmanager
@@ -184,6 +214,10 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
             cost_note=cost_note,
+            judge=open_judge(prepared.job.judge, allows_programs=prepared.settings.allow_judges)
+            if prepared.job.judge
+            else None,
+            retake_below=prepared.job.retake_below,
             remakes_stale=prepared.options.should_remake_stale(prepared.job),
             leaves_running=prepared.options.on_interrupt == "leave",
         )

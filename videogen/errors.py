@@ -285,6 +285,13 @@ class QualityError(ClipError):
     retryable = True
 
 
+class RejectedError(ClipError):
+    """The clip is complete, but the job's judge rejects it, and the job sets `retake_below`."""
+
+    code = "rejected"
+    retryable = True
+
+
 class UnusableReferenceError(ClipError):
     """A reference image cannot be fetched, decoded or sent."""
 

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         float | None, Field(validation_alias="VIDEO_GENERATOR_DURATION_BUFFER", ge=1, allow_inf_nan=False)
     ] = None
     """Multiplier for models of continuous duration, at least 1; None means the registry's, which is 1.25."""
+    allow_judges: Annotated[bool, Field(validation_alias="VIDEOGEN_ALLOW_JUDGES")] = False
+    """Whether the `judge` of a job may be a command or a Python function, which runs on this machine."""
     out: Annotated[str, Field(validation_alias="VIDEOGEN_OUT")] = str(LOCAL_OUT)
     """Folder for the jobs' folders: a path, or the address of an object store such as `s3://bucket/prefix`."""
     journal_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_JOURNAL_URL")] = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import pictured_request, request_of
-from tests.support.fakes import LOST, FakeProvider, Heard, Script, generate, run_of
+from tests.support.fakes import LOST, FakeProvider, Heard, NoImages, Script, generate, run_of
 from videogen.errors import (
     AuthenticationError,
     CallError,
@@ -186,7 +186,7 @@ async def test_a_clock_that_is_wrong_pays_nothing_twice(minutes: int, tmp_path: 
     assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
 
 
-class Pictures:
+class Pictures(NoImages):
     """Sends each picture under an address of its own, which the provider shows or replaces."""
 
     def __init__(self, *, is_known: bool) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 from tests.support.builders import deliver, job_of, refuse, result_of, small_clip
 from videogen.errors import BadOutputError, StorageError
 from videogen.media import check_music, inspect_video
-from videogen.reports.rough_cut import choose_clips, draw_slate, write_rough_cut
+from videogen.reports.rough_cut import draw_slate, write_rough_cut
 from videogen.results.run_result import RunResult
+from videogen.results.takes import get_chosen_clips
 from videogen.storage.local import FileStore
 
 pytestmark = pytest.mark.integration
@@ -131,7 +132,7 @@ def test_a_slate_says_what_is_missing_and_why(tmp_path: Path) -> None:
     assert not any(rows[1][-30:])
 
 
-def test_one_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> None:
+def test_the_newest_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> None:
     """Takes and models side by side are not strung together."""
     store = FileStore(tmp_path / "film")
     job = job_of({"target_duration": 1}, {"target_duration": 1}, models=["one", "two"], takes=2)
@@ -142,9 +143,9 @@ def test_one_take_of_the_first_model_stands_for_its_scene(tmp_path: Path) -> Non
         for cell, colour in zip(cells, colours, strict=True)
     ]
     batch = result_of(job, clips, cells_per_scene=4)
-    assert [each.scene_id for each in choose_clips(batch)] == ["s0.one.take-2", "s1.two.take-1"]
+    assert [each.scene_id for each in get_chosen_clips(batch)] == ["s0.one.take-2", "s1.two.take-2"]
     write_rough_cut(batch, store)
-    assert colors(store.path("rough_cut.mp4")) == ["G"] * 24 + ["B"] * 24
+    assert colors(store.path("rough_cut.mp4")) == ["G"] * 24 + ["R"] * 24
 
 
 # -- music ------------------------------------------------------------------------------------------------------------

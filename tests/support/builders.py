@@ -140,9 +140,10 @@ def small_clip(seconds: float = 5.0, *, size: tuple[int, int] = (128, 72), fps: 
 def request_of(**scene: Any) -> ClipRequest:
     """Return the request of one scene of five seconds on Kling v2.5. Fields that begin with `job_` go to the job."""
     fields = {name.removeprefix("job_"): scene.pop(name) for name in list(scene) if name.startswith("job_")}
-    wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene}
+    wanted = {"id": "a", "prompt": "p", "target_duration": 5, **scene, "take_of": None}
     job = Job.model_validate({"model": "kling-v2.5-turbo", "scenes": [wanted], **fields})
-    return build_plan(job, read_registry()).requests[0]
+    request = build_plan(job, read_registry()).requests[0]
+    return request.model_copy(update={"scene": request.scene.model_copy(update={"take_of": scene.get("take_of")})})
 
 
 def change_prediction(request: ClipRequest, **fields: Any) -> ClipRequest:

@@ -168,6 +168,9 @@ class NoImages:
     async def url(self, image: ImageInput) -> str:
         return f"https://pictures.example/{image.name}"
 
+    async def read(self, image: ImageInput) -> bytes:
+        return image.name.encode()
+
 
 QUICK = Patience(unknown_s=0.02, unknown_at_most_s=0.1, output_s=0.05, id_s=0.05, first_pause_s=0.01)
 """Hundredths of a second where a user waits seconds."""

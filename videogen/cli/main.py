@@ -43,6 +43,7 @@ app = App(
 )
 
 MAX_SLOTS = 1000
+MAX_RETAKES = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,6 +154,9 @@ class JobFlags:
     retry_failed: Annotated[bool, Parameter(negative="")] = False
     """Make only the clips that the last run of this job did not deliver. The others stay as they are, even if the job
     file has changed."""
+    only: str | None = None
+    """Scenes to make, separated by commas. The clips of all others stay as the last run left them, even if the job file
+    has changed."""
     remake_stale: Annotated[bool, Parameter(negative="")] = False
     """Make a clip again if one that it continues, or ends on, has been made again."""
     log_level: LogLevel | None = None
@@ -176,6 +180,13 @@ class JobFlags:
             given["models"] = ()
         return given
 
+    def list_only(self) -> tuple[str, ...]:
+        """Return the ids of --only. Raise `InvalidError` if one is empty."""
+        names = tuple(name.strip() for name in self.only.split(",")) if self.only is not None else ()
+        if not all(names):
+            raise InvalidError(f"--only: {self.only!r} has an empty name: separate the ids of scenes by commas")
+        return names
+
     def options(self, job: Path, **more: Any) -> "RunOptions":
         from videogen.execution.options import RunOptions
 
@@ -187,10 +198,34 @@ class JobFlags:
             registry=self.registry,
             fresh=self.fresh,
             retry_failed=self.retry_failed,
+            only=self.list_only(),
             remake_stale=self.remake_stale,
             folder=str(job.absolute().parent),
             **more,
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PlaceFlags:
+    """Flags of commands that work on the folder of a job. None keeps the value of the job file and the environment."""
+
+    aspect_ratio: str | None = None
+    """Aspect ratio with which the job was run instead of its own: it has a folder of its own."""
+    out: str | None = None
+    """Folder in which the job has its own, or an address such as s3://bucket/prefix (VIDEOGEN_OUT; default: `out`)."""
+    provider: Literal["replicate", "local"] | None = None
+    """`replicate`, or `local` for the emulator on this machine (default: Replicate if REPLICATE_API_TOKEN is set)."""
+    registry: Path | None = None
+    """A models.toml that adds models to the shipped ones or changes them (VIDEOGEN_REGISTRY)."""
+    max_cost: str | None = None
+    """Maximum cost of the job in USD."""
+    log_level: LogLevel | None = None
+    """Also write the log from this level on to standard error."""
+
+    def make_flags(self) -> JobFlags:
+        """Return them as flags of a job."""
+        return JobFlags(**vars(self))
 
 
 @app.command
@@ -304,6 +339,144 @@ def _load_job(path: Path, flags: JobFlags) -> Iterator["Job"]:
             yield checked.job
     except ValidationError as exc:
         raise checked.source.with_positions(attribute_to_flags(exc, overrides)) from None
+
+
+@app.command
+def retake(
+    job: Path,
+    scene: str,
+    /,
+    *,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    seed: Annotated[int | None, _WHOLE_NUMBER] = None,
+    tier: str | None = None,
+    model: str | None = None,
+    takes: Annotated[int, _WHOLE_NUMBER] = 1,
+    place: PlaceFlags = PlaceFlags(),
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Make another take of one scene, and keep the takes that are there. The newest take is in the film, unless you
+    choose another one.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    scene:
+        Id of the scene.
+    prompt:
+        Prompt of the take instead of the scene's.
+    negative_prompt:
+        Negative prompt of the take instead of the scene's.
+    seed:
+        Seed of the take instead of the scene's. Of several takes, each has the next higher one.
+    tier:
+        Quality of the take instead of the scene's, such as final.
+    model:
+        Model that makes the take instead of the scene's.
+    takes:
+        Number of takes to make.
+    dry_run:
+        Show the plan and its price, then stop.
+    """
+    from videogen.cli.review import retake_scene
+
+    if not 1 <= takes <= MAX_RETAKES:
+        raise InvalidError(f"--takes: {takes} is not 1 to {MAX_RETAKES}")
+    said = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "tier": tier, "model": model}
+    changes = {name: value for name, value in said.items() if value is not None}
+    flags = place.make_flags()
+    with _load_job(job, flags) as asked:
+        return retake_scene(asked, flags.options(job), scene, changes, takes=takes, file=job, dry_run=dry_run)
+
+
+@app.command
+def finish(
+    job: Path,
+    /,
+    *,
+    tier: str | None = None,
+    model: str | None = None,
+    place: PlaceFlags = PlaceFlags(),
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Make the chosen take of every scene again, at another tier or with another model. The drafts stay as takes.
+
+    At a terminal, the price is shown and confirmed first.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    tier:
+        Quality of the new takes, such as final.
+    model:
+        Model that makes the new takes.
+    dry_run:
+        Show the plan and its price, then stop.
+    yes:
+        Do not ask.
+    """
+    from videogen.cli.review import finish_job
+
+    changes = {name: value for name, value in (("tier", tier), ("model", model)) if value is not None}
+    if not changes:
+        raise InvalidError("give --tier, --model, or both: what the final takes are made with")
+    flags = place.make_flags()
+    with _load_job(job, flags) as asked:
+        return finish_job(asked, flags.options(job), changes, file=job, dry_run=dry_run, asks=not yes)
+
+
+@app.command
+def choose(job: Path, /, *choices: str, place: PlaceFlags = PlaceFlags()) -> int:
+    """Choose the takes that are in the film, and list the takes of the last run. Without choices, only list.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    choices:
+        SCENE=TAKE, such as storm=2, or storm=veo-3.1 if models were compared.
+    """
+    from videogen.cli.review import choose_takes
+
+    flags = place.make_flags()
+    with _load_job(job, flags) as asked:
+        return choose_takes(asked.id, flags.options(job), choices)
+
+
+@app.command
+def rate(
+    job: Path,
+    take: str,
+    rating: Annotated[int | None, _WHOLE_NUMBER] = None,
+    /,
+    *,
+    note: str | None = None,
+    place: PlaceFlags = PlaceFlags(),
+) -> int:
+    """Rate a take, or note something on it. Both are on the contact sheet and in the manifest.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    take:
+        SCENE=TAKE, such as storm=2, or SCENE for its chosen take.
+    rating:
+        1 to 5; 0 removes the rating.
+    note:
+        Your note. An empty one removes it.
+    """
+    from videogen.cli.review import rate_take
+
+    if rating is not None and not 0 <= rating <= 5:
+        raise InvalidError(f"RATING: {rating} is not 0 to 5")
+    flags = place.make_flags()
+    with _load_job(job, flags) as asked:
+        return rate_take(asked.id, flags.options(job), take, rating, note)
 
 
 @app.command(name="import")

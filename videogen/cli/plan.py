@@ -15,6 +15,7 @@ from videogen.cli.models import format_inputs
 from videogen.cli.progress import format_clock
 from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.options import PreparedJob, RunOptions
+from videogen.job.choices import Choices
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
 from videogen.planning.plan import Plan
@@ -31,17 +32,24 @@ from videogen.text import escape_json, format_money, list_first
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None = None) -> int:
-    """Print the plan of a job, and write its start frames to `frames` unless that is None. Return the exit code."""
-    asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames))
+def show_plan(
+    job: Job, options: RunOptions, *, as_json: bool, frames: Path | None = None, choices: Choices | None = None
+) -> int:
+    """Print the plan of a job, and write its start frames to `frames` unless that is None. Return the exit code.
+
+    `choices` are its takes, in place of those in its folder.
+    """
+    asyncio.run(_show_plan(job, options, as_json=as_json, frames=frames, choices=choices))
     return 0
 
 
-async def _show_plan(job: Job, options: RunOptions, *, as_json: bool, frames: Path | None) -> None:
+async def _show_plan(
+    job: Job, options: RunOptions, *, as_json: bool, frames: Path | None, choices: Choices | None
+) -> None:
     """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
     if frames and (obstacle := find_obstacle(frames.absolute())):
         raise InvalidError(f"--frames: {obstacle}. Choose another folder")
-    prepared = await prepare_job(job, options)
+    prepared = await prepare_job(job, options, choices=choices)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
     if as_json:

@@ -22,5 +22,8 @@ class ImageSender(Protocol):
         Raises `UnusableReferenceError`.
         """
 
+    async def read(self, image: ImageInput) -> bytes:
+        """Return the bytes of an image that the model got. Raises `UnusableReferenceError`."""
+
     def name_at(self, address: str) -> str | None:
         """Return the `ImageInput.name` of the image that a run of this job sent as this address, or None."""

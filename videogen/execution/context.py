@@ -15,6 +15,7 @@ from typing import TypeVar
 from videogen.execution.base import EventSink, ImageSender
 from videogen.execution.billing import UnexpectedBill
 from videogen.execution.cost_note import CostNoteWriter
+from videogen.execution.judging import Judge
 from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
@@ -71,6 +72,11 @@ class RunContext:
     """The last run of the job if the journal does not know it."""
     cost_note: CostNoteWriter | None = None
     """Notes costs in the job's folder; None if predictions cost nothing."""
+    judge: Judge | None = None
+    """Judges each clip before it is delivered; None means that nobody does."""
+    retake_below: float | None = None
+    """A clip that the judge rejects, or gives a lower score, is made again while attempts and budget allow it; None
+    means that it is delivered as it is."""
     upstreams: dict[str, Clip] = field(default_factory=dict)
     """By scene id: the delivered clips of this run that others are made from."""
     unexpected_bills: dict[str, UnexpectedBill] = field(default_factory=dict)

@@ -23,21 +23,25 @@ from videogen.errors import (
     NotSentError,
     OutputExpiredError,
     QualityError,
+    RejectedError,
     SoundError,
     TransientError,
     UnreachableError,
+    VideogenError,
 )
 from videogen.execution.context import RunContext
+from videogen.execution.judging import JudgedClip
 from videogen.execution.prediction import ActivePrediction
 from videogen.execution.recovery import is_intact
 from videogen.execution.staleness import has_other_seam, is_stale
 from videogen.failpoints import crash_if_requested
 from videogen.journal.attempts import Attempt
-from videogen.planning.requests import ClipRequest
+from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import Prediction
 from videogen.registry import durations
 from videogen.registry.tables import parse_ratio
 from videogen.results.clip import Clip, get_planned_fields
+from videogen.results.judgement import Judgement
 from videogen.text import format_money, make_loggable
 
 logger = logging.getLogger(__name__)
@@ -170,6 +174,13 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
         raise QualityError(f"prediction {active.prediction.id}: the clip is {flaws} from start to end")
     picture = _poster_path(part)
     part, measured = await run.run_in_decoder(partial(_conform, request, part, measured))
+    judgement = await judge_clip(request, run, part)
+    if judgement and await _should_retake(request, run, judgement):
+        _keep_rejected(part)
+        raise RejectedError(
+            f"prediction {active.prediction.id}: the judge rejects the clip (score {judgement.score:g}): "
+            f"{judgement.reason}"
+        )
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)
@@ -177,7 +188,7 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
     if request.segment is not None:
         attempts = [attempt for attempt in attempts if attempt.clip_key == request.key]
-    clip = make_clip(request, measured, attempts, run.upstreams)
+    clip = make_clip(request, measured, attempts, run.upstreams, judgement=judgement)
     if active.prediction.id in run.unexpected_bills:
         clip = clip.model_copy(update={"warnings": (*clip.warnings, "billed")})
     run.force_keys.discard(request.key)
@@ -185,6 +196,42 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
     logger.debug("%s: delivered %s for %s", request.scene.id, request.video_path, format_money(clip.cost))
     run.store.scratch(f"{active.prediction.id}.rejected").unlink(missing_ok=True)  # it came whole in the end
     return clip
+
+
+async def judge_clip(request: ClipRequest, run: RunContext, video: Path) -> Judgement | None:
+    """Return what the run's judge says of the whole clip in this file; None if there is no judge, or no answer."""
+    if run.judge is None or request.segment is not None:
+        return None
+    scene, judge = request.scene, run.judge
+    try:
+        image = find_start_image(request)
+        start = await run.images.read(image) if image else None
+        return await run.run_in_decoder(partial(judge, JudgedClip(video, scene.id, scene.prompt, start)))
+    except VideogenError as exc:  # the clip is paid for and whole, whatever a judge says
+        logger.warning("%s: no judgement: %s", scene.id, make_loggable(exc, hide=scene.prompt))
+        return None
+
+
+async def _should_retake(request: ClipRequest, run: RunContext, judgement: Judgement) -> bool:
+    """Return whether another attempt is made instead of the judged clip, within the attempts and the budget."""
+    if run.retake_below is None or (judgement.accept and judgement.score >= run.retake_below):
+        return False
+    attempts = await run.journal.find_attempts(run.id, request.scene.id)
+    if sum(attempt.clip_key == request.key for attempt in attempts) >= request.attempts:
+        return False
+    if run.max_cost is None:
+        return True
+    spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
+    return spent + reserved + request.prediction.cost <= run.max_cost
+
+
+def find_start_image(request: ClipRequest) -> ImageInput | None:
+    """Return the picture with which the clip was asked to begin; None if there is none."""
+    if not (request.scene.has_start_frame or request.references.composed):
+        return None
+    prediction = request.parts[0].prediction
+    sent = (prediction.images.get(value) for value in prediction.inputs.values() if isinstance(value, str))
+    return next((image for image in sent if image is not None), None)
 
 
 def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event) -> tuple[Path, media.VideoInfo]:
@@ -213,7 +260,12 @@ def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
 
 
 def make_clip(
-    request: ClipRequest, measured: media.VideoInfo, attempts: list[Attempt], upstreams: Mapping[str, Clip]
+    request: ClipRequest,
+    measured: media.VideoInfo,
+    attempts: list[Attempt],
+    upstreams: Mapping[str, Clip],
+    *,
+    judgement: Judgement | None = None,
 ) -> Clip:
     """Return the delivered clip of a request, with its measured values and the cost of its attempts.
 
@@ -239,6 +291,9 @@ def make_clip(
         warnings=(*measured.warnings, *measured.notes, *(("short",) if short_s > MAX_SILENT_SHORTFALL_S else ())),
         created_at=max((attempt.created_at for attempt in attempts if attempt.created_at), default=None),
         delivered_at=datetime.now(UTC),
+        accepted=judgement.accept if judgement else None,
+        score=judgement.score if judgement else None,
+        judge_reason=judgement.reason if judgement else None,
         made_from={frame.name: str(upstreams[str(frame.scene_id)].sha256) for frame in frames} or None,
         **sum_attempts(attempts),
     )

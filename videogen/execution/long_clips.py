@@ -10,7 +10,7 @@ from videogen import media
 from videogen.errors import DurationError, VideogenError
 from videogen.events import ClipCompleted
 from videogen.execution.context import RunContext
-from videogen.execution.delivery import make_clip, reuse_delivered
+from videogen.execution.delivery import judge_clip, make_clip, reuse_delivered
 from videogen.failpoints import crash_if_requested
 from videogen.planning.requests import ClipRequest
 from videogen.registry import durations
@@ -55,12 +55,13 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
             f"the {len(segments)} segments together are {measured.duration:.2f} s for the {target_s:g} s of the scene "
             f"(±{request.tolerance_s:g} s)"
         )
+    judgement = await judge_clip(request, run, out)
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, out, request.video_path)
     crash_if_requested("after-rename")
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
-    clip = make_clip(request, measured, attempts, run.upstreams)
+    clip = make_clip(request, measured, attempts, run.upstreams, judgement=judgement)
     warnings = (flaw for each in (clip, *segments) for flaw in each.warnings if flaw not in ("short", "transcoded"))
     clip = clip.model_copy(
         update={

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from videogen.errors import InvalidError, StorageError
+from videogen.job.choices import Choices
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
 from videogen.results.clip import Clip
@@ -32,6 +33,9 @@ class RunOptions(BaseModel):
     """Make every clip again, including those already delivered."""
     retry_failed: bool = False
     """Keep every clip of the last run, even if the job has changed, and make the missing ones."""
+    only: tuple[str, ...] = ()
+    """Ids of the scenes, or of single takes, whose clips are made. The other clips stay as the last run left them, even
+    if the job has changed. Empty means all."""
     remake_stale: bool = False
     """Make a clip again if one that it was made from has been made again."""
     rough_cut: bool = False
@@ -91,6 +95,8 @@ class PreparedJob:
     references: Mapping[str, "ReferenceImage"]
     kept: Mapping[str, Clip]
     """By scene id: clips of the last run that stay unchanged."""
+    choices: Choices
+    """The takes that were chosen, rated and described so far."""
     recovering: bool
     """Whether predictions that earlier runs paid for are missing in the journal."""
     unrecorded: UnrecordedRun | None = None

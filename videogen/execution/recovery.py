@@ -93,7 +93,7 @@ def _inspect_prior_runs(
     url_of_file = "sqlite:///"
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
     used_before = folder.exists()
-    manifest = _read_manifest(folder) if used_before else None
+    manifest = read_manifest(folder) if used_before else None
     note = read_cost_note(folder, origin) if used_before else None
     if is_new and (not used_before or fresh):
         unrecorded = _describe_unrecorded_run(note, manifest, origin)
@@ -301,22 +301,22 @@ def is_intact(delivery: "DeliveryRecord", open_folder: OpenFolder) -> bool:
     return open_folder(delivery.folder).sha256(str(delivery.clip.video_path)) == delivery.clip.sha256
 
 
-def find_clips_of_last_run(folder: Folder, origin: str) -> dict[str, Clip]:
+def find_clips_of_last_run(folder: Folder, origin: str, *, is_required: bool = True) -> dict[str, Clip]:
     """Return the clips that the last run delivered and that are still intact, by scene id.
 
     Raises:
-        InvalidError: there was no run, or it used another provider.
+        InvalidError: there was no run, or it used another provider, and `is_required`.
     """
-    batch = _read_manifest(folder)
+    batch = read_manifest(folder)
+    if batch is not None and batch.provider == origin:
+        return {clip.scene_id: clip for clip in _find_intact_clips(batch.clips, folder)}
+    if not is_required:
+        return {}
     if batch is None:
         raise InvalidError(
             f"--retry-failed: no manifest.json of an earlier run in {folder.address}; run the job without it"
         )
-    if batch.provider != origin:
-        raise InvalidError(
-            f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}"
-        )
-    return {clip.scene_id: clip for clip in _find_intact_clips(batch.clips, folder)}
+    raise InvalidError(f"--retry-failed: the run in {folder.address} was made with {batch.provider}, not with {origin}")
 
 
 def _find_intact_clips(clips: Collection[Clip], folder: Folder) -> list[Clip]:
@@ -345,7 +345,7 @@ def _compute_digests(deliveries: Mapping[str, "DeliveryRecord"], open_folder: Op
         return dict(zip(deliveries, pool.map(look, deliveries.values()), strict=True))
 
 
-def _read_manifest(folder: Folder) -> RunResult | None:
+def read_manifest(folder: Folder) -> RunResult | None:
     """Return the manifest of the folder's last run, or None if there is none that can be read."""
     try:
         text = folder.text("manifest.json")

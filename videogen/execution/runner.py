@@ -7,12 +7,14 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from videogen.errors import BlockedError, is_retryable
+from videogen.errors import BlockedError, StorageError, ValidationError, is_retryable
 from videogen.events import ClipCompleted, ClipFailed, RunCompleted, RunStarted, SceneOutline
 from videogen.failpoints import crash_if_requested
+from videogen.job.choices import CHOICES_NAME, Choices, parse_choices
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
+from videogen.results.takes import apply_choices
 from videogen.results.verdict import judge_by_model
 from videogen.text import format_money, make_loggable
 
@@ -194,6 +196,7 @@ class JobRunner:
             job_cost=spent + reserved,
             clips=tuple(clips),
         )
+        batch = apply_choices(batch, await self._read_choices())
         unwritten = await self._write_pictures(batch)
         await self.run.note_cost()
         crash_if_requested("before-manifest")
@@ -204,6 +207,14 @@ class JobRunner:
         self._events.emit(RunCompleted(result=batch, warnings=unwritten))
         await self._events.flush()
         return batch
+
+    async def _read_choices(self) -> Choices:
+        """Return the choices as they are now: a person may have chosen during the run."""
+        try:
+            return parse_choices(await asyncio.to_thread(self.run.store.text, CHOICES_NAME))
+        except (ValidationError, StorageError, ValueError) as exc:
+            logger.warning("%s cannot be read, the choices from before the run count: %s", CHOICES_NAME, exc)
+            return self._prepared.choices
 
     async def _write_pictures(self, batch: RunResult) -> tuple[str, ...]:
         """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the

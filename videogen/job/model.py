@@ -1,7 +1,7 @@
 """The job and its scenes, as a user writes them in a job file."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from decimal import Decimal
 from itertools import product
 from math import ceil
@@ -21,7 +21,7 @@ from pydantic_core import PydanticKnownError
 
 from videogen.job.graph import find_graph_problems
 from videogen.job.prompts import MAX_REFERENCES, find_prompt_problems
-from videogen.source_files.messages import Loc, make_nested_value_error
+from videogen.source_files.messages import Loc, did_you_mean, make_nested_value_error
 from videogen.source_files.scalars import IS_BOOLEAN, IS_NUMBER, IS_WHOLE_NUMBER
 from videogen.text import is_plain_number
 
@@ -194,6 +194,8 @@ class Scene(BaseModel):
     """Sent to models that support it; None leaves the choice to the model."""
     take: Annotated[int, Field(ge=1, le=1000), IS_WHOLE_NUMBER] = 1
     """Number of the version: another number asks for another version of the same scene."""
+    take_of: str | None = None
+    """Id of the scene that this is another take of, so that only one of them is in the film; None means of none."""
     scene_reference_url: str | None = None
     """Image of the background: an https or `data:` URL, or a path relative to the job file."""
     character_reference_urls: Annotated[tuple[_Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
@@ -325,6 +327,12 @@ class Job(BaseModel):
     segments that continue each other, and joins them to one clip."""
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
+    judge: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
+    """Who judges each clip before it is delivered: `basic`, a Python function as `module:function`, or a command with
+    `{clip}` and `{prompt}`; None means nobody."""
+    retake_below: Annotated[float, Field(ge=0, le=1), IS_NUMBER] | None = None
+    """A clip that the judge rejects, or gives a lower score, is made again while attempts and budget allow it; None
+    means that it is delivered with its score."""
     include: str | None = None
     """A file with fields that several jobs share, such as `cast` and `style`: a path relative to the job file."""
     variables: dict[str, Text] = {}
@@ -361,15 +369,33 @@ class Job(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _retakes_need_a_judge(self) -> Self:
+        if self.retake_below is not None and self.judge is None:
+            raise make_nested_value_error({("retake_below",): 'needs a judge: set judge = "basic", or another one'})
+        return self
+
+    @model_validator(mode="after")
     def _clips_are_named_apart(self) -> Self:
         seen: set[str] = set()
         taken: dict[Loc, str] = {}
-        for number, (variant, _) in enumerate(self.variants()):
+        for index, variant, _ in self._iterate_variants():
             if variant.id.lower() in seen:
-                taken["scenes", number // self.variants_per_scene, "id"] = f"{variant.id!r} {_TAKEN}"
+                taken["scenes", index, "id"] = f"{variant.id!r} {_TAKEN}"
             seen.add(variant.id.lower())
         if taken:
             raise make_nested_value_error(taken)
+        return self
+
+    @model_validator(mode="after")
+    def _takes_are_of_scenes(self) -> Self:
+        ids = {scene.id for scene in self.scenes if scene.take_of is None}
+        wrong: dict[Loc, str] = {}
+        for index, scene in enumerate(self.scenes):
+            if scene.take_of is not None and scene.take_of not in ids:
+                hint = did_you_mean(scene.take_of, ids)
+                wrong["scenes", index, "take_of"] = f"{scene.take_of!r} is no scene of this job{hint}"
+        if wrong:
+            raise make_nested_value_error(wrong)
         return self
 
     @model_validator(mode="after")
@@ -405,24 +431,62 @@ class Job(BaseModel):
 
     @property
     def variants_per_scene(self) -> int:
-        """Number of clips made of each scene: one for each model and take."""
+        """Number of clips made of each scene: one for each model and take. A scene that is another take is made
+        once."""
         return len(self.models_to_run) * self.takes
 
+    @property
+    def clips_per_model(self) -> int:
+        """Number of clips that each model makes, without further takes of scenes."""
+        return sum(scene.take_of is None for scene in self.scenes) * self.takes
+
     def variants(self) -> Iterator[tuple[Scene, str]]:
-        """Yield a scene and its model for every clip to make, scene by scene.
+        """Yield a scene and its model for every clip to make, scene by scene, each followed by its further takes.
 
         A scene with several variants is copied for each, with an id of its own.
         """
+        yield from ((variant, model) for _, variant, model in self._iterate_variants())
+
+    def _iterate_variants(self) -> Iterator[tuple[int, Scene, str]]:
+        """Yield the variants, each with the index of its scene in the job."""
+        further: dict[str, list[tuple[int, Scene]]] = {}
+        for index, scene in enumerate(self.scenes):
+            if scene.take_of is not None:
+                further.setdefault(scene.take_of, []).append((index, scene))
+        takes = {take.id for others in further.values() for _, take in others}
+        place = 0
+        for index, scene in enumerate(self.scenes):
+            if scene.take_of is not None:
+                continue
+            others = further.get(scene.id, [])
+            replaced = {take.take for _, take in others}
+            for variant, model in self._make_variants(scene, place, takes):
+                if variant.take not in replaced or variant.id == scene.id:
+                    yield index, variant, model
+            for own, take in others:
+                variant, model = next(self._make_variants(take, place, takes))
+                named = {"id": take.id, "take": take.take, "take_of": scene.id, "clip_index": variant.clip_index}
+                yield own, variant.model_copy(update=named), model
+            place += self.variants_per_scene
+
+    def _make_variants(self, scene: Scene, place: int, takes: Container[str]) -> Iterator[tuple[Scene, str]]:
+        """Yield the variants of a scene, of which the first has this place in the film.
+
+        `takes` are the ids of scenes that are further takes: of those there is one variant, to which others refer.
+        """
         if self.variants_per_scene == 1:
-            yield from ((scene, scene.model or self.models_to_run[0]) for scene in self.scenes)
+            yield scene, scene.model or self.models_to_run[0]
             return
-        for index, (scene, model, take) in enumerate(product(self.scenes, self.models_to_run, range(self.takes))):
+        upstreams = {"continues": scene.continues, "ends_on": scene.ends_on}
+        for index, (model, take) in enumerate(product(self.models_to_run, range(self.takes))):
             of_model = f".{model}" if len(self.models_to_run) > 1 else ""
             of_take = f".take-{take + 1}" if self.takes > 1 else ""
             variant = f"{of_model}{of_take}"
-            named = {"id": f"{scene.id}{variant}", "take": scene.take + take, "clip_index": index}
-            upstreams = {"continues": scene.continues, "ends_on": scene.ends_on}
-            named |= {name: f"{upstream}{variant}" for name, upstream in upstreams.items() if upstream is not None}
+            named: dict[str, Any] = {"id": f"{scene.id}{variant}", "take": scene.take + take, "take_of": scene.id}
+            named["clip_index"] = place + index
+            for name, upstream in upstreams.items():
+                if upstream is not None and upstream not in takes:
+                    named[name] = f"{upstream}{variant}"
             yield scene.model_copy(update=named), scene.model or model
 
     @model_validator(mode="before")
@@ -431,10 +495,15 @@ class Job(BaseModel):
         data = _drop_notes(data)
         if not isinstance(data, dict) or not isinstance(data.get("scenes"), list | tuple):
             return data
-        return {**data, "scenes": [_with_clip_index(scene, index) for index, scene in enumerate(data["scenes"])]}
+        return {**data, "scenes": _with_clip_indexes(data["scenes"])}
 
 
-def _with_clip_index(scene: Any, index: int) -> Any:
-    if isinstance(scene, dict) and scene.get("clip_index") is None:
-        return {**scene, "clip_index": index}
-    return scene
+def _with_clip_indexes(scenes: Sequence[Any]) -> list[Any]:
+    """Return the scenes with their place in the job, or that of the scene of which they are a take."""
+    places = {str(scene.get("id")): index for index, scene in enumerate(scenes) if isinstance(scene, dict)}
+    return [
+        {**scene, "clip_index": places.get(str(scene.get("take_of")), index)}
+        if isinstance(scene, dict) and scene.get("clip_index") is None
+        else scene
+        for index, scene in enumerate(scenes)
+    ]

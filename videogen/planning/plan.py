@@ -141,6 +141,17 @@ class Plan(BaseModel):
         reused = self.reused - stale if remake else self.reused
         return warned.model_copy(update={"stale": stale, "reused": reused})
 
+    def select(self, wanted: Container[str]) -> "Plan":
+        """Return the plan with the scenes that are wanted, those whose clips they are made from, and those whose clip
+        is there already. `wanted` are ids of scenes, or of single takes."""
+        needed: set[str] = set()
+        for request in reversed(self.schedule.upstreams_first):
+            ids = {request.scene.id, request.scene.take_of}
+            if any(id_ in wanted for id_ in ids if id_) or request.scene.id in needed:
+                needed |= {request.scene.id, *request.upstream_ids}
+        kept = (each for each in self.requests if each.scene.id in needed or each.scene.id in self.reused)
+        return self.model_copy(update={"requests": tuple(kept)})
+
     def with_kept_requests(self, before: "Plan", *, made: Container[str]) -> "Plan":
         """Return the plan with requests of `before`, which an earlier version would plan, where their clips exist.
 

@@ -44,6 +44,7 @@ def build_plan(
     cut_outs: Container[str] = (),
     buffer: float | None = None,
     today: date | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a job: one request for every clip.
 
@@ -54,19 +55,20 @@ def build_plan(
         cut_outs: the digests of opaque images with a plain background that can be removed.
         buffer: multiplier for models of continuous duration, at least 1; None means the registry's.
         today: date by which models have retired and prices are old; None disables both.
+        chosen: by the id of a clip, the id of the take that others continue in its place.
 
     Raises:
         ValidationError: with every reason why the job cannot be run.
     """
     validate_job(job, registry, today)
-    planner = _Planner(registry, buffer or registry.defaults.duration_buffer, digests or {}, cut_outs)
+    planner = _Planner(registry, buffer or registry.defaults.duration_buffer, digests or {}, cut_outs, chosen or {})
     requests = planner.make_requests(job)
     return Plan(
         job_id=job.id,
         model=", ".join(job.models_used),
         variants_per_scene=job.variants_per_scene,
         aspect_ratio=job.aspect_ratio,
-        min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, len(job.scenes) * job.takes),
+        min_clips=count_required_clips(job.min_clips or registry.defaults.min_clips, job.clips_per_model),
         concurrency=job.concurrency or registry.defaults.concurrency,
         max_cost=job.max_cost,
         requests=requests,
@@ -87,13 +89,17 @@ class _Planner:
     buffer: float
     digests: Mapping[str, str]
     cut_outs: Container[str]
+    chosen: Mapping[str, str]
     made: dict[str, ClipRequest] = field(default_factory=dict)
     """The requests so far, by the ids of their scenes."""
 
     def make_requests(self, job: Job) -> tuple[ClipRequest, ...]:
         """Return the request of each variant of each scene, in the order of the job."""
         variants = {scene.id: (index, scene, model) for index, (scene, model) in enumerate(job.variants())}
-        upstreams = {scene.id: scene.upstream_ids for _, scene, _ in variants.values()}
+        upstreams = {
+            scene.id: [each for id_ in scene.upstream_ids for each in (id_, self.chosen.get(id_, id_))]
+            for _, scene, _ in variants.values()
+        }
         for scene_id in TopologicalSorter(upstreams).static_order():
             index, scene, model = variants[scene_id]
             asked = job.of_scene(scene).model_copy(update={"model": model})
@@ -217,11 +223,14 @@ class _Planner:
         return images, ReferenceUse(composed=shown)
 
     def _make_frame_of(self, scene_id: str, *, at_the_cut: bool) -> ImageInput:
-        """Return the frame at which the clip of another scene is cut, or its first one."""
-        upstream = self.made[scene_id]
+        """Return the frame at which the clip of another scene, or its chosen take, is cut, or its first one.
+
+        The frame is named by the scene's own clip, so that the choice of a take changes no key.
+        """
+        upstream, source_id = self.made[scene_id], self.chosen.get(scene_id, scene_id)
         cut_s = upstream.scene.target_duration if at_the_cut else None
         is_seam = upstream.segment is not None
-        return ImageInput(scene_id=scene_id, clip_key=upstream.key, cut_s=cut_s, is_seam=is_seam)
+        return ImageInput(scene_id=source_id, clip_key=upstream.key, cut_s=cut_s, is_seam=is_seam)
 
 
 def _make_expected_bill(

@@ -220,7 +220,8 @@ class ClipRequest(FrozenModel):
     @property
     def upstream_ids(self) -> tuple[str, ...]:
         """Ids of the scenes, and of the segment, whose clips this one is made from, each once."""
-        return self.scene.upstream_ids
+        frames = (frame for part in self.parts for frame in part.prediction.frames_of_clips)
+        return tuple(dict.fromkeys(str(frame.scene_id) for frame in frames if not (self.segments and frame.is_seam)))
 
     @property
     def frames_of_clips(self) -> tuple[ImageInput, ...]:

@@ -240,8 +240,8 @@ def _describe_long_scene(job: Job, scene: Scene, spec: ModelSpec, found: ClipTer
 
 
 def find_job_warnings(job: Job) -> Iterator[str]:
-    if isinstance(job.min_clips, int) and job.min_clips > len(job.scenes) * job.takes:
-        made = len(job.scenes) * job.takes
+    if isinstance(job.min_clips, int) and job.min_clips > job.clips_per_model:
+        made = job.clips_per_model
         clips = f"{made} clip{'s' * (made > 1)}"
         yield f"min_clips: {job.min_clips} is more than the {clips} of this job: all of them are needed"
     left_in = [

@@ -159,7 +159,7 @@ def _validate_job(
         more = [(split_path(problem.where), problem.message) for problem in of_models]
         told += [(loc, message) for loc, message in more if _is_independent(loc, found)]
     if job and "min_clips" in flags and isinstance(job.min_clips, int):
-        made = len(job.scenes) * job.takes
+        made = job.clips_per_model
         if job.min_clips > made and ("scenes",) not in found:
             told.append(
                 (

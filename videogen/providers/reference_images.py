@@ -126,6 +126,9 @@ class ReferenceSender:
                 self._urls[image.name] = await self._send(image)
             return self._urls[image.name]
 
+    async def read(self, image: ImageInput) -> bytes:
+        return (await asyncio.to_thread(self._read_picture, image))[0]
+
     def name_at(self, address: str) -> str | None:
         known = next((name for name, url in self._urls.items() if url == address), None)
         return known or self._uploads.get(address)

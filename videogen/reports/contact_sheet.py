@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from videogen.registry.tables import parse_ratio
 from videogen.results.run_result import RunResult
+from videogen.results.takes import group_takes, sort_for_review
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
 
@@ -45,17 +46,21 @@ def write_page(batch: RunResult, prompts: Mapping[str, str], store: Store, *, fi
 def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence[str] = ()) -> str:
     """Return the contact sheet as HTML, complete except for the posters and clips beside it in the job's folder.
 
-    `prompts` are the job's, by scene id. They are used for clips that have no prompt of their own. Clips to be compared
-    stand side by side, with a row for each scene.
+    `prompts` are the job's, by scene id. They are used for clips that have no prompt of their own. The takes of a scene
+    follow each other, with the chosen one first. Clips to be compared stand side by side, with a row for each scene.
     """
     from markupsafe import Markup
 
+    groups = group_takes(batch)
+    is_even = all(len(takes) == batch.cells_per_scene for takes in groups)
     style = (_PAGES / "style.css").read_text(encoding="utf-8") + _make_layout_css(
-        batch.aspect_ratio, batch.cells_per_scene
+        batch.aspect_ratio, batch.cells_per_scene if is_even else 1
     )
     script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
     return _load_template().render(
         batch=batch,
+        clips=sort_for_review(batch),
+        take_counts={clip.scene_id: len(takes) for takes in groups for clip in takes},
         prompts=prompts,
         files=files,
         spent={name: sum((c.cost for c in batch.clips if c.model == name), Decimal(0)) for name in batch.verdicts},
@@ -77,6 +82,7 @@ def _load_template() -> "Template":
         "address": quote,
         "flaw": lambda flaw: _FLAWS.get(flaw, flaw),
         "money": format_money,
+        "stars": lambda rating: "★" * rating + "☆" * (5 - rating),
         "seconds": lambda seconds: "–" if seconds is None else f"{round(seconds, 2):g} s",
         "time": format_duration,
     }

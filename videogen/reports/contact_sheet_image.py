@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from videogen.errors import StorageError
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
+from videogen.results.takes import group_takes, sort_for_review
 from videogen.storage.base import Store
+from videogen.text import format_money
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,11 +90,16 @@ def lay_out_grid(number: int, aspect_ratio: str, *, side_by_side: int = 1) -> Gr
 
 
 def render_image(batch: RunResult, store: Store) -> "Image":
-    """Draw all posters in a grid, each with its scene and length. A failed clip is an empty tile with its code."""
+    """Draw all posters in a grid, each with its scene, its length and its cost. The chosen one of several takes has a
+    check mark. A failed clip is an empty tile with its code."""
     from PIL import Image, ImageDraw, ImageFont
 
-    layout = lay_out_grid(len(batch.clips), batch.aspect_ratio, side_by_side=batch.cells_per_scene)
-    rows = math.ceil(len(batch.clips) / layout.columns)
+    groups, clips = group_takes(batch), sort_for_review(batch)
+    is_even = all(len(takes) == batch.cells_per_scene for takes in groups)
+    chosen = {clip.scene_id for takes in groups for clip in takes if clip.chosen and len(takes) > 1}
+    side_by_side = batch.cells_per_scene if is_even else 1
+    layout = lay_out_grid(len(clips), batch.aspect_ratio, side_by_side=side_by_side)
+    rows = math.ceil(len(clips) / layout.columns)
     sheet = Image.new("RGB", (layout.columns * layout.cell + layout.gap, layout.top + rows * layout.row), _GROUND)
     draw = ImageDraw.Draw(sheet)
     title = f"{batch.job_id} · {batch.model} · {batch.verdict.reason}"
@@ -101,11 +108,12 @@ def render_image(batch: RunResult, store: Store) -> "Image":
         (layout.gap, layout.top / 2), _truncate(title, font, sheet.width - 2 * layout.gap), _INK, font, anchor="lm"
     )
     font = ImageFont.truetype(_FONT, layout.font)
-    for index, clip in enumerate(batch.clips):
+    for index, clip in enumerate(clips):
         left = layout.gap + index % layout.columns * layout.cell
         top = layout.top + index // layout.columns * layout.row
         _draw_poster(sheet, clip, store, (left, top), layout.poster)
-        _draw_caption(draw, clip, font, (left, top + layout.poster[1] + layout.font), layout.poster[0])
+        name = f"✓ {clip.scene_id}" if clip.scene_id in chosen else clip.scene_id
+        _draw_caption(draw, name, clip, font, (left, top + layout.poster[1] + layout.font), layout.poster[0])
     return sheet
 
 
@@ -124,14 +132,17 @@ def _draw_poster(sheet: "Image", clip: Clip, store: Store, at: tuple[int, int], 
     sheet.paste(small, (at[0] + (size[0] - small.width) // 2, at[1] + (size[1] - small.height) // 2))
 
 
-def _draw_caption(draw: "ImageDraw", clip: Clip, font: "FreeTypeFont", at: tuple[int, int], width_px: int) -> None:
-    """Draw the scene at the left and, if there is room, its length or its failure code at the right."""
-    note = clip.error.code if clip.error else f"{clip.actual_duration or 0:.1f} s"
+def _draw_caption(
+    draw: "ImageDraw", name: str, clip: Clip, font: "FreeTypeFont", at: tuple[int, int], width_px: int
+) -> None:
+    """Draw the name at the left and, if there is room, the length and the cost or the failure code at the right."""
+    cost = "reused" if clip.reused else format_money(clip.cost)
+    note = clip.error.code if clip.error else f"{clip.actual_duration or 0:.1f} s · {cost}"
     note_px = font.getlength(f"  {note}")
     if note_px < width_px / 2:
         draw.text((at[0] + width_px, at[1]), note, _RED if clip.error else _SOFT, font, anchor="rm")
         width_px -= round(note_px)
-    draw.text(at, _truncate(clip.scene_id, font, width_px), _INK, font, anchor="lm")
+    draw.text(at, _truncate(name, font, width_px), _INK, font, anchor="lm")
 
 
 def _truncate(text: str, font: "FreeTypeFont", width_px: float) -> str:

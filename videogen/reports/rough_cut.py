@@ -11,6 +11,7 @@ from videogen.errors import StorageError
 from videogen.media import FilmPart, concatenate
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
+from videogen.results.takes import get_chosen_clips
 from videogen.storage.base import Store
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def write_rough_cut(
 
     Every scene takes its target duration, so that the film has its planned length, to the frame. A longer clip is cut,
     a shorter one holds its last picture, and a scene without a clip becomes a slate with its id, its prompt (from
-    `prompts`, by scene id) and the reason. Of several models and takes, the first successful clip represents its scene.
+    `prompts`, by scene id) and the reason. Of several takes and models, the chosen one is in the film.
     `music` becomes the sound of the film; without it the film is silent. This takes about as long as the film lasts:
     call it in a thread. Set `stop` to cancel it.
 
@@ -40,7 +41,7 @@ def write_rough_cut(
         BadOutputError: a clip cannot be decoded.
         StorageError: there is no clip, the disk is full, `music` has no sound, or `stop` was set.
     """
-    chosen = choose_clips(batch)
+    chosen = get_chosen_clips(batch)
     clips = [clip for clip in chosen if clip.status == "success"]
     if not clips:
         raise StorageError("there is no clip to cut")
@@ -57,14 +58,6 @@ def write_rough_cut(
     size = clips[0].width or 0, clips[0].height or 0
     concatenate(parts, scratch, size=size, fps=find_common_frame_rate(clips), music=music, stop=stop)
     store.put(scratch, ROUGH_CUT_NAME)
-
-
-def choose_clips(batch: RunResult) -> list[Clip]:
-    """Return one clip for each scene, in film order: the first successful one of its models and takes."""
-    step = max(1, batch.cells_per_scene)
-    scenes = [batch.clips[start : start + step] for start in range(0, len(batch.clips), step)]
-    chosen = [next((clip for clip in cells if clip.status == "success"), cells[0]) for cells in scenes]
-    return sorted(chosen, key=lambda clip: clip.clip_index)
 
 
 def find_common_frame_rate(clips: list[Clip]) -> float:

@@ -96,6 +96,20 @@ class Clip(FrozenModel):
     """Inputs as sent, with images given by name."""
     seed: int | None = None
     take: int | None = None
+    take_of: str | None = None
+    """Id of the scene in the job that this is one of several takes of; None if it is the only one."""
+    chosen: bool | None = None
+    """Whether the film uses this take of its scene; None in manifests of versions that did not choose."""
+    rating: int | None = None
+    """Your rating, from 1 to 5."""
+    note: str | None = None
+    """Your note on this take."""
+    accepted: bool | None = None
+    """Whether the job's judge accepts the clip; None if nobody judged it."""
+    score: float | None = None
+    """What the judge gives it, from 0 to 1."""
+    judge_reason: str | None = None
+    """Why, in the judge's words."""
     references: tuple[str, ...] | None = None
     """The reference images as in the job, without the parts of an address that may be secret."""
     made_from: dict[str, str] | None = None
@@ -145,5 +159,6 @@ def get_planned_fields(request: ClipRequest) -> dict[str, Any]:
         "inputs": request.prediction.inputs,
         "seed": request.scene.seed,
         "take": request.scene.take,
+        "take_of": request.scene.take_of,
         "references": tuple(display_name(url) for url in request.scene.reference_urls),
     }

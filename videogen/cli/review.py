@@ -1,0 +1,171 @@
+"""The commands of a review: make further takes, choose among them, rate them, and make the final ones."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from videogen.app import prepare_job
+from videogen.cli.console import make_console, print_line
+from videogen.cli.plan import describe_provider, print_totals, show_plan
+from videogen.cli.run import run_job_file
+from videogen.errors import InvalidError
+from videogen.execution.options import PreparedJob, RunOptions
+from videogen.execution.recovery import read_manifest
+from videogen.job.choices import Choices, TakeLabel, find_next_take, find_scene, make_take
+from videogen.job.model import Job
+from videogen.results.clip import Clip
+from videogen.results.takes import get_chosen_clips, get_scene_id, group_takes, make_label
+from videogen.review import Review, find_takes, require_take
+from videogen.text import is_whole_number
+
+# -- retake and finish ------------------------------------------------------------------------------------------------
+
+
+def retake_scene(
+    job: Job, options: RunOptions, scene_id: str, changes: dict[str, Any], *, takes: int, file: Path, dry_run: bool
+) -> int:
+    """Make further takes of a scene, and return the exit code of the run. `changes` are fields of the scene."""
+    review = _open_review(job, options)
+    scene, choices = find_scene(job, scene_id), review.read_choices()
+    first, seed = find_next_take(job, choices, scene), changes.get("seed")
+    described = {
+        str(first + number): changes | ({} if seed is None else {"seed": seed + number}) for number in range(takes)
+    }
+    only = tuple(make_take(scene, int(label)).id for label in described)
+    change = {scene_id: {"chosen": None, "takes": described}}
+    return _make_takes(job, options.model_copy(update={"only": only}), review, change, file=file, dry_run=dry_run)
+
+
+def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: Path, dry_run: bool, asks: bool) -> int:
+    """Make the chosen take of each scene again with these changes, and return the exit code of the run."""
+    review = _open_review(job, options)
+    choices = review.read_choices()
+    change: dict[str, dict[str, Any]] = {}
+    only: list[str] = []
+    for clip in get_chosen_clips(review.read_result()):
+        scene = find_scene(job, clip.take_of or clip.scene_id)
+        described = _describe_take(clip, scene.id, choices) | changes
+        if label := _find_same_take(choices, scene.id, described):
+            number = int(label)
+        else:
+            number = find_next_take(job, choices, scene)
+            change[scene.id] = {"chosen": None, "takes": {str(number): described}}
+        only.append(make_take(scene, number).id)
+    options = options.model_copy(update={"only": tuple(only)})
+    return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks)
+
+
+def _describe_take(clip: Clip, scene_id: str, choices: Choices) -> dict[str, Any]:
+    """Return how the take differs from its scene in the job file."""
+    entry = choices.get_entries(scene_id).get(str(clip.take))
+    return entry.changes if entry else {}
+
+
+def _find_same_take(choices: Choices, scene_id: str, described: dict[str, Any]) -> str | None:
+    """Return the newest take that is described like this already, as after a run that was interrupted."""
+    entries = choices.get_entries(scene_id)
+    return next((label for label in reversed(list(entries)) if entries[label].changes == described), None)
+
+
+def _open_review(job: Job, options: RunOptions) -> Review:
+    """Raise `InvalidError` if the last run made other variants of the scenes than the job file asks for."""
+    review = Review.open(options.resolve_settings(), job.id)
+    last = read_manifest(review.store)
+    if last and last.cells_per_scene != job.variants_per_scene:
+        raise InvalidError(
+            f"the last run made {last.cells_per_scene} clips of each scene, and the job file asks for "
+            f"{job.variants_per_scene}: put `takes` or `models` into the job file, so that later runs know its takes"
+        )
+    return review
+
+
+def _make_takes(
+    job: Job,
+    options: RunOptions,
+    review: Review,
+    change: dict[str, dict[str, Any]],
+    *,
+    file: Path,
+    dry_run: bool,
+    asks: bool = False,
+) -> int:
+    choices = review.preview_choices(change)
+    if dry_run:
+        return show_plan(job, options, as_json=False, choices=choices)
+    prepared = asyncio.run(_prepare(job, options, choices))  # reports problems before anything is written
+    if asks and not _confirm(prepared):
+        print("nothing was made", file=sys.stderr)
+        return 0
+    review.change_choices(change)
+    return run_job_file(job, options, file=file)
+
+
+async def _prepare(job: Job, options: RunOptions, choices: Choices) -> PreparedJob:
+    return await prepare_job(job, options, choices=choices)
+
+
+def _confirm(prepared: PreparedJob) -> bool:
+    """Show the price, and ask at a terminal whether the clips are to be made."""
+    if not prepared.plan.to_make or not sys.stdin.isatty():
+        return True
+    console = make_console(stderr=False)
+    print_line(console, describe_provider(prepared))
+    print_totals(console, prepared.plan)
+    return input("make them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+# -- choose and rate --------------------------------------------------------------------------------------------------
+
+
+def choose_takes(job_id: str, options: RunOptions, choices: Sequence[str]) -> int:
+    """Choose takes, each given as `SCENE=TAKE`, and list the takes. Without a choice, only list them."""
+    review = Review.open(options.resolve_settings(), job_id)
+    batch = review.read_result()
+    change: dict[str, dict[str, Any]] = {}
+    for text in choices:
+        scene_id, label = _parse_take(text)
+        clip = require_take(batch, scene_id, label)
+        change[scene_id] = {"chosen": make_label(clip, find_takes(batch, scene_id))}
+    if change:
+        batch = review.change_choices(change) or batch
+    console = make_console(stderr=False)
+    for takes in group_takes(batch):
+        if len(takes) > 1:
+            labels = [_describe_label(take, takes) for take in takes]
+            print_line(console, f"{get_scene_id(takes)}: {', '.join(labels)}")
+    if all(len(takes) == 1 for takes in group_takes(batch)):
+        print_line(console, "each scene has one take: `videogen retake` makes another")
+    return 0
+
+
+def rate_take(job_id: str, options: RunOptions, take: str, rating: int | None, note: str | None) -> int:
+    """Rate a take, given as `SCENE=TAKE`, and note something on it."""
+    review = Review.open(options.resolve_settings(), job_id)
+    batch = review.read_result()
+    scene_id, label = _parse_take(take) if "=" in take else (take, None)
+    takes = find_takes(batch, scene_id)
+    clip = next((each for each in takes if each.chosen), takes[0])
+    if label is not None:
+        clip = require_take(batch, scene_id, label, is_delivered=False)
+    said = {name: value for name, value in (("rating", rating), ("note", note)) if value is not None}
+    if not said:
+        raise InvalidError("give a rating from 1 to 5, --note, or both")
+    label = make_label(clip, takes)
+    review.change_choices({scene_id: {"takes": {str(label): {name: value or None for name, value in said.items()}}}})
+    return 0
+
+
+def _parse_take(text: str) -> tuple[str, TakeLabel]:
+    scene_id, _, label = text.partition("=")
+    if not scene_id or not label:
+        raise InvalidError(f"{text!r} is not SCENE=TAKE, such as storm=2")
+    return scene_id, int(label) if is_whole_number(label) else label
+
+
+def _describe_label(clip: Clip, takes: Sequence[Clip]) -> str:
+    said = f"take {make_label(clip, takes)}"
+    said += " (chosen)" if clip.chosen else ""
+    said += f" {'★' * clip.rating}" if clip.rating else ""
+    return said if clip.status == "success" else f"{said} ({clip.status})"

@@ -1,0 +1,109 @@
+"""The takes of each scene, and which of them is chosen: the one that the film uses."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from videogen.job.choices import Choices, TakeEntry, TakeLabel
+from videogen.job.model import Job
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
+
+
+def group_takes(batch: RunResult) -> list[tuple[Clip, ...]]:
+    """Return the clips of each scene, in film order: its takes, by all models."""
+    step = max(1, batch.cells_per_scene)
+    groups: dict[str, list[Clip]] = {}
+    for number, clip in enumerate(batch.clips):
+        of_old_manifest = batch.clips[number - number % step].scene_id
+        groups.setdefault(clip.take_of or of_old_manifest, []).append(clip)
+    return sorted(map(tuple, groups.values()), key=lambda takes: min(clip.clip_index for clip in takes))
+
+
+def get_scene_id(takes: Sequence[Clip]) -> str:
+    """Return the id of the scene in the job file that these are the takes of."""
+    return takes[0].take_of or takes[0].scene_id
+
+
+def make_label(clip: Clip, takes: Sequence[Clip]) -> TakeLabel:
+    """Return the label of one of these takes: its number, its model, or both."""
+    number = clip.take or 1
+    if len({take.model for take in takes if (take.take or 1) == number}) == 1:
+        return number
+    of_model = [take for take in takes if take.model == clip.model]
+    return clip.model if len(of_model) == 1 else f"{clip.model}/{number}"
+
+
+def find_take(takes: Iterable[Clip], label: TakeLabel) -> Clip | None:
+    """Return the take with this label; None if there is none."""
+    wanted = str(label)
+    for clip in takes:
+        number = str(clip.take or 1)
+        if wanted in (clip.scene_id, number, clip.model, f"{clip.model}/{number}"):
+            return clip
+    return None
+
+
+def choose_take(takes: Sequence[Clip], label: TakeLabel | None = None) -> Clip:
+    """Return the take of a scene that the film uses.
+
+    It is the one with the label if that was delivered, else the newest delivered one, of the first model that has one.
+    If none was delivered, it is the first.
+    """
+    delivered = [clip for clip in takes if clip.status == "success"]
+    if label is not None and (clip := find_take(delivered, label)):
+        return clip
+    return max(delivered, key=lambda clip: clip.take or 1, default=takes[0])
+
+
+def apply_choices(batch: RunResult, choices: Choices) -> RunResult:
+    """Return the result with `chosen`, the rating and the note of each clip."""
+    marked: dict[str, Clip] = {}
+    for takes in group_takes(batch):
+        scene_id = get_scene_id(takes)
+        chosen = choose_take(takes, choices.get_chosen(scene_id))
+        for clip in takes:
+            entry = _find_entry(clip, takes, choices.get_entries(scene_id))
+            update = {"chosen": clip is chosen, "rating": entry.rating, "note": entry.note}
+            marked[clip.scene_id] = clip.model_copy(update=update)
+    return batch.model_copy(update={"clips": tuple(marked[clip.scene_id] for clip in batch.clips)})
+
+
+def _find_entry(clip: Clip, takes: Sequence[Clip], entries: Mapping[str, TakeEntry]) -> TakeEntry:
+    return next((entry for label, entry in entries.items() if find_take(takes, label) is clip), TakeEntry())
+
+
+def get_chosen_clips(batch: RunResult) -> list[Clip]:
+    """Return the chosen clip of each scene, in film order."""
+    return [next((clip for clip in takes if clip.chosen), None) or choose_take(takes) for takes in group_takes(batch)]
+
+
+def sort_for_review(batch: RunResult) -> list[Clip]:
+    """Return all clips scene by scene, the chosen take of each first. Where models are compared, their order stays."""
+    sorted_clips: list[Clip] = []
+    for takes in group_takes(batch):
+        is_comparison = len({clip.model for clip in takes}) > 1 and len(takes) == batch.cells_per_scene
+        sorted_clips += takes if is_comparison else sorted(takes, key=lambda clip: not clip.chosen)
+    return sorted_clips
+
+
+def find_chosen_ids(job: Job, choices: Choices, last: RunResult | None) -> dict[str, str]:
+    """Return the takes that other scenes continue, by the ids of the clips in whose place they do.
+
+    These are the chosen takes of scenes for which a choice was made, or a take was added. Where a job only asks for
+    several takes of each scene, each take continues the one with its own number.
+
+    Args:
+        last: the result of the last run; None means that there was none.
+    """
+    groups: dict[str, list[str]] = {}
+    for variant, _ in job.variants():
+        groups.setdefault(variant.take_of or variant.id, []).append(variant.id)
+    added = {scene.take_of for scene in job.scenes}
+    delivered = {clip.scene_id: clip for clip in last.clips if clip.status == "success"} if last else {}
+    found: dict[str, str] = {}
+    for scene_id, ids in groups.items():
+        label = choices.get_chosen(scene_id)
+        takes = [delivered[id_] for id_ in ids if id_ in delivered]
+        if takes and (label is not None or scene_id in added):
+            chosen = choose_take(takes, label).scene_id
+            found |= {id_: chosen for id_ in ids if id_ != chosen}
+    return found

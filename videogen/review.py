@@ -1,0 +1,99 @@
+"""Read and change the choices of a job, and bring the files of its last run up to date with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock
+
+from videogen.errors import InvalidError
+from videogen.execution.recovery import read_manifest
+from videogen.job.choices import CHOICES_NAME, Choices, TakeLabel, parse_choices, write_choices
+from videogen.reports import contact_sheet, contact_sheet_image
+from videogen.results.clip import Clip
+from videogen.results.run_result import RunResult
+from videogen.results.takes import apply_choices, find_take, get_scene_id, group_takes, make_label
+from videogen.settings import Settings
+from videogen.source_files.messages import did_you_mean
+from videogen.storage.base import Store
+from videogen.storage.open import open_store
+
+LOCK_NAME = ".choices.lock"
+
+
+@dataclass(frozen=True)
+class Review:
+    """The folder of a job whose clips are looked at and chosen."""
+
+    job_id: str
+    store: Store
+    lock: FileLock
+
+    @classmethod
+    def open(cls, settings: Settings, job_id: str) -> "Review":
+        """Return the review of the job with this id. Raise `SettingsError` if its folder cannot be opened."""
+        work_folder = settings.get_work_folder(job_id)
+        store = open_store(settings.get_job_folder(job_id), work_folder)
+        store.scratch("choices")  # makes the folder
+        return cls(job_id, store, FileLock(work_folder / LOCK_NAME))
+
+    def read_choices(self) -> Choices:
+        """Return the choices so far. Raise `ValidationError` with every problem of the file."""
+        return parse_choices(self.store.text(CHOICES_NAME))
+
+    def preview_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> Choices:
+        """Return the choices with changes, see `write_choices`, which are not written."""
+        return parse_choices(write_choices(self.store.text(CHOICES_NAME), changes))
+
+    def change_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> RunResult | None:
+        """Write the changes to `choices.toml`, see `write_choices`, then `manifest.json` and the contact sheet.
+
+        Return the result of the last run with the new choices; None if there was no run.
+        """
+        with self.lock:
+            text = write_choices(self.store.text(CHOICES_NAME), changes)
+            choices = parse_choices(text)
+            self.store.put_text(text, CHOICES_NAME)
+            if (batch := read_manifest(self.store)) is None:
+                return None
+            batch = apply_choices(batch, choices)
+            self.store.put_text(batch.manifest(), "manifest.json")
+        contact_sheet_image.write_image(batch, self.store)
+        contact_sheet.write_page(batch, {}, self.store, files=self._list_files())
+        return batch
+
+    def read_result(self) -> RunResult:
+        """Return the result of the last run with the choices as they are. Raise `InvalidError` if there was none."""
+        batch = read_manifest(self.store)
+        if batch is None:
+            raise InvalidError(f"there is no manifest.json in {self.store.address}: run the job first")
+        return apply_choices(batch, self.read_choices())
+
+    def _list_files(self) -> list[str]:
+        names = ("manifest.json", contact_sheet.IMAGE_NAME, "rough_cut.mp4")
+        return [name for name in names if self.store.sha256(name)]
+
+
+def find_takes(batch: RunResult, scene_id: str) -> tuple[Clip, ...]:
+    """Return the takes of a scene. Raise `InvalidError` if the run had no such scene."""
+    groups = {get_scene_id(takes): takes for takes in group_takes(batch)}
+    if scene_id not in groups:
+        raise InvalidError(f"{scene_id!r} is no scene of {batch.job_id}{did_you_mean(scene_id, groups)}")
+    return groups[scene_id]
+
+
+def require_take(batch: RunResult, scene_id: str, label: TakeLabel, *, is_delivered: bool = True) -> Clip:
+    """Return the take of a scene with this label.
+
+    Raises:
+        InvalidError: there is none, or it was not delivered although `is_delivered` is asked for.
+    """
+    takes = find_takes(batch, scene_id)
+    clip = find_take(takes, label)
+    labels = [make_label(take, takes) for take in takes if take.status == "success" or not is_delivered]
+    known = f"its takes are {', '.join(map(str, labels))}" if labels else "it has none yet"
+    if clip is None:
+        raise InvalidError(f"{scene_id} has no take {label}: {known}")
+    if is_delivered and clip.status != "success":
+        raise InvalidError(f"take {label} of {scene_id} was not delivered, and cannot be chosen: {known}")
+    return clip
