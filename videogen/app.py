@@ -19,7 +19,14 @@ from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs, read_manifest
 from videogen.execution.runner import JobRunner
 from videogen.execution.staleness import find_stale
-from videogen.job.choices import CHOICES_NAME, Choices, add_takes, parse_choices, validate_selection
+from videogen.job.choices import (
+    CHOICES_NAME,
+    Choices,
+    add_takes,
+    attribute_to_takes,
+    parse_choices,
+    validate_selection,
+)
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
 from videogen.planning.own_inputs import validate_inputs
@@ -29,7 +36,7 @@ from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
 from videogen.results.takes import find_chosen_ids
-from videogen.settings import FREE_ORIGIN
+from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import check_places
 
@@ -58,12 +65,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     from videogen.references.load import load_job_references
     from videogen.storage.open import open_folder
 
-    settings = options.resolve_settings()
-    check_places(settings.get_work_folder(job.id))
-    if settings.journal_url:  # otherwise it is in the folder that was checked
-        from videogen.journal.database import check_journal_url
-
-        check_journal_url(settings.journal_url)
+    settings = _resolve_settings(options, job.id)
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
@@ -75,17 +77,19 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     validate_selection(job, options.only)
     if job.judge:
         open_judge(job.judge, allows_programs=settings.allow_judges)
-    validate_job(job, registry)  # report problems before anything is fetched
-    validate_inputs(job, registry)
+    with attribute_to_takes(job, scenes=len(asked.scenes)):
+        validate_job(job, registry)  # report problems before anything is fetched
+        validate_inputs(job, registry)
+        references = await load_job_references(job, Path(options.folder))
     provider, why = settings.choose_provider()
     origin = settings.get_origin(provider)
-    references = await load_job_references(job, Path(options.folder))
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
     chosen = await _find_chosen_ids(job, choices, folder)
     plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
-    planned = plan(cut_outs=cut_outs)
+    with attribute_to_takes(job, scenes=len(asked.scenes)):
+        planned = plan(cut_outs=cut_outs)
 
     async def look(planned: Plan) -> PriorWork:
         return await inspect_prior_runs(url, origin, folder, planned, open_folder=folders, fresh=options.fresh)
@@ -124,6 +128,17 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
     )
+
+
+def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
+    """Return the settings. Raise `SettingsError` if the job's folder or the journal cannot be used."""
+    settings = options.resolve_settings()
+    check_places(settings.get_work_folder(job_id))
+    if settings.journal_url:  # otherwise it is in the folder that was checked
+        from videogen.journal.database import check_journal_url
+
+        check_journal_url(settings.journal_url)
+    return settings
 
 
 async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder") -> dict[str, str]:

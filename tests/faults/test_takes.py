@@ -5,7 +5,7 @@ import pytest
 from tests.faults.conftest import Stage
 from tests.faults.test_chains import by_scene, difference, luma, outcomes, prompts, run, scene
 from videogen.app import open_run, prepare_job
-from videogen.errors import InvalidError
+from videogen.errors import InvalidError, ValidationError
 from videogen.job.choices import CHOICES_NAME
 from videogen.job.model import Job
 from videogen.results.run_result import RunResult
@@ -123,6 +123,15 @@ async def test_a_broken_file_of_choices_stops_a_run_before_it_pays(stage: Stage)
     stage.emulate()
     await run(stage, *TWO)
     (stage.job_folder / CHOICES_NAME).write_text("[storm]\nchosen = 2.5\n", encoding="utf-8")
-    with pytest.raises(Exception, match=r"choices\.toml:2:1"):
+    with pytest.raises(ValidationError, match=r"choices\.toml:2:1"):
         await run(stage, *TWO)
     stage.books(creates=2, billed=2)
+
+
+async def test_a_take_that_cannot_be_made_is_named(stage: Stage) -> None:
+    """Not by a place in the job file, which does not have it."""
+    stage.emulate()
+    await run(stage, *TWO)
+    review_of(stage).change_choices({"storm": {"takes": {"2": {"model": "fraimed"}}}})
+    with pytest.raises(ValidationError, match=r"^choices\.toml: take 2 of storm: 'fraimed' is not in the registry"):
+        await run(stage, *TWO)

@@ -1,13 +1,15 @@
 """Further takes of a job's scenes, the choice among them, ratings and notes: `choices.toml` in the job's folder."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from videogen.errors import InvalidError
+from videogen.errors import InvalidError, Problem, ValidationError
 from videogen.job.model import MAX_PROMPT_CHARS, Job, ModelInputs, Scene, Text
 from videogen.source_files.document import read_source_file
 from videogen.source_files.messages import did_you_mean
@@ -168,6 +170,26 @@ def make_take(scene: Scene, number: int, **changes: Any) -> Scene:
     """Return another take of a scene, with the fields of the scene that differ in it."""
     named = {"id": f"{scene.id}.take-{number}", "take": number, "take_of": scene.id}
     return scene.model_copy(update={**changes, **named})
+
+
+@contextmanager
+def attribute_to_takes(job: Job, *, scenes: int) -> Iterator[None]:
+    """Say in the problems of a job which take they are about.
+
+    `scenes` is the number of scenes in the job file: those after them are takes, see `add_takes`.
+    """
+    try:
+        yield
+    except ValidationError as exc:
+        raise ValidationError([_attribute_to_take(problem, job, scenes) for problem in exc.problems]) from None
+
+
+def _attribute_to_take(problem: Problem, job: Job, scenes: int) -> Problem:
+    found = re.match(r"scenes\.(\d+)(?:\.|$)", problem.where or "")
+    if found is None or int(found[1]) < scenes:
+        return problem
+    take = job.scenes[int(found[1])]
+    return Problem(f"take {take.take} of {take.take_of}: {problem.message}", position=CHOICES_NAME)
 
 
 def find_take_numbers(job: Job, scene: Scene) -> set[int]:
