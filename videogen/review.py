@@ -10,6 +10,9 @@ from videogen.errors import InvalidError
 from videogen.execution.recovery import read_manifest
 from videogen.job.choices import CHOICES_NAME, Choices, TakeLabel, parse_choices, write_choices
 from videogen.reports import contact_sheet, contact_sheet_image
+from videogen.reports.media_root import MediaRoot
+from videogen.reports.rough_cut import ROUGH_CUT_NAME
+from videogen.reports.timeline import TIMELINE_NAMES, write_timeline
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.results.takes import apply_choices, find_take, get_scene_id, group_takes, make_label
@@ -46,7 +49,8 @@ class Review:
         return parse_choices(write_choices(self.store.text(CHOICES_NAME), changes))
 
     def change_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> RunResult | None:
-        """Write the changes to `choices.toml`, see `write_choices`, then `manifest.json` and the contact sheet.
+        """Write the changes to `choices.toml`, see `write_choices`, then `manifest.json`, the timelines and the contact
+        sheet.
 
         Return the result of the last run with the new choices; None if there was no run.
         """
@@ -58,9 +62,19 @@ class Review:
                 return None
             batch = apply_choices(batch, choices)
             self.store.put_text(batch.manifest(), "manifest.json")
+        self.write_timelines(batch)
         contact_sheet_image.write_image(batch, self.store)
-        contact_sheet.write_page(batch, {}, self.store, files=self._list_files())
+        self.write_page(batch)
         return batch
+
+    def write_timelines(self, batch: RunResult, *, media_root: MediaRoot = None) -> None:
+        """Write the timelines for editing programs. Raise `StorageError` if one cannot be written."""
+        for name in TIMELINE_NAMES:
+            write_timeline(name, batch, self.store, media_root=media_root)
+
+    def write_page(self, batch: RunResult) -> None:
+        """Write the contact sheet to play, with links to the files that are there."""
+        contact_sheet.write_page(batch, {}, self.store, files=self._list_files())
 
     def read_result(self) -> RunResult:
         """Return the result of the last run with the choices as they are. Raise `InvalidError` if there was none."""
@@ -70,7 +84,7 @@ class Review:
         return apply_choices(batch, self.read_choices())
 
     def _list_files(self) -> list[str]:
-        names = ("manifest.json", contact_sheet.IMAGE_NAME, "rough_cut.mp4")
+        names = ("manifest.json", contact_sheet.IMAGE_NAME, *TIMELINE_NAMES, ROUGH_CUT_NAME)
         return [name for name in names if self.store.sha256(name)]
 
 

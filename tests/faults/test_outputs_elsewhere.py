@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ async def test_clips_pictures_and_at_last_the_manifest_are_in_the_bucket(
     batch = await machine.shoot(*PROMPTS)
     assert batch.verdict.status == "complete"
     assert written(bucket)[-1] == "job/manifest.json"
-    assert {f"films/job/{name}" for name in ("index.html", "contact_sheet.jpg")} <= bucket.names()
+    pictures = ("index.html", "contact_sheet.jpg", "film.otio", "film.fcpxml", "film.edl")
+    assert {f"films/job/{name}" for name in pictures} <= bucket.names()
+    paths = re.findall(r"^\* FROM CLIP: (.*)$", bucket.read("films/job/film.edl").decode(), re.MULTILINE)
+    assert {f"films/job/{path}" for path in paths} <= bucket.names()
+    assert len(paths) == 3
     manifest = json.loads(bucket.read("films/job/manifest.json"))
     assert [clip["status"] for clip in manifest["clips"]] == ["success"] * 3
     for clip in manifest["clips"]:

@@ -11,7 +11,7 @@ from videogen.execution.recorder import Listener
 from videogen.media import inspect_video
 from videogen.results.run_result import RunResult
 
-PICTURES = ("index.html", "contact_sheet.jpg", "rough_cut.mp4")
+PICTURES = ("index.html", "contact_sheet.jpg", "film.otio", "film.fcpxml", "film.edl", "rough_cut.mp4")
 
 
 async def shoot(stage: Stage, *, rough_cut: bool) -> tuple[RunResult, RunCompleted]:
@@ -33,11 +33,12 @@ def emulating(stage: Stage) -> Iterator[None]:
 
 
 async def test_a_run_leaves_its_pictures(stage: Stage) -> None:
-    """The page and the sheet always, the rough cut when asked; the page links what there is."""
+    """The page, the sheet and the timelines always, the rough cut when asked; the page links what there is."""
     _, end = await shoot(stage, rough_cut=False)
     assert end.warnings == ()
-    assert [(stage.job_folder / name).exists() for name in PICTURES] == [True, True, False]
-    assert "rough_cut.mp4" not in (stage.job_folder / "index.html").read_text()
+    assert [(stage.job_folder / name).exists() for name in PICTURES] == [True] * 5 + [False]
+    page = (stage.job_folder / "index.html").read_text()
+    assert [f'href="{name}"' in page for name in PICTURES[1:]] == [True] * 4 + [False]
     _, end = await shoot(stage, rough_cut=True)
     assert end.warnings == ()
     assert 'href="rough_cut.mp4"' in (stage.job_folder / "index.html").read_text()

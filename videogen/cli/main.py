@@ -479,6 +479,39 @@ def rate(
         return rate_take(asked.id, flags.options(job), take, rating, note)
 
 
+@app.command
+def export(
+    job: Path,
+    /,
+    *,
+    media_root: str | None = None,
+    rough_cut: Annotated[bool, Parameter(negative="")] = False,
+    music: Path | None = None,
+    place: PlaceFlags = PlaceFlags(),
+) -> int:
+    """Write the timelines of the last run for editing programs: film.otio, film.fcpxml and film.edl. No clip is made.
+
+    Parameters
+    ----------
+    job:
+        A TOML or JSON file of scenes.
+    media_root:
+        The job's folder on the machine of the editor, as an absolute path of that machine such as /Volumes/films/storm,
+        or an address. By default, the timelines look for the clips beside themselves.
+    rough_cut:
+        Also write rough_cut.mp4 anew.
+    music:
+        Use the sound of this file for rough_cut.mp4. Implies --rough-cut.
+    """
+    from videogen.cli.export import export_film
+    from videogen.reports.media_root import parse_media_root
+
+    root = None if media_root is None else parse_media_root(media_root)
+    flags = place.make_flags()
+    with _load_job(job, flags) as asked:
+        return export_film(asked.id, flags.options(job), media_root=root, rough_cut=rough_cut, music=music)
+
+
 @app.command(name="import")
 def import_shots(shots: Path, /, *, model: str | None = None) -> int:
     """Print a job file with the scenes of a shot list: a table in CSV with a line of names at the top.

@@ -217,9 +217,9 @@ class JobRunner:
             return self._prepared.choices
 
     async def _write_pictures(self, batch: RunResult) -> tuple[str, ...]:
-        """Write the contact sheet and the rough cut. Return a warning for each file that could not be written: the
-        verdict is valid without it."""
-        from videogen.reports import contact_sheet, contact_sheet_image, rough_cut
+        """Write the contact sheet, the timelines and the rough cut. Return a warning for each file that could not be
+        written: the verdict is valid without it."""
+        from videogen.reports import contact_sheet, contact_sheet_image, rough_cut, timeline
 
         store = self.run.store
         prompts = {request.scene.id: request.scene.prompt for request in self.plan.requests}
@@ -227,6 +227,8 @@ class JobRunner:
         writers: dict[str, Callable[[Event], None]] = {
             contact_sheet.IMAGE_NAME: lambda _: contact_sheet_image.write_image(batch, store)
         }
+        for name in timeline.TIMELINE_NAMES:
+            writers[name] = lambda _, name=name: timeline.write_timeline(name, batch, store)  # type: ignore[misc]
         if self._prepared.options.rough_cut:
             writers[rough_cut.ROUGH_CUT_NAME] = lambda stop: rough_cut.write_rough_cut(
                 batch, store, prompts=prompts, music=self._prepared.options.music, stop=stop

@@ -9,6 +9,7 @@ square, a clean aperture, a picture that begins late, and the range and space of
 
 from videogen.media.concat import FilmPart, Slate, check_music, concatenate
 from videogen.media.conform import ConformResult, conform
+from videogen.media.frame_rates import count_frames, find_exact_frame_rate
 from videogen.media.inspect import Flaw, Note, Sound, VideoInfo, inspect_video, write_frame
 from videogen.media.join import join_clips
 
@@ -23,6 +24,8 @@ __all__ = [
     "check_music",
     "concatenate",
     "conform",
+    "count_frames",
+    "find_exact_frame_rate",
     "inspect_video",
     "join_clips",
     "write_frame",

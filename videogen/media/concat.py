@@ -21,6 +21,7 @@ from videogen.media.files import (
     translate_read_errors,
     write_atomically,
 )
+from videogen.media.frame_rates import count_frames, find_exact_frame_rate
 from videogen.media.inspect import read_first_frame
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def concatenate(
         BadOutputError: a clip cannot be decoded.
         StorageError: `out` cannot be written, `music` has no sound, or `stop` was set.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = find_exact_frame_rate(fps)
+    counts = count_frames((part.seconds for part in parts), rate)
     frames = 0
-    due = 0.0
     length_s = sum(part.seconds for part in parts)
     with write_atomically(out) as unfinished, open_muxer(unfinished) as target:
         encoder = open_encoder(target, floor_to_even(size), rate)
@@ -78,10 +79,9 @@ def concatenate(
             song = _add_song(music, target, length_s)
         else:
             song = _add_own_sound(parts, target) if keep_sound else iter(())
-        for part in parts:
-            due += part.seconds * rate
+        for part, count in zip(parts, counts, strict=True):
             with closing(_hold_last_frame(part, (encoder.width, encoder.height), rate)) as pictures:
-                for frame in islice(pictures, round(due) - frames):
+                for frame in islice(pictures, count):
                     raise_if_stopped(out, stop)
                     frame.pts = frames
                     frame.time_base = 1 / rate

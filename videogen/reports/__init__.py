@@ -1,1 +1,1 @@
-"""Contact sheet and rough cut."""
+"""Contact sheet, rough cut and timelines."""
