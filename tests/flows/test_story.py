@@ -6,10 +6,12 @@ import sys
 from decimal import Decimal
 from typing import Any
 
+import opentimelineio as otio
 import pytest
 
 from tests.flows.conftest import CommandLine
 from videogen.emulator import Emulator
+from videogen.media import inspect_video
 
 pytestmark = pytest.mark.integration
 SCENES = [f"s{number:02d}" for number in range(1, 13)]
@@ -108,4 +110,16 @@ def test_twelve_scenes_are_made_chosen_made_again_and_finished(on_emulator: Comm
 
     maker.type("finish", "film.toml", "--tier", "final", "--yes")
     maker.type("run", "film.toml")
+    maker.check_books(38, "3.00")
+
+    maker.type("export", "film.toml", "--rough-cut")
+    timeline = otio.adapters.read_from_file(str(maker.folder / "film.otio"))
+    shots = list(timeline.video_tracks()[0].find_clips())
+    assert [shot.name for shot in shots] == SCENES
+    assert [shot.duration().to_frames() for shot in shots] == [48] * 12
+    assert [len(shot.media_references()) for shot in shots] == [4 if name in ("s07", "s08") else 3 for name in SCENES]
+    used = [str(shot.media_reference.target_url) for shot in shots]
+    assert used == [by_id[maker.film[name]]["video_path"] for name in SCENES]
+    assert inspect_video(maker.folder / "rough_cut.mp4").frames == 12 * 48
+    assert all((maker.folder / name).stat().st_size for name in ("film.fcpxml", "film.edl"))
     maker.check_books(38, "3.00")
