@@ -14,6 +14,7 @@ RETRYABLE = {
     "OutputExpiredError",
     "DurationError",
     "QualityError",
+    "RejectedError",
 }
 """All others need a person, another input, or only time: a new attempt would cost money and end as the last one."""
 ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, VideogenError)]

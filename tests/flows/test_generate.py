@@ -61,9 +61,9 @@ def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: 
 
 def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     """A flow run named by job and model, tagged; a task run for each scene; artifacts and events of what came of it."""
-    runs = call_prefect("POST", f"{api}/flow_runs/filter", {})
-    run = next(run for run in runs if run["labels"].get("videogen.run") == manifest["run_id"])
-    assert (run["name"], run["state"]["name"]) == ("lighthouse · kling-v2.5-turbo", "Completed")
+    named = {"flow_runs": {"name": {"any_": ["lighthouse · kling-v2.5-turbo"]}}}
+    (run,) = call_prefect("POST", f"{api}/flow_runs/filter", named)
+    assert (run["state"]["name"], run["labels"].get("videogen.run")) == ("Completed", manifest["run_id"])
     assert set(run["tags"]) == {"model:kling-v2.5-turbo", "ratio:16:9"}
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     found = call_prefect("POST", f"{api}/artifacts/filter", of_run)
