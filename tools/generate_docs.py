@@ -124,7 +124,8 @@ def _list_settings() -> Iterator[tuple[str, str]]:
     for name, variable in get_variable_names().items():
         field = Settings.model_fields[name]
         text = _adapt_description(field.description or "").rstrip(".").replace("left out", "unset")
-        yield variable, text if field.default is None else f"{text}; `{field.default}` by default"
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        yield variable, text if default is None else f"{text}; `{default}` by default"
 
 
 def _dump(schema: Schema) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import RunInterruptedError
 from videogen.execution.judging import open_judge
+from videogen.execution.marking import ClipMarker
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs, read_manifest
@@ -66,6 +67,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     from videogen.storage.open import open_folder
 
     settings = _resolve_settings(options, job.id)
+    marker = await asyncio.to_thread(ClipMarker.of, settings)
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
@@ -127,6 +129,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         choices,
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
+        marker=marker,
     )
 
 
@@ -233,6 +236,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             if prepared.job.judge
             else None,
             retake_below=prepared.job.retake_below,
+            marker=prepared.marker,
             remakes_stale=prepared.options.should_remake_stale(prepared.job),
             leaves_running=prepared.options.on_interrupt == "leave",
         )

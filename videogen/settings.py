@@ -61,6 +61,13 @@ class Settings(BaseSettings):
     gateway_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_GATEWAY_URL")] = None
     """Public address of the gateway, to which the artifacts of a run in Prefect link."""
 
+    record: Annotated[bool, Field(validation_alias="VIDEOGEN_RECORD")] = True
+    """Whether each delivered mp4 says how it was made, and that it was made by AI."""
+    c2pa_cert: Annotated[Path | None, Field(validation_alias="VIDEOGEN_C2PA_CERT")] = None
+    """Path of a PEM file with the certificate to sign clips with, and those of its issuers; needs the extra `c2pa`."""
+    c2pa_key: Annotated[Path | None, Field(validation_alias="VIDEOGEN_C2PA_KEY")] = None
+    """Path of a PEM file with the private key of that certificate, without a password."""
+
     @field_validator("replicate_base_url", "gateway_url")
     @classmethod
     def _url_is_http(cls, value: str | None) -> str | None:
@@ -244,7 +251,8 @@ def _make_effective_setting(settings: Settings, name: str, otherwise: object, or
         value = otherwise
     shown = None
     if value is not None:
-        shown = "***" if isinstance(value, SecretStr) else mask_secrets(str(value))
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        shown = "***" if isinstance(value, SecretStr) else mask_secrets(text)
     return EffectiveSetting(get_variable_names()[name], shown, origin)
 
 
@@ -265,7 +273,9 @@ def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> st
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
-    shown = "" if "TOKEN" in name else f", not {_mask_wrong_address(str(value))[:60]!r}"
+    elif name == "VIDEOGEN_RECORD":
+        message = "must be true or false"
+    shown = "" if "TOKEN" in name or "KEY" in name else f", not {_mask_wrong_address(str(value))[:60]!r}"
     return f"{name}: {message.removeprefix('Value error, ')}{shown}"
 
 

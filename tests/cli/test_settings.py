@@ -49,6 +49,18 @@ def test_the_environment_is_said_to_be_the_origin(
     assert told["VIDEOGEN_OUT"]["from"] == "default"
 
 
+def test_yes_and_no_are_shown_as_they_are_set(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anything else is refused, and the content of a key that is set in place of its path is not quoted."""
+    assert shown(capsys)["VIDEOGEN_RECORD"] == {"value": "true", "from": "default"}
+    environment.setenv("VIDEOGEN_RECORD", "no")
+    assert shown(capsys)["VIDEOGEN_RECORD"] == {"value": "false", "from": "environment"}
+    environment.setenv("VIDEOGEN_RECORD", "maybe")
+    assert main(["settings"]) == 2
+    assert capsys.readouterr().err == "error: VIDEOGEN_RECORD: must be true or false, not 'maybe'\n"
+
+
 def test_no_secret_is_shown(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Tokens and passwords, in the table, as JSON, and when a value is refused."""
     environment.setenv("REPLICATE_API_TOKEN", "hidden")

@@ -1,5 +1,6 @@
 """Scenes that are longer than the model's clips: segments that continue each other, one clip, and what it costs."""
 
+import hashlib
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.faults.test_chains import difference, luma, prompts, run, scene
 from videogen.app import prepare_job
 from videogen.errors import ValidationError
 from videogen.job.model import Job
-from videogen.media import inspect_video
+from videogen.media import Provenance, inspect_video, read_provenance
 
 REFUSED = 'do = "fail"\nerror = "flagged as sensitive"'
 LONG = scene("long", target_duration=5, long_scenes="continue")
@@ -46,6 +47,21 @@ async def test_a_long_scene_is_one_clip_of_its_length(stage: Stage) -> None:
     again = only(await run(stage, LONG))
     assert (again.outcome, again.sha256) == ("reused", clip.sha256)
     stage.books(creates=3, billed=3)
+
+
+async def test_a_long_clip_names_the_prediction_of_each_segment(stage: Stage) -> None:
+    """Also after a run that paid for only some of them. The segments stay as the model made them."""
+    stage.emulate(f"{REFUSED}\nnth_create = [2]")
+    await run(stage, LONG, attempts=1)
+    clip = only(await run(stage, LONG, attempts=1))
+    path = stage.job_folder / str(clip.video_path)
+    record = read_provenance(path).record
+    assert record is not None
+    assert len(set(record.prediction_ids)) == 3
+    assert record.prediction_ids[1:] == clip.prediction_ids
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == clip.sha256
+    parts = [read_provenance(stage.job_folder / str(part.video_path)) for part in clip.segments]
+    assert parts == [Provenance()] * 3
 
 
 async def test_what_was_made_of_a_long_scene_is_not_paid_again(stage: Stage) -> None:

@@ -227,6 +227,26 @@ def unknown_sound(data: bytearray, source: Path) -> bytes:
     return bytes(data).replace(b"mp4a\0\0\0\0", b"ac-4\0\0\0\0", 1).replace(b"esds\0\0\0\0", b"dac4\0\0\0\0", 1)
 
 
+def list_boxes(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return kind and bytes of each box at the top level of an mp4, heads included."""
+    boxes, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4])
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16])
+        end = at + size if size else len(data)
+        boxes.append((data[at + 4 : at + 8], data[at:end]))
+        at = end
+    return boxes
+
+
+def strip_record(data: bytes) -> bytes:
+    """Return a delivered clip without the XMP packet that must be its last box: the bytes that the model made."""
+    kind, box = list_boxes(data)[-1]
+    assert (kind, box[8:24].hex()) == (b"uuid", "be7acfcb97a942e89c71999491e3afac")
+    return data[: -len(box)]
+
+
 # --- pictures
 
 

@@ -530,6 +530,25 @@ def import_shots(shots: Path, /, *, model: str | None = None) -> int:
     return print_job_of_shots(shots, model=model)
 
 
+@app.command
+def inspect(clip: Path, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Show the properties of an mp4, and how it was made if it says so: model, predictions, seed, digest of its prompt.
+
+    The whole file is decoded. Its C2PA manifest is verified if the extra `c2pa` is installed. Exit code: 0 whole, 1
+    damaged or changed since it was signed.
+
+    Parameters
+    ----------
+    clip:
+        An mp4 file.
+    json:
+        Print one JSON object.
+    """
+    from videogen.cli.inspect import show_clip
+
+    return show_clip(clip, as_json=json)
+
+
 @app.command(name="check")
 def check_file(
     job: Path, /, *, registry: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False

@@ -16,6 +16,7 @@ from videogen.execution.base import EventSink, ImageSender
 from videogen.execution.billing import UnexpectedBill
 from videogen.execution.cost_note import CostNoteWriter
 from videogen.execution.judging import Judge
+from videogen.execution.marking import ClipMarker
 from videogen.execution.options import UnrecordedRun
 from videogen.execution.patience import Patience
 from videogen.execution.poll_schedule import PollSchedule
@@ -77,6 +78,8 @@ class RunContext:
     retake_below: float | None = None
     """A clip that the judge rejects, or gives a lower score, is made again while attempts and budget allow it; None
     means that it is delivered as it is."""
+    marker: ClipMarker = field(default_factory=ClipMarker)
+    """Writes into each delivered clip how it was made."""
     upstreams: dict[str, Clip] = field(default_factory=dict)
     """By scene id: the delivered clips of this run that others are made from."""
     unexpected_bills: dict[str, UnexpectedBill] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from videogen.errors import (
 )
 from videogen.execution.context import RunContext
 from videogen.execution.judging import JudgedClip
+from videogen.execution.marking import make_record
 from videogen.execution.prediction import ActivePrediction
 from videogen.execution.recovery import is_intact
 from videogen.execution.staleness import has_other_seam, is_stale
@@ -173,7 +174,7 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
         flaws = " and ".join(measured.warnings)
         raise QualityError(f"prediction {active.prediction.id}: the clip is {flaws} from start to end")
     picture = _poster_path(part)
-    part, measured = await run.run_in_decoder(partial(_conform, request, part, measured))
+    part, measured = await run.run_in_decoder(partial(_conform_and_mark, active, part, measured))
     judgement = await judge_clip(request, run, part)
     if judgement and await _should_retake(request, run, judgement):
         _keep_rejected(part)
@@ -232,6 +233,19 @@ def find_start_image(request: ClipRequest) -> ImageInput | None:
     prediction = request.parts[0].prediction
     sent = (prediction.images.get(value) for value in prediction.inputs.values() if isinstance(value, str))
     return next((image for image in sent if image is not None), None)
+
+
+def _conform_and_mark(
+    active: ActivePrediction, part: Path, measured: media.VideoInfo, stop: Event
+) -> tuple[Path, media.VideoInfo]:
+    """Return the video as requested and with its record. A segment has no record: the one after it depends on the bytes
+    that the model made."""
+    request, prediction = active.request, active.prediction
+    part, measured = _conform(request, part, measured, stop)
+    if request.segment is not None:
+        return part, measured
+    record = make_record(request, [prediction.id], prediction.created_at)
+    return active.run.marker.mark(part, record, measured, stop)
 
 
 def _conform(request: ClipRequest, part: Path, measured: media.VideoInfo, stop: Event) -> tuple[Path, media.VideoInfo]:

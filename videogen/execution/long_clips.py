@@ -11,6 +11,7 @@ from videogen.errors import DurationError, VideogenError
 from videogen.events import ClipCompleted
 from videogen.execution.context import RunContext
 from videogen.execution.delivery import judge_clip, make_clip, reuse_delivered
+from videogen.execution.marking import make_record
 from videogen.failpoints import crash_if_requested
 from videogen.planning.requests import ClipRequest
 from videogen.registry import durations
@@ -55,6 +56,9 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
             f"the {len(segments)} segments together are {measured.duration:.2f} s for the {target_s:g} s of the scene "
             f"(±{request.tolerance_s:g} s)"
         )
+    created_at = max((made.created_at for made in segments if made.created_at), default=None)
+    record = make_record(request, await _find_prediction_ids(request, run), created_at)
+    out, measured = await run.run_in_decoder(partial(run.marker.mark, out, record, measured))
     judgement = await judge_clip(request, run, out)
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     crash_if_requested("before-rename")
@@ -73,6 +77,12 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
     run.force_keys.discard(request.key)
     await run.journal.import_delivery(request.key, origin=run.provider.origin, folder=run.folder, clip=clip)
     return clip
+
+
+async def _find_prediction_ids(request: ClipRequest, run: RunContext) -> list[str]:
+    """Return the id of the prediction that made each segment, also in an earlier run."""
+    found = [await run.journal.find_delivery(run.provider.origin, segment.key) for segment in request.segments]
+    return [delivery.clip.prediction_ids[-1] for delivery in found if delivery and delivery.clip.prediction_ids]
 
 
 def _join_and_inspect(

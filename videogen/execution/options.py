@@ -1,7 +1,7 @@
 """The options of a run, and a job that is ready to be run with them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from videogen.errors import InvalidError, StorageError
+from videogen.execution.marking import ClipMarker
 from videogen.job.choices import Choices
 from videogen.job.model import Job
 from videogen.planning.plan import Plan
@@ -101,6 +102,8 @@ class PreparedJob:
     """Whether predictions that earlier runs paid for are missing in the journal."""
     unrecorded: UnrecordedRun | None = None
     """The last run of the job if the journal does not know it."""
+    marker: ClipMarker = field(default_factory=ClipMarker)
+    """Writes into each delivered clip how it was made."""
 
     @property
     def folder(self) -> str:

@@ -1,4 +1,4 @@
-"""Inspect, conform, join and concatenate mp4 files, and make posters of them.
+"""Inspect, conform, join, concatenate, mark and sign mp4 files, and make posters of them.
 
 All functions are synchronous and CPU-bound, and they release the GIL: call them in threads. They open local files only,
 and hold a few frames at a time, whatever the length of the clip. PyAV is imported when it is first needed.
@@ -12,21 +12,41 @@ from videogen.media.conform import ConformResult, conform
 from videogen.media.frame_rates import count_frames, find_exact_frame_rate
 from videogen.media.inspect import Flaw, Note, Sound, VideoInfo, inspect_video, write_frame
 from videogen.media.join import join_clips
+from videogen.media.record import (
+    MADE_BY_AI,
+    ClipRecord,
+    Provenance,
+    compute_prompt_digest,
+    embed_record,
+    measure_file,
+    read_provenance,
+)
+from videogen.media.signature import ClipSigner, Signature, read_signature
 
 __all__ = [
+    "MADE_BY_AI",
+    "ClipRecord",
+    "ClipSigner",
     "ConformResult",
     "FilmPart",
     "Flaw",
     "Note",
+    "Provenance",
+    "Signature",
     "Slate",
     "Sound",
     "VideoInfo",
     "check_music",
+    "compute_prompt_digest",
     "concatenate",
     "conform",
     "count_frames",
+    "embed_record",
     "find_exact_frame_rate",
     "inspect_video",
     "join_clips",
+    "measure_file",
+    "read_provenance",
+    "read_signature",
     "write_frame",
 ]

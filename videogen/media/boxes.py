@@ -28,6 +28,19 @@ class Aperture:
     down: Fraction
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box at the top level of a file. Positions are in bytes from the start of the file."""
+
+    kind: bytes
+    start: int
+    body: int
+    """Position of the first byte after its head."""
+    end: int
+    is_open_ended: bool
+    """Whether its head gives no length, because it reaches to the end of the file."""
+
+
 def check_boxes(path: Path, file: BinaryIO) -> Aperture | None:
     """Check that the file is a sequence of whole ISO boxes with ftyp, moov and mdat.
 
@@ -39,28 +52,37 @@ def check_boxes(path: Path, file: BinaryIO) -> Aperture | None:
     Raises:
         BadOutputError: the file is truncated, is no mp4, or announces more samples than any clip has.
     """
-    size_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    _reject_other_formats(path, file.read(512), size_bytes)
+    _reject_other_formats(path, file.read(512), file.seek(0, os.SEEK_END))
     seen: set[bytes] = set()
     tracks: list[_Track] = []
-    start = 0
-    for _ in range(_MAX_BOXES):
-        if start == size_bytes or _is_padding(file, start):
-            break
-        kind, body, length = _read_box(path, file, start, size_bytes)
-        seen.add(kind)
-        if kind in (b"moov", b"moof"):
-            tracks += _read_tracks(path, file, body, start + length)
-        start += length
-    else:
-        raise make_bad_output_error(path, f"an mp4 of more than {_MAX_BOXES:,} boxes")
+    for box in iterate_boxes(path, file):
+        seen.add(box.kind)
+        if box.kind in (b"moov", b"moof"):
+            tracks += _read_tracks(path, file, box.body, box.end)
     missing = [kind.decode() for kind in (b"ftyp", b"moov", b"mdat") if kind not in seen]
     if missing:
         raise make_bad_output_error(path, f"an mp4 without {', '.join(missing)}")
     if (samples := sum(track.kept for track in tracks)) > _MAX_SAMPLES:
         raise make_bad_output_error(path, f"its header announces {samples:,} samples, more than any clip has")
     return next((track.aperture for track in tracks if track.aperture), None)
+
+
+def iterate_boxes(path: Path, file: BinaryIO) -> Iterator[Box]:
+    """Yield the boxes at the top level. Zeros after the last box are padding, and no box.
+
+    Raises:
+        BadOutputError: the file is not a sequence of whole boxes, or has more than any clip.
+    """
+    size_bytes = file.seek(0, os.SEEK_END)
+    start = 0
+    for _ in range(_MAX_BOXES):
+        if start == size_bytes or _is_padding(file, start):
+            return
+        box = _read_box(path, file, start, size_bytes)
+        yield box
+        start = box.end
+    raise make_bad_output_error(path, f"an mp4 of more than {_MAX_BOXES:,} boxes")
 
 
 def _is_padding(file: BinaryIO, start: int) -> bool:
@@ -72,17 +94,17 @@ def _is_padding(file: BinaryIO, start: int) -> bool:
     return True
 
 
-def _read_box(path: Path, file: BinaryIO, start: int, size_bytes: int) -> tuple[bytes, int, int]:
-    """Return the kind, the start of the body and the whole length in bytes of a box, which must end inside the file."""
+def _read_box(path: Path, file: BinaryIO, start: int, size_bytes: int) -> Box:
+    """Return the box that starts there, which must end inside the file."""
     file.seek(start)
     head = file.read(16)
     length, kind = int.from_bytes(head[:4]), head[4:8]
     if len(kind) < 4 or not kind.isascii() or not kind.decode("ascii").isprintable():
         raise make_bad_output_error(path, f"damaged at byte {start}: no mp4 box begins there")
-    shortest = 8
+    shortest, is_open_ended = 8, length == 0
     if length == 1:
         length, shortest = int.from_bytes(head[8:16]), 16
-    elif length == 0:
+    elif is_open_ended:
         length = size_bytes - start
     if length < shortest:
         raise make_bad_output_error(path, f"damaged at byte {start}: a box that is shorter than its own head")
@@ -91,7 +113,7 @@ def _read_box(path: Path, file: BinaryIO, start: int, size_bytes: int) -> tuple[
         raise make_bad_output_error(
             path, f"cut: its {name} ends at byte {start + length}, the file at byte {size_bytes}"
         )
-    return kind, start + shortest, length
+    return Box(kind, start, start + shortest, start + length, is_open_ended)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Flaw = Literal["black", "frozen"]
-Note = Literal["codec", "hdr", "sound", "transcoded"]
+Note = Literal["codec", "hdr", "sound", "transcoded", "unsigned"]
 """A property of a whole clip that its user should know:
 
 - `codec`: some browsers, phones or editors do not play its codec (HEVC, AV1, VP9).
@@ -38,6 +38,7 @@ Note = Literal["codec", "hdr", "sound", "transcoded"]
 - `sound`: its sound is in a codec that FFmpeg, and so most players, cannot decode. It is kept unchanged, or dropped if
   the picture had to be encoded again.
 - `transcoded`: it came in a codec that no browser plays, and was encoded again in H.264.
+- `unsigned`: it could not be signed, although that was asked for.
 """
 Sound = Literal["none", "whole", "damaged", "unknown"]
 """State of the sound. `unknown` means that its codec cannot be decoded here."""

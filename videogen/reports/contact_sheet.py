@@ -32,6 +32,7 @@ _FLAWS = {
     "transcoded": "came in a codec that no browser plays, delivered in H.264",
     "short": "shorter than its target",
     "billed": "billed otherwise than planned",
+    "unsigned": "could not be signed",
 }
 
 

@@ -122,7 +122,7 @@ class Clip(FrozenModel):
     warnings: tuple[str, ...] = ()
     """`black` or `frozen` from start to end. `short`: shorter than its target. `codec`: some players cannot play it.
     `transcoded`: the original codec cannot be played by browsers. `hdr`: the original was HDR. `sound`: its codec is
-    unknown. `billed`: it was billed otherwise than planned."""
+    unknown. `billed`: it was billed otherwise than planned. `unsigned`: it could not be signed."""
     error: ClipFailure | None = None
     blocked_by: tuple[str, ...] = ()
     """Ids of the scenes whose failed clips are the reason why a blocked one was not tried."""
