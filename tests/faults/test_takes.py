@@ -59,7 +59,10 @@ async def test_a_scene_that_continues_another_take_now_is_stale_until_it_is_made
 async def test_only_some_scenes_are_made_and_the_others_stay_whatever_has_changed(stage: Stage) -> None:
     stage.emulate()
     await run(stage, *TWO)
-    changed = scene("storm", seed=3), scene("ship", continues="storm") | {"prompt": "The ship at night"}
+    changed = (
+        scene("storm") | {"prompt": "The calm"},
+        scene("ship", continues="storm") | {"prompt": "The ship at night"},
+    )
     batch = await run(stage, *changed, scene("pier"), options={"only": ("ship",)})
     assert outcomes(batch) == {"storm": "reused", "ship": "delivered"}
     assert prompts(stage) == ["The storm", "The ship", "The ship at night"]
