@@ -77,7 +77,7 @@ async def run_as_flow(
             fits = len(prepared.job.model_dump_json()) < MAX_PARAMETER_BYTES
             flow = generate(prepared.job if fits else file, prepared.options, return_state=True)
             state = await _wait_for_state(asyncio.ensure_future(flow), verdict, stop)
-        if verdict.result and not await _is_recorded(state, len(prepared.plan.requests) - len(prepared.kept)):
+        if verdict.result and not await _is_recorded(state, _count_task_runs(prepared, verdict.result)):
             return FlowOutcome(verdict.result, "not every task run was recorded in time")
     except StopTimeoutError:
         raise
@@ -129,6 +129,16 @@ async def _wait_for_state(flow: "asyncio.Future[Any]", verdict: _Verdict, stop: 
     if stop.is_set():
         raise StopTimeoutError
     raise TimeoutError(f"its server did not answer within {REPORT_TIMEOUT_S:g} s")
+
+
+def _count_task_runs(prepared: PreparedJob, result: RunResult) -> int:
+    """Return the number of clips that have certainly been tried, and therefore have a task run that ended."""
+    is_untried = (
+        clip.status == "blocked" or (clip.error is not None and clip.error.code == "cancelled" and not clip.attempts)
+        for clip in result.clips
+    )
+    untried = sum(is_untried)
+    return len(prepared.plan.requests) - len(prepared.kept) - untried
 
 
 async def _is_recorded(state: Any, task_runs: int) -> bool:

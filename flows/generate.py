@@ -37,8 +37,9 @@ from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 
-TIMEOUT_MARGIN_S = 86_400.0
-"""How far Prefect's time-out is above the clip's, which does not count waiting for a slot or a rate limit."""
+TIMEOUT_MARGIN_S = 30 * 86_400.0
+"""How far Prefect's time-out is above the clip's, which does not count waiting for a slot, a rate limit or the end of a
+pause."""
 
 
 def make_run_name() -> str:

@@ -174,6 +174,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         StorageError: the folder cannot be written.
         SettingsError: the limit that all runs share does not exist.
     """
+    from videogen.execution.commands import obey_commands
     from videogen.execution.context import RunContext
     from videogen.execution.cost_note import CostNoteWriter
     from videogen.execution.lease import end_interrupted, release_lease, send_heartbeats, start_run
@@ -205,8 +206,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         await start_run(journal, run_id, prepared, exclusive=is_remote(prepared.folder) or not is_locked)
         stack.push_async_callback(release_lease, journal, run_id)
         if is_remote(prepared.folder):  # a folder that cannot be written fails before anything is paid for
-            holder = f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
-            await asyncio.to_thread(store.put_text, holder, ".run")
+            await asyncio.to_thread(store.put_text, _describe_holder(run_id), ".run")
         events = EventRecorder(journal, run_id, len(prepared.plan.requests), listeners)
         stack.push_async_callback(events.aclose)
         cost_note = None
@@ -240,15 +240,20 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             remakes_stale=prepared.options.should_remake_stale(prepared.job),
             leaves_running=prepared.options.on_interrupt == "leave",
         )
-        beating = asyncio.create_task(send_heartbeats(run))
-        stack.callback(beating.cancel)
+        stack.callback(asyncio.create_task(send_heartbeats(run)).cancel)
         shared = await stack.enter_async_context(join_limit(sync_journal, limit, run_id)) if limit else None
+        slots = Slots(prepared.plan.concurrency, shared)
+        runner = await stack.enter_async_context(obey_commands(sync_journal, JobRunner(prepared, run, slots, events)))
         try:
-            yield JobRunner(prepared, run, Slots(prepared.plan.concurrency, shared), events)
+            yield runner
         except BaseException as exc:
             if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
                 await end_interrupted(journal, run_id)
             raise
+
+
+def _describe_holder(run_id: str) -> str:
+    return f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n"
 
 
 async def _open_journal(url: str, stack: AsyncExitStack) -> "Journal":

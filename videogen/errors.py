@@ -11,6 +11,7 @@
     │   └── BillingError             402 in the provider's own words
     ├── JobLockedError               another run holds this job's folder
     ├── RunInterruptedError          the run was cancelled or interrupted by a person
+    ├── CommandRefusedError          a run in progress refused a command
     ├── LeaseLostError               another run took over this run's work
     ├── JournalError                 the journal cannot be read or written
     │   └── UnreadableJournalError   it is damaged, or of another version
@@ -36,6 +37,8 @@
         ├── StorageError             disk full, no permission: permanent, a re-run only downloads
         ├── ClaimedError             another job's run is making this clip: wait for it
         ├── DeliveredError           another run has delivered this clip meanwhile: reuse it
+        ├── PausedError              the run is paused: wait until it is resumed
+        ├── ClipCancelledError       a command to the run cancelled this clip: permanent
         ├── BlockedError             a clip that it is made from was not delivered: not tried
         ├── BudgetError              it would cost more than `max_cost` allows: permanent
         └── UnreachableError         the provider could not be reached for too long
@@ -140,6 +143,12 @@ class RunInterruptedError(VideogenError):
     """The run was cancelled or interrupted by a person. Nothing new is started."""
 
     code = "interrupted"
+
+
+class CommandRefusedError(VideogenError):
+    """A run in progress cannot carry out a command. The message says why, and what to do."""
+
+    code = "command-refused"
 
 
 class LeaseLostError(VideogenError):
@@ -314,6 +323,18 @@ class DeliveredError(ClipError):
     """Another run delivered the same clip while this one was about to create it. It is reused, not paid for again."""
 
     code = "delivered"
+
+
+class PausedError(ClipError):
+    """The run is paused, so no prediction is created now. The clip waits until the run is resumed."""
+
+    code = "paused"
+
+
+class ClipCancelledError(ClipError):
+    """A command to the run cancelled this clip. It is not tried again unless another command says so."""
+
+    code = "cancelled"
 
 
 class BlockedError(ClipError):

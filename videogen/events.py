@@ -63,6 +63,32 @@ class RunStarted(_Event):
     scenes: tuple[SceneOutline, ...]
 
 
+class _CommandEvent(_Event):
+    sender: str
+    """The person and the machine that sent the command, as `user@host`."""
+
+
+class RunPaused(_CommandEvent):
+    """A command has paused the run. Running predictions finish and are delivered, and no other one is created."""
+
+    type: Literal["run.paused"] = "run.paused"
+    paused: Literal[True] = True
+
+
+class RunResumed(_CommandEvent):
+    """A command has ended the pause of the run."""
+
+    type: Literal["run.resumed"] = "run.resumed"
+    paused: Literal[False] = False
+
+
+class RunCapChanged(_CommandEvent):
+    """A command has changed what the job may cost, in USD, as long as this run goes on."""
+
+    type: Literal["run.cap_changed"] = "run.cap_changed"
+    max_cost: Decimal
+
+
 class _ClipEvent(_Event):
     clip_index: int
     scene_id: str
@@ -96,7 +122,7 @@ class ClipProgress(_ClipEvent):
 
 
 class ClipRetrying(_ClipEvent):
-    """An attempt ended without a clip, and another one follows."""
+    """An attempt ended without a clip, and another one follows, also after `ClipFailed` if a command asked for it."""
 
     type: Literal["clip.retrying"] = "clip.retrying"
     attempt: int
@@ -138,4 +164,15 @@ class RunCompleted(_Event):
         return {**self.result.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
 
 
-RunEvent = RunStarted | ClipStarted | ClipProgress | ClipRetrying | ClipCompleted | ClipFailed | RunCompleted
+RunEvent = (
+    RunStarted
+    | RunPaused
+    | RunResumed
+    | RunCapChanged
+    | ClipStarted
+    | ClipProgress
+    | ClipRetrying
+    | ClipCompleted
+    | ClipFailed
+    | RunCompleted
+)

@@ -17,8 +17,11 @@ from videogen.events import (
     ClipProgress,
     ClipRetrying,
     ClipStarted,
+    RunCapChanged,
     RunCompleted,
     RunEvent,
+    RunPaused,
+    RunResumed,
     RunStarted,
 )
 from videogen.results.clip import ClipFailure
@@ -104,6 +107,31 @@ def test_money_and_failures_are_counted_as_they_come() -> None:
     assert (progress.completed, progress.failed, progress.spent) == (2, 1, Decimal("0.35"))
     assert list(progress.in_progress) == ["s2"]
     assert "2 of 3 clips, 1 failed · 0:00, about 0:10 left · $0.35 of $2.00 at most" in shown(progress)
+
+
+def test_a_clip_that_is_made_again_counts_once() -> None:
+    """Its second end has the cost of all its attempts."""
+    progress = RunProgress(plan_of(2))
+    failure = ClipFailure(code="model-error", message="out of memory", retryable=True)
+    again = ClipRetrying(clip_index=0, scene_id="s0", attempt=1, error=failure, model="kling-v2.5-turbo")
+    told(progress.update, 2, started(0), ended(0, failure="model-error"), again)
+    assert progress.failed == 0
+    told(progress.update, 2, started(0, attempt=2), ended(0), ended(1))
+    assert (progress.failed, progress.spent) == (0, Decimal("0.70"))
+
+
+def test_commands_are_shown() -> None:
+    """Who sent them, how to go on, and the cap that holds now."""
+    console = Console(file=StringIO(), width=200, highlight=False)
+    lines = ProgressLines(console, plan_of(2, max_cost="2"))
+    told(lines.show, 2, RunPaused(sender="eve@there"), RunCapChanged(sender="eve@there", max_cost=Decimal(20)))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "paused by eve@there" in text
+    assert "videogen control r resume" in text
+    assert "eve@there changed the cap: $20.00 at most" in text
+    assert "paused · 0 of 2 clips · 0:00 · $0.00 of $20.00 at most" in shown(lines.progress)
+    told(lines.show, 2, RunResumed(sender="eve@there"))
+    assert "paused" not in shown(lines.progress)
 
 
 def shown(progress: RunProgress) -> str:

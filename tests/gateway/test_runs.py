@@ -10,6 +10,7 @@ import pytest
 
 from tests.gateway.conftest import PROMPTS, Played, Shown, emulated
 from videogen.app import open_run, prepare_job
+from videogen.events import RunCapChanged, RunPaused, RunResumed
 from videogen.execution.options import RunOptions
 from videogen.execution.runner import JobRunner
 from videogen.execution.slots import Slot
@@ -95,6 +96,17 @@ def test_a_clip_that_has_ended_has_no_progress(live: Shown) -> None:
         of_clip(type_=end)
     for clip in live.get("/runs/r1")["clips"]:
         assert clip.keys() & {"elapsed", "remaining", "fraction"} == set()
+
+
+def test_a_run_tells_whether_it_is_paused_and_its_cap(live: Shown) -> None:
+    """After the commands that it has obeyed so far; the events themselves are sent on."""
+    live.begin("r1", "harbour")
+    assert (live.get("/runs/r1")["paused"], live.get("/runs/r1")["max_cost"]) == (False, None)
+    live.tell("r1", "run.paused", **RunPaused(sender="eve@there").payload())
+    live.tell("r1", "run.cap_changed", **RunCapChanged(sender="eve@there", max_cost=Decimal(20)).payload())
+    assert (live.get("/runs/r1")["paused"], live.get("/runs/r1")["max_cost"]) == (True, "20")
+    live.tell("r1", "run.resumed", **RunResumed(sender="eve@there").payload())
+    assert live.get("/runs/r1")["paused"] is False
 
 
 def test_runs_are_paged_newest_first(live: Shown) -> None:

@@ -742,6 +742,41 @@ def limit(name: str, slots: Annotated[int | None, _WHOLE_NUMBER] = None, /) -> N
 
 
 @app.command
+def control(
+    run: str,
+    action: Literal["pause", "resume", "cancel", "retry", "cap"] | None = None,
+    argument: str | None = None,
+    /,
+    *,
+    out: str | None = None,
+) -> int:
+    """Pause a run in progress, go on, cancel or retry a clip, or change the cap. Without an action, show its state.
+
+    The run may be on another machine, if it uses the same journal.
+
+    Exit code: 0 the run has accepted the command, or has not answered yet; 1 it has refused it; 2 there is no such run
+    or scene, or the run has ended or is not alive.
+
+    Parameters
+    ----------
+    run:
+        Id of the run, or its beginning, or the id of a job for its newest run in progress.
+    action:
+        `pause` creates no more predictions and lets running ones finish, `resume` ends the pause, `cancel SCENE` ends a
+        clip that is not delivered yet, `retry SCENE` makes a failed clip again, `cap USD` changes what the job may cost
+        as long as this run goes on.
+    argument:
+        The scene of cancel and retry, or the amount of cap in USD.
+    out:
+        Folder with the journal of the run (VIDEOGEN_OUT; default: `out`), unless VIDEOGEN_JOURNAL_URL is set.
+    """
+    from videogen.cli.control import control_run
+    from videogen.settings import read_settings
+
+    return control_run(read_settings(**({} if out is None else {"VIDEOGEN_OUT": out})), run, action, argument)
+
+
+@app.command
 def gateway(
     *,
     host: str = "127.0.0.1",

@@ -18,8 +18,11 @@ from videogen.events import (
     ClipProgress,
     ClipRetrying,
     ClipStarted,
+    RunCapChanged,
     RunCompleted,
     RunEvent,
+    RunPaused,
+    RunResumed,
     RunStarted,
 )
 from videogen.planning.plan import Plan
@@ -70,8 +73,12 @@ class RunProgress:
         """Clips in progress, by scene id."""
         self.searching: dict[str, ClipInProgress] = {}
         """By scene id: clips whose prediction is searched for in the account."""
-        self.completed = self.failed = 0
-        self.spent = Decimal(0)
+        self.completed = 0
+        self.max_cost = plan.max_cost
+        self.is_paused = False
+        self._failed: set[str] = set()
+        self._costs: dict[str, Decimal] = {}
+        """By scene id, because a clip that failed may be made again."""
         self._durations_s: list[float] = []
         self._started_at = time.monotonic()
 
@@ -87,6 +94,10 @@ class RunProgress:
             self.searching.pop(event.scene_id, None)
         if isinstance(event, RunStarted):
             self._started_at = time.monotonic()
+        elif isinstance(event, RunPaused | RunResumed):
+            self.is_paused = event.paused
+        elif isinstance(event, RunCapChanged):
+            self.max_cost = event.max_cost
         elif isinstance(event, ClipStarted):
             self.in_progress[event.scene_id] = ClipInProgress(event.prediction_id, event.attempt)
         elif isinstance(event, ClipProgress) and event.status == SEARCHING:
@@ -95,6 +106,7 @@ class RunProgress:
             self.in_progress[event.scene_id].update(event)
         elif isinstance(event, ClipRetrying):
             self.in_progress.pop(event.scene_id, None)
+            self._failed.discard(event.scene_id)
         elif isinstance(event, ClipEnded):
             self._record_end(event)
 
@@ -102,10 +114,20 @@ class RunProgress:
         clip = event.clip
         self.in_progress.pop(clip.scene_id, None)
         self.searching.pop(clip.scene_id, None)
-        self.spent += clip.cost - clip.paid_before
-        self.failed += clip.error is not None
+        self._costs[clip.scene_id] = clip.cost - clip.paid_before
+        if clip.error:
+            self._failed.add(clip.scene_id)
         if clip.error is None and not clip.reused:
             self._durations_s.append(clip.generation_time)
+
+    @property
+    def spent(self) -> Decimal:
+        """USD that the clips that have ended have cost in this run."""
+        return sum(self._costs.values(), Decimal(0))
+
+    @property
+    def failed(self) -> int:
+        return len(self._failed)
 
     @property
     def total(self) -> int:
@@ -179,6 +201,13 @@ class ProgressLines:
             yield f"  {event.scene_id}: attempt {event.attempt} failed, trying {again}: {event.error.message}"
         elif isinstance(event, ClipEnded):
             yield f"  {event.clip.scene_id}: [{payload['completed']}/{payload['total']}] {_describe_outcome(event)}"
+        elif isinstance(event, RunPaused):
+            go_on = f"videogen control {payload['run_id']} resume"
+            yield f"  paused by {event.sender}: running predictions finish, no others start; to go on: {go_on}"
+        elif isinstance(event, RunResumed):
+            yield f"  resumed by {event.sender}"
+        elif isinstance(event, RunCapChanged):
+            yield f"  {event.sender} changed the cap: {format_money(event.max_cost)} at most"
         elif isinstance(event, RunCompleted):
             yield from (f"warning: {warning}" for warning in event.warnings)
 
@@ -233,10 +262,11 @@ def _format_totals(progress: RunProgress) -> str:
     left = "" if progress.remaining_s is None else f", about {format_clock(progress.remaining_s)} left"
     spent = progress.spent
     limit = f"{format_money(plan.total_cost)} planned"
-    if plan.max_cost is not None:  # this limit covers all runs of the job
+    if progress.max_cost is not None:  # this limit covers all runs of the job
         spent += plan.spent_before
-        limit = f"{format_money(plan.max_cost)} at most"
-    done = f"{progress.completed} of {progress.total} clips{failed}"
+        limit = f"{format_money(progress.max_cost)} at most"
+    paused = "paused · " if progress.is_paused else ""
+    done = f"{paused}{progress.completed} of {progress.total} clips{failed}"
     return f"  {done} · {format_clock(progress.elapsed_s)}{left} · {format_money(spent)} of {limit}"
 
 

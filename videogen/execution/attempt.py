@@ -17,6 +17,7 @@ from videogen.errors import (
     ClipError,
     ClipTimeoutError,
     DeliveredError,
+    PausedError,
     StorageError,
     UnreachableError,
     VideogenError,
@@ -72,6 +73,7 @@ async def attempt_clip(request: ClipRequest, run: RunContext, slot: Slot) -> Cli
             raise
         finally:
             slot.release()
+            run.delivering.discard(request.scene.id)
             run.in_progress.discard(request.key)
             run.notify_settled()
     if request.segment is None:  # a long clip is completed when its segments are joined
@@ -94,10 +96,15 @@ async def _reuse_or_make(request: ClipRequest, run: RunContext, slot: Slot) -> C
 
 
 async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
-    await slot.acquire()
-    if clip := await reuse_delivered(request, run):  # another job delivered it while this one waited
-        return clip
-    active = await start_or_resume(request, run)
+    active: ActivePrediction | None = None
+    while active is None:
+        await slot.acquire()
+        if clip := await reuse_delivered(request, run):  # another job delivered it while this one waited
+            return clip
+        try:
+            active = await start_or_resume(request, run)
+        except PausedError:
+            await _wait_until_resumed(request, run, slot)
     slot.leave_queue()
     try:
         part, measured = await _wait_and_download(active, slot)
@@ -109,6 +116,15 @@ async def _make(request: ClipRequest, run: RunContext, slot: Slot) -> Clip:
         if not isinstance(exc, OUTPUT_MAY_REMAIN):
             await active.record_end(exc)
         raise
+
+
+async def _wait_until_resumed(request: ClipRequest, run: RunContext, slot: Slot) -> None:
+    """Wait for the end of a pause, without a slot, which other runs may share, and without a reservation."""
+    slot.give_back()
+    run.in_progress.discard(request.key)
+    run.notify_settled()
+    logger.info("%s: waiting, because the run is paused", request.scene.id)
+    await run.gate.wait_until_resumed()
 
 
 async def _wait_and_download(active: ActivePrediction, slot: Slot) -> tuple[Path, VideoInfo]:
@@ -145,7 +161,7 @@ async def _cancel_or_salvage(active: ActivePrediction) -> tuple[Path, VideoInfo]
 
 async def _emit_failure(request: ClipRequest, run: RunContext, exc: VideogenError) -> None:
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
-    with_this_model = sum(attempt.clip_key == request.key for attempt in attempts)
+    with_this_model = sum(attempt.clip_key == request.key for attempt in attempts) - run.attempts_before[request.key]
     retried = is_retryable(exc) and with_this_model < request.attempts
     _log_failure(request, exc, number=len(attempts), retried=retried)
     if not retried and not should_fall_back(request, exc):

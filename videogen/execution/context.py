@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -91,6 +91,13 @@ class RunContext:
     free_decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
     key_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By clip key. A clip that a job asks for twice is made once."""
+
+    cancelled: set[str] = field(default_factory=set)
+    """Ids of the scenes whose clips a command has cancelled."""
+    delivering: set[str] = field(default_factory=set)
+    """Ids of the scenes whose clips are put into their place now. They can no longer be cancelled."""
+    attempts_before: Counter[str] = field(default_factory=Counter)
+    """By clip key: attempts of this run that were made before a command had the clip tried again."""
 
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the next reservation of this run is settled: the budget may have room then."""

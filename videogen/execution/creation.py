@@ -18,7 +18,7 @@ from videogen.errors import (
     GoneError,
     InputRejectedError,
     OutcomeUnknownError,
-    RunInterruptedError,
+    PausedError,
     UnreachableError,
     VideogenError,
 )
@@ -26,7 +26,7 @@ from videogen.events import ClipStarted
 from videogen.execution.account_search import AccountSearch
 from videogen.execution.billing import estimate_most
 from videogen.execution.context import RunContext
-from videogen.execution.prediction import CLEAN_UP_S, ActivePrediction, make_failure, record_end
+from videogen.execution.prediction import CLEAN_UP_S, ActivePrediction, make_failure, make_stop_reason, record_end
 from videogen.failpoints import crash_if_requested
 from videogen.journal.attempts import Attempt
 from videogen.journal.schema import CostBasis
@@ -40,6 +40,7 @@ INTENT_VALID_S = 1.0
 still belongs to this run."""
 CANCEL_AFTER_MARGIN_S = 30.0
 """The provider's own deadline is this much later than the clip's timeout. It only matters when this process is gone."""
+NOT_SENT = "interrupted before the create was sent"
 MIN_RESUMED_S = 30.0
 """Time that a resumed prediction has left at least, whatever its age is by the wall clock."""
 
@@ -198,7 +199,6 @@ async def _record_intent(request: ClipRequest, run: RunContext) -> tuple[Attempt
             logger.info("%s: waiting until another clip is settled: %s", request.scene.id, exc)
             await settled.wait()
         else:
-            run.in_progress.add(request.key)
             return attempt, cancel_after_s
 
 
@@ -209,7 +209,7 @@ async def _intend(request: ClipRequest, run: RunContext, *, reserve: Decimal, ma
         return await asyncio.shield(intending)
     except asyncio.CancelledError:
         with anyio.move_on_after(CLEAN_UP_S, shield=True), suppress(VideogenError):
-            await _end_without_cost(run, await intending, RunInterruptedError("interrupted before the create was sent"))
+            await _end_without_cost(run, await intending, make_stop_reason(request, run, NOT_SENT))
         raise
 
 
@@ -226,6 +226,8 @@ async def _record_and_note(
         reserve=reserve,
         replaces_delivery=request.key in run.force_keys,
     )
+    if reserve:
+        run.in_progress.add(request.key)  # before the note is written: clips that need the room wait meanwhile
     await run.note_cost(attempt)
     return attempt
 
@@ -294,15 +296,7 @@ class PendingCreate:
 
     async def _create_once(self) -> tuple[Attempt, Prediction]:
         request, run = self.request, self.run
-        try:
-            await run.gate.wait_for_create()
-            if not 0 <= time.time() - self._confirmed_at < INTENT_VALID_S:
-                self.attempt = await run.journal.confirm_intent(self.attempt, at=run.provider.now())
-                self._confirmed_at = time.time()
-        except VideogenError as exc:
-            if not self.is_sent:
-                await _end_without_cost(self.run, self.attempt, exc)
-            raise
+        await self._confirm()
         self.is_sent = True
         try:
             prediction = await run.provider.create(
@@ -329,6 +323,24 @@ class PendingCreate:
             return found
         raise OutcomeUnknownError(f"prediction {prediction.id} belongs to another clip")
 
+    async def _confirm(self) -> None:
+        """Wait until the create may be sent, and make sure that the attempt still is of this run. Else end it."""
+        run = self.run
+        try:
+            await run.gate.wait_for_create()
+            if not 0 <= time.time() - self._confirmed_at < INTENT_VALID_S:
+                self.attempt = await run.journal.confirm_intent(self.attempt, at=run.provider.now())
+                self._confirmed_at = time.time()
+                run.gate.require_create()
+        except PausedError as exc:  # an intent that waits for the end of a pause is no attempt of this run
+            if not self.is_sent:
+                await _end_without_cost(self.run, self.attempt, exc, of_run=f"pause of {run.id}")
+            raise
+        except VideogenError as exc:
+            if not self.is_sent:
+                await _end_without_cost(self.run, self.attempt, exc)
+            raise
+
     def _search(self) -> AccountSearch:
         return AccountSearch(self.request, self.run, self.inputs, self.attempt)
 
@@ -341,8 +353,8 @@ class PendingCreate:
                     creating.cancel()
                     with suppress(asyncio.CancelledError, VideogenError):
                         await creating
-                    interrupted = RunInterruptedError("interrupted before the create was sent")
-                    await _end_without_cost(self.run, self.attempt, interrupted)
+                    reason = make_stop_reason(self.request, self.run, NOT_SENT)
+                    await _end_without_cost(self.run, self.attempt, reason)
                     return
                 attempt, prediction = await creating
                 started = ActivePrediction(self.request, self.run, attempt, prediction, time.monotonic())

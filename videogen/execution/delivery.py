@@ -182,6 +182,8 @@ async def deliver(active: ActivePrediction, part: Path, measured: media.VideoInf
             f"prediction {active.prediction.id}: the judge rejects the clip (score {judgement.score:g}): "
             f"{judgement.reason}"
         )
+    if request.segment is None:
+        run.delivering.add(request.scene.id)
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, part, request.video_path)

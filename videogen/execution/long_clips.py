@@ -9,6 +9,7 @@ from threading import Event
 from videogen import media
 from videogen.errors import DurationError, VideogenError
 from videogen.events import ClipCompleted
+from videogen.execution.cancel_switch import CancelSwitch
 from videogen.execution.context import RunContext
 from videogen.execution.delivery import judge_clip, make_clip, reuse_delivered
 from videogen.execution.marking import make_record
@@ -20,12 +21,15 @@ from videogen.storage.base import Store
 
 
 async def make_long_clip(
-    request: ClipRequest, run: RunContext, make_segment: Callable[[ClipRequest], Awaitable[Clip | BaseException]]
+    request: ClipRequest,
+    run: RunContext,
+    make_segment: Callable[[ClipRequest], Awaitable[Clip | BaseException]],
+    switch: CancelSwitch,
 ) -> Clip | BaseException:
     """Return the clip of a request with segments, or the error because of which there is none.
 
     Each segment is delivered and recorded by itself, so that a run that is stopped between two of them pays for none
-    twice. `make_segment` makes all attempts at one, and returns its clip or the last error.
+    twice. `make_segment` makes all attempts at one, and returns its clip or the last error. `switch` cancels the clip.
     """
     try:
         clip = await reuse_delivered(request, run)
@@ -37,9 +41,11 @@ async def make_long_clip(
                     return made
                 run.upstreams[segment.part_id] = made
                 segments.append(made)
-            clip = await _join(request, run, segments)
+            clip = await switch.guard(_join(request, run, segments))
     except VideogenError as exc:
         return exc
+    finally:
+        run.delivering.discard(request.scene.id)
     run.events.emit(ClipCompleted(clip=clip))
     return clip
 
@@ -60,6 +66,7 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
     record = make_record(request, await _find_prediction_ids(request, run), created_at)
     out, measured = await run.run_in_decoder(partial(run.marker.mark, out, record, measured))
     judgement = await judge_clip(request, run, out)
+    run.delivering.add(request.scene.id)
     await asyncio.to_thread(run.store.put, picture, request.poster_path)
     crash_if_requested("before-rename")
     await asyncio.to_thread(run.store.put, out, request.video_path)

@@ -11,6 +11,7 @@ import anyio
 from videogen.errors import (
     AccountError,
     CallError,
+    ClipCancelledError,
     ClipError,
     GoneError,
     InputRejectedError,
@@ -18,11 +19,13 @@ from videogen.errors import (
     PredictionAbortedError,
     PredictionCanceledError,
     PredictionFailedError,
+    RunInterruptedError,
     UnreachableError,
     VideogenError,
 )
 from videogen.events import ClipProgress
 from videogen.execution.billing import compute_cost, find_unexpected_bill
+from videogen.execution.cancel_switch import make_cancel_message
 from videogen.execution.context import RunContext
 from videogen.execution.poll_schedule import PollSchedule
 from videogen.journal.attempts import Attempt
@@ -94,13 +97,15 @@ class ActivePrediction:
         await self._record_ended(prediction)
 
     async def cancel_on_interrupt(self) -> None:
-        """Cancel the prediction of an interrupted run remotely. If it succeeded meanwhile, leave it to the next run."""
-        if self.run.leaves_running:
+        """Cancel the prediction of an interrupted run, or of a cancelled clip, remotely.
+
+        If it succeeded meanwhile, leave it to the next run."""
+        if self.run.leaves_running and self.request.scene.id not in self.run.cancelled:
             return
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
             await self.cancel_and_confirm()
             if self.prediction.status != "succeeded":
-                await self.run.journal.record_end(self.attempt, error="interrupted", message="the run was interrupted")
+                await self.record_end(make_stop_reason(self.request, self.run, "the run was interrupted"))
 
     async def record_cost(self) -> None:
         """Record the cost of the ended prediction, and how certain it is."""
@@ -120,6 +125,13 @@ class ActivePrediction:
     async def record_end(self, error: VideogenError, *, of_run: str | None = None) -> None:
         """Record that the attempt is over. `of_run` is as in `AttemptStore.record_end`."""
         await record_end(self.run, self.attempt, error, of_run=of_run)
+
+
+def make_stop_reason(request: ClipRequest, run: RunContext, interrupted: str) -> VideogenError:
+    """Return why a person has stopped an attempt: a command has cancelled the clip, or the run was `interrupted`."""
+    if request.scene.id in run.cancelled:
+        return ClipCancelledError(make_cancel_message())
+    return RunInterruptedError(interrupted)
 
 
 async def record_end(run: RunContext, attempt: Attempt, error: VideogenError, *, of_run: str | None = None) -> None:

@@ -21,6 +21,7 @@ from videogen.errors import (
     CallError,
     NotSentError,
     OutcomeUnknownError,
+    PausedError,
     RateLimitedError,
     RunInterruptedError,
     TransientError,
@@ -37,8 +38,8 @@ DEFAULT_TRIES = 8
 
 
 class ProviderGate:
-    """A gate for the calls of all clips. It closes while the provider limits the rate, and stops creates for good
-    once nothing more may be created."""
+    """A gate for the calls of all clips. It closes while the provider limits the rate, holds creates back while the run
+    is paused, and stops creates for good once nothing more may be created."""
 
     def __init__(self, *, backoff_s: float = 0.5) -> None:
         """Create an open gate.
@@ -49,6 +50,29 @@ class ProviderGate:
         self._backoff_s = backoff_s
         self._opens_at = 0.0
         self._refusal: VideogenError | None = None
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+
+    @property
+    def refusal(self) -> VideogenError | None:
+        """The reason for which nothing is created any more, or None."""
+        return self._refusal
+
+    @property
+    def is_paused(self) -> bool:
+        return not self._resumed.is_set()
+
+    def pause(self) -> None:
+        """Let no create through until `resume`."""
+        if self._refusal is None:
+            self._resumed.clear()
+
+    def resume(self) -> None:
+        self._resumed.set()
+
+    async def wait_until_resumed(self) -> None:
+        """Wait until the run is not paused, or nothing may be created any more."""
+        await self._resumed.wait()
 
     def stop_creates(self, reason: VideogenError | None = None) -> None:
         """Let no create through from now on: `wait_for_create` raises the first reason given. None means that the
@@ -58,17 +82,25 @@ class ProviderGate:
         if reason:
             logger.warning("no more predictions are created: %s", make_loggable(reason))
         self._refusal = reason or RunInterruptedError("the run was interrupted: nothing is created any more")
+        self.resume()  # those that wait learn the reason
 
     async def wait_for_create(self) -> None:
-        """Wait until a prediction may be created.
+        """Wait until the rate limit allows to create a prediction.
 
         Raises:
+            PausedError: the run is paused. Return the slot, and come back after `wait_until_resumed`.
             VideogenError: the reason why nothing may be created any more: the account was refused, the disk is full, or
                 the run was interrupted.
         """
         await self._wait_until_open()
+        self.require_create()
+
+    def require_create(self) -> None:
+        """Raise the errors of `wait_for_create` without waiting, as right before a create is sent."""
         if self._refusal:
             raise self._refusal
+        if self.is_paused:
+            raise PausedError("the run is paused")
 
     async def call_with_retries(
         self,

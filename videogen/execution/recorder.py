@@ -10,7 +10,7 @@ import anyio
 from videogen.errors import (
     JournalError,
 )
-from videogen.events import ClipEnded, RunEvent
+from videogen.events import ClipEnded, ClipRetrying, RunEvent
 from videogen.text import make_loggable
 
 if TYPE_CHECKING:
@@ -38,16 +38,20 @@ class EventRecorder:
         self._recording = asyncio.create_task(self._record())
         self.done: set[str] = set()
         """Ids of the scenes whose clip is delivered or failed. A clip that fails and is delivered later counts once."""
-        self._failed: set[str] = set()
+        self.failed: set[str] = set()
+        """Those of them whose clip failed."""
 
     def emit(self, event: RunEvent) -> None:
         if isinstance(event, ClipEnded):
             self.done.add(event.clip.scene_id)
             if event.clip.error:
-                self._failed.add(event.clip.scene_id)
+                self.failed.add(event.clip.scene_id)
             else:
-                self._failed.discard(event.clip.scene_id)
-        done = {"completed": len(self.done), "failed": len(self._failed), "total": self._total}
+                self.failed.discard(event.clip.scene_id)
+        elif isinstance(event, ClipRetrying):  # a command may have a failed clip tried again
+            self.done.discard(event.scene_id)
+            self.failed.discard(event.scene_id)
+        done = {"completed": len(self.done), "failed": len(self.failed), "total": self._total}
         counts = {"run_id": self._run_id, **done}
         self._emitted.put_nowait((event, {**event.payload(), **counts}))
 

@@ -1,14 +1,36 @@
 """Make all clips of a job, and judge them."""
 
 import asyncio
+import contextvars
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from decimal import Decimal
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from videogen.errors import BlockedError, StorageError, ValidationError, is_retryable
-from videogen.events import ClipCompleted, ClipFailed, RunCompleted, RunStarted, SceneOutline
+from videogen.errors import (
+    BlockedError,
+    ClipCancelledError,
+    CommandRefusedError,
+    StorageError,
+    ValidationError,
+    is_retryable,
+)
+from videogen.events import (
+    ClipCompleted,
+    ClipFailed,
+    ClipRetrying,
+    RunCapChanged,
+    RunCompleted,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SceneOutline,
+)
+from videogen.execution.cancel_switch import CancelSwitch
 from videogen.failpoints import crash_if_requested
 from videogen.job.choices import CHOICES_NAME, Choices, parse_choices
 from videogen.planning.requests import ClipRequest
@@ -16,6 +38,7 @@ from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 from videogen.results.takes import apply_choices
 from videogen.results.verdict import judge_by_model
+from videogen.source_files.messages import did_you_mean
 from videogen.text import format_money, make_loggable
 
 if TYPE_CHECKING:
@@ -26,6 +49,9 @@ from videogen.execution.recorder import EventRecorder
 
 logger = logging.getLogger(__name__)
 
+ENDING_S = 10.0
+"""How long a command that has a failed clip made again waits until the end of the clip is recorded everywhere."""
+
 
 class JobRunner:
     """A run in progress: makes clips one by one, then judges them."""
@@ -35,7 +61,17 @@ class JobRunner:
         self._prepared, self._events = prepared, events
         self._slots = slots
         self._making: dict[str, asyncio.Task[Clip]] = {}
-        """By scene id: the clips that are being made."""
+        """By scene id: the clips that are being made, or were made."""
+        self._unfinished: set[asyncio.Task[Clip]] = set()
+        self._broken: asyncio.Task[Clip] | None = None
+        """The first task that raised instead of returning a clip. It ends the run."""
+        self._news = asyncio.Event()
+        """Set when all clips have ended, or a task is broken."""
+        self._start: Callable[[ClipRequest], None] | None = None
+        """Starts a clip, also again. None before clips are made, and after all of them have ended."""
+        self._switches: defaultdict[str, CancelSwitch] = defaultdict(CancelSwitch)
+        """By scene id."""
+        self._requests = {request.scene.id: request for request in prepared.plan.requests}
         self._start_order = prepared.plan.start_order
         self._places = {request.scene.id: place for place, request in enumerate(self._start_order)}
         self._began = monotonic()
@@ -76,19 +112,43 @@ class JobRunner:
         When the run is cancelled, or one clip raises, nothing is created any more. All clips are then cancelled, which
         cancels their predictions, and waited for.
         """
-        for request in self._start_order:
+        context = contextvars.copy_context()  # a command comes in another one
+
+        def start(request: ClipRequest) -> None:
             making = self.make_clip(request, run_attempts, tell_blocked=tell_blocked)
-            self._making[request.scene.id] = asyncio.create_task(making)
-        tasks = [self._making[request.scene.id] for request in self.plan.requests]
+            task = asyncio.create_task(making, context=context.copy())
+            self._making[request.scene.id] = task
+            self._unfinished.add(task)
+            task.add_done_callback(self._note_end)
+
+        self._start = start
         try:
-            return await asyncio.gather(*tasks)
+            for request in self._start_order:
+                start(request)
+            while self._unfinished and not self._broken:
+                self._news.clear()
+                await self._news.wait()
+            self._start = None  # from here on, no command starts a clip again
+            if self._broken:
+                self._broken.result()
+            return [self._making[request.scene.id].result() for request in self.plan.requests]
         except BaseException:
+            self._start = None
             self.run.gate.stop_creates()
+            tasks = list(self._unfinished)
             for task in tasks:
                 if not task.cancelling():  # a second cancel would interrupt the cancelling of its prediction
                     task.cancel()
-            await asyncio.wait(tasks)
+            if tasks:
+                await asyncio.wait(tasks)
             raise
+
+    def _note_end(self, task: asyncio.Task[Clip]) -> None:
+        self._unfinished.discard(task)
+        if task.cancelled() or task.exception():
+            self._broken = self._broken or task
+        if self._broken or not self._unfinished:
+            self._news.set()
 
     async def make_clip(
         self,
@@ -106,12 +166,17 @@ class JobRunner:
 
         if kept := self._prepared.kept.get(request.scene.id):
             return self._keep_clip(kept, request)
-        if causes := await self._wait_for_upstreams(request):
-            clip = self._block(request, causes)
-            if tell_blocked and clip.error:
-                await tell_blocked(request, clip.error.message)
-            return clip
-        async with self.make_slot(request.scene.id) as slot:
+        switch, slot = self._switches[request.scene.id], self.make_slot(request.scene.id)
+        async with AsyncExitStack() as stack:
+            try:
+                causes = await switch.guard(self._wait_for_upstreams(request))
+                if causes:
+                    return await self._block(request, causes, tell_blocked)
+                await switch.guard(stack.enter_async_context(slot))
+            except ClipCancelledError as exc:
+                if tell_blocked:
+                    await tell_blocked(request, str(exc))
+                return await self._finish_failed(request, exc)
             for each in request.alternatives:
                 result = await self._make_alternative(each, run_attempts or run_attempts_in_process, slot)
                 if isinstance(result, Clip):
@@ -127,28 +192,141 @@ class JobRunner:
             return await run_attempts(request, self, slot)
         from videogen.execution.long_clips import make_long_clip
 
-        return await make_long_clip(request, self.run, lambda segment: run_attempts(segment, self, slot))
+        switch = self._switches[request.scene.id]
+        return await make_long_clip(request, self.run, lambda segment: run_attempts(segment, self, slot), switch)
 
     async def _wait_for_upstreams(self, request: ClipRequest) -> tuple[str, ...]:
         """Wait for the clips that this one is made from. Return the ids of the scenes whose clips failed, and because
         of which it cannot be made."""
-        clips = [await asyncio.shield(self._making[scene_id]) for scene_id in request.upstream_ids]
+        clips = await self._wait_for_clips(request.upstream_ids)
         self.run.upstreams |= {clip.scene_id: clip for clip in clips if clip.status == "success"}
         failed = (clip.blocked_by or (clip.scene_id,) for clip in clips if clip.status != "success")
         return tuple(dict.fromkeys(scene_id for ids in failed for scene_id in ids))
 
-    def _block(self, request: ClipRequest, causes: tuple[str, ...]) -> Clip:
+    async def _wait_for_clips(self, scene_ids: Sequence[str]) -> list[Clip]:
+        """Return the clips of these scenes. One that is made again meanwhile is waited for again."""
+        while True:
+            tasks = [self._making[scene_id] for scene_id in scene_ids]
+            clips = [await asyncio.shield(task) for task in tasks]
+            if all(self._making[scene_id] is task for scene_id, task in zip(scene_ids, tasks, strict=True)):
+                return clips
+
+    async def _block(
+        self, request: ClipRequest, causes: tuple[str, ...], tell_blocked: "BlockedListener | None"
+    ) -> Clip:
         error = BlockedError(f"not tried, because there is no clip of {' and '.join(causes)}")
         clip = Clip.make_failed(request, error, blocked_by=causes)
         logger.warning("%s: %s", request.scene.id, error)
         self._events.emit(ClipFailed(clip=clip))
+        if tell_blocked:
+            await tell_blocked(request, str(error))
         return clip
 
     async def attempt_clip(self, request: ClipRequest, slot: "Slot") -> Clip:
-        """Make one attempt at a clip, see `videogen.execution.attempt.attempt_clip`."""
+        """Make one attempt at a clip, see `videogen.execution.attempt.attempt_clip`, unless a command cancels it.
+
+        Raises:
+            ClipCancelledError: it was cancelled. Only the attempt is, not the caller, whose task may belong to Prefect.
+        """
         from videogen.execution.attempt import attempt_clip
 
-        return await attempt_clip(request, self.run, slot)
+        return await self._switches[request.scene.id].guard(attempt_clip(request, self.run, slot))
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def pause(self, sender: str) -> None:
+        """Create no further prediction until `resume`. Running ones finish and are delivered."""
+        self._require_creates()
+        if not self.run.gate.is_paused:
+            self.run.gate.pause()
+            self._events.emit(RunPaused(sender=sender))
+
+    def resume(self, sender: str) -> None:
+        """End a pause."""
+        if self.run.gate.is_paused:
+            self.run.gate.resume()
+            self._events.emit(RunResumed(sender=sender))
+
+    def change_cap(self, max_cost: Decimal, sender: str) -> None:
+        """Change what the job may cost, in USD. Clips that wait because of the budget look at it again.
+
+        If that is spent or reserved already, running predictions finish, and no further one is created.
+        """
+        self._require_clips()
+        self.run.max_cost = max_cost
+        self.run.notify_settled()
+        self._events.emit(RunCapChanged(sender=sender, max_cost=max_cost))
+
+    def cancel_clip(self, scene_id: str) -> None:
+        """Cancel a clip that has not ended, and its running prediction. Raise `CommandRefusedError` if it has ended."""
+        self._require_scene(scene_id)
+        if scene_id in self._events.failed and scene_id not in self.run.cancelled:
+            raise CommandRefusedError(f"{scene_id} has failed already: there is nothing to cancel")
+        if scene_id in self.run.delivering or scene_id in self._events.done - self._events.failed:
+            raise CommandRefusedError(f"{scene_id} is delivered already: it is paid for, and stays")
+        self.run.cancelled.add(scene_id)
+        self._switches[scene_id].request()
+
+    async def retry_clip(self, scene_id: str) -> None:
+        """Make a clip that has failed for good again, and those that are blocked because of it.
+
+        Each has all its attempts again, within the budget. Raise `CommandRefusedError` if it has not failed.
+        """
+        self._require_scene(scene_id)
+        attempts = await self.run.journal.find_attempts(self.run.id, scene_id)
+        await self._wait_for_failed()
+        self._require_creates()
+        start, made = self._start, self._making.get(scene_id)
+        if start is None or made is None or not made.done():
+            raise CommandRefusedError(f"{scene_id} has not failed: it is still being made")
+        clip = made.result()
+        if clip.blocked_by:
+            failed = " and ".join(clip.blocked_by)
+            raise CommandRefusedError(f"{scene_id} was not tried, because there is no clip of {failed}: retry {failed}")
+        if clip.error is None:
+            raise CommandRefusedError(f"{scene_id} is delivered already: `videogen retake` makes another take of it")
+        self.run.attempts_before |= Counter(attempt.clip_key for attempt in attempts)
+        self.run.cancelled.discard(scene_id)
+        del self._switches[scene_id]
+        for each in (clip, *self._find_blocked_by(scene_id)):
+            request = self._requests[each.scene_id]
+            if each.error:
+                self._events.emit(
+                    ClipRetrying(
+                        clip_index=each.clip_index,
+                        scene_id=each.scene_id,
+                        attempt=each.attempts,
+                        error=each.error,
+                        model=request.model,
+                    )
+                )
+            start(request)
+
+    async def _wait_for_failed(self) -> None:
+        """Wait until the tasks of the clips that have failed have ended, too: Prefect may still record them."""
+        making = (self._making.get(scene_id) for scene_id in self._events.failed)
+        if ending := [task for task in making if task and not task.done()]:
+            await asyncio.wait(ending, timeout=ENDING_S)
+
+    def _find_blocked_by(self, scene_id: str) -> list[Clip]:
+        """Return the clips that were not tried because of this scene, in the order in which clips begin."""
+        tasks = [self._making[request.scene.id] for request in self._start_order]
+        return [clip for clip in (task.result() for task in tasks if task.done()) if scene_id in clip.blocked_by]
+
+    def _require_scene(self, scene_id: str) -> None:
+        if scene_id not in self._places:
+            raise CommandRefusedError(f"{scene_id!r} is no scene of this run{did_you_mean(scene_id, self._places)}")
+        self._require_clips()
+
+    def _require_creates(self) -> None:
+        self._require_clips()
+        if refusal := self.run.gate.refusal:
+            raise CommandRefusedError(f"nothing is created any more: {refusal}")
+
+    def _require_clips(self) -> None:
+        """Raise `CommandRefusedError` if no clips are made any more."""
+        if self._making and self._start is None:
+            raise CommandRefusedError("all clips of the run have ended: run `videogen run JOB` again")
 
     async def flush(self) -> None:
         """Wait until every event so far is recorded and reported."""

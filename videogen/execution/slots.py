@@ -100,6 +100,10 @@ class Slot:
 
     def release(self) -> None:
         self.leave_queue()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let another clip have the slot, but stay in the queue: this clip still waits for its prediction."""
         if self._ticket is not None:
             self._slots.release(self._ticket)
             self._ticket = None

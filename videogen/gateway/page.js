@@ -117,7 +117,9 @@ function isQuiet(run, quiet_s) {
 
 function showStatus(parent, run, quiet_s) {
   const quiet = isQuiet(run, quiet_s);
-  chip(parent, quiet ? "waiting" : run.status, quiet ? `no news for ${time(quiet_s)}` : run.status);
+  const paused = run.paused && run.status === "running";
+  const news = paused ? "paused" : run.status;
+  chip(parent, quiet || paused ? "waiting" : run.status, quiet && !paused ? `no news for ${time(quiet_s)}` : news);
 }
 
 // -- one run -----------------------------------------------------------------------------------------------------------
@@ -160,6 +162,7 @@ class LiveRun {
       this.redraw();
     });
     on("run.started", (run) => this.addRun(run));
+    for (const type of ["run.paused", "run.resumed", "run.cap_changed"]) on(type, (run) => this.addRun(run));
     on("run.completed", (run) => this.addRun(run));
     for (const type in STATES) on(type, (clip) => this.addClip(type, clip));
     source.addEventListener("open", () => connection(""));

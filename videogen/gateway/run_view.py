@@ -70,6 +70,8 @@ class RunView(RunSummary):
     spent: Decimal
     reserved: Decimal
     """Reserved for predictions that have not ended."""
+    paused: bool
+    """Whether a command has paused the run. Running predictions finish, and no others are created."""
     verdict: dict[str, Any] | None
     folder: str | None
     """Address of the job's folder when it is not below the gateway's own folder, so that clips may not be served; else
@@ -101,6 +103,7 @@ def make_run_view(journal: Journal, run: RunRecord, out: Path) -> RunView:
         folder=None if is_below_out else run.folder,
         spent=spent,
         reserved=reserved,
+        paused=facts.get("paused", False),
         clips=tuple(sorted(clips.values(), key=lambda clip: clip["clip_index"])),
         event=events[-1][0] if events else 0,
     )

@@ -161,7 +161,8 @@ class AttemptStore(JournalBase):
         """Record that a prediction is about to be created for this request, and reserve the most it can cost.
 
         Args:
-            max_cost: USD that all runs of the job together may cost at most.
+            max_cost: USD that all runs of the job together may cost at most. A cap that a command has set for this run
+                (`record_outcome`) replaces it. An attempt that reserves nothing is limited by `max_cost` only.
             at: the current time by the provider's clock.
             reserve: USD that the prediction can cost at most; None means its price.
             replaces_delivery: the clip may be made again although it was delivered.
@@ -198,8 +199,10 @@ class AttemptStore(JournalBase):
             if not replaces_delivery and is_delivered(db, origin, request.key):
                 raise DeliveredError("another run has delivered this very clip meanwhile")
             job_id = run_id if run is None else run.job_id
-            if max_cost is not None:
-                check_budget(find_costs(db, job_id, origin), run_id, most, max_cost)
+            has_own_cap = run is not None and run.max_cost is not None and most > 0
+            cap = Decimal(run.max_cost) if has_own_cap else max_cost
+            if cap is not None:
+                check_budget(find_costs(db, job_id, origin), run_id, most, cap)
             return _read_attempt(
                 db.execute(ATTEMPTS.insert().values(values | {"job_id": job_id}).returning(*ATTEMPTS.c)).one()
             )

@@ -104,6 +104,11 @@ class JournalBase:
         lasts_s = LEASE_S if is_watched else LEASE_S + OUTAGE_S
         return RUNS.c.ended_at.is_(None), RUNS.c.seen_at > self._now_by_shared_clock(db) - timedelta(seconds=lasts_s)
 
+    def _conditions_of_seen(self, db: sa.Connection) -> tuple[sa.ColumnElement[bool], ...]:
+        """Return the conditions under which a run has not ended, and has renewed its lease within `LEASE_S`."""
+        since = self._now_by_shared_clock(db) - timedelta(seconds=LEASE_S)
+        return RUNS.c.ended_at.is_(None), RUNS.c.seen_at > since
+
     def _find_live_holder(self, db: sa.Connection, folder: str) -> tuple[str, datetime] | None:
         """Return the live run of a folder, and when it was last seen."""
         query = sa.select(RUNS.c.id, RUNS.c.seen_at).where(RUNS.c.folder == folder, *self._conditions_of_live(db))
@@ -122,8 +127,8 @@ class JournalBase:
         self._watch.note()
         return result
 
-    def _read(self, work: Callable[[sa.Connection], T]) -> T:
-        result = self._db.run(work, reads_only=True)
+    def _read(self, work: Callable[[sa.Connection], T], *, is_repeated: bool = True) -> T:
+        result = self._db.run(work, reads_only=True, is_repeated=is_repeated)
         self._watch.note()
         return result
 

@@ -126,6 +126,28 @@ class RunStore(JournalBase):
             query = query.join(mark, sa.tuple_(RUNS.c.started_at, RUNS.c.id) < sa.tuple_(mark.c.started_at, mark.c.id))
         return self._read(lambda db: [_read_run_record(row) for row in db.execute(query)])
 
+    def find_runs_by_prefix(self, prefix: str, *, limit: int = 2) -> list[RunRecord]:
+        """Return the runs whose ids begin with this text, newest first."""
+        query = _select_run_records().where(RUNS.c.id.startswith(sanitize_json(prefix), autoescape=True))
+        query = query.order_by(RUNS.c.started_at.desc()).limit(limit)
+        return self._read(lambda db: [_read_run_record(row) for row in db.execute(query)])
+
+    def find_last_run(self, job_id: str, *, is_seen: bool = False) -> RunRecord | None:
+        """Return the newest run of a job, or None. With `is_seen`, return the newest one that `is_seen`."""
+        query = _select_run_records().where(RUNS.c.job_id == sanitize_json(job_id))
+        query = query.order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(1)
+
+        def work(db: sa.Connection) -> Any:
+            return db.execute(query.where(*self._conditions_of_seen(db)) if is_seen else query).one_or_none()
+
+        row = self._read(work)
+        return None if row is None else _read_run_record(row)
+
+    def is_seen(self, run_id: str) -> bool:
+        """Return whether a run has not ended, and has renewed its lease within `LEASE_S`."""
+        query = sa.select(RUNS.c.id).where(RUNS.c.id == run_id)
+        return self._read(lambda db: db.execute(query.where(*self._conditions_of_seen(db))).first() is not None)
+
     def find_run(self, run_id: str) -> RunRecord | None:
         row = self._read(lambda db: db.execute(_select_run_records().where(RUNS.c.id == run_id)).one_or_none())
         return None if row is None else _read_run_record(row)

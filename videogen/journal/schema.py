@@ -23,6 +23,7 @@ RUNS = sa.Table(
     sa.Column("verdict", sa.String(16)),
     sa.Column("recovering", sa.Boolean, nullable=False, default=False),
     sa.Column("unrecorded_cost", sa.String(32)),
+    sa.Column("max_cost", sa.String(32)),
 )
 
 ATTEMPTS = sa.Table(
@@ -88,5 +89,21 @@ SLOTS = sa.Table(
     sa.Column("limit_name", sa.String(80), nullable=False, index=True),
     sa.Column("run_id", sa.String(64), nullable=False, index=True),
     sa.Column("taken", sa.Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+COMMANDS = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("scene_id", sa.Text),
+    sa.Column("value", sa.String(32)),
+    sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("sender", sa.String(255), nullable=False),
+    sa.Column("taken_at", sa.DateTime(timezone=True)),
+    sa.Column("outcome", sa.Text),
+    sa.Column("token", sa.String(32), index=True, unique=True),
     sqlite_autoincrement=True,
 )
