@@ -51,13 +51,14 @@ class Interruption:
         if self.is_interrupted:
             self._exit_at_once()
         self.is_interrupted = True
-        what = "leaving predictions running" if self._leaves_running else "cancelling running predictions"
-        cost = self._describe_cancel_cost()
-        print(f"interrupted: {what}; press Ctrl-C again to quit at once{cost}", file=sys.stderr)
         if self.is_making_clips:
             self.stop.set()
         elif self._task:
             self._task.cancel()
+        what = "leaving predictions running" if self._leaves_running else "cancelling running predictions"
+        cost = self._describe_cancel_cost()
+        with suppress(OSError):  # the terminal may be gone
+            print(f"interrupted: {what}; press Ctrl-C again to quit at once{cost}", file=sys.stderr)
 
     def _describe_cancel_cost(self) -> str:
         """Return what it costs to cancel the running predictions, or an empty string if there are none."""
