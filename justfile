@@ -46,7 +46,7 @@ demo:
 record:
     uv run pytest tests/providers/test_cassettes.py --record-mode=rewrite --timeout=1200 --numprocesses=0
 
-# the live page's pictures in docs/images anew, and more of them in FOLDER to be looked at
+# the pictures of the live page and the review room in docs/images anew, and more of them in FOLDER to be looked at
 pictures folder:
     uv run python -m tests.browser.pictures {{folder}}
 

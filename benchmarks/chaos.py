@@ -35,6 +35,7 @@ from typing import Any
 
 from benchmarks.kill_loop import IMPORTED_LATE, shorten_patience
 from tests.faults.hostile import COLOURS, TOKEN, Hostile, Profile, picture_of, serving
+from tests.support.builders import strip_record
 from videogen import failpoints as crashpoints
 from videogen.app import open_run, prepare_job
 from videogen.errors import VideogenError
@@ -372,7 +373,8 @@ class _Player:
             self._judge_failure(job, scene, where, clip["error"])
         else:
             path = self.root / "out" / job.id / clip["video_path"]
-            prediction = made.get(hashlib.sha256(path.read_bytes()).hexdigest()) if path.exists() else None
+            served = strip_record(path.read_bytes()) if path.exists() else b""
+            prediction = made.get(hashlib.sha256(served).hexdigest())
             if prediction is None:
                 self.outcome.fault("clip damaged", f"{where}: no prediction served the bytes of {path.name}")
             elif tuple(prediction["asked"][1:3]) != _shows(scene):

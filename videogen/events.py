@@ -33,6 +33,9 @@ class SceneOutline(BaseModel):
     scene_id: str
     prompt: str
     target_duration: float
+    take: int | None = None
+    take_of: str | None = None
+    """Id of the scene in the job that this is one of several takes of; None if it is the only one."""
 
     @classmethod
     def from_request(cls, request: ClipRequest) -> "SceneOutline":
@@ -40,7 +43,12 @@ class SceneOutline(BaseModel):
         scene, prompt = request.scene, request.scene.prompt
         shown = prompt if len(prompt) <= SHOWN_PROMPT_CHARS else f"{prompt[: SHOWN_PROMPT_CHARS - 1]}…"
         return cls(
-            clip_index=request.clip_index, scene_id=scene.id, prompt=shown, target_duration=scene.target_duration
+            clip_index=request.clip_index,
+            scene_id=scene.id,
+            prompt=shown,
+            target_duration=scene.target_duration,
+            take=scene.take,
+            take_of=scene.take_of,
         )
 
 

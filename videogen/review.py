@@ -8,7 +8,17 @@ from filelock import FileLock
 
 from videogen.errors import InvalidError
 from videogen.execution.recovery import read_manifest
-from videogen.job.choices import CHOICES_NAME, Choices, TakeLabel, parse_choices, write_choices
+from videogen.job.choices import (
+    CHOICES_NAME,
+    Choices,
+    TakeLabel,
+    find_next_take,
+    find_scene,
+    make_take,
+    parse_choices,
+    write_choices,
+)
+from videogen.job.model import Job
 from videogen.reports import contact_sheet, contact_sheet_image
 from videogen.reports.media_root import MediaRoot
 from videogen.reports.rough_cut import ROUGH_CUT_NAME
@@ -76,9 +86,13 @@ class Review:
         """Write the contact sheet to play, with links to the files that are there."""
         contact_sheet.write_page(batch, {}, self.store, files=self._list_files())
 
+    def find_result(self) -> RunResult | None:
+        """Return the manifest of the last run; None if there was none."""
+        return read_manifest(self.store)
+
     def read_result(self) -> RunResult:
         """Return the result of the last run with the choices as they are. Raise `InvalidError` if there was none."""
-        batch = read_manifest(self.store)
+        batch = self.find_result()
         if batch is None:
             raise InvalidError(f"there is no manifest.json in {self.store.address}: run the job first")
         return apply_choices(batch, self.read_choices())
@@ -111,3 +125,41 @@ def require_take(batch: RunResult, scene_id: str, label: TakeLabel, *, is_delive
     if is_delivered and clip.status != "success":
         raise InvalidError(f"take {label} of {scene_id} was not delivered, and cannot be chosen: {known}")
     return clip
+
+
+@dataclass(frozen=True)
+class Retakes:
+    """Further takes of a scene that are not written yet."""
+
+    numbers: tuple[int, ...]
+    take_ids: tuple[str, ...]
+    change: dict[str, dict[str, Any]]
+    """The change of the choices that describes them, see `Review.change_choices`."""
+
+
+def describe_retakes(
+    job: Job, choices: Choices, scene_id: str, changes: Mapping[str, Any], *, takes: int = 1
+) -> Retakes:
+    """Return the next takes of a scene. `changes` are fields of the scene; each take has the next higher seed.
+
+    Raises:
+        InvalidError: the job has no such scene, or the scene has too many takes.
+    """
+    scene, seed = find_scene(job, scene_id), changes.get("seed")
+    first = find_next_take(job, choices, scene)
+    numbers = tuple(range(first, first + takes))
+    described = {
+        str(number): {**changes, **({} if seed is None else {"seed": seed + number - first})} for number in numbers
+    }
+    ids = tuple(make_take(scene, number).id for number in numbers)
+    return Retakes(numbers, ids, {scene_id: {"chosen": None, "takes": described}})
+
+
+def require_same_variants(job: Job, review: Review) -> None:
+    """Raise `InvalidError` if the last run made other variants of the scenes than the job file asks for."""
+    last = review.find_result()
+    if last and last.cells_per_scene != job.variants_per_scene:
+        raise InvalidError(
+            f"the last run made {last.cells_per_scene} clips of each scene, and the job file asks for "
+            f"{job.variants_per_scene}: put `takes` or `models` into the job file, so that later runs know its takes"
+        )

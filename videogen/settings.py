@@ -57,7 +57,10 @@ class Settings(BaseSettings):
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
     """`replicate` or `local`; None means `replicate` if `REPLICATE_API_TOKEN` is set, else `local`, the emulator."""
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
-    """Token required to view the gateway; None means that anyone on this machine may view it."""
+    """Token required to view the gateway and to act in its review room; None means that anyone on this machine may
+    view it."""
+    gateway_watch_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_WATCH_TOKEN")] = None
+    """Another token for the gateway, with which people can watch but not act in its review room."""
     gateway_url: Annotated[str | None, Field(validation_alias="VIDEOGEN_GATEWAY_URL")] = None
     """Public address of the gateway, to which the artifacts of a run in Prefect link."""
 
@@ -94,7 +97,7 @@ class Settings(BaseSettings):
             raise ValueError("must name a models.toml that exists, or be unset")
         return value
 
-    @field_validator("replicate_api_token", "gateway_token")
+    @field_validator("replicate_api_token", "gateway_token", "gateway_watch_token")
     @classmethod
     def _token_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:

@@ -202,8 +202,10 @@ def live(tmp_path: Path) -> Iterator[Shown]:
 
 
 @contextmanager
-def gateway(out: Path, *flags: str, most_files: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A process and its address; it may open so many files."""
+def gateway(
+    out: Path, *flags: str, most_files: int | None = None, prints_token: bool = False
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process and its address, which may have a token in it; it may open so many files."""
     command = [sys.executable, "-m", "videogen", "gateway", *(flags or ("--port", "0"))]
     if most_files:
         command = ["sh", "-c", f'ulimit -n {most_files}; exec "$0" "$@"', *command]
@@ -213,7 +215,7 @@ def gateway(out: Path, *flags: str, most_files: int | None = None) -> Iterator[t
     try:
         line = process.stdout.readline()
         assert line.startswith("listening on http://127.0.0.1:"), line
-        yield process, line.split()[2].rstrip(",")
+        yield process, line.split()[-1] if prints_token else line.split()[2].rstrip(",")
     finally:
         process.kill()
         process.wait()

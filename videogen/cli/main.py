@@ -778,16 +778,19 @@ def control(
 
 @app.command
 def gateway(
-    *,
+    *jobs: Path,
     host: str = "127.0.0.1",
     port: Annotated[int, _WHOLE_NUMBER] = 8474,
     token: str | None = None,
     out: str | None = None,
+    review: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Serve a live page and server-sent events of all runs on this journal, including those of other processes.
 
     Parameters
     ----------
+    jobs:
+        With --review: the job files of which further takes can be made.
     host:
         Address to listen on. One that other machines can reach requires a token.
     port:
@@ -796,24 +799,19 @@ def gateway(
         Token that is required to view runs. Prefer VIDEOGEN_GATEWAY_TOKEN: other users of this machine cannot read it.
     out:
         Folder with the clips and the journal of the runs (VIDEOGEN_OUT; default: `out`).
+    review:
+        Also serve a review room, in which everyone with the token can choose and rate takes, and make further ones.
+        Without a token, one is made and printed.
     """
-    from videogen.gateway import GatewaySettings, serve_gateway
     from videogen.settings import read_settings
 
+    if jobs and not review:
+        raise InvalidError("JOB: only --review uses job files")
     given = {"VIDEOGEN_GATEWAY_TOKEN": token, "VIDEOGEN_OUT": out}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
-    secret = settings.gateway_token
-    serve_gateway(
-        GatewaySettings(
-            out=settings.local_out,
-            journal_url=settings.get_journal_url(),
-            registry=settings.registry,
-            host=host,
-            port=port,
-            token=secret.get_secret_value() if secret else None,
-        ),
-        on_ready=lambda url: print(f"listening on {url}{', open it with /?token=…' if secret else ''}", flush=True),
-    )
+    from videogen.cli.gateway import serve_gateway_of
+
+    serve_gateway_of(settings, host=host, port=port, jobs=jobs if review else None)
 
 
 @app.command

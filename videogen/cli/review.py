@@ -12,12 +12,11 @@ from videogen.cli.plan import describe_provider, print_totals, show_plan
 from videogen.cli.run import run_job_file
 from videogen.errors import InvalidError
 from videogen.execution.options import PreparedJob, RunOptions
-from videogen.execution.recovery import read_manifest
 from videogen.job.choices import Choices, TakeLabel, find_next_take, find_scene, make_take
 from videogen.job.model import Job
 from videogen.results.clip import Clip
 from videogen.results.takes import get_chosen_clips, get_scene_id, group_takes, make_label
-from videogen.review import Review, find_takes, require_take
+from videogen.review import Review, describe_retakes, find_takes, require_same_variants, require_take
 from videogen.text import is_whole_number
 
 # -- retake and finish ------------------------------------------------------------------------------------------------
@@ -28,14 +27,9 @@ def retake_scene(
 ) -> int:
     """Make further takes of a scene, and return the exit code of the run. `changes` are fields of the scene."""
     review = _open_review(job, options)
-    scene, choices = find_scene(job, scene_id), review.read_choices()
-    first, seed = find_next_take(job, choices, scene), changes.get("seed")
-    described = {
-        str(first + number): changes | ({} if seed is None else {"seed": seed + number}) for number in range(takes)
-    }
-    only = tuple(make_take(scene, int(label)).id for label in described)
-    change = {scene_id: {"chosen": None, "takes": described}}
-    return _make_takes(job, options.model_copy(update={"only": only}), review, change, file=file, dry_run=dry_run)
+    retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes)
+    options = options.model_copy(update={"only": retakes.take_ids})
+    return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run)
 
 
 def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: Path, dry_run: bool, asks: bool) -> int:
@@ -72,12 +66,7 @@ def _find_same_take(choices: Choices, scene_id: str, described: dict[str, Any]) 
 def _open_review(job: Job, options: RunOptions) -> Review:
     """Raise `InvalidError` if the last run made other variants of the scenes than the job file asks for."""
     review = Review.open(options.resolve_settings(), job.id)
-    last = read_manifest(review.store)
-    if last and last.cells_per_scene != job.variants_per_scene:
-        raise InvalidError(
-            f"the last run made {last.cells_per_scene} clips of each scene, and the job file asks for "
-            f"{job.variants_per_scene}: put `takes` or `models` into the job file, so that later runs know its takes"
-        )
+    require_same_variants(job, review)
     return review
 
 

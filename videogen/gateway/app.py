@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Send
 
+from videogen.gateway.actions import ActionGuard
 from videogen.gateway.auth import Guard
 from videogen.gateway.feeds import Feeds
 from videogen.gateway.run_view import (
@@ -42,14 +43,35 @@ class Sources:
     journal: Journal
     feeds: Feeds
     out: Path
+    room: "Room | None" = None
 
 
-def create_gateway_app(registry: Registry, journal: Journal, out: Path, *, token: str | None = None) -> FastAPI:
-    """Return an app that serves this journal to visitors with the token, and closes the journal on shutdown.
+class Room(Protocol):
+    """The part of a gateway with which visitors act, such as `videogen.gateway.review_room.ReviewRoom`."""
 
-    Without a token it serves every visitor on this machine.
+    def add_to(self, app: FastAPI, actions: ActionGuard) -> None:
+        """Add the room's routes to an app whose requests to act are admitted by `actions`."""
+
+    def has_files_of(self, run: RunRecord, out: Path) -> bool:
+        """Return whether the room can show this run in a gateway that serves the clips below `out`."""
+
+
+def create_gateway_app(
+    registry: Registry,
+    journal: Journal,
+    out: Path,
+    *,
+    token: str | None = None,
+    watch_token: str | None = None,
+    room: Room | None = None,
+) -> FastAPI:
+    """Return an app that serves this journal to visitors with a token, and closes the journal on shutdown.
+
+    Without a token it serves every visitor on this machine. With a room, visitors with the token can act there, and
+    those with the watch token only look.
     """
-    sources = Sources(registry, journal, Feeds(journal), out.resolve())
+    sources = Sources(registry, journal, Feeds(journal), out.resolve(), room)
+    actions = ActionGuard() if room else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +81,9 @@ def create_gateway_app(registry: Registry, journal: Journal, out: Path, *, token
     app = FastAPI(title="videogen gateway", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.sources = sources
     app.include_router(router)
-    app.add_middleware(Guard, token=token)
+    if room and actions:
+        room.add_to(app, actions)
+    app.add_middleware(Guard, token=token, watch_token=watch_token, actions=actions)
     return app
 
 
@@ -110,7 +134,13 @@ def get_runs(
 @router.get("/runs/{run_id}", name="run")
 def get_run(run: RunDependency, sources: SourcesDependency) -> RunView:
     """Return the run's manifest so far."""
-    return make_run_view(sources.journal, run, sources.out)
+    return _view_run(sources, run)
+
+
+def _view_run(sources: Sources, run: RunRecord) -> RunView:
+    view = make_run_view(sources.journal, run, sources.out)
+    has_review = sources.room is not None and sources.room.has_files_of(run, sources.out)
+    return view.model_copy(update={"has_review": has_review})
 
 
 class EventStream(StreamingResponse):
@@ -147,7 +177,7 @@ def stream_events(
 
 async def _iterate_events(run: RunRecord, sources: Sources, number: int | None) -> AsyncGenerator[bytes]:
     if number is None or number > run.last_event:  # a number beyond the last event comes from another journal
-        now = await asyncio.to_thread(make_run_view, sources.journal, run, sources.out)
+        now = await asyncio.to_thread(_view_run, sources, run)
         yield format_sse_event(event="snapshot", data_str=now.model_dump_json(), id=str(now.event), retry=RETRY_MS)
         number = now.event
     if run.is_over and number >= run.last_event:
@@ -182,18 +212,19 @@ def _find_media_file(out: Path, delivery: DeliveryRecord, kind: str) -> Path | N
 
 @router.get("/", include_in_schema=False)
 def get_page() -> FileResponse:
-    return _serve_own_file(HERE / "page.html")
+    return serve_own_file(HERE / "page.html")
 
 
 @router.get("/page.js", include_in_schema=False)
 def get_script() -> FileResponse:
-    return _serve_own_file(HERE / "page.js")
+    return serve_own_file(HERE / "page.js")
 
 
 @router.get("/style.css", include_in_schema=False)
 def get_style() -> FileResponse:
-    return _serve_own_file(HERE.parent / "reports" / "templates" / "style.css")
+    return serve_own_file(HERE.parent / "reports" / "templates" / "style.css")
 
 
-def _serve_own_file(file: Path) -> FileResponse:
+def serve_own_file(file: Path) -> FileResponse:
+    """Return a file of the page, which a browser asks for again each time."""
     return FileResponse(file, headers={"Cache-Control": "no-cache"})

@@ -1,4 +1,4 @@
-"""Admit requests with the token, or from this machine alone, and prevent cross-site requests and DNS rebinding."""
+"""Admit requests with a token, or from this machine alone, and prevent cross-site requests and DNS rebinding."""
 
 import hashlib
 import hmac
@@ -7,13 +7,16 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videogen.addresses import is_loopback
+from videogen.gateway.actions import SAFE_METHODS, ActionGuard
 from videogen.gateway.connections import MAX_HEAD_BYTES, admit_request
 
 COOKIE = "videogen_gateway"
+REVIEWER_KEY = "videogen.is_reviewer"
+"""Key in a request's state that says whether its visitor may act."""
 MAX_ADDRESS_BYTES = 8 * 1024
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -26,16 +29,29 @@ HEADERS = {
 
 
 class Guard:
-    """Middleware that admits requests with the token: as bearer, or as the cookie that `/?token=` sets.
+    """Middleware that admits requests with a token: as bearer, or as the cookie that `/?token=` sets.
 
     Without a token it admits only requests to a loopback name, so that a foreign page whose name was made to point
     here (DNS rebinding) reads nothing.
+
+    Args:
+        token: visitors with this token may watch, and act if there are actions.
+        watch_token: visitors with this token may only watch.
+        actions: admits the requests that change something; None if there are none.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        watch_token: str | None = None,
+        actions: ActionGuard | None = None,
+    ) -> None:
         self._app = app
         self._token = token
-        self._cookie = hmac.new(token.encode(), b"videogen gateway", hashlib.sha256).hexdigest() if token else ""
+        self._tokens = [each for each in (token, watch_token) if each]
+        self._actions = actions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,40 +61,65 @@ class Guard:
         if fault is not None:
             await fault(scope, receive, send)
             return
-        has_token_in_address = self._token is not None and self._is_token(_read_token_in_address(scope))
+        headers = Headers(scope=scope)
+        token_in_address = self._find_token(_read_token_in_address(scope))
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                if has_token_in_address:
-                    headers.append("Set-Cookie", self._set_cookie(scope))
+                answered = MutableHeaders(scope=message)
+                answered.update(HEADERS)
+                if token_in_address:
+                    answered.append("Set-Cookie", _set_cookie(token_in_address, scope))
             await send(message)
 
-        refusal = None if has_token_in_address else self._find_refusal(Headers(scope=scope))
+        token = token_in_address or self._find_bearer(headers) or self._find_cookie(headers)
+        refusal = self._find_refusal(token, headers)
         if refusal is None:
             admit_request(scope)
+            is_reviewer = self._actions is not None and token is not None and token == self._token
+            scope.setdefault("state", {})[REVIEWER_KEY] = is_reviewer
+            if scope["method"] not in SAFE_METHODS:
+                refusal = self._find_refusal_of_action(headers, is_reviewer=is_reviewer)
         await (refusal or self._app)(scope, receive, send_guarded)
 
-    def _find_refusal(self, headers: Headers) -> Response | None:
-        if self._token is None:
-            if is_loopback(_read_host(headers)):
-                return None
+    def _find_refusal(self, token: str | None, headers: Headers) -> Response | None:
+        if token is not None or (not self._tokens and is_loopback(_read_host(headers))):
+            return None
+        if not self._tokens:
             return PlainTextResponse("this gateway answers to localhost only\n", 421)
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
-            return None
-        if hmac.compare_digest(_read_cookie(headers).encode(), self._cookie.encode()):
-            return None
         text = "a token is required: open /?token=… in a browser, or send Authorization: Bearer …\n"
         return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), (self._token or "").encode())
+    def _find_refusal_of_action(self, headers: Headers, *, is_reviewer: bool) -> Response | None:
+        if self._actions is None:
+            return JSONResponse({"detail": "this gateway only shows runs: start it with --review to act"}, 403)
+        if not is_reviewer:
+            return JSONResponse({"detail": "your token is for watching only"}, 403)
+        refused = self._actions.find_refusal(headers)
+        return JSONResponse({"detail": refused[1]}, refused[0]) if refused else None
 
-    def _set_cookie(self, scope: Scope) -> str:
-        secure = "; Secure" if scope["scheme"] == "https" else ""
-        return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict{secure}"
+    def _find_bearer(self, headers: Headers) -> str | None:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        return self._find_token(bearer.strip()) if scheme.lower() == "bearer" else None
+
+    def _find_token(self, given: str) -> str | None:
+        """Return the token that was given, or None if it is none of ours."""
+        return next((each for each in self._tokens if hmac.compare_digest(given.encode(), each.encode())), None)
+
+    def _find_cookie(self, headers: Headers) -> str | None:
+        """Return the token that the visitor's cookie stands for."""
+        given = _read_cookie(headers).encode()
+        return next((each for each in self._tokens if hmac.compare_digest(given, _make_cookie(each).encode())), None)
+
+
+def _make_cookie(token: str) -> str:
+    """Return the value of the cookie for a token, from which the token cannot be found."""
+    return hmac.new(token.encode(), b"videogen gateway", hashlib.sha256).hexdigest()
+
+
+def _set_cookie(token: str, scope: Scope) -> str:
+    secure = "; Secure" if scope["scheme"] == "https" else ""
+    return f"{COOKIE}={_make_cookie(token)}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
 
 def _find_fault(scope: Scope) -> Response | None:

@@ -187,6 +187,9 @@ class LiveRun {
     this.toldAt = performance.now() - run.quiet * 1000;
     this.run = run;
     this.addScenes(clips);
+    const review = page.querySelector(".to-review");
+    review.href = `review?run=${encodeURIComponent(this.id)}`;
+    review.hidden = !run.has_review;
     page.setAttribute("aria-busy", "false");
   }
 

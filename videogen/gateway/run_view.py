@@ -80,6 +80,8 @@ class RunView(RunSummary):
     """In scene order: `scene_id`, `prompt`, `state`, and the fields of the clip's events, named as in the manifest."""
     event: int
     """Number of the latest event that is included."""
+    has_review: bool = False
+    """Whether this gateway has a review room for the job: `/review?run=ID`."""
 
 
 def make_run_summary(run: RunRecord) -> RunSummary:

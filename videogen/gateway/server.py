@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from videogen.addresses import is_loopback
 from videogen.errors import SettingsError
-from videogen.gateway.app import create_gateway_app
+from videogen.gateway.app import Room, create_gateway_app
 from videogen.gateway.connections import MAX_HEAD_BYTES, Connection, ConnectionPool, limit_repeats
 from videogen.journal.store import Journal
 from videogen.registry.load import read_registry
@@ -35,6 +35,10 @@ class GatewaySettings:
     """0 takes a free port."""
     token: str | None = None
     """Token that visitors must have. None lets in everybody on this machine, and requires a loopback `host`."""
+    watch_token: str | None = None
+    """Another token, with which visitors can only watch."""
+    room: Room | None = None
+    """Where visitors with the token can act; None if all can only watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,14 @@ def run_gateway_in_thread(settings: GatewaySettings) -> Iterator[Gateway]:
 def _make_app(settings: GatewaySettings) -> FastAPI:
     settings.out.mkdir(parents=True, exist_ok=True)  # the gateway may start before the first run
     journal = Journal(settings.journal_url, read_only=True)
-    return create_gateway_app(read_registry(settings.registry), journal, settings.out, token=settings.token)
+    return create_gateway_app(
+        read_registry(settings.registry),
+        journal,
+        settings.out,
+        token=settings.token,
+        watch_token=settings.watch_token,
+        room=settings.room,
+    )
 
 
 @contextlib.contextmanager
@@ -97,12 +108,23 @@ def _open_socket(settings: GatewaySettings) -> Iterator[socket.socket]:
             f"--host: {settings.host} can be reached from other machines: set a token "
             "(VIDEOGEN_GATEWAY_TOKEN or --token), or leave --host out"
         )
+    _check_tokens(settings)
     with contextlib.ExitStack() as stack:
         try:
             sock = stack.enter_context(open_listening_socket(settings.host, settings.port))
         except (OSError, OverflowError, TypeError) as exc:
             raise SettingsError(f"--host {settings.host} --port {settings.port}: {_describe_bind_error(exc)}") from exc
         yield sock
+
+
+def _check_tokens(settings: GatewaySettings) -> None:
+    """Raise `SettingsError` if visitors could act who should not."""
+    if settings.room and settings.token is None:
+        raise SettingsError("--review: set a token (VIDEOGEN_GATEWAY_TOKEN or --token)")
+    if settings.watch_token and settings.watch_token == settings.token:
+        raise SettingsError("VIDEOGEN_GATEWAY_WATCH_TOKEN: must be another token than VIDEOGEN_GATEWAY_TOKEN")
+    if settings.watch_token and settings.token is None:
+        raise SettingsError("VIDEOGEN_GATEWAY_WATCH_TOKEN: set VIDEOGEN_GATEWAY_TOKEN, too")
 
 
 def _describe_bind_error(exc: Exception) -> str:

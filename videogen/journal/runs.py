@@ -118,9 +118,12 @@ class RunStore(JournalBase):
         mine = RUNS.update().where(RUNS.c.id == run_id)
         self._run(lambda db: db.execute(mine.values(ended_at=self._now_by_shared_clock(db), verdict=verdict)))
 
-    def list_runs(self, *, limit: int, before: str | None = None) -> list[RunRecord]:
-        """Return the latest runs, newest first. With `before`, return those that started before that run."""
+    def list_runs(self, *, limit: int, before: str | None = None, folder: str | None = None) -> list[RunRecord]:
+        """Return the latest runs, newest first. With `before`, return those that started before that run, and with
+        `folder`, those of that job's folder."""
         query = _select_run_records().order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)
+        if folder is not None:
+            query = query.where(RUNS.c.folder == folder)
         if before is not None:
             mark = sa.select(RUNS.c.started_at, RUNS.c.id).where(RUNS.c.id == before).subquery()
             query = query.join(mark, sa.tuple_(RUNS.c.started_at, RUNS.c.id) < sa.tuple_(mark.c.started_at, mark.c.id))

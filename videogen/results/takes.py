@@ -56,18 +56,24 @@ def choose_take(takes: Sequence[Clip], label: TakeLabel | None = None) -> Clip:
 
 def apply_choices(batch: RunResult, choices: Choices) -> RunResult:
     """Return the result with `chosen`, the rating and the note of each clip."""
-    marked: dict[str, Clip] = {}
-    for takes in group_takes(batch):
-        scene_id = get_scene_id(takes)
-        chosen = choose_take(takes, choices.get_chosen(scene_id))
-        for clip in takes:
-            entry = _find_entry(clip, takes, choices.get_entries(scene_id))
-            update = {"chosen": clip is chosen, "rating": entry.rating, "note": entry.note}
-            marked[clip.scene_id] = clip.model_copy(update=update)
+    groups = group_takes(batch)
+    marked = {clip.scene_id: clip for takes in groups for clip in mark_takes(takes, get_scene_id(takes), choices)}
     return batch.model_copy(update={"clips": tuple(marked[clip.scene_id] for clip in batch.clips)})
 
 
-def _find_entry(clip: Clip, takes: Sequence[Clip], entries: Mapping[str, TakeEntry]) -> TakeEntry:
+def mark_takes(takes: Sequence[Clip], scene_id: str, choices: Choices) -> list[Clip]:
+    """Return the takes of a scene with `chosen`, the rating and the note of each."""
+    chosen = choose_take(takes, choices.get_chosen(scene_id))
+    marked = []
+    for clip in takes:
+        entry = find_entry(clip, takes, choices.get_entries(scene_id))
+        update = {"chosen": clip is chosen, "rating": entry.rating, "note": entry.note}
+        marked.append(clip.model_copy(update=update))
+    return marked
+
+
+def find_entry(clip: Clip, takes: Sequence[Clip], entries: Mapping[str, TakeEntry]) -> TakeEntry:
+    """Return the entry of one of these takes; an empty one if there is none."""
     return next((entry for label, entry in entries.items() if find_take(takes, label) is clip), TakeEntry())
 
 
