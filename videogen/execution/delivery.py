@@ -220,7 +220,8 @@ async def _should_retake(request: ClipRequest, run: RunContext, judgement: Judge
     if run.retake_below is None or (judgement.accept and judgement.score >= run.retake_below):
         return False
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
-    if sum(attempt.clip_key == request.key for attempt in attempts) >= request.attempts:
+    with_this_model = sum(attempt.clip_key == request.key for attempt in attempts) - run.attempts_before[request.key]
+    if with_this_model >= request.attempts:
         return False
     if run.max_cost is None:
         return True
