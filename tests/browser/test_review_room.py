@@ -325,7 +325,7 @@ def test_a_run_in_progress_is_controlled(
     ("width", "scheme"),
     [
         (390, "light"),
-        (1440, "dark"),
+        pytest.param(1440, "dark", marks=pytest.mark.long),
         pytest.param(390, "dark", marks=pytest.mark.long),
         pytest.param(1440, "light", marks=pytest.mark.long),
     ],

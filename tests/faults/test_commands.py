@@ -32,6 +32,7 @@ def count_events(stage: Stage, type_: str) -> int:
     return found
 
 
+@pytest.mark.long
 def test_a_run_obeys_the_commands_of_another_process(stage: Stage, command: CommandLine) -> None:
     """It pauses, cancels clips that run and one that does not, makes a cancelled one again, and goes on. The ledger is
     the witness: the first two predictions never end by themselves."""

@@ -177,6 +177,7 @@ def test_two_people_who_rate_at_once_lose_nothing(room: Reviewed) -> None:
     assert [clip["rating"] for clip in room.manifest.values()] == [3] * 4
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -460,6 +461,7 @@ def test_a_run_that_cannot_begin_is_said_with_its_reason(tmp_path: Path) -> None
         assert room.watcher.http.get("/runs/r1/retakes/storm.take-3").status_code == 404
 
 
+@pytest.mark.long
 def test_a_retake_is_made_by_a_real_run_and_paid_for_once(
     tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,6 +528,7 @@ def test_a_run_in_progress_takes_commands(room: Reviewed, controller: FakeContro
     ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "body",
     [
