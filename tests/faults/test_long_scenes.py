@@ -94,6 +94,21 @@ async def test_a_segment_is_tried_as_often_as_a_clip(stage: Stage) -> None:
     stage.books(creates=4, billed=3)
 
 
+async def test_a_segment_that_ends_before_its_cut_is_made_again_at_once(stage: Stage) -> None:
+    """And not after the others are paid for, when they cannot be joined to the length of the scene."""
+    stage.emulate('do = "wrong_duration"\nseconds = 1.5\nnth_create = [1]')
+    clip = only(await run(stage, LONG, attempts=2))
+    assert (clip.outcome, [part.attempts for part in clip.segments]) == ("delivered", [2, 1, 1])
+    assert clip.warnings == ()
+    stage.books(creates=4, billed=4)
+
+
+async def test_a_long_clip_that_is_too_short_says_so(stage: Stage) -> None:
+    stage.emulate('do = "wrong_duration"\nseconds = 1\nnth_create = [3]')
+    clip = only(await run(stage, LONG, attempts=2))
+    assert (clip.outcome, clip.warnings) == ("delivered", ("short",))
+
+
 async def test_segments_that_continue_a_lost_one_are_made_again(stage: Stage) -> None:
     """They would not go on from the new one. As long as the whole clip is there, nobody needs them."""
     stage.emulate('do = "wrong_picture"\npicture = "frozen"')  # the first time, so that the first segment changes

@@ -47,6 +47,12 @@ def composed(scene: dict[str, Any], **fields: Any) -> Any:
             "Rain at sea. Rain, grey.",
             id="variables",
         ),
+        pytest.param(
+            {"prompt": "{man} walks", "cast": ["man"]},
+            {"variables": {"weather": "rain"}, "cast": {"man": {"description": "a man in {weather}"}}},
+            "a man in rain walks",
+            id="variables-of-the-cast",
+        ),
         pytest.param({"prompt": "{a}"}, {"variables": {"a": "{b}", "b": "x"}}, "{b}", id="filled-in-once"),
     ],
 )
@@ -103,6 +109,13 @@ def test_a_composed_job_is_composed() -> None:
             ("style", "prompt"),
             "{mood} is no variable and not in the cast; did you mean 'mod'?",
             id="style",
+        ),
+        pytest.param(
+            {},
+            {"cast": {"man": {"description": "a man in {wether}"}}, "variables": {"weather": "rain"}},
+            ("cast", "man", "description"),
+            "{wether} is no variable and not in the cast; did you mean 'weather'?",
+            id="description",
         ),
         pytest.param(
             {"cast": ["keeper"], "character_reference_urls": [f"{number}.png" for number in range(7)]},

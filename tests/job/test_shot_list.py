@@ -52,6 +52,23 @@ def test_any_spreadsheet_can_have_saved_it(tmp_path: Path, separator: str, prefi
     ]
 
 
+@pytest.mark.parametrize("before", ["\n \n", "sep=;\n", "\ufeffsep=;\r\n"])
+def test_lines_before_the_names_do_not_matter(tmp_path: Path, before: str) -> None:
+    (scene,) = read(tmp_path, f"{before}Shot;Seconds;Prompt\n1;5;A man, walking\n")
+    assert (scene["prompt"], scene["target_duration"]) == ("A man, walking", 5)
+
+
+def test_a_text_with_commas_and_without_quotes_is_not_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"shots\.csv:2: has 4 cells, more than the 3 columns: put quotes"):
+        read(tmp_path, "Shot,Seconds,Prompt\n1,5,A man, walking on the beach\n2,5,A dog,,\n")
+
+
+def test_times_and_places_are_no_pictures(tmp_path: Path) -> None:
+    """As in the shot lists of productions."""
+    text = "No.;Description;Duration;Location;Start;End\n1;A man walks;5;Harbour, day;00:00;00:05\n"
+    assert read(tmp_path, text) == [{"id": "1", "prompt": "A man walks", "target_duration": 5}]
+
+
 def test_the_job_file_has_the_scenes_of_the_list(tmp_path: Path) -> None:
     """Whatever stands in its cells."""
     path = tmp_path / "shots.csv"

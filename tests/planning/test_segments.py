@@ -116,6 +116,35 @@ def test_segments_that_were_made_cost_nothing_more() -> None:
     assert planned.with_reuse({made.key}).reused == {"n0"}
 
 
+def test_stale_segments_are_paid_for_again_when_they_are_made_again() -> None:
+    planned = plan({"target_duration": 24}, model="sizes", long_scenes="continue")
+    (made,) = planned.requests
+    there = planned.with_reuse({made.key, *(segment.key for segment in made.segments)})
+    stale = frozenset({"n0"})
+    assert there.with_stale(stale, remake=False).total_cost == Decimal(0)
+    remade = there.with_stale(stale, remake=True)
+    assert remade.total_cost == remade.get_remaining_cost(made) == Decimal("2.5")
+    only_parts = planned.with_reuse({segment.key for segment in made.segments})
+    assert only_parts.with_stale(stale, remake=True).total_cost == Decimal("2.5")
+
+
+def test_a_segment_that_two_clips_begin_with_is_paid_for_once() -> None:
+    planned = plan(
+        {"target_duration": 24, "prompt": "the sea"},
+        {"target_duration": 34, "prompt": "the sea"},
+        model="sizes",
+        long_scenes="continue",
+    )
+    parts = {part.key: part.cost for made in planned.requests for part in made.segments}
+    assert len(parts) < sum(len(made.segments) for made in planned.requests)
+    assert planned.total_cost == sum(parts.values())
+
+
+def test_all_segments_but_the_last_have_to_reach_their_cut() -> None:
+    made = request("sizes", 24)
+    assert [part.is_cut for part in (made, *made.segments)] == [False, True, True, False]
+
+
 def test_a_model_that_cannot_says_why() -> None:
     with pytest.raises(ValidationError, match="it cannot continue a clip, because it takes no start image: split"):
         request("pictureless", 24)

@@ -17,12 +17,18 @@ OutputFormat = Literal["text", "json", "jsonl"]
 two, the lines for people go to standard error."""
 
 
+MIN_NAME_CHARS = 12
+"""Width of the first column of a table at least, however much is in the others."""
+
+
 def make_table(*columns: str) -> Table:
-    """Return a table for 80 columns. Its first and last columns are text, the others numbers."""
+    """Return a table for 80 columns. The first and the last one are text, which is wrapped if there is no room for it,
+    the others numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, name in enumerate(columns):
         text = index in (0, len(columns) - 1)
-        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=index > 0)
+        least = MIN_NAME_CHARS if index == 0 else None
+        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=not text, min_width=least)
     return table
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from videogen.settings import Settings, read_settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import find_obstacle
 from videogen.text import escape_json, format_money, list_first
+
+MAX_LENGTHS = 3
+"""Number of lengths of segments that are shown one by one."""
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 
@@ -134,7 +138,11 @@ def _make_plan_table(plan: Plan) -> Table:
 
 
 def _format_lengths(request: ClipRequest) -> str:
-    return " + ".join(f"{part.requested_duration:g}" for part in request.parts)
+    """Return the lengths of the parts, such as `10 + 10 + 5`, or `12 × 10 + 5` if there are many."""
+    lengths = [f"{part.requested_duration:g}" for part in request.parts]
+    if len(lengths) <= MAX_LENGTHS:
+        return " + ".join(lengths)
+    return " + ".join(f"{count} × {length}" if count > 1 else length for length, count in Counter(lengths).items())
 
 
 def _list_pictures(request: ClipRequest) -> Iterator[str]:

@@ -271,6 +271,8 @@ def _find_duration_problem(request: ClipRequest, actual_s: float) -> str | None:
         return None
     if not durations.is_within_tolerance(request.requested_duration, actual_s, tolerance_s):
         return f"{actual_s:.2f} s came for the {request.requested_duration:g} s asked for (±{tolerance_s:g} s)"
+    if request.is_cut and not durations.reaches_cut(target_s, actual_s):
+        return f"{actual_s:.2f} s came, and the next segment begins at {target_s:g} s"
     if durations.calculate_shortfall(target_s, actual_s) > tolerance_s:
         return f"{actual_s:.2f} s is more than {tolerance_s:g} s short of the target of {target_s:g} s"
     return None

@@ -73,12 +73,12 @@ async def _join(request: ClipRequest, run: RunContext, segments: list[Clip]) -> 
     crash_if_requested("after-rename")
     attempts = await run.journal.find_attempts(run.id, request.scene.id)
     clip = make_clip(request, measured, attempts, run.upstreams, judgement=judgement)
-    warnings = (flaw for each in (clip, *segments) for flaw in each.warnings if flaw not in ("short", "transcoded"))
+    of_segments = (flaw for each in segments for flaw in each.warnings if flaw not in ("short", "transcoded"))
     clip = clip.model_copy(
         update={
             "segments": tuple(map(Segment.of, segments)),
             "retry_count": sum(made.retry_count for made in segments),
-            "warnings": tuple(dict.fromkeys(warnings)),
+            "warnings": tuple(dict.fromkeys((*clip.warnings, *of_segments))),
         }
     )
     run.force_keys.discard(request.key)

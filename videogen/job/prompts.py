@@ -63,7 +63,8 @@ def _compose_scene(job: "Job", scene: "Scene", texts: Mapping[str, str]) -> "Sce
 
 def _collect_texts(job: "Job") -> dict[str, str]:
     """Return the text of each name that a prompt can contain in braces."""
-    return {**{name: member.description for name, member in job.cast.items()}, **job.variables}
+    descriptions = {name: _fill_in(member.description, job.variables) for name, member in job.cast.items()}
+    return descriptions | job.variables
 
 
 def _collect_pictures(job: "Job", scene: "Scene") -> tuple[str, ...]:
@@ -76,6 +77,8 @@ def _iterate_texts(job: "Job") -> Iterator[tuple[Loc, str]]:
     for index, scene in enumerate(job.scenes):
         yield ("scenes", index, "prompt"), scene.prompt
         yield ("scenes", index, "negative_prompt"), scene.negative_prompt or ""
+    for name, member in job.cast.items():
+        yield ("cast", name, "description"), member.description
     if job.style:
         yield ("style", "prompt"), job.style.prompt
         yield ("style", "negative_prompt"), job.style.negative_prompt

@@ -21,10 +21,10 @@ OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("description", "text", "action"), "prompt"),
     **dict.fromkeys(("duration", "seconds", "length", "durations"), "target_duration"),
     **dict.fromkeys(("negative", "avoid"), "negative_prompt"),
-    **dict.fromkeys(("background", "location", "set"), "scene_reference_url"),
+    **dict.fromkeys(("background",), "scene_reference_url"),
     **dict.fromkeys(("references", "characters"), "character_reference_urls"),
-    **dict.fromkeys(("firstframe", "startframe", "start"), "start_image"),
-    **dict.fromkeys(("lastframe", "endframe", "end"), "end_image"),
+    **dict.fromkeys(("firstframe", "startframe"), "start_image"),
+    **dict.fromkeys(("lastframe", "endframe"), "end_image"),
     **dict.fromkeys(("after", "continue"), "continues"),
     **dict.fromkeys(("ratio", "aspect"), "aspect_ratio"),
     **dict.fromkeys(("quality",), "tier"),
@@ -46,6 +46,8 @@ _WORDS = {
     "false": False,
     "0": False,
 }
+_SEPARATOR_LINE = re.compile(r"sep=[,;\t]")
+"""The first line of some spreadsheets, which says how columns are separated."""
 _UNREADABLE = {"inputs", "metadata"}
 """Fields that a cell of a table cannot hold."""
 
@@ -82,6 +84,11 @@ def read_shot_list(path: Path) -> ShotList:
     problems: list[Problem] = []
     names = {field: header[column] for column, field in fields.items()}
     for line, cells in body:
+        if any(cells[len(header) :]):
+            message = (
+                f"has {len(cells)} cells, more than the {len(header)} columns: put quotes around a text with commas"
+            )
+            problems.append(Problem(message, position=f"{path.name}:{line}"))
         scene = _read_scene(cells, fields, len(scenes) + 1)
         scenes.append(scene)
         positions.append(f"{path.name}:{line}")
@@ -117,13 +124,13 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as exc:
         advice = f"byte {exc.start} is no UTF-8: save the table as CSV in UTF-8"
         raise ValidationError([Problem(advice, position=path.name)]) from None
-    first = text.partition("\n")[0]
+    first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begins = 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            if any(cell.strip() for cell in cells) and not _SEPARATOR_LINE.fullmatch(delimiter.join(cells)):
                 yield begins, [cell.strip() for cell in cells]
             begins = reader.line_num + 1
     except csv.Error as exc:

@@ -59,8 +59,9 @@ class Plan(BaseModel):
 
     @property
     def total_cost(self) -> Decimal:
-        """Price if every first prediction succeeds."""
-        return sum((self.get_remaining_cost(request) for request in self.to_create), Decimal(0))
+        """Price if every first prediction succeeds. A segment that several clips begin with is paid for once."""
+        parts = {part.key: part.cost for request in self.to_create for part in request.parts}
+        return sum((cost for key, cost in parts.items() if key not in self.made_segments), Decimal(0))
 
     def get_remaining_cost(self, request: ClipRequest) -> Decimal:
         """Return the price of a request without the segments that were made before."""
@@ -138,8 +139,11 @@ class Plan(BaseModel):
             them = "them"
         effect = f"made again for {cost}" if remake else f"--remake-stale makes {them} again for {cost}"
         warned = self.with_warnings(f"{since} ({list_first(sorted(stale))}): {effect}")
-        reused = self.reused - stale if remake else self.reused
-        return warned.model_copy(update={"stale": stale, "reused": reused})
+        if not remake:
+            return warned.model_copy(update={"stale": stale})
+        parts = {part.key for request in self.requests if request.scene.id in stale for part in request.segments}
+        remade = {"reused": self.reused - stale, "resumed": self.resumed - stale}
+        return warned.model_copy(update={"stale": stale, "made_segments": self.made_segments - parts, **remade})
 
     def select(self, wanted: Container[str]) -> "Plan":
         """Return the plan with the scenes that are wanted, those whose clips they are made from, and those whose clip

@@ -122,7 +122,8 @@ class _Planner:
             return self._make_request(job, scene, index)
         segments: list[ClipRequest] = []
         for number, part in enumerate(parts, 1):
-            segment = self._make_request(job, part, index).model_copy(update={"segment": number})
+            place = {"segment": number, "is_cut": number < len(parts)}
+            segment = self._make_request(job, part, index).model_copy(update=place)
             self.made[segment.part_id] = segment
             segments.append(segment)
         requested_s = sum(segment.requested_duration for segment in segments)
@@ -130,6 +131,7 @@ class _Planner:
         whole: dict[str, Any] = {
             "scene": scene,
             "segment": None,
+            "is_cut": False,
             "segments": tuple(segments),
             "buffered_duration": sum(segment.buffered_duration for segment in segments),
             "requested_duration": requested_s,

@@ -179,6 +179,8 @@ class ClipRequest(FrozenModel):
     """The prediction that makes the clip, or its first segment."""
     segment: int | None = None
     """Number of the segment, from 1; None means that this is a whole clip."""
+    is_cut: bool = False
+    """Whether another segment continues this one, so that it must be as long as its target."""
     segments: tuple["ClipRequest", ...] = ()
     """The requests whose clips are joined to this one, because it is longer than any clip of the model."""
     references: ReferenceUse = ReferenceUse()

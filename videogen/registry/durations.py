@@ -5,6 +5,9 @@ Seconds are compared with a resolution of 1 ms, so that rounding errors do not m
 
 from collections.abc import Iterable
 
+CUT_TOLERANCE_S = 0.05
+"""Seconds by which a segment may end before its cut: a frame."""
+
 
 def choose_smallest_covering(sizes: Iterable[float], wanted_s: float) -> float:
     """Return the smallest of `sizes` that is at least `wanted_s`, or the largest if none is."""
@@ -28,6 +31,11 @@ def apply_buffer(target_s: float, buffer: float, *, min_s: float, max_s: float) 
 def calculate_shortfall(target_s: float, got_s: float) -> float:
     """Return the seconds by which `got_s` is shorter than the target, at least 0."""
     return max(0.0, (_ms(target_s) - _ms(got_s)) / 1000)
+
+
+def reaches_cut(cut_s: float, got_s: float) -> bool:
+    """Return whether a segment is long enough to be cut there. A frame may be missing."""
+    return calculate_shortfall(cut_s, got_s) <= CUT_TOLERANCE_S
 
 
 def is_within_tolerance(wanted_s: float, got_s: float, tolerance_s: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from videogen.errors import BlockedError, VideogenError
 from videogen.job.model import display_name
 from videogen.planning.requests import ClipRequest, FrozenModel
+from videogen.registry import durations
 
 
 class ClipFailure(FrozenModel):
@@ -135,6 +136,9 @@ class Clip(FrozenModel):
 
     def satisfies(self, request: ClipRequest) -> bool:
         """Return whether a clip delivered for the same key is good enough. An earlier job may have been less strict."""
+        actual_s = self.actual_duration or 0.0
+        if request.is_cut and not durations.reaches_cut(request.scene.target_duration, actual_s):
+            return False
         return not (request.strict_quality and {"black", "frozen"} & set(self.warnings))
 
     @classmethod
