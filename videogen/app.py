@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -21,11 +21,11 @@ from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspe
 from videogen.execution.runner import JobRunner
 from videogen.execution.staleness import find_stale
 from videogen.job.choices import (
-    CHOICES_NAME,
     Choices,
     add_takes,
     attribute_to_takes,
     parse_choices,
+    read_choices_text,
     validate_selection,
 )
 from videogen.job.model import Job
@@ -74,7 +74,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     folders, url = cache(open_folder), settings.get_journal_url()
     folder = folders(settings.get_job_folder(job.id))
     if choices is None:
-        choices = parse_choices(await asyncio.to_thread(folder.text, CHOICES_NAME))
+        choices = parse_choices(await asyncio.to_thread(read_choices_text, folder))
     asked, job = job, compose_scenes(add_takes(job, choices))
     validate_selection(job, options.only)
     if job.judge:
@@ -88,7 +88,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    chosen = await _find_chosen_ids(job, choices, folder)
+    chosen = await _find_chosen_ids(job, choices, folder, options.only)
     plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
     with attribute_to_takes(job, scenes=len(asked.scenes)):
         planned = plan(cut_outs=cut_outs)
@@ -144,9 +144,11 @@ def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
     return settings
 
 
-async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder") -> dict[str, str]:
+async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder", only: Sequence[str]) -> dict[str, str]:
     has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
-    return find_chosen_ids(job, choices, await asyncio.to_thread(read_manifest, folder)) if has_takes else {}
+    if not has_takes:
+        return {}
+    return find_chosen_ids(job, choices, await asyncio.to_thread(read_manifest, folder), making=only)
 
 
 async def _find_kept_clips(planned: Plan, options: RunOptions, folder: "Folder", origin: str) -> dict[str, "Clip"]:

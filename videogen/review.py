@@ -1,6 +1,6 @@
 """Read and change the choices of a job, and bring the files of its last run up to date with them."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from videogen.job.choices import (
     TakeLabel,
     find_next_take,
     find_scene,
+    find_take_numbers,
     make_take,
     parse_choices,
+    read_choices_text,
     write_choices,
 )
 from videogen.job.model import Job
@@ -50,13 +52,23 @@ class Review:
         store.scratch("choices")  # makes the folder
         return cls(job_id, store, FileLock(work_folder / LOCK_NAME))
 
+    def read_text(self) -> str | None:
+        """Return the text of `choices.toml`; None if there is no file. Raise `ValidationError` unless it is text."""
+        return read_choices_text(self.store)
+
     def read_choices(self) -> Choices:
         """Return the choices so far. Raise `ValidationError` with every problem of the file."""
-        return parse_choices(self.store.text(CHOICES_NAME))
+        return parse_choices(self.read_text())
+
+    def restore(self, text: str | None) -> None:
+        """Write an earlier text of `choices.toml` again."""
+        with self.lock:
+            self.store.put_text(write_choices(None, {}) if text is None else text, CHOICES_NAME)
+        self.change_choices({})
 
     def preview_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> Choices:
         """Return the choices with changes, see `write_choices`, which are not written."""
-        return parse_choices(write_choices(self.store.text(CHOICES_NAME), changes))
+        return parse_choices(write_choices(self.read_text(), changes))
 
     def change_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> RunResult | None:
         """Write the changes to `choices.toml`, see `write_choices`, then `manifest.json`, the timelines and the contact
@@ -65,7 +77,7 @@ class Review:
         Return the result of the last run with the new choices; None if there was no run.
         """
         with self.lock:
-            text = write_choices(self.store.text(CHOICES_NAME), changes)
+            text = write_choices(self.read_text(), changes)
             choices = parse_choices(text)
             self.store.put_text(text, CHOICES_NAME)
             if (batch := read_manifest(self.store)) is None:
@@ -89,6 +101,11 @@ class Review:
     def find_result(self) -> RunResult | None:
         """Return the manifest of the last run; None if there was none."""
         return read_manifest(self.store)
+
+    def list_delivered(self) -> frozenset[str]:
+        """Return the ids of the clips that the last run delivered, or reused."""
+        batch = self.find_result()
+        return frozenset(clip.scene_id for clip in batch.clips if clip.status == "success") if batch else frozenset()
 
     def read_result(self) -> RunResult:
         """Return the result of the last run with the choices as they are. Raise `InvalidError` if there was none."""
@@ -138,21 +155,49 @@ class Retakes:
 
 
 def describe_retakes(
-    job: Job, choices: Choices, scene_id: str, changes: Mapping[str, Any], *, takes: int = 1
+    job: Job,
+    choices: Choices,
+    scene_id: str,
+    changes: Mapping[str, Any],
+    *,
+    takes: int = 1,
+    delivered: Container[str] | None = None,
 ) -> Retakes:
-    """Return the next takes of a scene. `changes` are fields of the scene; each take has the next higher seed.
+    """Return the next takes of a scene.
+
+    Given the clips that were delivered, takes with the same description that are not among them come first, so that the
+    same command continues an interrupted run.
+
+    Args:
+        changes: fields of the scene. Each take has the next higher seed.
+        delivered: the ids of the clips that the last run delivered; None means that only new takes are wanted.
 
     Raises:
         InvalidError: the job has no such scene, or the scene has too many takes.
     """
     scene, seed = find_scene(job, scene_id), changes.get("seed")
-    first = find_next_take(job, choices, scene)
-    numbers = tuple(range(first, first + takes))
-    described = {
-        str(number): {**changes, **({} if seed is None else {"seed": seed + number - first})} for number in numbers
-    }
+    entries, own = choices.get_entries(scene_id), find_take_numbers(job, scene)
+    pending = [
+        int(label)
+        for label in entries
+        if delivered is not None
+        and label.isdigit()
+        and int(label) not in own
+        and make_take(scene, int(label)).id not in delivered
+    ]
+    described: dict[int, dict[str, Any]] = {}
+    free = find_next_take(job, choices, scene)
+    for index in range(takes):
+        wanted = {**changes, **({} if seed is None else {"seed": seed + index})}
+        same = (each for each in pending if each not in described and entries[str(each)].changes == wanted)
+        number = next(same, None)
+        if number is None:
+            number, free = free, free + 1
+        described[number] = wanted
+    numbers = tuple(described)
     ids = tuple(make_take(scene, number).id for number in numbers)
-    return Retakes(numbers, ids, {scene_id: {"chosen": None, "takes": described}})
+    takes_to_write = {str(number): wanted for number, wanted in described.items()}
+    return Retakes(numbers, ids, {scene_id: {"chosen": None, "takes": takes_to_write}})
 
 
 def require_same_variants(job: Job, review: Review) -> None:

@@ -1,8 +1,10 @@
 """Further takes of scenes, on a provider that keeps the books: what is made, what stays, and what it costs."""
 
+from decimal import Decimal
+
 import pytest
 
-from tests.faults.conftest import Stage
+from tests.faults.conftest import PRICE, Stage
 from tests.faults.test_chains import by_scene, difference, luma, outcomes, prompts, run, scene
 from videogen.app import open_run, prepare_job
 from videogen.errors import InvalidError, ValidationError
@@ -10,7 +12,7 @@ from videogen.job.choices import CHOICES_NAME
 from videogen.job.model import Job
 from videogen.results.run_result import RunResult
 from videogen.results.takes import get_chosen_clips
-from videogen.review import Review
+from videogen.review import Review, describe_retakes
 
 TWO = scene("storm"), scene("ship", continues="storm")
 RETAKE = {"storm": {"takes": {"2": {"prompt": "The heavy storm"}}}}
@@ -137,4 +139,39 @@ async def test_a_take_that_cannot_be_made_is_named(stage: Stage) -> None:
     await run(stage, *TWO)
     review_of(stage).change_choices({"storm": {"takes": {"2": {"model": "fraimed"}}}})
     with pytest.raises(ValidationError, match=r"^choices\.toml: take 2 of storm: 'fraimed' is not in the registry"):
+        await run(stage, *TWO)
+
+
+async def test_what_a_clip_cost_is_kept_when_it_is_reused(stage: Stage) -> None:
+    stage.emulate()
+    await run(stage, *TWO)
+    for _ in range(2):
+        batch = await run(stage, *TWO)
+        assert [(clip.cost, clip.paid) for clip in batch.clips] == [(Decimal(0), PRICE)] * 2
+
+
+def retake_ids(stage: Stage, **changes: str) -> tuple[str, ...]:
+    job, review = Job.model_validate({"model": "framed", "min_clips": 1, "scenes": TWO}), review_of(stage)
+    retakes = describe_retakes(job, review.read_choices(), "storm", changes, delivered=review.list_delivered())
+    review.change_choices(retakes.change)
+    return retakes.take_ids
+
+
+async def test_a_retake_that_was_interrupted_is_continued_by_the_same_command(stage: Stage) -> None:
+    """And not another take, which would be paid for, too. Once it is delivered, the command makes another one."""
+    stage.emulate()
+    await run(stage, *TWO)
+    assert retake_ids(stage, prompt="Nearer") == ("storm.take-2",)
+    assert retake_ids(stage, prompt="Nearer") == ("storm.take-2",)
+    assert retake_ids(stage, prompt="Farther") == ("storm.take-3",)
+    await run(stage, *TWO)
+    stage.books(creates=4, billed=4)
+    assert retake_ids(stage, prompt="Nearer") == ("storm.take-4",)
+
+
+async def test_choices_that_are_no_text_are_said(stage: Stage) -> None:
+    stage.emulate()
+    await run(stage, *TWO)
+    (stage.job_folder / CHOICES_NAME).write_bytes(b"[storm]\n# \xff\n")
+    with pytest.raises(ValidationError, match=r"choices\.toml: not UTF-8"):
         await run(stage, *TWO)

@@ -74,6 +74,17 @@ def test_every_problem_is_told_with_its_place() -> None:
     assert "did you mean 'prompt'?" in str(caught.value)
 
 
+@pytest.mark.parametrize("label", ["0", "04", "1001", "99999999999999999999"])
+def test_a_number_that_no_take_can_have_is_refused(label: str) -> None:
+    with pytest.raises(ValidationError, match="a take has a number from 1 to 1000"):
+        parse_choices(f"[storm.takes.{label}]\nseed = 1\n")
+
+
+def test_a_choice_is_a_number_or_a_text() -> None:
+    with pytest.raises(ValidationError, match=r"choices\.toml:2:1"):
+        parse_choices("[storm]\nchosen = true\n")
+
+
 def test_each_take_that_is_described_follows_its_scene() -> None:
     job = add_takes(job_with({"id": "storm"}, {"id": "ship"}), parse_choices(EDITED))
     assert ids_of(job) == ["storm", "storm.take-2", "ship"]

@@ -113,6 +113,15 @@ def test_others_continue_the_chosen_take_once_it_is_delivered() -> None:
     assert find_chosen_ids(job, parse_choices(f"[storm]\nchosen = 2\n{text}"), result(*THREE)) == chosen
 
 
+def test_takes_that_are_made_together_continue_each_other() -> None:
+    """The final of one scene starts from the final of the other one, and not from a draft."""
+    text = "[storm.takes.2]\n[ship.takes.2]\n"
+    job = add_takes(job_of({"id": "storm"}, {"id": "ship", "continues": "storm"}), parse_choices(text))
+    making = ("storm.take-2", "ship.take-2")
+    found = find_chosen_ids(job, parse_choices(text), result(*THREE[:1]), making=making)
+    assert found == {"storm": "storm.take-2", "ship": "ship.take-2"}
+
+
 def test_takes_that_a_job_asks_for_continue_those_with_their_own_number() -> None:
     job = job_of({"id": "storm"}, {"id": "ship", "continues": "storm"}, takes=2)
     made = [take(n, "storm", 1, take_of="storm") for n in range(2)]

@@ -148,10 +148,16 @@ def _format_lengths(request: ClipRequest) -> str:
 def _list_pictures(request: ClipRequest) -> Iterator[str]:
     """Yield how the pictures of a scene are used."""
     if request.scene.has_start_frame:
-        yield f"continues {request.scene.continues}" if request.scene.continues else "start"
+        yield f"continues {_find_upstream(request, at_the_cut=True)}" if request.scene.continues else "start"
     if request.scene.has_end_frame:
-        yield f"ends on {request.scene.ends_on}" if request.scene.ends_on else "end"
+        yield f"ends on {_find_upstream(request, at_the_cut=False)}" if request.scene.ends_on else "end"
     yield from (f"{len(uses)} {name}" for name, uses in request.references if uses)
+
+
+def _find_upstream(request: ClipRequest, *, at_the_cut: bool) -> str:
+    """Return the id of the clip from whose cut the request goes on, or on whose first frame it ends."""
+    frames = (frame for frame in request.frames_of_clips if (frame.cut_s is not None) == at_the_cut)
+    return next((str(frame.scene_id) for frame in frames), "")
 
 
 def _format_price(plan: Plan, request: ClipRequest) -> str:

@@ -10,10 +10,11 @@ from videogen.app import prepare_job
 from videogen.cli.console import make_console, print_line
 from videogen.cli.plan import describe_provider, print_totals, show_plan
 from videogen.cli.run import run_job_file
-from videogen.errors import InvalidError
+from videogen.errors import InvalidError, JobLockedError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.choices import Choices, TakeLabel, find_next_take, find_scene, make_take
-from videogen.job.model import Job
+from videogen.job.model import Job, Scene
+from videogen.job.prompts import compose_scenes
 from videogen.results.clip import Clip
 from videogen.results.takes import get_chosen_clips, get_scene_id, group_takes, make_label
 from videogen.review import Review, describe_retakes, find_takes, require_same_variants, require_take
@@ -27,7 +28,12 @@ def retake_scene(
 ) -> int:
     """Make further takes of a scene, and return the exit code of the run. `changes` are fields of the scene."""
     review = _open_review(job, options)
-    retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes)
+    batch = review.find_result()
+    if batch and len(job.models_to_run) > 1 and "model" not in changes:
+        chosen = {get_scene_id(clips): clip for clips in group_takes(batch) for clip in clips if clip.chosen}
+        changes = {"model": chosen[scene_id].model} | changes if scene_id in chosen else changes
+    delivered = review.list_delivered()
+    retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes, delivered=delivered)
     options = options.model_copy(update={"only": retakes.take_ids})
     return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run)
 
@@ -40,7 +46,7 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     only: list[str] = []
     for clip in get_chosen_clips(review.read_result()):
         scene = find_scene(job, clip.take_of or clip.scene_id)
-        described = _describe_take(clip, scene.id, choices) | changes
+        described = _describe_take(job, scene, clip, choices) | changes
         if label := _find_same_take(choices, scene.id, described):
             number = int(label)
         else:
@@ -51,10 +57,24 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks)
 
 
-def _describe_take(clip: Clip, scene_id: str, choices: Choices) -> dict[str, Any]:
-    """Return how the take differs from its scene in the job file."""
-    entry = choices.get_entries(scene_id).get(str(clip.take))
-    return entry.changes if entry else {}
+def _describe_take(job: Job, scene: Scene, clip: Clip, choices: Choices) -> dict[str, Any]:
+    """Return how the take differs from its scene in the job file, which may have changed since it was made."""
+    entry = choices.get_entries(scene.id).get(str(clip.take))
+    described = dict(entry.changes) if entry else {}
+    if len(job.models_to_run) > 1:
+        described.setdefault("model", clip.model)
+    take = make_take(scene, clip.take or 1, **described)
+    (composed,) = compose_scenes(job.model_copy(update={"scenes": (take,)})).scenes
+    if clip.prompt is not None and clip.prompt != composed.prompt:
+        if job.cast or job.style or job.variables:
+            print(
+                f"warning: {scene.id}: its chosen take had another prompt than the job file now gives", file=sys.stderr
+            )
+        else:
+            described["prompt"] = clip.prompt
+    if clip.seed is not None and clip.seed != take.seed:
+        described["seed"] = clip.seed
+    return described
 
 
 def _find_same_take(choices: Choices, scene_id: str, described: dict[str, Any]) -> str | None:
@@ -87,8 +107,13 @@ def _make_takes(
     if asks and not _confirm(prepared):
         print("nothing was made", file=sys.stderr)
         return 0
+    before = review.read_text()
     review.change_choices(change)
-    return run_job_file(job, options, file=file)
+    try:
+        return run_job_file(job, options, file=file)
+    except JobLockedError:  # a refused command changes nothing
+        review.restore(before)
+        raise
 
 
 async def _prepare(job: Job, options: RunOptions, choices: Choices) -> PreparedJob:
@@ -102,7 +127,10 @@ def _confirm(prepared: PreparedJob) -> bool:
     console = make_console(stderr=False)
     print_line(console, describe_provider(prepared))
     print_totals(console, prepared.plan)
-    return input("make them? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("make them? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 # -- choose and rate --------------------------------------------------------------------------------------------------

@@ -314,6 +314,7 @@ def make_clip(
         score=judgement.score if judgement else None,
         judge_reason=judgement.reason if judgement else None,
         made_from={frame.name: str(upstreams[str(frame.scene_id)].sha256) for frame in frames} or None,
+        paid=sum((attempt.cost or Decimal(0) for attempt in attempts), Decimal(0)),
         **sum_attempts(attempts),
     )
 
@@ -364,7 +365,8 @@ async def reuse_delivered(request: ClipRequest, run: RunContext) -> Clip | None:
 
 def mark_reused(clip: Clip) -> Clip:
     """Return the clip as a run reports it that had nothing to do for it."""
-    return clip.model_copy(update={"reused": True, **sum_attempts([])})
+    paid = clip.cost if clip.paid is None and not clip.reused else clip.paid
+    return clip.model_copy(update={"reused": True, "paid": paid, **sum_attempts([])})
 
 
 def _poster_path(part: Path) -> Path:

@@ -32,7 +32,7 @@ from videogen.events import (
 )
 from videogen.execution.cancel_switch import CancelSwitch
 from videogen.failpoints import crash_if_requested
-from videogen.job.choices import CHOICES_NAME, Choices, parse_choices
+from videogen.job.choices import CHOICES_NAME, Choices, parse_choices, read_choices_text
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
@@ -389,8 +389,8 @@ class JobRunner:
     async def _read_choices(self) -> Choices:
         """Return the choices as they are now: a person may have chosen during the run."""
         try:
-            return parse_choices(await asyncio.to_thread(self.run.store.text, CHOICES_NAME))
-        except (ValidationError, StorageError, ValueError) as exc:
+            return parse_choices(await asyncio.to_thread(read_choices_text, self.run.store))
+        except (ValidationError, StorageError) as exc:
             logger.warning("%s cannot be read, the choices from before the run count: %s", CHOICES_NAME, exc)
             return self._prepared.choices
 

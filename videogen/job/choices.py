@@ -7,13 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
 
 from videogen.errors import InvalidError, Problem, ValidationError
 from videogen.job.model import MAX_PROMPT_CHARS, Job, ModelInputs, Scene, Text
 from videogen.source_files.document import read_source_file
 from videogen.source_files.messages import did_you_mean
 from videogen.source_files.scalars import IS_WHOLE_NUMBER
+from videogen.storage.base import Folder
 
 CHOICES_NAME = "choices.toml"
 MAX_TAKE = 1000
@@ -22,9 +23,16 @@ _HEADER = """\
 # `videogen rate` write it, too, and keep your comments. The next run makes the takes that are described here.
 """
 
-TakeLabel = int | str
+TakeLabel = Annotated[int, Field(strict=True, ge=1)] | Annotated[str, Field(strict=True)]
 """How a take of a scene is named: its number, such as 2; with compared models the model, such as `"veo-3.1"`, or both,
 such as `"veo-3.1/2"`; or the id of the clip."""
+
+
+def _require_label(label: str) -> str:
+    is_number = label.isascii() and label.isdigit()
+    if is_number and (label != str(int(label)) or not 1 <= int(label) <= MAX_TAKE):
+        raise ValueError(f"a take has a number from 1 to {MAX_TAKE}")
+    return label
 
 
 class TakeEntry(BaseModel):
@@ -63,7 +71,7 @@ class SceneChoices(BaseModel):
 
     chosen: TakeLabel | None = None
     """The take that is in the film; None means the newest one."""
-    takes: dict[str, TakeEntry] = {}
+    takes: dict[Annotated[str, AfterValidator(_require_label)], TakeEntry] = {}
     """By the label of the take. One with a number that the job does not make is made in addition."""
 
 
@@ -81,6 +89,19 @@ class Choices(RootModel[dict[str, SceneChoices]]):
     def get_entries(self, scene_id: str) -> Mapping[str, TakeEntry]:
         """Return the entries of the takes of a scene, by their labels."""
         return self.root[scene_id].takes if scene_id in self.root else {}
+
+
+def read_choices_text(folder: Folder) -> str | None:
+    """Return the text of the `choices.toml` in a job's folder; None if there is no such file.
+
+    Raises:
+        ValidationError: it is not UTF-8.
+        StorageError: the folder cannot be read.
+    """
+    try:
+        return folder.text(CHOICES_NAME)
+    except ValueError:
+        raise ValidationError([Problem("not UTF-8: save it as plain text in UTF-8", position=CHOICES_NAME)]) from None
 
 
 def parse_choices(text: str | None) -> Choices:

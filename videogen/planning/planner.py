@@ -21,6 +21,7 @@ from videogen.planning.requests import (
 from videogen.planning.rules import (
     as_list,
     find_job_warnings,
+    find_tier_warnings,
     find_warnings,
     get_image_names,
     get_tolerance,
@@ -75,6 +76,7 @@ def build_plan(
         reused=find_reused(requests, frozenset()),
         warnings=(
             *find_job_warnings(job),
+            *find_tier_warnings(job, registry),
             *find_input_warnings(job, registry),
             *find_warnings(registry, requests, today),
         ),

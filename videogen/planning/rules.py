@@ -133,6 +133,18 @@ def _find_model_problems(
         told.update(found)
 
 
+def find_tier_warnings(job: Job, registry: Registry) -> Iterator[str]:
+    """Yield a warning for each model of single scenes that does not have the tier of the job."""
+    scenes: dict[str, list[str]] = {}
+    for scene in job.scenes:
+        if scene.model and job.tier and not scene.tier and job.tier not in registry.get_model(scene.model).tiers:
+            scenes.setdefault(scene.model, []).append(scene.id)
+    for model, ids in scenes.items():
+        default = registry.get_model(model).default_tier
+        effect = f"its default, {default}" if default else "the quality that it has"
+        yield f"{model} has no tier {job.tier!r}: {list_first(ids)} will have {effect}"
+
+
 def _find_scene_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, registry: Registry) -> Iterator[Problem]:
     if job.aspect_ratio not in spec.aspect_ratios:
         meant = _suggest_ratio(job.aspect_ratio, spec.aspect_ratios)
@@ -141,7 +153,7 @@ def _find_scene_problems(job: Job, scene: Scene, where: str, spec: ModelSpec, re
             f"{job.model} does not support {job.aspect_ratio!r}; it supports {supported}{meant}",
             where=f"{where}.aspect_ratio" if scene.aspect_ratio else "aspect_ratio",
         )
-    tier = scene.tier or job.tier
+    tier = scene.tier or (None if scene.model else job.tier)  # the job's is for the models that have it
     if tier is not None and tier not in spec.tiers:
         known = f"it has {', '.join(spec.tiers)}" if spec.tiers else "it has none"
         yield Problem(

@@ -44,7 +44,7 @@ def _iterate_uses(job: Job, scene: Scene, spec: ModelSpec) -> Iterator[Asked]:
     sources, listing, names = scene.reference_urls, spec.references, spec.parameters
     asked = Asked(
         aspect_ratio=job.aspect_ratio,
-        tier=scene.tier or job.tier or spec.default_tier,
+        tier=scene.tier or (job.tier if job.tier in spec.tiers else None) or spec.default_tier,
         audio=job.audio,
         start_image=scene.has_start_frame and names.image is not None,
         end_image=scene.has_end_frame and names.end_image is not None,

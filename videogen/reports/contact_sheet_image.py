@@ -136,7 +136,8 @@ def _draw_caption(
     draw: "ImageDraw", name: str, clip: Clip, font: "FreeTypeFont", at: tuple[int, int], width_px: int
 ) -> None:
     """Draw the name at the left and, if there is room, the length and the cost or the failure code at the right."""
-    cost = "reused" if clip.reused else format_money(clip.cost)
+    paid = clip.paid if clip.reused else clip.cost
+    cost = "reused" if paid is None else format_money(paid)
     note = clip.error.code if clip.error else f"{clip.actual_duration or 0:.1f} s · {cost}"
     note_px = font.getlength(f"  {note}")
     if note_px < width_px / 2:

@@ -81,6 +81,9 @@ class Clip(FrozenModel):
     cost: Decimal = Decimal(0)
     """Cost of all predictions of this run for this clip, including failed ones and those that it continued; 0 if it was
     reused."""
+    paid: Decimal | None = None
+    """Cost of the clip in the run that made it, also if this run reused it; None in manifests of versions that did not
+    keep it."""
     paid_before: Decimal = Decimal(0)
     """The part of `cost` that earlier runs paid, for predictions that this run continued."""
     buffer_cost_impact: float

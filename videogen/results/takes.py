@@ -1,6 +1,6 @@
 """The takes of each scene, and which of them is chosen: the one that the film uses."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from videogen.job.choices import Choices, TakeEntry, TakeLabel
 from videogen.job.model import Job
@@ -91,7 +91,9 @@ def sort_for_review(batch: RunResult) -> list[Clip]:
     return sorted_clips
 
 
-def find_chosen_ids(job: Job, choices: Choices, last: RunResult | None) -> dict[str, str]:
+def find_chosen_ids(
+    job: Job, choices: Choices, last: RunResult | None, *, making: Collection[str] = ()
+) -> dict[str, str]:
     """Return the takes that other scenes continue, by the ids of the clips in whose place they do.
 
     These are the chosen takes of scenes for which a choice was made, or a take was added. Where a job only asks for
@@ -99,15 +101,20 @@ def find_chosen_ids(job: Job, choices: Choices, last: RunResult | None) -> dict[
 
     Args:
         last: the result of the last run; None means that there was none.
+        making: the takes that this run makes. Takes of other scenes that it makes, too, continue them.
     """
     groups: dict[str, list[str]] = {}
     for variant, _ in job.variants():
         groups.setdefault(variant.take_of or variant.id, []).append(variant.id)
     added = {scene.take_of for scene in job.scenes}
+    further = {scene.id for scene in job.scenes if scene.take_of is not None}
     delivered = {clip.scene_id: clip for clip in last.clips if clip.status == "success"} if last else {}
     found: dict[str, str] = {}
     for scene_id, ids in groups.items():
         label = choices.get_chosen(scene_id)
+        if asked := [id_ for id_ in ids if id_ in making and id_ in further]:
+            found |= {id_: asked[-1] for id_ in ids if id_ != asked[-1]}
+            continue
         takes = [delivered[id_] for id_ in ids if id_ in delivered]
         if takes and (label is not None or scene_id in added):
             chosen = choose_take(takes, label).scene_id
