@@ -28,6 +28,7 @@ OBEYED = {
 """By what each is."""
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("text", OBEYED.values(), ids=OBEYED)
 def test_what_a_terminal_obeys_is_written_as_an_escape(text: str) -> None:
     """In messages and in JSON; the JSON is of the same value, also when it was not in ASCII before."""

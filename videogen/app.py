@@ -24,6 +24,7 @@ from videogen.job.choices import (
     Choices,
     add_takes,
     attribute_to_takes,
+    find_choice_warnings,
     parse_choices,
     read_choices_text,
     validate_selection,
@@ -109,7 +110,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     earlier = await look(planned)
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
-    ).with_warnings(*earlier.warnings)
+    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices))
     if options.only:
         planned = planned.select(options.only)
     stale = find_stale(planned, earlier.clips, kept)

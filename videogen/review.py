@@ -110,6 +110,8 @@ class Review:
     def read_result(self) -> RunResult:
         """Return the result of the last run with the choices as they are. Raise `InvalidError` if there was none."""
         batch = self.find_result()
+        if batch is None and self.store.sha256("manifest.json"):
+            raise InvalidError(f"manifest.json in {self.store.address} is damaged: run the job, which writes it again")
         if batch is None:
             raise InvalidError(f"there is no manifest.json in {self.store.address}: run the job first")
         return apply_choices(batch, self.read_choices())

@@ -47,6 +47,7 @@ def moves(video: Locator) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.long_variants
 @pytest.mark.parametrize("width_px", [PHONE, DESKTOP])
 def test_all_posters_are_shown_and_nothing_sticks_out(
     width_px: int, scheme: str, tab: Page, sheet: Path, watched: Watched

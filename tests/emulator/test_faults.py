@@ -272,6 +272,7 @@ def test_a_slow_loris_drips(faulty: Plan) -> None:
 
 
 @pytest.mark.parametrize("on", ["poll", "list", "cancel", "download"])
+@pytest.mark.long_variants
 @pytest.mark.parametrize("do", ["refuse", "lose_answer", "reset", "stall", "hang"])
 def test_any_call_can_lose_its_connection(faulty: Plan, on: str, do: str) -> None:
     """Once; the same call works the next time."""
@@ -320,6 +321,7 @@ def call(client: Any, on: str, prediction: dict[str, Any]) -> httpx.Response:
 
 
 @pytest.mark.parametrize("on", CALLS)
+@pytest.mark.long_variants
 @pytest.mark.parametrize(("body", "kind", "said"), BODIES)
 def test_any_call_can_be_answered_by_somebody_else(
     faulty: Plan, on: str, body: str, kind: str | None, said: str

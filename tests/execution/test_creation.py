@@ -46,6 +46,7 @@ HOPS: list[list[VideogenError]] = [
 ]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize("faults", HOPS, ids=lambda faults: "-".join(str(fault) for fault in faults))
 async def test_no_status_code_of_a_hop_ends_a_running_prediction(faults: list[VideogenError], tmp_path: Path) -> None:
     """A poll is asked again until the clip's deadline; one create, one attempt."""

@@ -175,3 +175,12 @@ async def test_choices_that_are_no_text_are_said(stage: Stage) -> None:
     (stage.job_folder / CHOICES_NAME).write_bytes(b"[storm]\n# \xff\n")
     with pytest.raises(ValidationError, match=r"choices\.toml: not UTF-8"):
         await run(stage, *TWO)
+
+
+async def test_a_damaged_manifest_is_not_told_as_a_missing_one(stage: Stage) -> None:
+    stage.emulate()
+    with pytest.raises(InvalidError, match="there is no manifest"):
+        review_of(stage).read_result()
+    (stage.job_folder / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InvalidError, match="is damaged: run the job, which writes it again"):
+        review_of(stage).read_result()

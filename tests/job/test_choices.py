@@ -9,6 +9,7 @@ from videogen.errors import InvalidError, ValidationError
 from videogen.job.choices import (
     Choices,
     add_takes,
+    find_choice_warnings,
     find_next_take,
     find_scene,
     parse_choices,
@@ -132,9 +133,12 @@ def test_a_take_with_the_id_of_another_scene_is_refused() -> None:
         add_takes(job_with({"id": "storm"}, {"id": "storm.TAKE-2"}), parse_choices(EDITED))
 
 
-def test_scenes_that_the_job_no_longer_has_are_left_alone() -> None:
-    job = job_with({"id": "ship"})
-    assert add_takes(job, parse_choices(EDITED)) is job
+def test_scenes_that_the_job_does_not_have_are_left_alone_and_told() -> None:
+    job = job_with({"id": "stern"})
+    choices = parse_choices(EDITED)
+    assert add_takes(job, choices) is job
+    (warning,) = find_choice_warnings(job, choices)
+    assert warning == "choices.toml: 'storm' is no scene of job, and is ignored; did you mean 'stern'?"
 
 
 def test_a_job_file_can_have_takes_itself() -> None:

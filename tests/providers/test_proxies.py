@@ -94,6 +94,7 @@ async def test_replicate_and_its_outputs_are_reached_by_way_of_the_proxy(only_wa
     assert only_way_out.asked == ["CONNECT api.example:443 HTTP/1.1", "CONNECT cdn.example:443 HTTP/1.1"]
 
 
+@pytest.mark.long_variants
 @pytest.mark.parametrize(
     "host",
     [

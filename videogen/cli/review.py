@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,27 @@ def _make_takes(
         print("nothing was made", file=sys.stderr)
         return 0
     before = review.read_text()
-    review.change_choices(change)
+    review.change_choices({scene_id: {"takes": each["takes"]} for scene_id, each in change.items()})
     try:
-        return run_job_file(job, options, file=file)
+        code = run_job_file(job, options, file=file)
     except JobLockedError:  # a refused command changes nothing
         review.restore(before)
         raise
+    _drop_former_choices(job, review, change)
+    return code
+
+
+def _drop_former_choices(job: Job, review: Review, change: Mapping[str, Mapping[str, Any]]) -> None:
+    """Have the new takes in the film, of those scenes whose new takes were delivered."""
+    delivered, choices = review.list_delivered(), review.read_choices()
+    done = {
+        scene_id: {"chosen": None}
+        for scene_id, each in change.items()
+        if choices.get_chosen(scene_id) is not None
+        and all(make_take(find_scene(job, scene_id), int(label)).id in delivered for label in each["takes"])
+    }
+    if done:
+        review.change_choices(done)
 
 
 async def _prepare(job: Job, options: RunOptions, choices: Choices) -> PreparedJob:

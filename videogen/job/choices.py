@@ -193,6 +193,13 @@ def make_take(scene: Scene, number: int, **changes: Any) -> Scene:
     return scene.model_copy(update={**changes, **named})
 
 
+def find_choice_warnings(job: Job, choices: Choices) -> Iterator[str]:
+    """Yield a warning for each scene of the choices that the job does not have."""
+    scenes = {scene.id for scene in job.scenes if scene.take_of is None}
+    for scene_id in choices.root.keys() - scenes:
+        yield f"{CHOICES_NAME}: {scene_id!r} is no scene of {job.id}, and is ignored{did_you_mean(scene_id, scenes)}"
+
+
 @contextmanager
 def attribute_to_takes(job: Job, *, scenes: int) -> Iterator[None]:
     """Say in the problems of a job which take they are about.
