@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from tests.media.variants import VARIANTS, Variant, make_hdr, write_variant
-from tests.support.builders import damage_sound, request_of, strip_record, unknown_sound, write_film
+from tests.support.builders import clip_of, damage_sound, request_of, strip_record, unknown_sound, write_film
 from tests.support.fakes import FakeProvider, Script, run_of
 from videogen.errors import DurationError, SoundError, is_fallback_allowed, is_retryable
 from videogen.execution.attempt import attempt_clip
+from videogen.execution.delivery import mark_reused
 from videogen.execution.slots import Slot, Slots
 from videogen.media import inspect_video
 from videogen.results.clip import Clip
@@ -96,3 +97,10 @@ async def test_the_manifest_says_what_came_and_what_is_delivered(
     clip = await deliver(tmp_path, source, job_aspect_ratio=ratio)
     assert (clip.codec, (clip.width, clip.height)) == (codec, size)
     assert tuple(word for word in clip.warnings if word != "frozen") == warnings
+
+
+def test_a_clip_of_an_earlier_version_keeps_what_it_cost() -> None:
+    """Also if it is reused again and again."""
+    clip = clip_of(0)
+    once = mark_reused(clip)
+    assert (clip.paid, once.cost, once.paid, mark_reused(once).paid) == (None, 0, clip.cost, clip.cost)
