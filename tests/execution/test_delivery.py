@@ -1,5 +1,6 @@
 """What is delivered of odd clips: once paid, once, and with a word about what is odd."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -103,4 +104,4 @@ def test_a_clip_of_an_earlier_version_keeps_what_it_cost() -> None:
     """Also if it is reused again and again."""
     clip = clip_of(0)
     once = mark_reused(clip)
-    assert (clip.paid, once.cost, once.paid, mark_reused(once).paid) == (None, 0, clip.cost, clip.cost)
+    assert (clip.paid, once.cost, once.paid, mark_reused(once).paid) == (None, Decimal(0), clip.cost, clip.cost)
