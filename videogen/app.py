@@ -78,8 +78,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         choices = parse_choices(await asyncio.to_thread(read_choices_text, folder))
     asked, job = job, compose_scenes(add_takes(job, choices))
     validate_selection(job, options.only)
-    if job.judge:
-        open_judge(job.judge, allows_programs=settings.allow_judges)
+    judge = open_judge(job.judge, allows_programs=settings.allow_judges) if job.judge else None
     with attribute_to_takes(job, scenes=len(asked.scenes)):
         validate_job(job, registry)  # report problems before anything is fetched
         validate_inputs(job, registry)
@@ -131,6 +130,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         recovering=earlier.history_lost,
         unrecorded=earlier.unrecorded,
         marker=marker,
+        judge=judge,
     )
 
 
@@ -235,9 +235,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             recovering=prepared.recovering,
             unrecorded=prepared.unrecorded,
             cost_note=cost_note,
-            judge=open_judge(prepared.job.judge, allows_programs=prepared.settings.allow_judges)
-            if prepared.job.judge
-            else None,
+            judge=prepared.judge,
             retake_below=prepared.job.retake_below,
             marker=prepared.marker,
             remakes_stale=prepared.options.should_remake_stale(prepared.job),

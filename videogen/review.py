@@ -178,20 +178,17 @@ def describe_retakes(
         InvalidError: the job has no such scene, or the scene has too many takes.
     """
     scene, seed = find_scene(job, scene_id), changes.get("seed")
-    entries, own = choices.get_entries(scene_id), find_take_numbers(job, scene)
+    entries, own = choices.get_numbered_entries(scene_id), find_take_numbers(job, scene)
     pending = [
-        int(label)
-        for label in entries
-        if delivered is not None
-        and label.isdigit()
-        and int(label) not in own
-        and make_take(scene, int(label)).id not in delivered
+        number
+        for number in entries
+        if delivered is not None and number not in own and make_take(scene, number).id not in delivered
     ]
     described: dict[int, dict[str, Any]] = {}
     free = find_next_take(job, choices, scene)
     for index in range(takes):
         wanted = {**changes, **({} if seed is None else {"seed": seed + index})}
-        same = (each for each in pending if each not in described and entries[str(each)].changes == wanted)
+        same = (each for each in pending if each not in described and entries[each].changes == wanted)
         number = next(same, None)
         if number is None:
             number, free = free, free + 1

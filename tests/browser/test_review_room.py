@@ -2,9 +2,8 @@
 
 import json
 import re
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.axe import grave_problems
 from tests.browser.conftest import WILD, Watched
+from tests.flows.conftest import wait_until
 from tests.support.review_rooms import (
     FILM,
     REGISTRY,
@@ -66,13 +66,6 @@ def read_times(videos: Locator) -> list[float]:
     """Return the time in seconds at which each video is."""
     times: list[float] = videos.evaluate_all("videos => videos.map(video => video.currentTime)")
     return times
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline, "it does not hold"
-        time.sleep(0.05)
 
 
 def test_a_take_is_chosen_rated_and_noted_with_the_mouse(tab: Page, watched: Watched, room: Reviewed) -> None:

@@ -196,9 +196,10 @@ class Stage:
         state = {"type": "SCHEDULED", "name": "TakenOver"}
         assert self._post(f"flow_runs/{flow_run}/set_state", {"state": state})["status"] == "ACCEPT"
 
-    def wait_for_creates(self, count: int, *, within_s: float = 300) -> None:
+    def wait_for_creates(self, count: int, *, job_id: str | None = None, within_s: float = 300) -> None:
+        """Wait until so many predictions were created: of all jobs, or of one of `job_of`."""
         deadline = time.monotonic() + within_s
-        while self.emulator.ledger()["creates"] < count:
+        while (self.emulator.ledger()["creates"] if job_id is None else len(self.predictions_of(job_id))) < count:
             assert time.monotonic() < deadline, f"never {count} creates: {self.logs()}"
             time.sleep(0.2)
 
@@ -206,12 +207,6 @@ class Stage:
         """The predictions of a job of `job_of` in the emulator's ledger."""
         made = self.emulator.ledger()["predictions"]
         return [each for each in made if each["input"]["prompt"].startswith(f"{job_id}, ")]
-
-    def wait_for_creates_of(self, job_id: str, count: int, *, within_s: float = 300) -> None:
-        deadline = time.monotonic() + within_s
-        while len(self.predictions_of(job_id)) < count:
-            assert time.monotonic() < deadline, f"never {count} creates of {job_id}: {self.logs()}"
-            time.sleep(0.2)
 
     def wait_for_end(self, *flow_runs: str, within_s: float = 300) -> list[str]:
         """The names of their final states."""

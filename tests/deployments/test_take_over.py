@@ -54,11 +54,11 @@ def test_a_run_whose_worker_is_killed_is_taken_over_once_and_stopped_ones_are_no
     for state in ("Suspended", "Paused"):
         job = f"film-{next(_names)}"
         stopped[state] = stage.schedule(job_of(job, 100) | {"concurrency": 1})  # longer than all that follows
-        stage.wait_for_creates_of(job, 2)
+        stage.wait_for_creates(2, job_id=job)
         stage.pause(stopped[state], state)
     job = f"film-{next(_names)}"
     lost = stage.schedule(job_of(job, 12))
-    stage.wait_for_creates_of(job, 7)
+    stage.wait_for_creates(7, job_id=job)
     for name in list(stage.workers):
         stage.kill_worker(name)
     stage.start_worker("one", bounded=False)

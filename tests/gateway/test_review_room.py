@@ -4,9 +4,8 @@ import json
 import re
 import shutil
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.flows.conftest import wait_until
 from tests.gateway.conftest import gateway, shoot, watching
 from tests.support.review_rooms import (
     FILM,
@@ -60,13 +60,6 @@ def room(tmp_path: Path, controller: FakeController) -> Iterator[Reviewed]:
     """A film with two takes of each scene, and a command that only writes down that a run was started."""
     with reviewing(tmp_path, controller=controller, command=write_fake_run(tmp_path)) as reviewed:
         yield reviewed
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 250
-    while not holds():
-        assert time.monotonic() < deadline, "it does not hold"
-        time.sleep(0.05)
 
 
 def wait_until_run_has_ended(room: Reviewed, take_id: str = "storm.take-3") -> None:

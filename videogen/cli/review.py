@@ -30,7 +30,7 @@ def retake_scene(
     review = _open_review(job, options)
     batch = review.find_result()
     if batch and len(job.models_to_run) > 1 and "model" not in changes:
-        chosen = {get_scene_id(clips): clip for clips in group_takes(batch) for clip in clips if clip.chosen}
+        chosen = {get_scene_id([clip]): clip for clip in get_chosen_clips(batch)}
         changes = {"model": chosen[scene_id].model} | changes if scene_id in chosen else changes
     delivered = review.list_delivered()
     retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes, delivered=delivered)
@@ -45,7 +45,7 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     change: dict[str, dict[str, Any]] = {}
     only: list[str] = []
     for clip in get_chosen_clips(review.read_result()):
-        scene = find_scene(job, clip.take_of or clip.scene_id)
+        scene = find_scene(job, get_scene_id([clip]))
         described = _describe_take(job, scene, clip, choices) | changes
         if label := _find_same_take(choices, scene.id, described):
             number = int(label)
@@ -103,7 +103,7 @@ def _make_takes(
     choices = review.preview_choices(change)
     if dry_run:
         return show_plan(job, options, as_json=False, choices=choices)
-    prepared = asyncio.run(_prepare(job, options, choices))  # reports problems before anything is written
+    prepared = asyncio.run(prepare_job(job, options, choices=choices))  # reports problems before anything is written
     if asks and not _confirm(prepared):
         print("nothing was made", file=sys.stderr)
         return 0
@@ -129,10 +129,6 @@ def _drop_former_choices(job: Job, review: Review, change: Mapping[str, Mapping[
     }
     if done:
         review.change_choices(done)
-
-
-async def _prepare(job: Job, options: RunOptions, choices: Choices) -> PreparedJob:
-    return await prepare_job(job, options, choices=choices)
 
 
 def _confirm(prepared: PreparedJob) -> bool:

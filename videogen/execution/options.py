@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from videogen.errors import InvalidError, StorageError
+from videogen.execution.judging import Judge
 from videogen.execution.marking import ClipMarker
 from videogen.job.choices import Choices
 from videogen.job.model import Job
@@ -102,6 +103,8 @@ class PreparedJob:
     """Whether predictions that earlier runs paid for are missing in the journal."""
     unrecorded: UnrecordedRun | None = None
     """The last run of the job if the journal does not know it."""
+    judge: Judge | None = None
+    """Judges each clip; None means that nobody does."""
     marker: ClipMarker = field(default_factory=ClipMarker)
     """Writes into each delivered clip how it was made."""
 

@@ -185,7 +185,7 @@ class RetakeDesk:
         retakes = describe_retakes(job, review.read_choices(), scene_id, changes)
         options = options.model_copy(update={"only": retakes.take_ids})
         choices = review.preview_choices(retakes.change)
-        prepared = asyncio.run(_prepare(job, options, choices=choices))
+        prepared = asyncio.run(prepare_job(job, options, choices=choices))
         plan = prepared.plan
         (request,) = (each for each in plan.requests if each.scene.id == retakes.take_ids[0])
         offer = Offer(
@@ -233,10 +233,6 @@ class RetakeDesk:
 def _load_job_file(file: Path, _changed_ns: int, registry: Path | None) -> Job:
     """Return the job in a file that was changed at this time."""
     return load_and_validate(file, registry).job
-
-
-async def _prepare(job: Job, options: RunOptions, **more: Any) -> PreparedJob:
-    return await prepare_job(job, options, **more)
 
 
 def describe_problem(error: InvalidError) -> str:

@@ -186,7 +186,7 @@ def _view_ended(
         own_prompt=own_prompt,
         model=clip.model,
         seed=clip.seed,
-        cost=clip.cost if clip.paid is None else clip.paid,
+        cost=clip.cost_when_made,
         target_duration=clip.target_duration,
         actual_duration=clip.actual_duration,
         width=clip.width,

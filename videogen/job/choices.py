@@ -28,9 +28,12 @@ TakeLabel = Annotated[int, Field(strict=True, ge=1)] | Annotated[str, Field(stri
 such as `"veo-3.1/2"`; or the id of the clip."""
 
 
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit()
+
+
 def _require_label(label: str) -> str:
-    is_number = label.isascii() and label.isdigit()
-    if is_number and (label != str(int(label)) or not 1 <= int(label) <= MAX_TAKE):
+    if _is_number(label) and (label != str(int(label)) or not 1 <= int(label) <= MAX_TAKE):
         raise ValueError(f"a take has a number from 1 to {MAX_TAKE}")
     return label
 
@@ -89,6 +92,10 @@ class Choices(RootModel[dict[str, SceneChoices]]):
     def get_entries(self, scene_id: str) -> Mapping[str, TakeEntry]:
         """Return the entries of the takes of a scene, by their labels."""
         return self.root[scene_id].takes if scene_id in self.root else {}
+
+    def get_numbered_entries(self, scene_id: str) -> Mapping[int, TakeEntry]:
+        """Return the entries of those takes of a scene whose label is a number."""
+        return {int(label): entry for label, entry in self.get_entries(scene_id).items() if _is_number(label)}
 
 
 def read_choices_text(folder: Folder) -> str | None:
@@ -174,10 +181,7 @@ def _make_takes(job: Job, scene: Scene, choices: Choices) -> Iterator[Scene]:
     if scene.take_of is not None:
         return
     made = find_take_numbers(job, scene)
-    for label, entry in choices.get_entries(scene.id).items():
-        if not (label.isascii() and label.isdigit()):
-            continue
-        number = int(label)
+    for number, entry in choices.get_numbered_entries(scene.id).items():
         if number == scene.take and entry.changes:
             raise InvalidError(
                 f"{CHOICES_NAME}: take {number} of {scene.id} is the scene in the job file: change it there, or "
@@ -232,8 +236,7 @@ def find_next_take(job: Job, choices: Choices, scene: Scene) -> int:
     Raises:
         InvalidError: there are 1,000 takes.
     """
-    numbers = {int(label) for label in choices.get_entries(scene.id) if label.isascii() and label.isdigit()}
-    number = max(numbers | find_take_numbers(job, scene)) + 1
+    number = max(choices.get_numbered_entries(scene.id).keys() | find_take_numbers(job, scene)) + 1
     if number > MAX_TAKE:
         raise InvalidError(f"{scene.id} has {MAX_TAKE:,} takes, and cannot have more")
     return number

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from videogen.registry.tables import parse_ratio
 from videogen.results.run_result import RunResult
-from videogen.results.takes import group_takes, sort_for_review
+from videogen.results.takes import count_side_by_side, group_takes, sort_for_review
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
 
@@ -53,9 +53,8 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
     from markupsafe import Markup
 
     groups = group_takes(batch)
-    is_even = all(len(takes) == batch.cells_per_scene for takes in groups)
     style = (_PAGES / "style.css").read_text(encoding="utf-8") + _make_layout_css(
-        batch.aspect_ratio, batch.cells_per_scene if is_even else 1
+        batch.aspect_ratio, count_side_by_side(batch)
     )
     script = (_PAGES / "contact_sheet.js").read_text(encoding="utf-8")
     return _load_template().render(

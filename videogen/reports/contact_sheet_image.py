@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from videogen.errors import StorageError
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.results.takes import group_takes, sort_for_review
+from videogen.results.takes import count_side_by_side, group_takes, sort_for_review
 from videogen.storage.base import Store
 from videogen.text import format_money
 
@@ -95,10 +95,8 @@ def render_image(batch: RunResult, store: Store) -> "Image":
     from PIL import Image, ImageDraw, ImageFont
 
     groups, clips = group_takes(batch), sort_for_review(batch)
-    is_even = all(len(takes) == batch.cells_per_scene for takes in groups)
     chosen = {clip.scene_id for takes in groups for clip in takes if clip.chosen and len(takes) > 1}
-    side_by_side = batch.cells_per_scene if is_even else 1
-    layout = lay_out_grid(len(clips), batch.aspect_ratio, side_by_side=side_by_side)
+    layout = lay_out_grid(len(clips), batch.aspect_ratio, side_by_side=count_side_by_side(batch))
     rows = math.ceil(len(clips) / layout.columns)
     sheet = Image.new("RGB", (layout.columns * layout.cell + layout.gap, layout.top + rows * layout.row), _GROUND)
     draw = ImageDraw.Draw(sheet)

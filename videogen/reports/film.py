@@ -206,9 +206,7 @@ def _list_facts(clip: Clip, group: Sequence[Clip]) -> Facts:
     names = ("prompt", "seed", "target_duration", "rating", "note", "sha256", "prediction_ids", "warnings", "status")
     facts = {name: getattr(clip, name) for name in names}
     named = {"scene": get_scene_id(group), "clip": clip.scene_id, "take": _find_unique_label(clip, group)}
-    return _clean_facts(
-        {**named, "model": clip.model, "cost": str(clip.cost if clip.paid is None else clip.paid), **facts}
-    )
+    return _clean_facts({**named, "model": clip.model, "cost": str(clip.cost_when_made), **facts})
 
 
 def _clean_facts(facts: dict[str, object]) -> Facts:

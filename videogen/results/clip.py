@@ -132,6 +132,11 @@ class Clip(FrozenModel):
     """Ids of the scenes whose failed clips are the reason why a blocked one was not tried."""
 
     @property
+    def cost_when_made(self) -> Decimal:
+        """Cost in the run that made the clip; 0 if a run of an earlier version reused it."""
+        return self.cost if self.paid is None else self.paid
+
+    @property
     def outcome(self) -> Literal["delivered", "reused", "failed", "blocked"]:
         if self.status != "success":
             return self.status

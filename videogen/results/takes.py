@@ -91,6 +91,13 @@ def sort_for_review(batch: RunResult) -> list[Clip]:
     return sorted_clips
 
 
+def count_side_by_side(batch: RunResult) -> int:
+    """Return the number of clips in a row of a contact sheet: those of a scene, if all scenes have as many; else 1, and
+    the clips follow each other."""
+    is_even = all(len(takes) == batch.cells_per_scene for takes in group_takes(batch))
+    return batch.cells_per_scene if is_even else 1
+
+
 def find_chosen_ids(
     job: Job, choices: Choices, last: RunResult | None, *, making: Collection[str] = ()
 ) -> dict[str, str]:
