@@ -24,7 +24,7 @@ _HEADER = """\
 """
 
 TakeLabel = Annotated[int, Field(strict=True, ge=1)] | Annotated[str, Field(strict=True)]
-"""How a take of a scene is named: its number, such as 2; with compared models the model, such as `"veo-3.1"`, or both,
+"""Name of a take of a scene: its number, such as 2; with compared models the model, such as `"veo-3.1"`, or both,
 such as `"veo-3.1/2"`; or the id of the clip."""
 
 

@@ -328,8 +328,8 @@ class Job(BaseModel):
     strict_quality: Annotated[bool, IS_BOOLEAN] = False
     """Whether a clip that is black or frozen from start to end fails. If false, the manifest has a warning instead."""
     judge: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
-    """Who judges each clip before it is delivered: `basic`, a Python function as `module:function`, or a command with
-    `{clip}` and `{prompt}`; None means nobody."""
+    """Judge of each clip before it is delivered: `basic`, a Python function as `module:function`, or a command with
+    `{clip}` and `{prompt}`; None means no judge."""
     retake_below: Annotated[float, Field(ge=0, le=1), IS_NUMBER] | None = None
     """A clip that the judge rejects, or gives a lower score, is made again while attempts and budget allow it; None
     means that it is delivered with its score."""

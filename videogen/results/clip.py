@@ -111,9 +111,9 @@ class Clip(FrozenModel):
     accepted: bool | None = None
     """Whether the job's judge accepts the clip; None if nobody judged it."""
     score: float | None = None
-    """What the judge gives it, from 0 to 1."""
+    """Score that the judge gives it, from 0 to 1."""
     judge_reason: str | None = None
-    """Why, in the judge's words."""
+    """Reason, in the judge's words."""
     references: tuple[str, ...] | None = None
     """The reference images as in the job, without the parts of an address that may be secret."""
     made_from: dict[str, str] | None = None
