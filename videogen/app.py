@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -37,7 +37,7 @@ from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
-from videogen.results.takes import find_chosen_ids
+from videogen.results.takes import find_chosen_ids, find_take_warnings
 from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import check_places
@@ -79,7 +79,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     asked, job = job, compose_scenes(add_takes(job, choices))
     validate_selection(job, options.only)
     judge = open_judge(job.judge, allows_programs=settings.allow_judges) if job.judge else None
-    with attribute_to_takes(job, scenes=len(asked.scenes)):
+    with attribute_to_takes(job, choices, scenes=len(asked.scenes)):
         validate_job(job, registry)  # report problems before anything is fetched
         validate_inputs(job, registry)
         references = await load_job_references(job, Path(options.folder))
@@ -88,9 +88,11 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     digests = {source: reference.digest for source, reference in references.items()}
     cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
     buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    chosen = await _find_chosen_ids(job, choices, folder, options.only)
+    has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
+    last = await asyncio.to_thread(read_manifest, folder) if has_takes else None
+    chosen = find_chosen_ids(job, choices, last, making=options.only) if has_takes else {}
     plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
-    with attribute_to_takes(job, scenes=len(asked.scenes)):
+    with attribute_to_takes(job, choices, scenes=len(asked.scenes)):
         planned = plan(cut_outs=cut_outs)
 
     async def look(planned: Plan) -> PriorWork:
@@ -109,7 +111,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     earlier = await look(planned)
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
-    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices))
+    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices), *find_take_warnings(job, choices, last))
     if options.only:
         planned = planned.select(options.only)
     stale = find_stale(planned, earlier.clips, kept)
@@ -143,13 +145,6 @@ def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
 
         check_journal_url(settings.journal_url)
     return settings
-
-
-async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder", only: Sequence[str]) -> dict[str, str]:
-    has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
-    if not has_takes:
-        return {}
-    return find_chosen_ids(job, choices, await asyncio.to_thread(read_manifest, folder), making=only)
 
 
 async def _find_kept_clips(planned: Plan, options: RunOptions, folder: "Folder", origin: str) -> dict[str, "Clip"]:

@@ -161,7 +161,7 @@ class ClipFailed(ClipEnded):
 
 
 class RunCompleted(_Event):
-    """The run has ended. The payload is the manifest without its clips, with the warnings."""
+    """The run has ended. The payload is the manifest without its clips and scenes, with the warnings."""
 
     type: Literal["run.completed"] = "run.completed"
     result: RunResult
@@ -169,7 +169,7 @@ class RunCompleted(_Event):
     """Problems that do not affect the verdict, such as a contact sheet that could not be written."""
 
     def payload(self) -> dict[str, Any]:
-        return {**self.result.model_dump(mode="json", exclude={"clips"}), "warnings": list(self.warnings)}
+        return {**self.result.model_dump(mode="json", exclude={"clips", "scenes"}), "warnings": list(self.warnings)}
 
 
 RunEvent = (

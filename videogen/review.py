@@ -1,12 +1,13 @@
 """Read and change the choices of a job, and bring the files of its last run up to date with them."""
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from filelock import FileLock
 
-from videogen.errors import InvalidError
+from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.recovery import read_manifest
 from videogen.job.choices import (
     CHOICES_NAME,
@@ -27,11 +28,21 @@ from videogen.reports.rough_cut import ROUGH_CUT_NAME
 from videogen.reports.timeline import TIMELINE_NAMES, write_timeline
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.results.takes import apply_choices, find_take, get_scene_id, group_takes, make_label
+from videogen.results.takes import (
+    apply_choices,
+    choose_take,
+    find_take,
+    find_unmade_scenes,
+    get_chosen_clips,
+    get_scene_id,
+    group_takes,
+    make_label,
+)
 from videogen.settings import Settings
 from videogen.source_files.messages import did_you_mean
 from videogen.storage.base import Store
 from videogen.storage.open import open_store
+from videogen.text import list_first
 
 LOCK_NAME = ".choices.lock"
 
@@ -62,13 +73,16 @@ class Review:
 
     def restore(self, text: str | None) -> None:
         """Write an earlier text of `choices.toml` again."""
-        with self.lock:
+        with self._hold_lock():
             self.store.put_text(write_choices(None, {}) if text is None else text, CHOICES_NAME)
         self.change_choices({})
 
     def preview_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> Choices:
         """Return the choices with changes, see `write_choices`, which are not written."""
-        return parse_choices(write_choices(self.read_text(), changes))
+        text = self.read_text()
+        written = parse_choices(text)
+        with attribute_to_command(changes):
+            return parse_choices(write_choices(text, changes)).with_places_of(written)
 
     def change_choices(self, changes: Mapping[str, Mapping[str, Any]]) -> RunResult | None:
         """Write the changes to `choices.toml`, see `write_choices`, then `manifest.json`, the timelines and the contact
@@ -76,9 +90,8 @@ class Review:
 
         Return the result of the last run with the new choices; None if there was no run.
         """
-        with self.lock:
-            text = write_choices(self.read_text(), changes)
-            choices = parse_choices(text)
+        with self._hold_lock():
+            choices, text = self.preview_choices(changes), write_choices(self.read_text(), changes)
             self.store.put_text(text, CHOICES_NAME)
             if (batch := read_manifest(self.store)) is None:
                 return None
@@ -88,6 +101,23 @@ class Review:
         contact_sheet_image.write_image(batch, self.store)
         self.write_page(batch)
         return batch
+
+    @contextmanager
+    def _hold_lock(self) -> Iterator[None]:
+        """Keep other processes from writing the choices. Raise `StorageError` if the folder cannot be written."""
+        try:
+            self.lock.acquire()
+        except OSError as exc:
+            raise StorageError(f"{self.lock.lock_file} cannot be written: {exc.strerror or exc}") from exc
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def find_missing_files(self, batch: RunResult) -> list[str]:
+        """Return the names of the chosen clips whose files are not in the folder any more."""
+        names = [clip.video_path for clip in get_chosen_clips(batch) if clip.status == "success"]
+        return [name for name in names if name and not self.store.sha256(name)]
 
     def write_timelines(self, batch: RunResult, *, media_root: MediaRoot = None) -> None:
         """Write the timelines for editing programs. Raise `StorageError` if one cannot be written."""
@@ -124,8 +154,11 @@ class Review:
 def find_takes(batch: RunResult, scene_id: str) -> tuple[Clip, ...]:
     """Return the takes of a scene. Raise `InvalidError` if the run had no such scene."""
     groups = {get_scene_id(takes): takes for takes in group_takes(batch)}
+    unmade = {scene.scene_id for scene in find_unmade_scenes(batch)}
+    if scene_id in unmade:
+        raise InvalidError(f"{scene_id} has no take yet, because the last run made other scenes: run the job")
     if scene_id not in groups:
-        raise InvalidError(f"{scene_id!r} is no scene of {batch.job_id}{did_you_mean(scene_id, groups)}")
+        raise InvalidError(f"{scene_id!r} is no scene of {batch.job_id}{did_you_mean(scene_id, [*groups, *unmade])}")
     return groups[scene_id]
 
 
@@ -196,7 +229,64 @@ def describe_retakes(
     numbers = tuple(described)
     ids = tuple(make_take(scene, number).id for number in numbers)
     takes_to_write = {str(number): wanted for number, wanted in described.items()}
-    return Retakes(numbers, ids, {scene_id: {"chosen": None, "takes": takes_to_write}})
+    return Retakes(numbers, ids, {scene_id: {"takes": takes_to_write}})
+
+
+def put_in_film(review: Review, change: Mapping[str, Mapping[str, Any]]) -> None:
+    """Have the new takes in the film, of those scenes whose new takes were all delivered.
+
+    `change` describes the takes, see `Retakes.change`. A scene whose newest take is in the film needs no choice for
+    that.
+    """
+    if (batch := review.find_result()) is None:
+        return
+    groups = {get_scene_id(takes): takes for takes in group_takes(batch)}
+    chosen: dict[str, dict[str, Any]] = {}
+    for scene_id, each in change.items():
+        made = [find_take(groups.get(scene_id, ()), label) for label in each["takes"]]
+        if not made or any(clip is None or clip.status != "success" for clip in made):
+            continue
+        last = max((clip for clip in made if clip), key=lambda clip: clip.take or 1)
+        is_newest = last is choose_take(groups[scene_id])
+        chosen[scene_id] = {"chosen": None if is_newest else make_label(last, groups[scene_id])}
+    choices = review.read_choices()
+    changed = {id_: each for id_, each in chosen.items() if choices.get_chosen(id_) != each["chosen"]}
+    if changed:
+        review.change_choices(changed)
+
+
+@contextmanager
+def attribute_to_command(changes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Attribute the problems of takes that a command describes, see `write_choices`, to its flags.
+
+    Those takes are not in the file yet. Problems that several of them share are told once.
+    """
+    try:
+        yield
+    except ValidationError as exc:
+        raise ValidationError(_attribute_to_command(exc.problems, changes)) from None
+
+
+def _attribute_to_command(problems: Sequence[Problem], changes: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    described = {
+        f"{scene_id}.takes.{label}": (f"take {label} of {scene_id}", fields)
+        for scene_id, change in changes.items()
+        for label, fields in change.get("takes", {}).items()
+    }
+    merged: dict[Problem, list[str]] = {}
+    for problem in problems:
+        entry, _, field = problem.where.rpartition(".")
+        take, fields = described.get(entry, ("", {}))
+        if field in fields:
+            flag = f"--{field.replace('_', '-')}"
+            problem = replace(problem, where=flag, position="command line")  # noqa: PLW2901
+        elif take:
+            problem = Problem(f"{field}: {problem.message}")  # noqa: PLW2901
+        merged.setdefault(problem, []).append(take)
+    return [
+        replace(problem, message=f"{list_first(takes)}: {problem.message}") if any(takes) else problem
+        for problem, takes in merged.items()
+    ]
 
 
 def require_same_variants(job: Job, review: Review) -> None:

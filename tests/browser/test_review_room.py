@@ -2,13 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Error, Locator, Page, Route, expect
 
 from tests.browser.axe import grave_problems
 from tests.browser.conftest import WILD, Watched
@@ -24,6 +27,8 @@ from tests.support.review_rooms import (
     reviewing,
     write_fake_run,
 )
+from videogen.emulator import EmulatorSettings, run_emulator
+from videogen.gateway.controller import JournalController
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whichever worker has it
 
@@ -45,12 +50,20 @@ def room(tmp_path: Path, controller: FakeController, monkeypatch: pytest.MonkeyP
         (tmp_path / "wait").unlink(missing_ok=True)
 
 
-def enter(tab: Page, room: Reviewed, token: str = TOKEN) -> Page:
+@pytest.fixture
+def room_of_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reviewed]:
+    """A film with four takes of each scene."""
+    monkeypatch.setenv("VIDEOGEN_REGISTRY", str(REGISTRY))
+    with reviewing(tmp_path, film={**FILM, "takes": 4}) as reviewed:
+        yield reviewed
+
+
+def enter(tab: Page, room: Reviewed, token: str = TOKEN, *, takes: int = 4) -> Page:
     """Open the review room as a person does: by the address with the token, then from page to page."""
     tab.goto(f"{room.visitor.origin}/?token={token}")
     tab.get_by_role("link", name="film").first.click()
     tab.get_by_role("link", name="Review the takes").click()
-    expect(tab.locator(".take")).to_have_count(4)
+    expect(tab.locator(".take")).to_have_count(takes)
     return tab
 
 
@@ -210,7 +223,8 @@ def test_a_retake_asks_first_and_is_made_once(tab: Page, watched: Watched, room:
     expect(card).to_contain_text("about 7 s left")
     tab.unroute("**/takes")
     for route in held:
-        route.continue_()
+        with suppress(Error):  # the browser has given that request up meanwhile
+            route.continue_()
     finish_retake(room)
     expect(card.locator(".chip")).to_have_text("chosen", timeout=30_000)
     expect(card.locator("video")).to_have_count(1)
@@ -312,6 +326,65 @@ def test_a_run_in_progress_is_controlled(
         ("retry", "storm.take-2", None),
     ]
     assert not watched.errors
+
+
+@pytest.mark.long
+def test_a_run_of_another_process_is_paused_and_a_clip_cancelled(
+    tab: Page, watched: Watched, tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real clicks, a real journal and a real run. The ledger is the witness: the first prediction never ends."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[rules]]\ndo = "stick"\nnth_create = [1]\n', encoding="utf-8")
+    film = {**FILM, "takes": 1, "concurrency": 1, "scenes": [{**each, "prompt": "A sea"} for each in FILM["scenes"]]}
+    with run_emulator(EmulatorSettings(latency_s=(0.2, 0.2), faults=plan)) as emulator:
+        for name, value in {
+            "VIDEOGEN_REGISTRY": str(REGISTRY),
+            "REPLICATE_BASE_URL": emulator.url,
+            "REPLICATE_API_TOKEN": "r8_test",
+            "PREFECT_API_URL": prefect_api,
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        controller = JournalController(f"sqlite:///{tmp_path / 'out' / 'journal.db'}")
+        with reviewing(tmp_path, film=None, controller=controller) as room:
+            room.job_file.write_text(json.dumps(film), encoding="utf-8")
+            command = [sys.executable, "-m", "videogen", "run", str(room.job_file), f"--out={room.shown.out}"]
+            log = tmp_path / "run.log"
+            with log.open("wb") as output:
+                run = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                wait_until(lambda: emulator.ledger()["running"] == 1)
+                enter(tab, room, takes=2)
+                tab.get_by_role("button", name="Pause the run").click(timeout=30_000)
+                expect(tab.get_by_role("log")).to_contain_text("pause: accepted", timeout=30_000)
+                take(tab, "storm").get_by_role("button", name="Cancel").click()
+                expect(tab.get_by_role("log")).to_contain_text("cancel storm: accepted", timeout=30_000)
+                wait_until(lambda: emulator.ledger()["running"] == 0)
+                assert (emulator.ledger()["creates"], emulator.ledger()["cancels"]) == (1, 1)
+                tab.get_by_role("button", name="Resume the run").click(timeout=30_000)
+                expect(tab.get_by_role("log")).to_contain_text("resume: accepted", timeout=30_000)
+                code = run.wait(timeout=250)
+            finally:
+                run.kill()
+            assert code == 0, log.read_text(encoding="utf-8")
+            expect(take(tab, "calm").locator(".chip")).to_have_text("chosen", timeout=30_000)
+            clips = {name: (clip["status"], (clip["error"] or {}).get("code")) for name, clip in room.manifest.items()}
+            assert clips == {"storm": ("failed", "cancelled"), "calm": ("success", None)}
+        ledger = emulator.ledger()
+        assert (ledger["creates"], ledger["cancels"], ledger["running"]) == (2, 1, 0)
+    assert not watched.errors
+
+
+def test_four_takes_are_a_row_to_swipe_on_a_phone(tab: Page, room_of_four: Reviewed) -> None:
+    """The page stays as wide as the phone, and each take can be chosen."""
+    tab.set_viewport_size({"width": 390, "height": 844})
+    enter(tab, room_of_four, takes=8)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    first = take(tab, "storm.take-1")
+    first.get_by_role("button", name="Choose").click()
+    expect(first.locator(".chip")).to_have_text("chosen")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    assert read_choices(room_of_four) == {"storm": {"chosen": 1}}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,11 @@ class Shown:
         )
         self.tell(run_id, "run.started", total=len(scenes), **started.payload())
 
+    def kill(self, run_id: str) -> None:
+        """Leave a run as its process does when it is killed."""
+        with closing(Journal(f"sqlite:///{self.out / 'journal.db'}")) as journal:
+            journal.release_lease(run_id)
+
     def tell(self, run_id: str, type_: str, *, completed: int = 0, total: int = 1, **payload: Any) -> int:
         counts = {"run_id": run_id, "completed": completed, "total": total}
         return self.journal.add_event(run_id, type_, payload | counts)
@@ -176,13 +182,16 @@ async def _shot(job: Job, out: Path) -> RunResult:
 
 @contextmanager
 def watching(out: Path, **settings: Any) -> Iterator[Shown]:
-    """A gateway on a folder of runs; keyword arguments are its settings."""
+    """A gateway on a folder of runs; keyword arguments are its settings.
+
+    The runs that a test begins are seen as alive however long it takes: their clock is ahead.
+    """
     out.mkdir(exist_ok=True)
     url = f"sqlite:///{out / 'journal.db'}"
     with (
         run_gateway_in_thread(GatewaySettings(out=out, journal_url=url, port=0, **settings)) as gateway,
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as http,
-        closing(Journal(url)) as journal,
+        closing(Journal(url, clock=lambda: datetime.now(UTC) + timedelta(hours=1))) as journal,
     ):
         yield Shown(http, journal, out)
 

@@ -107,12 +107,10 @@ def test_a_run_that_has_no_manifest_yet_shows_its_clips_as_they_come(tmp_path: P
         assert (refused.status_code, "is being made" in refused.text) == (409, True)
 
 
-def test_a_killed_run_is_not_in_progress(room: Reviewed, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videogen.gateway import review_room
-
+def test_a_killed_run_is_not_in_progress(room: Reviewed) -> None:
     room.shown.begin("r2", "storm.take-1")
     assert room.visitor.get("/runs/r1/takes")["status"] == "running"
-    monkeypatch.setattr(review_room, "QUIET_S", -1.0)
+    room.shown.kill("r2")
     assert room.visitor.get("/runs/r1/takes")["status"] == "interrupted"
 
 

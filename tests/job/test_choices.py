@@ -124,12 +124,13 @@ def test_a_take_continues_what_its_scene_continues() -> None:
 
 
 def test_the_scene_of_the_job_file_is_changed_there() -> None:
-    with pytest.raises(InvalidError, match=r"choices\.toml: take 1 of storm is the scene in the job file"):
+    message = r"^choices\.toml:1:2: storm\.takes\.1: this take is the scene in the job file"
+    with pytest.raises(ValidationError, match=message):
         add_takes(job_with(), parse_choices('[storm.takes.1]\nprompt = "x"\n'))
 
 
 def test_a_take_with_the_id_of_another_scene_is_refused() -> None:
-    with pytest.raises(InvalidError, match=r"take 2 of storm would be storm\.take-2, which is another scene"):
+    with pytest.raises(ValidationError, match=r"storm\.takes\.2: this take would be storm\.take-2, which is another"):
         add_takes(job_with({"id": "storm"}, {"id": "storm.TAKE-2"}), parse_choices(EDITED))
 
 
@@ -138,7 +139,7 @@ def test_scenes_that_the_job_does_not_have_are_left_alone_and_told() -> None:
     choices = parse_choices(EDITED)
     assert add_takes(job, choices) is job
     (warning,) = find_choice_warnings(job, choices)
-    assert warning == "choices.toml: 'storm' is no scene of job, and is ignored; did you mean 'stern'?"
+    assert warning == "choices.toml:2:2: storm: 'storm' is no scene of job, and is ignored; did you mean 'stern'?"
 
 
 def test_a_job_file_can_have_takes_itself() -> None:

@@ -43,7 +43,7 @@ ODD_TEXTS = [
 
 
 def result_with(*clips: Clip) -> RunResult:
-    return result_of(job_of({}), clips)
+    return result_of(job_of({}), clips, scenes=())
 
 
 def make_film(*targets_s: float, fps: float = 24, **fields: Any) -> Film:
@@ -324,7 +324,7 @@ def test_other_takes_are_beside_the_chosen_one() -> None:
 def test_takes_with_the_same_label_are_all_there() -> None:
     """Manifests of earlier versions do not number them."""
     clips = [clip_of(0, scene_id=name, video_path=f"clips/{name}.mp4") for name in ("s0.one", "s0.two")]
-    (item,) = read_pictures(cut_film(result_of(job_of({}), clips, cells_per_scene=2)))
+    (item,) = read_pictures(cut_film(result_of(job_of({}), clips, cells_per_scene=2, scenes=())))
     assert sorted(item.media_references()) == ["s0.one", "s0.two"]
 
 
@@ -399,6 +399,21 @@ def test_a_scene_without_a_clip_is_a_gap_that_says_why(place: int) -> None:
     assert events[place].media_reference.generator_kind == "black"
     assert f"COMMENT: {reason}" in events[place].metadata["cmx_3600"]["comments"]
     assert sum(event.duration().value for event in events) == 360
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_scene_that_no_run_has_made_is_a_gap_of_its_length(place: int) -> None:
+    """As after a first run with `--only`."""
+    job = job_of(*[{"target_duration": 5}] * 3)
+    clips = [clip_of(index, actual_duration=6) for index in range(3) if index != place]
+    film = cut_film(result_of(job, clips))
+    items = read_pictures(film)
+    assert [isinstance(item, otio.schema.Gap) for item in items] == [index == place for index in range(3)]
+    assert [item.duration().value for item in items] == [120] * 3
+    assert [marker.name for marker in items[place].markers] == [f"s{place} is missing: it was not made yet"]
+    spine = next(read_fcpxml(film).iter("spine"))
+    assert [child.tag == "gap" for child in spine] == [index == place for index in range(3)]
+    assert sum(event.duration().value for event in read_edl(film)) == 360
 
 
 def test_a_clip_that_is_too_short_leaves_a_gap() -> None:

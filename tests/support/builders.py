@@ -26,7 +26,7 @@ from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.registry.load import read_registry
 from videogen.registry.model_spec import Registry
 from videogen.results.clip import Clip, ClipFailure, get_planned_fields
-from videogen.results.run_result import RunResult
+from videogen.results.run_result import RunResult, list_film_scenes
 from videogen.results.verdict import judge
 from videogen.storage.local import FileStore
 
@@ -111,6 +111,7 @@ def result_of(job: Job, clips: Iterable[Clip], **changes: Any) -> RunResult:
         provider="api.replicate.com",
         verdict=judge(made, min_clips=1, required=frozenset()),
         total_generation_time=125.2,
+        scenes=list_film_scenes(job),
         clips=made,
     ).model_copy(update=changes)
 

@@ -15,7 +15,7 @@ from tests.gateway.conftest import Shown, watching
 from tests.support.builders import deliver, result_of, small_clip
 from videogen.errors import InvalidError
 from videogen.gateway.retakes import RUN_COMMAND, RetakeDesk
-from videogen.gateway.review_room import ReviewRoom, RunAction
+from videogen.gateway.review_room import ReviewRoom, RunAction, RunController
 from videogen.job.choices import Choices
 from videogen.job.model import Job
 from videogen.results.clip import Clip
@@ -143,7 +143,7 @@ def reviewing(
     folder: Path,
     *,
     film: dict[str, Any] | None = FILM,
-    controller: FakeController | None = None,
+    controller: RunController | None = None,
     command: Sequence[str] = RUN_COMMAND,
     knows_job: bool = True,
 ) -> Iterator[Reviewed]:

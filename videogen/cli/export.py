@@ -8,6 +8,7 @@ from videogen.reports.media_root import MediaRoot
 from videogen.reports.rough_cut import ROUGH_CUT_NAME, write_rough_cut
 from videogen.reports.timeline import TIMELINE_NAMES
 from videogen.review import Review
+from videogen.text import list_first
 
 
 def export_film(job_id: str, options: RunOptions, *, media_root: MediaRoot, rough_cut: bool, music: Path | None) -> int:
@@ -16,6 +17,12 @@ def export_film(job_id: str, options: RunOptions, *, media_root: MediaRoot, roug
         validate_music(music)
     review = Review.open(options.resolve_settings(), job_id)
     batch = review.read_result()
+    if missing := review.find_missing_files(batch):
+        print_line(
+            make_console(stderr=True),
+            f"warning: {list_first(missing)}: not in {review.store.address} any more. Run the job again, which brings "
+            "them back",
+        )
     review.write_timelines(batch, media_root=media_root)
     if rough_cut or music:
         print_line(make_console(stderr=True), f"cutting {ROUGH_CUT_NAME} …")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -92,23 +93,20 @@ def _print_errors(message: str, code: int) -> int:
     return code
 
 
-def _parse_whole_number(_type: Any, tokens: Sequence["Token"]) -> int:
-    """Return the integer of a flag. Cyclopts would also read `1_0` and `0x1`, and `1.4` as 1."""
+def _parse_whole_number(_type: Any, tokens: Sequence["Token"], *, name: str = "") -> int:
+    """Return the integer of a flag, or of the argument with this name. Cyclopts would also read `1_0` and `0x1`, and
+    `1.4` as 1."""
     text = tokens[0].value
     if not is_whole_number(text):
-        raise InvalidError(f"{_get_flag(tokens)}: input should be a whole number such as 5, not {text!r}")
+        raise InvalidError(f"{tokens[0].keyword or name}: input should be a whole number such as 5, not {text!r}")
     return int(text)
 
 
 def _parse_number(_type: Any, tokens: Sequence["Token"]) -> float:
     text = tokens[0].value
     if not is_plain_number(text):
-        raise InvalidError(f"{_get_flag(tokens)}: input should be a plain number such as 5 or 0.25, not {text!r}")
+        raise InvalidError(f"{tokens[0].keyword}: input should be a plain number such as 5 or 0.25, not {text!r}")
     return float(text)
-
-
-def _get_flag(tokens: Sequence["Token"]) -> str:
-    return tokens[0].keyword or "SLOTS"  # the only number without a flag
 
 
 def _parse_count_or_share(_type: Any, tokens: Sequence["Token"]) -> int | str:
@@ -118,6 +116,8 @@ def _parse_count_or_share(_type: Any, tokens: Sequence["Token"]) -> int | str:
 
 
 _WHOLE_NUMBER = Parameter(converter=_parse_whole_number)
+_RATING = Parameter(converter=partial(_parse_whole_number, name="RATING"))
+_SLOTS = Parameter(converter=partial(_parse_whole_number, name="SLOTS"))
 _NUMBER = Parameter(converter=_parse_number)
 
 
@@ -451,7 +451,7 @@ def choose(job: Path, /, *choices: str, place: PlaceFlags = PlaceFlags()) -> int
 def rate(
     job: Path,
     take: str,
-    rating: Annotated[int | None, _WHOLE_NUMBER] = None,
+    rating: Annotated[int | None, _RATING] = None,
     /,
     *,
     note: str | None = None,
@@ -706,7 +706,7 @@ def add_registry_model(
 
 
 @app.command
-def limit(name: str, slots: Annotated[int | None, _WHOLE_NUMBER] = None, /) -> None:
+def limit(name: str, slots: Annotated[int | None, _SLOTS] = None, /) -> None:
     """Create, change or show a limit of concurrent predictions that all runs on this journal share.
 
     Parameters

@@ -15,6 +15,7 @@ from videogen.cli.console import make_console, make_table, print_line
 from videogen.cli.models import format_inputs
 from videogen.cli.progress import format_clock
 from videogen.errors import InvalidError, Problem, StorageError, ValidationError
+from videogen.execution.judging import open_judge
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.choices import Choices
 from videogen.job.model import Job
@@ -210,7 +211,11 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
         checked = load_and_validate(path, registry or settings.registry)
         planned = plan_offline(checked, buffer=settings.duration_buffer)
         reuses = _may_reuse_clips(settings, checked.job.id)
-        problems = [*_find_reference_problems(checked.job, path), *(() if reuses else find_budget_problems(planned))]
+        problems = [
+            *_find_judge_problems(checked.job, settings),
+            *_find_reference_problems(checked.job, path),
+            *(() if reuses else find_budget_problems(planned)),
+        ]
         if problems:
             raise checked.source.with_positions(ValidationError(problems))
     except ValidationError as exc:
@@ -231,6 +236,15 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
         cost += f", more than the {format_money(planned.max_cost)} allowed unless clips of earlier runs are reused"
     print_line(make_console(stderr=False), f"{path.name}: {scenes} for {at}, {cost}; no problems found")
     return 0
+
+
+def _find_judge_problems(job: Job, settings: Settings) -> tuple[Problem, ...]:
+    try:
+        if job.judge:
+            open_judge(job.judge, allows_programs=settings.allow_judges)
+    except ValidationError as exc:
+        return exc.problems
+    return ()
 
 
 def _find_reference_problems(job: Job, path: Path) -> tuple[Problem, ...]:

@@ -17,7 +17,15 @@ from videogen.job.model import Job, Scene
 from videogen.job.prompts import compose_scenes
 from videogen.results.clip import Clip
 from videogen.results.takes import get_chosen_clips, get_scene_id, group_takes, make_label
-from videogen.review import Review, describe_retakes, find_takes, require_same_variants, require_take
+from videogen.review import (
+    Review,
+    attribute_to_command,
+    describe_retakes,
+    find_takes,
+    put_in_film,
+    require_same_variants,
+    require_take,
+)
 from videogen.text import is_whole_number
 
 # -- retake and finish ------------------------------------------------------------------------------------------------
@@ -34,7 +42,6 @@ def retake_scene(
         changes = {"model": chosen[scene_id].model} | changes if scene_id in chosen else changes
     delivered = review.list_delivered()
     retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes, delivered=delivered)
-    options = options.model_copy(update={"only": retakes.take_ids})
     return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run)
 
 
@@ -43,18 +50,37 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     review = _open_review(job, options)
     choices = review.read_choices()
     change: dict[str, dict[str, Any]] = {}
-    only: list[str] = []
-    for clip in get_chosen_clips(review.read_result()):
-        scene = find_scene(job, get_scene_id([clip]))
+    drafts = {get_scene_id([clip]): clip for clip in get_chosen_clips(review.read_result())}
+    for scene_id, clip in drafts.items():
+        scene = find_scene(job, scene_id)
         described = _describe_take(job, scene, clip, choices) | changes
         if label := _find_same_take(choices, scene.id, described):
-            number = int(label)
+            change[scene.id] = {"takes": {label: {}}}
         else:
-            number = find_next_take(job, choices, scene)
-            change[scene.id] = {"chosen": None, "takes": {str(number): described}}
-        only.append(make_take(scene, number).id)
-    options = options.model_copy(update={"only": tuple(only)})
+            change[scene.id] = {"takes": {str(find_next_take(job, choices, scene)): described}}
+    for scene_id in _find_finished(job, options, review, change, drafts):
+        print(f"{scene_id}: its chosen take is made like that already, and stays", file=sys.stderr)
+        del change[scene_id]
+    if not change:
+        print("nothing is to be made", file=sys.stderr)
+        return 0
     return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks)
+
+
+def _find_finished(
+    job: Job, options: RunOptions, review: Review, change: Mapping[str, Mapping[str, Any]], drafts: Mapping[str, Clip]
+) -> list[str]:
+    """Return the scenes whose chosen take was made by the same model from the same inputs as the new one would be."""
+    requests = {request.scene.id: request for request in _prepare_takes(job, options, review, change).plan.requests}
+    ids = {scene_id: _list_take_ids(job, scene_id, each)[0] for scene_id, each in change.items()}
+    return [
+        scene_id
+        for scene_id, take_id in ids.items()
+        if take_id != drafts[scene_id].scene_id
+        and drafts[scene_id].status == "success"
+        and requests[take_id].model == drafts[scene_id].model
+        and requests[take_id].prediction.inputs == drafts[scene_id].inputs
+    ]
 
 
 def _describe_take(job: Job, scene: Scene, clip: Clip, choices: Choices) -> dict[str, Any]:
@@ -100,35 +126,40 @@ def _make_takes(
     dry_run: bool,
     asks: bool = False,
 ) -> int:
-    choices = review.preview_choices(change)
+    options = _select_takes(job, options, change)
     if dry_run:
-        return show_plan(job, options, as_json=False, choices=choices)
-    prepared = asyncio.run(prepare_job(job, options, choices=choices))  # reports problems before anything is written
+        with attribute_to_command(change):
+            return show_plan(job, options, as_json=False, choices=review.preview_choices(change))
+    prepared = _prepare_takes(job, options, review, change)  # reports problems before anything is written
     if asks and not _confirm(prepared):
         print("nothing was made", file=sys.stderr)
         return 0
     before = review.read_text()
-    review.change_choices({scene_id: {"takes": each["takes"]} for scene_id, each in change.items()})
+    review.change_choices(change)
     try:
         code = run_job_file(job, options, file=file)
     except JobLockedError:  # a refused command changes nothing
         review.restore(before)
         raise
-    _drop_former_choices(job, review, change)
+    put_in_film(review, change)
     return code
 
 
-def _drop_former_choices(job: Job, review: Review, change: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have the new takes in the film, of those scenes whose new takes were delivered."""
-    delivered, choices = review.list_delivered(), review.read_choices()
-    done = {
-        scene_id: {"chosen": None}
-        for scene_id, each in change.items()
-        if choices.get_chosen(scene_id) is not None
-        and all(make_take(find_scene(job, scene_id), int(label)).id in delivered for label in each["takes"])
-    }
-    if done:
-        review.change_choices(done)
+def _select_takes(job: Job, options: RunOptions, change: Mapping[str, Mapping[str, Any]]) -> RunOptions:
+    ids = [take_id for scene_id, each in change.items() for take_id in _list_take_ids(job, scene_id, each)]
+    return options.model_copy(update={"only": tuple(ids)})
+
+
+def _list_take_ids(job: Job, scene_id: str, change: Mapping[str, Any]) -> list[str]:
+    return [make_take(find_scene(job, scene_id), int(label)).id for label in change["takes"]]
+
+
+def _prepare_takes(
+    job: Job, options: RunOptions, review: Review, change: Mapping[str, Mapping[str, Any]]
+) -> PreparedJob:
+    options = _select_takes(job, options, change)
+    with attribute_to_command(change):
+        return asyncio.run(prepare_job(job, options, choices=review.preview_choices(change)))
 
 
 def _confirm(prepared: PreparedJob) -> bool:
@@ -154,6 +185,8 @@ def choose_takes(job_id: str, options: RunOptions, choices: Sequence[str]) -> in
     change: dict[str, dict[str, Any]] = {}
     for text in choices:
         scene_id, label = _parse_take(text)
+        if scene_id in change:
+            raise InvalidError(f"{scene_id} is chosen twice: one take of a scene is in the film")
         clip = require_take(batch, scene_id, label)
         change[scene_id] = {"chosen": make_label(clip, find_takes(batch, scene_id))}
     if change:

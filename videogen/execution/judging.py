@@ -15,7 +15,7 @@ from threading import Event
 
 from pydantic import ValidationError as PydanticError
 
-from videogen.errors import InvalidError, VideogenError
+from videogen.errors import Problem, ValidationError, VideogenError
 from videogen.results.judgement import Judgement
 
 BASIC = "basic"
@@ -57,16 +57,20 @@ def open_judge(name: str, *, allows_programs: bool) -> Judge:
     of `{clip}`, `{prompt}` and `{scene}` as words of its own, never through a shell, and prints the fields as JSON.
 
     Raises:
-        InvalidError: there is no such judge, or it is a program of your own and `allows_programs` is false.
+        ValidationError: there is no such judge, or it is a program of your own and `allows_programs` is false.
     """
     if name == BASIC:
         return _judge_by_quality
     if not allows_programs:
-        raise InvalidError(
-            f"judge: {name!r} runs a program on this machine: set VIDEOGEN_ALLOW_JUDGES=true if jobs may do that, or "
-            f"use {BASIC!r}"
+        raise _make_problem(
+            f"{name!r} runs a program on this machine: set VIDEOGEN_ALLOW_JUDGES=true if jobs may do that, or use "
+            f"{BASIC!r}"
         )
     return _open_function(name) if _FUNCTION.fullmatch(name) else _open_command(name)
+
+
+def _make_problem(message: str) -> ValidationError:
+    return ValidationError([Problem(message, where="judge")])
 
 
 def _judge_by_quality(clip: JudgedClip, stop: Event) -> Judgement:
@@ -80,7 +84,7 @@ def _open_function(name: str) -> Judge:
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as exc:
-        raise InvalidError(f"judge: {name!r} cannot be imported: {exc}") from None
+        raise _make_problem(f"{name!r} cannot be imported: {exc}") from None
 
     def judge(clip: JudgedClip, _stop: Event) -> Judgement:
         try:
@@ -97,12 +101,12 @@ def _open_command(command: str) -> Judge:
     try:
         words = shlex.split(command)
     except ValueError as exc:
-        raise InvalidError(f"judge: {command!r} is no command: {exc}") from None
+        raise _make_problem(f"{command!r} is no command: {exc}") from None
     known = {"clip", "prompt", "scene"}
     if unknown := set(_PLACEHOLDER.findall(command)) - known:
-        raise InvalidError(f"judge: {{{min(unknown)}}} is not known: use {{clip}}, {{prompt}} or {{scene}}")
+        raise _make_problem(f"{{{min(unknown)}}} is not known: use {{clip}}, {{prompt}} or {{scene}}")
     if not words or shutil.which(words[0]) is None:
-        raise InvalidError(f"judge: no program {(words or [command])[0]!r} is installed on this machine")
+        raise _make_problem(f"no program {(words or [command])[0]!r} is installed on this machine")
 
     def judge(clip: JudgedClip, stop: Event) -> Judgement:
         values = {"clip": str(clip.path.absolute()), "prompt": clip.prompt, "scene": clip.scene_id}

@@ -35,7 +35,7 @@ from videogen.failpoints import crash_if_requested
 from videogen.job.choices import CHOICES_NAME, Choices, parse_choices, read_choices_text
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
-from videogen.results.run_result import RunResult
+from videogen.results.run_result import RunResult, list_film_scenes
 from videogen.results.takes import apply_choices
 from videogen.results.verdict import judge_by_model
 from videogen.source_files.messages import did_you_mean
@@ -372,6 +372,7 @@ class JobRunner:
             cells_per_scene=plan.variants_per_scene,
             total_generation_time=round(monotonic() - self._began, 3),
             job_cost=spent + reserved,
+            scenes=list_film_scenes(job),
             clips=tuple(clips),
         )
         batch = apply_choices(batch, await self._read_choices())

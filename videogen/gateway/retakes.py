@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -13,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from videogen.app import prepare_job
-from videogen.errors import InvalidError, ValidationError
+from videogen.errors import InvalidError, ValidationError, VideogenError
 from videogen.execution.options import PreparedJob, RunOptions
 from videogen.gateway.actions import OneTimeTokens
 from videogen.job.model import Job
 from videogen.planning.validation import load_and_validate
 from videogen.posix import SAFE_OPEN_FLAGS
-from videogen.review import Retakes, Review, describe_retakes, require_same_variants
+from videogen.review import (
+    Retakes,
+    Review,
+    attribute_to_command,
+    describe_retakes,
+    put_in_film,
+    require_same_variants,
+)
 from videogen.settings import Settings
 
 LOG_FOLDER = "logs"
@@ -67,7 +75,13 @@ class StartedRetake:
     job_id: str
     take_id: str
     process: "subprocess.Popen[bytes]"
+    waiter: threading.Thread
+    """Waits for the process, and has the take in the film then."""
     log: Path
+
+    def get_exit_code(self) -> int | None:
+        """Return the exit code of the process; None until it has ended and the take is in the film."""
+        return None if self.waiter.is_alive() else self.process.returncode
 
     def read_end_of_log(self) -> str:
         """Return the last lines that the process wrote."""
@@ -156,14 +170,15 @@ class RetakeDesk:
                 raise OutdatedOfferError(f"{offer.take_id} has been added meanwhile: ask for the price again")
             if (now.cost, now.key, now.clips) != (offer.cost, offer.key, offer.clips):
                 raise OutdatedOfferError("the job file or the price has changed: ask for the price again")
-            Review.open(prepared.settings, job_id).change_choices(offer.retakes.change)
-            started = self._start(offer)
+            review = Review.open(prepared.settings, job_id)
+            review.change_choices(offer.retakes.change)
+            started = self._start(offer, review)
             self._started[offer.take_id] = started
             return started
 
     def is_starting(self, job_id: str) -> bool:
         """Return whether a process that makes a take of this job has not ended."""
-        return any(each.job_id == job_id and each.process.poll() is None for each in self._started.values())
+        return any(each.job_id == job_id and each.get_exit_code() is None for each in self._started.values())
 
     def find_started(self, job_id: str, take_id: str) -> StartedRetake | None:
         """Return the retake that this desk started, or None."""
@@ -184,8 +199,9 @@ class RetakeDesk:
         require_same_variants(job, review)
         retakes = describe_retakes(job, review.read_choices(), scene_id, changes)
         options = options.model_copy(update={"only": retakes.take_ids})
-        choices = review.preview_choices(retakes.change)
-        prepared = asyncio.run(prepare_job(job, options, choices=choices))
+        with attribute_to_command(retakes.change):
+            choices = review.preview_choices(retakes.change)
+            prepared = asyncio.run(prepare_job(job, options, choices=choices))
         plan = prepared.plan
         (request,) = (each for each in plan.requests if each.scene.id == retakes.take_ids[0])
         offer = Offer(
@@ -205,7 +221,7 @@ class RetakeDesk:
         )
         return offer, prepared
 
-    def _start(self, offer: Offer) -> StartedRetake:
+    def _start(self, offer: Offer, review: Review) -> StartedRetake:
         """Start the run as a process that goes on when the gateway is stopped."""
         folder = self._settings.get_work_folder(offer.job_id) / LOG_FOLDER
         folder.mkdir(exist_ok=True)
@@ -225,8 +241,15 @@ class RetakeDesk:
                 env={name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
                 start_new_session=True,
             )
-        threading.Thread(target=process.wait, name=f"retake {offer.take_id}", daemon=True).start()
-        return StartedRetake(offer.job_id, offer.take_id, process, log)
+
+        def wait() -> None:
+            process.wait()
+            with suppress(VideogenError):  # the take is delivered, and can be chosen by hand
+                put_in_film(review, offer.retakes.change)
+
+        waiter = threading.Thread(target=wait, name=f"retake {offer.take_id}", daemon=True)
+        waiter.start()
+        return StartedRetake(offer.job_id, offer.take_id, process, waiter, log)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -29,8 +28,6 @@ from videogen.settings import Settings
 from videogen.storage.base import is_remote
 
 HERE = Path(__file__).parent
-QUIET_S = 60.0
-"""A run that was not seen for this long has been killed, and takes no commands."""
 OUTCOME_TIMEOUT_S = 10.0
 """How long an answer waits for the outcome of a command."""
 RunAction = Literal["pause", "resume", "cancel", "retry", "cap"]
@@ -253,7 +250,7 @@ def get_retake(request: Request, run: RunDependency, sources: SourcesDependency,
     started = _get_room(request).retakes.find_started(run.job_id, take_id)
     if started is None or not _is_reviewer(request):
         raise HTTPException(404, f"no retake {take_id!r} was started here")
-    code = started.process.poll()  # before the journal is read: a process that has ended has written everything
+    code = started.get_exit_code()  # before the journal is read: a process that has ended has written everything
     found = _find_run_of_take(sources.journal, run.folder, take_id)
     if found is None:
         state: Literal["starting", "failed"] = "starting" if code is None else "failed"
@@ -337,9 +334,8 @@ def _view_takes(request: Request, run: RunRecord, sources: Sources) -> tuple[Tak
 
 
 def _read_run_in_progress(journal: Journal, run: RunRecord) -> RunInProgress | None:
-    """Return the run as its events describe it; None if it has ended, or was killed."""
-    quiet_s = (datetime.now(UTC) - run.seen_at).total_seconds()
-    if run.is_over or run.ended_at is not None or quiet_s >= QUIET_S:
+    """Return the run as its events describe it; None if it has ended, or was killed, and takes no commands."""
+    if run.is_over or not journal.is_seen(run.id):
         return None
     events = journal.snapshot_events(run.id)
     facts, clips = fold_events((number, type_, replace_surrogates(payload)) for number, type_, payload in events)

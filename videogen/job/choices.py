@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from videogen.errors import InvalidError, Problem, ValidationError
 from videogen.job.model import MAX_PROMPT_CHARS, Job, ModelInputs, Scene, Text
-from videogen.source_files.document import read_source_file
+from videogen.source_files.document import SourceFile, join_path, read_source_file, split_path
 from videogen.source_files.messages import did_you_mean
 from videogen.source_files.scalars import IS_WHOLE_NUMBER
 from videogen.storage.base import Folder
@@ -84,6 +84,19 @@ class Choices(RootModel[dict[str, SceneChoices]]):
     model_config = ConfigDict(frozen=True)
 
     root: dict[str, SceneChoices] = {}
+    _source: SourceFile | None = PrivateAttr(default=None)
+
+    def locate_problem(self, message: str, *loc: str | int) -> Problem:
+        """Return a problem of the value at this place of the file, with its line and column if it comes from a file."""
+        if self._source is None:
+            return Problem(message, where=join_path(loc), position=CHOICES_NAME)
+        return self._source.problems_at([(loc, message)])[0]
+
+    def with_places_of(self, written: "Choices") -> "Choices":
+        """Return these choices, whose problems are told with the lines of the file as it is written."""
+        located = self.model_copy()
+        located._source = written._source
+        return located
 
     def get_chosen(self, scene_id: str) -> TakeLabel | None:
         """Return the label of the take that was chosen for a scene; None means the newest one."""
@@ -122,7 +135,10 @@ def parse_choices(text: str | None) -> Choices:
     with TemporaryDirectory() as folder:
         file = Path(folder) / CHOICES_NAME
         file.write_text(text, encoding="utf-8")
-        return read_source_file(file).parse(Choices)
+        source = read_source_file(file)
+        choices = source.parse(Choices)
+        choices._source = source
+        return choices
 
 
 def write_choices(text: str | None, changes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -162,7 +178,7 @@ def add_takes(job: Job, choices: Choices) -> Job:
     """Return the job with the takes that the choices describe, as scenes at its end.
 
     Raises:
-        InvalidError: a take would have the id of another scene, or the scene in the job file is described.
+        ValidationError: a take would have the id of another scene, or the scene in the job file is described.
     """
     added = [take for scene in job.scenes for take in _make_takes(job, scene, choices)]
     if not added:
@@ -170,10 +186,8 @@ def add_takes(job: Job, choices: Choices) -> Job:
     ids = {scene.id.lower(): scene.take_of for scene, _ in job.variants()}
     for take in added:
         if ids.get(take.id.lower(), take.take_of) != take.take_of:
-            raise InvalidError(
-                f"{CHOICES_NAME}: take {take.take} of {take.take_of} would be {take.id}, which is another scene of the "
-                "job: rename that scene"
-            )
+            message = f"this take would be {take.id}, which is another scene of the job: rename that scene"
+            raise ValidationError([choices.locate_problem(message, str(take.take_of), "takes", str(take.take))])
     return job.model_copy(update={"scenes": (*job.scenes, *added)})
 
 
@@ -183,10 +197,8 @@ def _make_takes(job: Job, scene: Scene, choices: Choices) -> Iterator[Scene]:
     made = find_take_numbers(job, scene)
     for number, entry in choices.get_numbered_entries(scene.id).items():
         if number == scene.take and entry.changes:
-            raise InvalidError(
-                f"{CHOICES_NAME}: take {number} of {scene.id} is the scene in the job file: change it there, or "
-                "describe a take with another number"
-            )
+            message = "this take is the scene in the job file: change it there, or describe a take with another number"
+            raise ValidationError([choices.locate_problem(message, scene.id, "takes", str(number))])
         if number not in made or entry.changes:
             yield make_take(scene, number, **entry.changes)
 
@@ -201,27 +213,29 @@ def find_choice_warnings(job: Job, choices: Choices) -> Iterator[str]:
     """Yield a warning for each scene of the choices that the job does not have."""
     scenes = {scene.id for scene in job.scenes if scene.take_of is None}
     for scene_id in choices.root.keys() - scenes:
-        yield f"{CHOICES_NAME}: {scene_id!r} is no scene of {job.id}, and is ignored{did_you_mean(scene_id, scenes)}"
+        message = f"{scene_id!r} is no scene of {job.id}, and is ignored{did_you_mean(scene_id, scenes)}"
+        yield str(choices.locate_problem(message, scene_id))
 
 
 @contextmanager
-def attribute_to_takes(job: Job, *, scenes: int) -> Iterator[None]:
-    """Say in the problems of a job which take they are about.
+def attribute_to_takes(job: Job, choices: Choices, *, scenes: int) -> Iterator[None]:
+    """Attribute the problems of a job that are about takes to the choices that describe them.
 
     `scenes` is the number of scenes in the job file: those after them are takes, see `add_takes`.
     """
     try:
         yield
     except ValidationError as exc:
-        raise ValidationError([_attribute_to_take(problem, job, scenes) for problem in exc.problems]) from None
+        raise ValidationError([_attribute_to_take(problem, job, choices, scenes) for problem in exc.problems]) from None
 
 
-def _attribute_to_take(problem: Problem, job: Job, scenes: int) -> Problem:
-    found = re.match(r"scenes\.(\d+)(?:\.|$)", problem.where or "")
+def _attribute_to_take(problem: Problem, job: Job, choices: Choices, scenes: int) -> Problem:
+    found = re.fullmatch(r"scenes\.(\d+)(?:\.(.+))?", problem.where)
     if found is None or int(found[1]) < scenes:
         return problem
     take = job.scenes[int(found[1])]
-    return Problem(f"take {take.take} of {take.take_of}: {problem.message}", position=CHOICES_NAME)
+    field = split_path(found[2]) if found[2] else ()
+    return choices.locate_problem(problem.message, str(take.take_of), "takes", str(take.take), *field)
 
 
 def find_take_numbers(job: Job, scene: Scene) -> set[int]:

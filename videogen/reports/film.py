@@ -11,7 +11,7 @@ from videogen.media import count_frames, find_exact_frame_rate
 from videogen.reports.rough_cut import find_common_frame_rate
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
-from videogen.results.takes import get_chosen_clips, get_scene_id, group_takes, make_label
+from videogen.results.takes import find_unmade_scenes, get_chosen_clips, get_scene_id, group_takes, make_label
 from videogen.text import format_money
 
 Facts = dict[str, str | int | float | list[str]]
@@ -125,15 +125,15 @@ def cut_film(batch: RunResult) -> Film:
 
     If no editing program has timelines of that rate, such as 16 fps, the film has the next higher one that they have.
     """
-    groups, chosen = group_takes(batch), get_chosen_clips(batch)
-    delivered = [clip for clip in chosen if _is_delivered(clip)]
+    scenes = _list_scenes(batch)
+    delivered = [scene.chosen for scene in scenes if scene.chosen and _is_delivered(scene.chosen)]
     rate = _choose_editing_rate(find_exact_frame_rate(find_common_frame_rate(delivered))) if delivered else Fraction(24)
-    counts = count_frames((clip.target_duration for clip in chosen), rate)
+    counts = count_frames((scene.length_s for scene in scenes), rate)
     shots: list[Shot] = []
     start = 0
-    for takes, clip, frames in zip(groups, chosen, counts, strict=True):
+    for scene, frames in zip(scenes, counts, strict=True):
         if frames > 0:
-            shots.append(_make_shot(takes, clip, rate, start, frames))
+            shots.append(_make_shot(scene, rate, start, frames))
             start += frames
     facts = {name: getattr(batch, name) for name in ("job_id", "run_id", "model", "aspect_ratio", "provider")}
     return Film(
@@ -143,6 +143,27 @@ def cut_film(batch: RunResult) -> Film:
         shots=tuple(shots),
         facts=_clean_facts({**facts, "total_cost": str(batch.total_cost)}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The clips of a scene, and its place and length in the film."""
+
+    scene_id: str
+    clip_index: int
+    length_s: float
+    takes: tuple[Clip, ...] = ()
+    chosen: Clip | None = None
+    """None if no run has made a clip of it."""
+
+
+def _list_scenes(batch: RunResult) -> list[_Scene]:
+    scenes = [
+        _Scene(get_scene_id(takes), min(clip.clip_index for clip in takes), chosen.target_duration, takes, chosen)
+        for takes, chosen in zip(group_takes(batch), get_chosen_clips(batch), strict=True)
+    ]
+    unmade = (_Scene(each.scene_id, each.clip_index, each.target_duration) for each in find_unmade_scenes(batch))
+    return sorted((*scenes, *unmade), key=lambda scene: scene.clip_index)
 
 
 def _is_delivered(clip: Clip) -> bool:
@@ -159,8 +180,11 @@ def _get_size(clip: Clip) -> tuple[int, int]:
     return (clip.width, clip.height) if clip.width and clip.height else _DEFAULT_SIZE
 
 
-def _make_shot(group: Sequence[Clip], chosen: Clip, rate: Fraction, start: int, frames: int) -> Shot:
-    scene_id = get_scene_id(group)
+def _make_shot(scene: _Scene, rate: Fraction, start: int, frames: int) -> Shot:
+    scene_id, group, chosen = scene.scene_id, scene.takes, scene.chosen
+    if chosen is None:
+        facts: Facts = {"scene": scene_id, "target_duration": scene.length_s}
+        return Shot(scene_id, start, frames, 0, (), f"{scene_id} is missing: it was not made yet", facts)
     ordered = [chosen, *(clip for clip in group if clip is not chosen)]
     takes = tuple(_make_take(clip, group, rate) for clip in ordered if _is_delivered(clip))
     shown, reason = 0, ""

@@ -5,9 +5,20 @@ from decimal import Decimal
 
 from pydantic import Field, computed_field
 
+from videogen.job.model import Job
 from videogen.planning.requests import FrozenModel
 from videogen.results.clip import Clip
 from videogen.results.verdict import Verdict
+
+
+class FilmScene(FrozenModel):
+    """A scene of the job, which may have no clip yet."""
+
+    scene_id: str
+    clip_index: int
+    """Its place in the film."""
+    target_duration: float
+    """Its length in the film, in seconds."""
 
 
 class RunResult(FrozenModel):
@@ -28,6 +39,9 @@ class RunResult(FrozenModel):
     job_cost: Decimal | None = None
     """Cost in USD of all runs of the job so far, including this one and the amount still reserved; None in manifests of
     versions that did not count it."""
+    scenes: tuple[FilmScene, ...] = ()
+    """The scenes of the job, also those of which no run has made a clip; empty in manifests of versions that did not
+    list them."""
     clips: tuple[Clip, ...]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -67,3 +81,15 @@ class RunResult(FrozenModel):
         if not isinstance(data, dict):
             raise ValueError("a manifest is a JSON object")
         return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
+
+
+def list_film_scenes(job: Job) -> tuple[FilmScene, ...]:
+    """Return the scenes of the film that a job makes, whichever of them are made now."""
+    first: dict[str, FilmScene] = {}
+    for number, (scene, _) in enumerate(job.variants()):
+        scene_id = scene.take_of or scene.id
+        place = number if scene.clip_index is None else scene.clip_index
+        first.setdefault(
+            scene_id, FilmScene(scene_id=scene_id, clip_index=place, target_duration=scene.target_duration)
+        )
+    return tuple(first.values())

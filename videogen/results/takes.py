@@ -1,11 +1,12 @@
 """The takes of each scene, and which of them is chosen: the one that the film uses."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from videogen.job.choices import Choices, TakeEntry, TakeLabel
 from videogen.job.model import Job
 from videogen.results.clip import Clip
-from videogen.results.run_result import RunResult
+from videogen.results.run_result import FilmScene, RunResult
+from videogen.text import list_first
 
 
 def group_takes(batch: RunResult) -> list[tuple[Clip, ...]]:
@@ -16,6 +17,12 @@ def group_takes(batch: RunResult) -> list[tuple[Clip, ...]]:
         of_old_manifest = batch.clips[number - number % step].scene_id
         groups.setdefault(clip.take_of or of_old_manifest, []).append(clip)
     return sorted(map(tuple, groups.values()), key=lambda takes: min(clip.clip_index for clip in takes))
+
+
+def find_unmade_scenes(batch: RunResult) -> list[FilmScene]:
+    """Return the scenes of the film of which the last run has no clip, because it was to make others only."""
+    made = {get_scene_id(takes) for takes in group_takes(batch)}
+    return [scene for scene in batch.scenes if scene.scene_id not in made]
 
 
 def get_scene_id(takes: Sequence[Clip]) -> str:
@@ -96,6 +103,31 @@ def count_side_by_side(batch: RunResult) -> int:
     the clips follow each other."""
     is_even = all(len(takes) == batch.cells_per_scene for takes in group_takes(batch))
     return batch.cells_per_scene if is_even else 1
+
+
+def find_take_warnings(job: Job, choices: Choices, last: RunResult | None) -> Iterator[str]:
+    """Yield a warning for each take that was chosen, rated or described, and that neither the job nor its last run has.
+
+    Args:
+        job: with the takes that the choices add.
+        last: the result of the last run; None means that there was none.
+    """
+    labels: dict[str, list[str]] = {}
+    for scene, model in job.variants():
+        number = str(scene.take or 1)
+        names = (number, scene.id, model, f"{model}/{number}")
+        labels.setdefault(scene.take_of or scene.id, []).extend(names)
+    made = {get_scene_id(takes): takes for takes in group_takes(last)} if last else {}
+    for scene_id, each in choices.root.items():
+        asked = [("takes", label) for label in each.takes]
+        asked += [("chosen", str(each.chosen))] if each.chosen is not None else []
+        for place, label in asked:
+            if scene_id not in labels or label in labels[scene_id] or find_take(made.get(scene_id, ()), label):
+                continue
+            loc = (scene_id, "chosen") if place == "chosen" else (scene_id, "takes", label)
+            known = list_first([name for name in dict.fromkeys(labels[scene_id]) if name.isdigit()])
+            message = f"{scene_id} has no take {label}, so this is ignored: its takes are {known}"
+            yield str(choices.locate_problem(message, *loc))
 
 
 def find_chosen_ids(
