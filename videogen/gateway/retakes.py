@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from videogen.app import prepare_job
 from videogen.errors import InvalidError, ValidationError, VideogenError
 from videogen.execution.options import PreparedJob, RunOptions
@@ -43,16 +45,12 @@ class OutdatedOfferError(InvalidError):
     code = "outdated-offer"
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A take that can be made, and its price in USD."""
+class RetakePrice(BaseModel):
+    """A take that can be made, and its price. Money is in USD."""
 
-    job_id: str
-    scene_id: str
-    changes: Mapping[str, Any]
-    retakes: Retakes
-    key: str
-    """Key of the take's clip, which names everything that it is made from."""
+    model_config = ConfigDict(frozen=True)
+
+    take_id: str
     cost: Decimal
     cost_is_exact: bool
     worst_case_cost: Decimal
@@ -63,9 +61,22 @@ class Offer:
     max_cost: Decimal | None
     warnings: tuple[str, ...]
 
+
+@dataclass(frozen=True)
+class Offer:
+    """A take that is made at this price if the offer is accepted."""
+
+    job_id: str
+    scene_id: str
+    changes: Mapping[str, Any]
+    retakes: Retakes
+    key: str
+    """Key of the take's clip, which names everything that it is made from."""
+    price: RetakePrice
+
     @property
     def take_id(self) -> str:
-        return self.retakes.take_ids[0]
+        return self.price.take_id
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,7 @@ class RetakeDesk:
             now, prepared = self._price(job_id, offer.scene_id, offer.changes)
             if now.retakes.numbers != offer.retakes.numbers:
                 raise OutdatedOfferError(f"{offer.take_id} has been added meanwhile: ask for the price again")
-            if (now.cost, now.key, now.clips) != (offer.cost, offer.key, offer.clips):
+            if (now.key, now.price.cost, now.price.clips) != (offer.key, offer.price.cost, offer.price.clips):
                 raise OutdatedOfferError("the job file or the price has changed: ask for the price again")
             review = Review.open(prepared.settings, job_id)
             review.change_choices(offer.retakes.change)
@@ -204,12 +215,8 @@ class RetakeDesk:
             prepared = asyncio.run(prepare_job(job, options, choices=choices))
         plan = prepared.plan
         (request,) = (each for each in plan.requests if each.scene.id == retakes.take_ids[0])
-        offer = Offer(
-            job_id=job_id,
-            scene_id=scene_id,
-            changes=changes,
-            retakes=retakes,
-            key=request.key,
+        price = RetakePrice(
+            take_id=request.scene.id,
             cost=plan.total_cost,
             cost_is_exact=plan.cost_is_exact,
             worst_case_cost=plan.worst_case_cost,
@@ -219,7 +226,7 @@ class RetakeDesk:
             max_cost=plan.max_cost,
             warnings=plan.warnings,
         )
-        return offer, prepared
+        return Offer(job_id, scene_id, changes, retakes, request.key, price), prepared
 
     def _start(self, offer: Offer, review: Review) -> StartedRetake:
         """Start the run as a process that goes on when the gateway is stopped."""

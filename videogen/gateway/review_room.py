@@ -16,7 +16,7 @@ from videogen.errors import InvalidError, VideogenError
 from videogen.gateway.actions import ActionGuard
 from videogen.gateway.app import RunDependency, Sources, SourcesDependency, serve_own_file
 from videogen.gateway.auth import REVIEWER_KEY
-from videogen.gateway.retakes import Offer, OutdatedOfferError, RetakeDesk, describe_problem
+from videogen.gateway.retakes import OutdatedOfferError, RetakeDesk, RetakePrice, describe_problem
 from videogen.gateway.run_view import find_local_folder, fold_events, replace_surrogates
 from videogen.gateway.takes_view import RunInProgress, TakesView, TakeView, view_scenes
 from videogen.job.choices import Choices
@@ -92,20 +92,11 @@ class CommandBody(_Body):
     """The new cap of `cap`, in USD."""
 
 
-class OfferView(BaseModel):
-    """A take that can be made, and its price. Money is in USD."""
+class OfferView(RetakePrice):
+    """A price, and the offer to make the take for it."""
 
     offer: str
     """Accepts the offer, once and within an hour."""
-    take_id: str
-    cost: Decimal
-    cost_is_exact: bool
-    worst_case_cost: Decimal
-    clips: int
-    provider: str
-    spent_before: Decimal
-    max_cost: Decimal | None
-    warnings: tuple[str, ...]
 
 
 class RetakeView(BaseModel):
@@ -225,7 +216,7 @@ def price_retake(request: Request, run: RunDependency, sources: SourcesDependenc
         _require_no_run(view)
         scene_id, changes = _describe_retake(view, review.read_choices(), body)
         token, offer = _get_room(request).retakes.make_offer(run.job_id, scene_id, changes)
-        return _view_offer(token, offer)
+        return OfferView(offer=token, **offer.price.model_dump())
 
     return _answer(work)
 
@@ -388,11 +379,6 @@ def _describe_retake(view: TakesView, choices: Choices, body: RetakeBody) -> tup
     if body.seed is not None:
         changes["seed"] = body.seed
     return scene_id, changes
-
-
-def _view_offer(token: str, offer: Offer) -> OfferView:
-    names = set(OfferView.model_fields) - {"offer"}
-    return OfferView(offer=token, **{name: getattr(offer, name) for name in names})
 
 
 def _find_run_of_take(journal: Journal, folder: str, take_id: str) -> str | None:
