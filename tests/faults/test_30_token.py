@@ -37,12 +37,16 @@ def assert_kept_to_itself(command: CommandLine, done: Finished) -> None:
 
 
 def test_30_a_token_is_found_where_it_stands(tmp_path: Path) -> None:
-    """In the middle of binary data, too: the searches that find nothing mean something."""
+    """In the middle of binary data and behind a hole, too: the searches that find nothing mean something."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "database").write_bytes(b"\x00" * 5000 + TOKEN.encode() + b"\xff")
     (tmp_path / "empty").touch()
-    assert files_with_token(tmp_path) == [tmp_path / "folder" / "database"]
-    (tmp_path / "folder" / "database").unlink()  # all that tests leave behind is searched in the end
+    with (tmp_path / "holes").open("wb") as file:
+        file.seek(1 << 33)
+        file.write(TOKEN.encode())
+    assert files_with_token(tmp_path) == [tmp_path / "folder" / "database", tmp_path / "holes"]
+    for name in ("folder/database", "holes"):
+        (tmp_path / name).unlink()  # all that tests leave behind is searched in the end
 
 
 def test_30_a_run_writes_and_shows_no_token(stage: Stage, command: CommandLine, prefect_home: Path) -> None:
