@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -69,15 +70,17 @@ def test_stamps_have_the_digits_of_the_live_api(epoch_ns: int, digits: int, text
 
 
 def test_progress_grows_in_the_logs(launch: Any) -> None:
-    """While it runs the percentages grow and stay below 100."""
+    """While it runs each log continues the one before, and stays below 100 %. In the end every tenth was logged."""
     client = launch(latency_s=(1, 1))
     created = client.create(SEEDANCE, SMALL)
-    seen = set()
+    logs = [""]
     while (prediction := client.get(created["id"]))["status"] != "succeeded":
-        seen.add(max(map(int, re.findall(r"(\d+)%", prediction["logs"])), default=0))
+        logs.append(prediction["logs"])
         time.sleep(0.05)
-    assert len(seen) > 4
-    assert max(seen) < 100
+    assert all(later.startswith(earlier) for earlier, later in pairwise([*logs, prediction["logs"]]))
+    assert len(set(logs)) > 2
+    assert "100%" not in logs[-1]
+    assert re.findall(r"(\d+)%", prediction["logs"]) == [str(tenth * 10) for tenth in range(1, 11)]
 
 
 def test_predictions_finish_in_the_order_of_their_latencies(launch: Any) -> None:
