@@ -44,19 +44,27 @@ def read_film(review: Review) -> tuple[str, int | str | None]:
 def test_a_new_take_replaces_the_choice(review: Review) -> None:
     """Nothing needs to be chosen for that: it is the newest."""
     write_takes(review, 1, 2, 3, chosen=1)
-    put_in_film(review, {"storm": {"takes": {"2": {}, "3": {}}}})
+    assert put_in_film(review, {"storm": {"takes": {"2": {}, "3": {}}}}, before=review.read_choices()) == []
     assert read_film(review) == ("storm.take-3", None)
 
 
 def test_a_take_that_was_not_delivered_leaves_the_choice(review: Review) -> None:
     write_takes(review, 1, 2, 3, chosen=1, failed=(3,))
-    put_in_film(review, {"storm": {"takes": {"3": {}}}})
-    put_in_film(review, {"storm": {"takes": {"4": {}}}})
+    for number in ("3", "4"):
+        assert put_in_film(review, {"storm": {"takes": {number: {}}}}, before=review.read_choices()) == []
     assert read_film(review) == ("storm", 1)
 
 
 def test_an_older_take_is_chosen(review: Review) -> None:
     """As by `finish`, if the draft was chosen again after its final take was made."""
     write_takes(review, 1, 2, 3, chosen=1)
-    put_in_film(review, {"storm": {"takes": {"2": {}}}})
+    put_in_film(review, {"storm": {"takes": {"2": {}}}}, before=review.read_choices())
+    assert read_film(review) == ("storm.take-2", 2)
+
+
+def test_a_choice_that_was_made_while_a_take_was_made_counts(review: Review) -> None:
+    write_takes(review, 1, 2, 3, chosen=1)
+    before = review.read_choices()
+    review.change_choices({"storm": {"chosen": 2}})
+    assert put_in_film(review, {"storm": {"takes": {"3": {}}}}, before=before) == ["storm"]
     assert read_film(review) == ("storm.take-2", 2)

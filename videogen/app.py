@@ -37,7 +37,7 @@ from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
-from videogen.results.takes import find_chosen_ids, find_take_warnings
+from videogen.results.takes import find_chosen_ids, find_take_warnings, find_unchosen_ids
 from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import check_places
@@ -111,10 +111,10 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     earlier = await look(planned)
     planned = planned.with_reuse(
         earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
-    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices), *find_take_warnings(job, choices, last))
+    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices), *find_take_warnings(asked, choices, last))
     if options.only:
         planned = planned.select(options.only)
-    stale = find_stale(planned, earlier.clips, kept)
+    stale = find_stale(planned, earlier.clips, kept) - find_unchosen_ids(choices, last)
     planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
     planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
     validate_budget(planned, fresh=options.fresh)

@@ -13,6 +13,7 @@ from videogen.job.choices import (
     CHOICES_NAME,
     Choices,
     TakeLabel,
+    find_choice_warnings,
     find_next_take,
     find_scene,
     find_take_numbers,
@@ -32,6 +33,7 @@ from videogen.results.takes import (
     apply_choices,
     choose_take,
     find_take,
+    find_take_warnings,
     find_unmade_scenes,
     get_chosen_clips,
     get_scene_id,
@@ -70,6 +72,11 @@ class Review:
     def read_choices(self) -> Choices:
         """Return the choices so far. Raise `ValidationError` with every problem of the file."""
         return parse_choices(self.read_text())
+
+    def find_warnings(self, job: Job) -> list[str]:
+        """Return a warning for each scene and each take in `choices.toml` that does not exist."""
+        choices = self.read_choices()
+        return [*find_choice_warnings(job, choices), *find_take_warnings(job, choices, self.find_result())]
 
     def restore(self, text: str | None) -> None:
         """Write an earlier text of `choices.toml` again."""
@@ -143,7 +150,10 @@ class Review:
         if batch is None and self.store.sha256("manifest.json"):
             raise InvalidError(f"manifest.json in {self.store.address} is damaged: run the job, which writes it again")
         if batch is None:
-            raise InvalidError(f"there is no manifest.json in {self.store.address}: run the job first")
+            raise InvalidError(
+                f"there is no manifest.json in {self.store.address}: run the job first, or wait for the end of its "
+                "first run"
+            )
         return apply_choices(batch, self.read_choices())
 
     def _list_files(self) -> list[str]:
@@ -174,6 +184,8 @@ def require_take(batch: RunResult, scene_id: str, label: TakeLabel, *, is_delive
     known = f"its takes are {', '.join(map(str, labels))}" if labels else "it has none yet"
     if clip is None:
         raise InvalidError(f"{scene_id} has no take {label}: {known}")
+    if isinstance(label, int) and (own := make_label(clip, takes)) != label:
+        raise InvalidError(f"several models made take {label} of {scene_id}: name one, such as {scene_id}={own}")
     if is_delivered and clip.status != "success":
         raise InvalidError(f"take {label} of {scene_id} was not delivered, and cannot be chosen: {known}")
     return clip
@@ -232,14 +244,20 @@ def describe_retakes(
     return Retakes(numbers, ids, {scene_id: {"takes": takes_to_write}})
 
 
-def put_in_film(review: Review, change: Mapping[str, Mapping[str, Any]]) -> None:
+def put_in_film(review: Review, change: Mapping[str, Mapping[str, Any]], *, before: Choices) -> list[str]:
     """Have the new takes in the film, of those scenes whose new takes were all delivered.
 
-    `change` describes the takes, see `Retakes.change`. A scene whose newest take is in the film needs no choice for
-    that.
+    A scene whose newest take is in the film needs no choice for that.
+
+    Args:
+        change: describes the takes, see `Retakes.change`.
+        before: the choices when the takes were ordered. A later choice counts more than the new take.
+
+    Returns:
+        The scenes for which a person has chosen another take meanwhile.
     """
     if (batch := review.find_result()) is None:
-        return
+        return []
     groups = {get_scene_id(takes): takes for takes in group_takes(batch)}
     chosen: dict[str, dict[str, Any]] = {}
     for scene_id, each in change.items():
@@ -250,9 +268,11 @@ def put_in_film(review: Review, change: Mapping[str, Mapping[str, Any]]) -> None
         is_newest = last is choose_take(groups[scene_id])
         chosen[scene_id] = {"chosen": None if is_newest else make_label(last, groups[scene_id])}
     choices = review.read_choices()
+    later = [id_ for id_ in chosen if choices.get_chosen(id_) != before.get_chosen(id_)]
     changed = {id_: each for id_, each in chosen.items() if choices.get_chosen(id_) != each["chosen"]}
-    if changed:
+    if changed := {id_: each for id_, each in changed.items() if id_ not in later}:
         review.change_choices(changed)
+    return later
 
 
 @contextmanager

@@ -42,13 +42,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "says"),
     [
         (["rate", "film.toml", "storm=1", "4.5"], "error: RATING: input should be a whole number such as 5, not '4.5'"),
-        (["rate", "film.toml", "storm=1", "6"], "error: RATING: 6 is not 0 to 5"),
+        (["rate", "film.toml", "storm=1", "6"], "error: RATING: 6 is not 1 to 5, nor 0, which removes the rating"),
         (["rate", "film.toml", "storm=1", "--note", "x" * 10_001], "error: command line: --note: take 1 of storm: "),
         (["rate", "film.toml", "calm", "4"], "error: calm has no take yet, because the last run made other scenes"),
         (["choose", "film.toml", "calm=1"], "error: calm has no take yet, because the last run made other scenes"),
         (["choose", "film.toml", "clam=1"], "error: 'clam' is no scene of film; did you mean 'calm'?"),
         (["choose", "film.toml", "storm=1", "storm=1"], "error: storm is chosen twice"),
-        (["retake", "film.toml", "storm", "--prompt", ""], "error: command line: --prompt: take 2 of storm: "),
+        (["retake", "film.toml", "storm", "--prompt", ""], "error: command line: --prompt: take 2 of storm: is empty"),
+        (["retake", "film.toml", "storm", "--prompt", " "], "error: command line: --prompt: take 2 of storm: is empty"),
+        (["finish", "film.toml", "--tier", ""], "error: command line: --tier: take 2 of storm: is empty"),
         (["retake", "film.toml", "storm", "--seed", "-1"], "error: command line: --seed: take 2 of storm: "),
         (
             ["retake", "film.toml", "storm", "--model", "wan-2.6-t2w"],
@@ -89,9 +91,50 @@ def test_a_take_that_was_never_made_cannot_be_chosen_in_the_file_without_a_warni
     (folder / CHOICES_NAME).write_text(text, encoding="utf-8")
     assert main(["plan", "film.toml", "--json"]) == 0
     assert [each for each in json.loads(capsys.readouterr().out)["warnings"] if "storm" in each] == [
-        "choices.toml:3:2: storm.takes.veo-3.1: storm has no take veo-3.1, so this is ignored: its takes are 1",
         "choices.toml:2:1: storm.chosen: storm has no take 9, so this is ignored: its takes are 1",
+        "choices.toml:3:2: storm.takes.veo-3.1: storm has no take veo-3.1, so this is ignored: its takes are 1",
     ]
+
+
+def test_a_rating_of_a_take_that_was_never_made_is_told_because_the_take_would_be_paid_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / CHOICES_NAME).write_text("[storm.takes.7]\nrating = 3\n[storm.takes.8]\nseed = 1\n", encoding="utf-8")
+    for command in (["plan"], ["choose"], ["export"]):
+        assert main([*command, "film.toml"]) == 0
+        said = [each for each in "".join(capsys.readouterr()).splitlines() if "choices.toml" in each]
+        assert len(said) == 1, command
+        assert "warning: choices.toml:1:2: storm.takes.7: this take was rated, but never made" in said[0]
+
+
+def test_a_check_looks_at_the_choices_of_earlier_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / CHOICES_NAME).write_text('[storm]\nchosen = ""\n[storm.takes.1]\nseed = 1\n', encoding="utf-8")
+    assert main(["check", "film.toml"]) == 2
+    assert capsys.readouterr().err.startswith("error: choices.toml:2:1: storm.chosen: ")
+
+
+def test_a_rating_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rate", "film.toml", "storm", "4", "--note", "  "]) == 0
+    assert capsys.readouterr().out == "storm: take 1 (chosen) ★★★★\n"
+    assert "note =" not in (folder / CHOICES_NAME).read_text()
+
+
+def test_a_number_that_several_models_have_names_no_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (clip,) = manifest["clips"]
+    others = [{**clip, "scene_id": f"storm.{model}", "take_of": "storm", "model": model} for model in ("a", "b")]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"clips": others, "cells_per_scene": 2}))
+    assert main(["choose", "film.toml", "storm=1"]) == 2
+    assert capsys.readouterr().err == "error: several models made take 1 of storm: name one, such as storm=a\n"
+
+
+def test_another_model_makes_the_final_takes_at_its_own_tier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / CHOICES_NAME).write_text('[storm.takes.2]\nmodel = "kling-v3-omni"\ntier = "draft"\n', encoding="utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    take = {**manifest["clips"][0], "scene_id": "storm.take-2", "take": 2, "take_of": "storm"}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"clips": [*manifest["clips"], take]}))
+    assert main(["finish", "film.toml", "--model", "veo-3.1", "--dry-run"]) == 0
+    assert "storm.take-3" in capsys.readouterr().out
 
 
 def test_what_is_at_the_tier_already_is_not_made_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from videogen.cli.console import make_console, print_line
 from videogen.execution.options import RunOptions, validate_music
+from videogen.job.model import Job
 from videogen.reports.media_root import MediaRoot
 from videogen.reports.rough_cut import ROUGH_CUT_NAME, write_rough_cut
 from videogen.reports.timeline import TIMELINE_NAMES
@@ -11,17 +12,19 @@ from videogen.review import Review
 from videogen.text import list_first
 
 
-def export_film(job_id: str, options: RunOptions, *, media_root: MediaRoot, rough_cut: bool, music: Path | None) -> int:
+def export_film(job: Job, options: RunOptions, *, media_root: MediaRoot, rough_cut: bool, music: Path | None) -> int:
     """Write the files of the last run's film, with the takes that are chosen now, and print their names."""
     if music:
         validate_music(music)
-    review = Review.open(options.resolve_settings(), job_id)
+    review = Review.open(options.resolve_settings(), job.id)
     batch = review.read_result()
+    for warning in review.find_warnings(job):
+        print_line(make_console(stderr=True), f"warning: {warning}")
     if missing := review.find_missing_files(batch):
         print_line(
             make_console(stderr=True),
-            f"warning: {list_first(missing)}: not in {review.store.address} any more. Run the job again, which brings "
-            "them back",
+            f"warning: {list_first(missing)}: not in {review.store.address} any more. Run the job again: `videogen "
+            "plan` shows what that costs, because a provider keeps outputs for a short time only",
         )
     review.write_timelines(batch, media_root=media_root)
     if rough_cut or music:

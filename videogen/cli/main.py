@@ -444,7 +444,7 @@ def choose(job: Path, /, *choices: str, place: PlaceFlags = PlaceFlags()) -> int
 
     flags = place.make_flags()
     with _load_job(job, flags) as asked:
-        return choose_takes(asked.id, flags.options(job), choices)
+        return choose_takes(asked, flags.options(job), choices)
 
 
 @app.command
@@ -473,7 +473,7 @@ def rate(
     from videogen.cli.review import rate_take
 
     if rating is not None and not 0 <= rating <= 5:
-        raise InvalidError(f"RATING: {rating} is not 0 to 5")
+        raise InvalidError(f"RATING: {rating} is not 1 to 5, nor 0, which removes the rating")
     flags = place.make_flags()
     with _load_job(job, flags) as asked:
         return rate_take(asked.id, flags.options(job), take, rating, note)
@@ -509,7 +509,7 @@ def export(
     root = None if media_root is None else parse_media_root(media_root)
     flags = place.make_flags()
     with _load_job(job, flags) as asked:
-        return export_film(asked.id, flags.options(job), media_root=root, rough_cut=rough_cut, music=music)
+        return export_film(asked, flags.options(job), media_root=root, rough_cut=rough_cut, music=music)
 
 
 @app.command(name="import")

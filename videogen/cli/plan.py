@@ -17,7 +17,7 @@ from videogen.cli.progress import format_clock
 from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.judging import open_judge
 from videogen.execution.options import PreparedJob, RunOptions
-from videogen.job.choices import Choices
+from videogen.job.choices import Choices, add_takes, parse_choices, read_choices_text
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
 from videogen.planning.plan import Plan
@@ -29,6 +29,7 @@ from videogen.references.load import check_references
 from videogen.settings import Settings, read_settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import find_obstacle
+from videogen.storage.open import open_folder
 from videogen.text import escape_json, format_money, list_first
 
 MAX_LENGTHS = 3
@@ -213,6 +214,7 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
         reuses = _may_reuse_clips(settings, checked.job.id)
         problems = [
             *_find_judge_problems(checked.job, settings),
+            *_find_choice_problems(checked.job, settings),
             *_find_reference_problems(checked.job, path),
             *(() if reuses else find_budget_problems(planned)),
         ]
@@ -242,6 +244,17 @@ def _find_judge_problems(job: Job, settings: Settings) -> tuple[Problem, ...]:
     try:
         if job.judge:
             open_judge(job.judge, allows_programs=settings.allow_judges)
+    except ValidationError as exc:
+        return exc.problems
+    return ()
+
+
+def _find_choice_problems(job: Job, settings: Settings) -> tuple[Problem, ...]:
+    """Return the problems of the `choices.toml` that earlier runs of the job left on this machine."""
+    if is_remote(address := settings.get_job_folder(job.id)):
+        return ()
+    try:
+        add_takes(job, parse_choices(read_choices_text(open_folder(address))))
     except ValidationError as exc:
         return exc.problems
     return ()

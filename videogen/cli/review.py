@@ -12,7 +12,14 @@ from videogen.cli.plan import describe_provider, print_totals, show_plan
 from videogen.cli.run import run_job_file
 from videogen.errors import InvalidError, JobLockedError
 from videogen.execution.options import PreparedJob, RunOptions
-from videogen.job.choices import Choices, TakeLabel, find_next_take, find_scene, make_take
+from videogen.job.choices import (
+    CHOICES_NAME,
+    Choices,
+    TakeLabel,
+    find_next_take,
+    find_scene,
+    make_take,
+)
 from videogen.job.model import Job, Scene
 from videogen.job.prompts import compose_scenes
 from videogen.results.clip import Clip
@@ -26,7 +33,7 @@ from videogen.review import (
     require_same_variants,
     require_take,
 )
-from videogen.text import is_whole_number
+from videogen.text import is_whole_number, list_first
 
 # -- retake and finish ------------------------------------------------------------------------------------------------
 
@@ -53,7 +60,10 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     drafts = {get_scene_id([clip]): clip for clip in get_chosen_clips(review.read_result())}
     for scene_id, clip in drafts.items():
         scene = find_scene(job, scene_id)
-        described = _describe_take(job, scene, clip, choices) | changes
+        described = _describe_take(job, scene, clip, choices)
+        if "model" in changes:
+            described.pop("tier", None)  # tiers are names of one model
+        described |= changes
         if label := _find_same_take(choices, scene.id, described):
             change[scene.id] = {"takes": {label: {}}}
         else:
@@ -134,14 +144,26 @@ def _make_takes(
     if asks and not _confirm(prepared):
         print("nothing was made", file=sys.stderr)
         return 0
-    before = review.read_text()
+    before, choices = review.read_text(), review.read_choices()
+    take_ids = prepared.options.only
+    if not prepared.plan.to_make and review.list_delivered().issuperset(take_ids):
+        print("nothing is to be made: these takes were delivered before", file=sys.stderr)
+        put_in_film(review, change, before=choices)
+        return 0
     review.change_choices(change)
     try:
         code = run_job_file(job, options, file=file)
     except JobLockedError:  # a refused command changes nothing
         review.restore(before)
         raise
-    put_in_film(review, change)
+    for scene_id in put_in_film(review, change, before=choices):
+        print(f"{scene_id}: another take was chosen meanwhile, and stays in the film", file=sys.stderr)
+    if missing := [take_id for take_id in take_ids if take_id not in review.list_delivered()]:
+        print(
+            f"not made: {list_first(missing)}. The same command and the next run make them. To drop a take, remove its "
+            f"lines from {review.store.address}/{CHOICES_NAME}",
+            file=sys.stderr,
+        )
     return code
 
 
@@ -178,9 +200,9 @@ def _confirm(prepared: PreparedJob) -> bool:
 # -- choose and rate --------------------------------------------------------------------------------------------------
 
 
-def choose_takes(job_id: str, options: RunOptions, choices: Sequence[str]) -> int:
+def choose_takes(job: Job, options: RunOptions, choices: Sequence[str]) -> int:
     """Choose takes, each given as `SCENE=TAKE`, and list the takes. Without a choice, only list them."""
-    review = Review.open(options.resolve_settings(), job_id)
+    review = Review.open(options.resolve_settings(), job.id)
     batch = review.read_result()
     change: dict[str, dict[str, Any]] = {}
     for text in choices:
@@ -191,11 +213,12 @@ def choose_takes(job_id: str, options: RunOptions, choices: Sequence[str]) -> in
         change[scene_id] = {"chosen": make_label(clip, find_takes(batch, scene_id))}
     if change:
         batch = review.change_choices(change) or batch
+    for warning in review.find_warnings(job):
+        print_line(make_console(stderr=True), f"warning: {warning}")
     console = make_console(stderr=False)
     for takes in group_takes(batch):
         if len(takes) > 1:
-            labels = [_describe_label(take, takes) for take in takes]
-            print_line(console, f"{get_scene_id(takes)}: {', '.join(labels)}")
+            print_line(console, _describe_takes(takes))
     if all(len(takes) == 1 for takes in group_takes(batch)):
         print_line(console, "each scene has one take: `videogen retake` makes another")
     return 0
@@ -214,7 +237,10 @@ def rate_take(job_id: str, options: RunOptions, take: str, rating: int | None, n
     if not said:
         raise InvalidError("give a rating from 1 to 5, --note, or both")
     label = make_label(clip, takes)
-    review.change_choices({scene_id: {"takes": {str(label): {name: value or None for name, value in said.items()}}}})
+    given = {"rating": rating or None, "note": (note or "").strip() or None}
+    change = {scene_id: {"takes": {str(label): {name: given[name] for name in said}}}}
+    batch = review.change_choices(change) or batch
+    print_line(make_console(stderr=False), _describe_takes(find_takes(batch, scene_id)))
     return 0
 
 
@@ -223,6 +249,10 @@ def _parse_take(text: str) -> tuple[str, TakeLabel]:
     if not scene_id or not label:
         raise InvalidError(f"{text!r} is not SCENE=TAKE, such as storm=2")
     return scene_id, int(label) if is_whole_number(label) else label
+
+
+def _describe_takes(takes: Sequence[Clip]) -> str:
+    return f"{get_scene_id(takes)}: {', '.join(_describe_label(take, takes) for take in takes)}"
 
 
 def _describe_label(clip: Clip, takes: Sequence[Clip]) -> str:

@@ -17,6 +17,7 @@ from pydantic import ValidationError as PydanticError
 
 from videogen.errors import Problem, ValidationError, VideogenError
 from videogen.results.judgement import Judgement
+from videogen.source_files.messages import did_you_mean
 
 BASIC = "basic"
 MAX_JUDGING_S = 300.0
@@ -64,7 +65,7 @@ def open_judge(name: str, *, allows_programs: bool) -> Judge:
     if not allows_programs:
         raise _make_problem(
             f"{name!r} runs a program on this machine: set VIDEOGEN_ALLOW_JUDGES=true if jobs may do that, or use "
-            f"{BASIC!r}"
+            f"{BASIC!r}{did_you_mean(name, [BASIC])}"
         )
     return _open_function(name) if _FUNCTION.fullmatch(name) else _open_command(name)
 

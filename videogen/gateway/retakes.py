@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,9 @@ class RetakeDesk:
             if (now.key, now.price.cost, now.price.clips) != (offer.key, offer.price.cost, offer.price.clips):
                 raise OutdatedOfferError("the job file or the price has changed: ask for the price again")
             review = Review.open(prepared.settings, job_id)
+            before = review.read_choices()
             review.change_choices(offer.retakes.change)
-            started = self._start(offer, review)
+            started = self._start(offer, partial(put_in_film, review, offer.retakes.change, before=before))
             self._started[offer.take_id] = started
             return started
 
@@ -228,7 +229,7 @@ class RetakeDesk:
         )
         return Offer(job_id, scene_id, changes, retakes, request.key, price), prepared
 
-    def _start(self, offer: Offer, review: Review) -> StartedRetake:
+    def _start(self, offer: Offer, put_take_in_film: Callable[[], object]) -> StartedRetake:
         """Start the run as a process that goes on when the gateway is stopped."""
         folder = self._settings.get_work_folder(offer.job_id) / LOG_FOLDER
         folder.mkdir(exist_ok=True)
@@ -252,7 +253,7 @@ class RetakeDesk:
         def wait() -> None:
             process.wait()
             with suppress(VideogenError):  # the take is delivered, and can be chosen by hand
-                put_in_film(review, offer.retakes.change)
+                put_take_in_film()
 
         waiter = threading.Thread(target=wait, name=f"retake {offer.take_id}", daemon=True)
         waiter.start()

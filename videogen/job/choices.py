@@ -23,7 +23,7 @@ _HEADER = """\
 # `videogen rate` write it, too, and keep your comments. The next run makes the takes that are described here.
 """
 
-TakeLabel = Annotated[int, Field(strict=True, ge=1)] | Annotated[str, Field(strict=True)]
+TakeLabel = Annotated[int, Field(strict=True, ge=1)] | Annotated[str, Field(strict=True, min_length=1)]
 """Name of a take of a scene: its number, such as 2; with compared models the model, such as `"veo-3.1"`, or both,
 such as `"veo-3.1/2"`; or the id of the clip."""
 
@@ -38,20 +38,26 @@ def _require_label(label: str) -> str:
     return label
 
 
+def _require_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty: leave it out, and the take has that of its scene")
+    return text
+
+
 class TakeEntry(BaseModel):
     """One take: its differences from the scene in the job file, your rating and your note."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: Annotated[Text, Field(min_length=1)] | None = None
+    prompt: Annotated[Text, AfterValidator(_require_words)] | None = None
     """Prompt of this take; None means the scene's."""
     negative_prompt: Text | None = None
     """Negative prompt of this take; None means the scene's."""
     seed: Annotated[int, Field(ge=0, lt=2**31), IS_WHOLE_NUMBER] | None = None
     """Seed of this take; None means the scene's."""
-    model: str | None = None
+    model: Annotated[str, AfterValidator(_require_words)] | None = None
     """Model that makes this take; None means the scene's."""
-    tier: str | None = None
+    tier: Annotated[str, AfterValidator(_require_words)] | None = None
     """Tier of this take; None means the scene's."""
     inputs: ModelInputs | None = None
     """Inputs of this take in place of the scene's; None means the scene's."""
@@ -65,6 +71,11 @@ class TakeEntry(BaseModel):
         """The fields of the scene that differ in this take."""
         names = ("prompt", "negative_prompt", "seed", "model", "tier", "inputs")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it asks for a take, and does not only say something of one."""
+        return bool(self.changes) or (self.rating is None and self.note is None)
 
 
 class SceneChoices(BaseModel):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from videogen.registry.tables import parse_ratio
 from videogen.results.run_result import RunResult
-from videogen.results.takes import count_side_by_side, group_takes, sort_for_review
+from videogen.results.takes import count_side_by_side, get_chosen_clips, group_takes, sort_for_review
 from videogen.storage.base import Store
 from videogen.text import format_duration, format_money
 
@@ -64,7 +64,7 @@ def render_page(batch: RunResult, prompts: Mapping[str, str], *, files: Sequence
         prompts=prompts,
         files=files,
         spent={name: sum((c.cost for c in batch.clips if c.model == name), Decimal(0)) for name in batch.verdicts},
-        length=sum(clip.actual_duration or 0.0 for clip in batch.clips),
+        length=sum(clip.actual_duration or 0.0 for clip in get_chosen_clips(batch)),
         place="made by the emulator" if batch.provider == "local" else f"made at {batch.provider}",
         eager=EAGER_POSTERS,
         policy=_make_content_policy(style, script),

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from videogen.job.choices import Choices, TakeEntry, TakeLabel
+from videogen.job.choices import Choices, TakeEntry, TakeLabel, add_takes, find_take_numbers
 from videogen.job.model import Job
 from videogen.results.clip import Clip
 from videogen.results.run_result import FilmScene, RunResult
@@ -105,29 +105,45 @@ def count_side_by_side(batch: RunResult) -> int:
     return batch.cells_per_scene if is_even else 1
 
 
-def find_take_warnings(job: Job, choices: Choices, last: RunResult | None) -> Iterator[str]:
-    """Yield a warning for each take that was chosen, rated or described, and that neither the job nor its last run has.
+def find_take_warnings(asked: Job, choices: Choices, last: RunResult | None) -> Iterator[str]:
+    """Yield a warning for each take that was chosen or rated, and that neither the job nor its last run has.
+
+    A take that is rated before it was made may be a mistake in its number, and would be paid for.
 
     Args:
-        job: with the takes that the choices add.
+        asked: the job as its file describes it.
         last: the result of the last run; None means that there was none.
     """
     labels: dict[str, list[str]] = {}
-    for scene, model in job.variants():
+    for scene, model in add_takes(asked, choices).variants():
         number = str(scene.take or 1)
         names = (number, scene.id, model, f"{model}/{number}")
         labels.setdefault(scene.take_of or scene.id, []).extend(names)
     made = {get_scene_id(takes): takes for takes in group_takes(last)} if last else {}
+    numbers = {scene.id: set(map(str, find_take_numbers(asked, scene))) for scene in asked.scenes}
     for scene_id, each in choices.root.items():
-        asked = [("takes", label) for label in each.takes]
-        asked += [("chosen", str(each.chosen))] if each.chosen is not None else []
-        for place, label in asked:
-            if scene_id not in labels or label in labels[scene_id] or find_take(made.get(scene_id, ()), label):
-                continue
-            loc = (scene_id, "chosen") if place == "chosen" else (scene_id, "takes", label)
-            known = list_first([name for name in dict.fromkeys(labels[scene_id]) if name.isdigit()])
-            message = f"{scene_id} has no take {label}, so this is ignored: its takes are {known}"
-            yield str(choices.locate_problem(message, *loc))
+        if scene_id not in labels:
+            continue
+        known, takes = labels[scene_id], made.get(scene_id, ())
+        chosen = [("chosen", str(each.chosen))] if each.chosen is not None else []
+        for place, label in (*chosen, *(("takes", label) for label in each.takes)):
+            loc = (scene_id, place) if place == "chosen" else (scene_id, place, label)
+            is_made = find_take(takes, label) is not None
+            if label not in known and not is_made:
+                there = list_first([name for name in dict.fromkeys(known) if name.isdigit()])
+                message = f"{scene_id} has no take {label}, so this is ignored: its takes are {there}"
+                yield str(choices.locate_problem(message, *loc))
+            elif place == "takes" and not is_made and label not in numbers[scene_id] and not each.takes[label].is_order:
+                message = "this take was rated, but never made, and would be: remove these lines if that is a mistake"
+                yield str(choices.locate_problem(message, *loc))
+
+
+def find_unchosen_ids(choices: Choices, last: RunResult | None) -> frozenset[str]:
+    """Return the ids of the clips of the last run that are not in the film, because another take is."""
+    if last is None:
+        return frozenset()
+    chosen = {clip.scene_id for clip in get_chosen_clips(apply_choices(last, choices))}
+    return frozenset(clip.scene_id for clip in last.clips if clip.scene_id not in chosen)
 
 
 def find_chosen_ids(

@@ -135,6 +135,8 @@ def _describe_error(entry: "ErrorDetails") -> str:
         return _describe_choice(context["expected_tags"], context["tag"])
     if kind == "literal_error":
         return _describe_choice(context["expected"], value)
+    if kind == "too_short" and value == "":
+        return "is empty"
     if kind in ("too_short", "too_long"):
         return f"should have {_describe_bound(context)}, not {context['actual_length']}"
     text = _WORDS.get(kind) or entry["msg"][:1].lower() + entry["msg"][1:]
