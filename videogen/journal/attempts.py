@@ -185,6 +185,7 @@ class AttemptStore(JournalBase):
             "state": "intended",
             "intended_at": at or utc_now(),
             "price": str(request.cost),
+            "model": sanitize_json(request.model),
             "reserved": str(most),
             "token": token,
         }
