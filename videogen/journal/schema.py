@@ -124,6 +124,8 @@ BUDGETED_ATTEMPTS = sa.Table(
     metadata,
     sa.Column("budget_name", sa.String(80), primary_key=True),
     sa.Column("attempt_id", sa.Integer, primary_key=True),
+    sa.Column("reserved_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("ix_budgeted_attempts_reserved_at", "budget_name", "reserved_at"),
 )
 
 BUDGET_ALERTS = sa.Table(

@@ -21,6 +21,8 @@ def upgrade() -> None:
         "budgeted_attempts",
         sa.Column("budget_name", sa.String(80), primary_key=True),
         sa.Column("attempt_id", sa.Integer, primary_key=True),
+        sa.Column("reserved_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Index("ix_budgeted_attempts_reserved_at", "budget_name", "reserved_at"),
     )
     op.create_table(
         "budget_alerts",
