@@ -17,7 +17,7 @@ from videogen.errors import (
 )
 from videogen.events import BudgetAlert
 from videogen.journal.base import JournalBase, as_utc, split_keys, utc_now
-from videogen.journal.budgets import book_attempt, check_shared_budgets
+from videogen.journal.budgets import book_attempt, check_shared_budgets, rebook_attempt
 from videogen.journal.database import sanitize_json
 from videogen.journal.deliveries import is_delivered, replace_delivery
 from videogen.journal.schema import ATTEMPTS, DELIVERIES, OPEN_STATES, RUNS, AttemptState, CostBasis
@@ -383,6 +383,8 @@ def _transition(
     values |= {"state": to} if to else {}
     update = ATTEMPTS.update().where(*mine, ATTEMPTS.c.state.in_(_states_before(method, to)))
     row = db.execute(update.values(values).returning(*ATTEMPTS.c)).one_or_none()
+    if row is not None and "cost_basis" in values:
+        rebook_attempt(db, row)
     if row is None and same is not None:
         run_id = values.get("run_id", attempt.run_id)
         is_done = (ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.state == to)

@@ -12,6 +12,7 @@ from videogen.events import BudgetAlert
 from videogen.journal.base import JournalBase
 from videogen.journal.database import sanitize_json
 from videogen.journal.schema import ATTEMPTS, BUDGET_ALERTS, BUDGETED_ATTEMPTS, BUDGETS
+from videogen.journal.spending import make_cost
 from videogen.planning.budgets import Budget, BudgetSpan, BudgetUse, describe_missing_budget
 from videogen.text import format_money
 
@@ -67,7 +68,7 @@ class BudgetStore(JournalBase):
 
         def work(db: sa.Connection) -> dict[str, BudgetUse]:
             now = self._now_by_shared_clock(db)
-            origins = db.scalars(_select_budgeted(budget, budget.find_span(now), ATTEMPTS.c.origin).distinct())
+            origins = db.scalars(_select_budgeted(budget, budget.find_span(now), BUDGETED_ATTEMPTS.c.origin).distinct())
             return {origin: compute_use(db, budget, now, origin) for origin in sorted(origins)}
 
         return self._read(work)
@@ -97,32 +98,26 @@ def compute_use(
 ) -> BudgetUse:
     """Return the use of a budget by the attempts at this origin, in the period of that time.
 
-    An attempt is counted as for `max_cost` (see `find_costs`): at its cost if that is certain, else at its reservation
-    at least. There may be very many attempts, and few of them differ. The database counts them, and Python adds up
-    money.
+    There may be very many attempts, and few of them differ. The database counts them, and Python adds up money.
 
     Args:
         running_in: count only the attempts of this run whose prediction has not ended; None means all attempts.
     """
-    span = budget.find_span(at)
-    amounts = (ATTEMPTS.c.cost, ATTEMPTS.c.cost_basis, ATTEMPTS.c.reserved)
+    span, amounts = budget.find_span(at), (BUDGETED_ATTEMPTS.c.spent, BUDGETED_ATTEMPTS.c.at_most)
     query = _select_budgeted(budget, span, *amounts, sa.func.count().label("number"))
-    query = query.where(ATTEMPTS.c.origin == origin).group_by(*amounts)
+    query = query.where(BUDGETED_ATTEMPTS.c.origin == origin).group_by(*amounts)
     if running_in is not None:
-        query = query.where(ATTEMPTS.c.run_id == running_in, ATTEMPTS.c.state.in_(("intended", "created")))
-    spent = reserved = Decimal(0)
-    for row in db.execute(query):
-        booked = Decimal(row.cost or 0)
-        at_most = booked if row.cost_basis == "known" else max(booked, Decimal(row.reserved))
-        spent += booked * row.number
-        reserved += (at_most - booked) * row.number
-    return BudgetUse(budget=budget, span=span, spent=spent, reserved=reserved)
+        is_running = (ATTEMPTS.c.run_id == running_in, ATTEMPTS.c.state.in_(("intended", "created")))
+        query = query.where(BUDGETED_ATTEMPTS.c.attempt_id.in_(sa.select(ATTEMPTS.c.id).where(*is_running)))
+    rows = db.execute(query).all()
+    spent = sum((Decimal(row.spent) * row.number for row in rows), Decimal(0))
+    at_most = sum((Decimal(row.at_most) * row.number for row in rows), Decimal(0))
+    return BudgetUse(budget=budget, span=span, spent=spent, reserved=at_most - spent)
 
 
 def _select_budgeted(budget: Budget, span: BudgetSpan, *columns: Any) -> sa.Select[Any]:
     """Select these columns of the attempts that count for a budget in one of its periods."""
-    joined = BUDGETED_ATTEMPTS.join(ATTEMPTS, ATTEMPTS.c.id == BUDGETED_ATTEMPTS.c.attempt_id)
-    query = sa.select(*columns).select_from(joined).where(BUDGETED_ATTEMPTS.c.budget_name == budget.name)
+    query = sa.select(*columns).where(BUDGETED_ATTEMPTS.c.budget_name == budget.name)
     if span.starts_at is not None and span.ends_at is not None:
         reserved_at = BUDGETED_ATTEMPTS.c.reserved_at
         query = query.where(reserved_at >= span.starts_at, reserved_at < span.ends_at)
@@ -168,10 +163,18 @@ def book_attempt(
 
     The arguments are those of `check_shared_budgets`, with its result as `uses`.
     """
+    row = {"attempt_id": attempt_id, "origin": origin, "reserved_at": at.astimezone(UTC)}
+    row |= {"spent": "0", "at_most": str(most)}
     for use in uses:
-        row = {"budget_name": use.budget.name, "attempt_id": attempt_id, "reserved_at": at.astimezone(UTC)}
-        db.execute(BUDGETED_ATTEMPTS.insert().values(row))
+        db.execute(BUDGETED_ATTEMPTS.insert().values(budget_name=use.budget.name, **row))
     return tuple(alert for use in uses for alert in _record_alerts(db, use, origin, use.taken + most))
+
+
+def rebook_attempt(db: sa.Connection, row: Any) -> None:
+    """Record the cost of an attempt, by its row, in the budgets that it counts for: as for `max_cost`."""
+    cost = make_cost(row)
+    update = BUDGETED_ATTEMPTS.update().where(BUDGETED_ATTEMPTS.c.attempt_id == row.id)
+    db.execute(update.values(spent=str(cost.booked), at_most=str(cost.at_most)))
 
 
 def _record_alerts(db: sa.Connection, use: BudgetUse, origin: str, taken: Decimal) -> Iterator[BudgetAlert]:

@@ -21,8 +21,12 @@ def upgrade() -> None:
         "budgeted_attempts",
         sa.Column("budget_name", sa.String(80), primary_key=True),
         sa.Column("attempt_id", sa.Integer, primary_key=True),
+        sa.Column("origin", sa.String(255), nullable=False),
         sa.Column("reserved_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Index("ix_budgeted_attempts_reserved_at", "budget_name", "reserved_at"),
+        sa.Column("spent", sa.String(32), nullable=False),
+        sa.Column("at_most", sa.String(32), nullable=False),
+        sa.Index("ix_budgeted_attempts_attempt_id", "attempt_id"),
+        sa.Index("ix_budgeted_attempts_amounts", "budget_name", "origin", "spent", "at_most", "reserved_at"),
     )
     op.create_table(
         "budget_alerts",
