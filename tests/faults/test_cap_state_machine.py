@@ -170,14 +170,17 @@ class CappedJobs(RuleBasedStateMachine):
         return f"sqlite:///{root / 'journal.db'}"
 
     @initialize(
-        clips=st.sampled_from(("0.9", "1", "1.5", "2", "3")),
-        shared=st.sampled_from(("1", "1.7", "3", "9")),
-        twins=st.sampled_from(("0", "1", "9")),
+        retakes=st.sampled_from(("0", "0.5", "1", "2", "3")),
+        shared=st.sampled_from(("1.7", "3", "5", "9")),
+        twins=st.sampled_from(("0", "1", "2", "9")),
         period=st.sampled_from(("total", "month")),
         scenes=st.integers(1, 3),
-        falls_back=st.booleans(),
+        attempts=st.integers(1, 3),
+        falls_back=st.sampled_from((True, True, False)),
     )
-    def plan(self, clips: str, shared: str, twins: str, period: str, scenes: int, falls_back: bool) -> None:
+    def plan(
+        self, retakes: str, shared: str, twins: str, period: str, scenes: int, attempts: int, falls_back: bool
+    ) -> None:
         self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
         self.root = Path(self.folder.name)
         self.environment = pytest.MonkeyPatch()
@@ -185,7 +188,7 @@ class CappedJobs(RuleBasedStateMachine):
         self.environment.setenv("VIDEOGEN_JOURNAL_URL", self.journal_url)
         self.environment.setenv("VIDEOGEN_BUDGET", "team")
         self.ledger, self.runs, self.opened = Ledger(), 0, list[Journal]()
-        self.cap = self.most * Decimal(clips)
+        self.cap = self.most * (scenes + Decimal(retakes))
         self.caps: dict[str, Decimal] = {}
         """By job: the highest cap that its runs have had."""
         self.budgets = {"team": self.most * Decimal(shared), "twins": CLIP_PRICE * Decimal(twins)}
@@ -195,7 +198,13 @@ class CappedJobs(RuleBasedStateMachine):
             with closing(Journal(self.journal_url)) as journal:
                 journal.set_budget(Budget.model_validate(fields))
         self.scenes = scenes
-        self.fields: dict[str, Any] = {"model": self.model, "budget": "twins", "timeout_seconds": 0.5, "min_clips": 1}
+        self.fields: dict[str, Any] = {
+            "model": self.model,
+            "attempts": attempts,
+            "min_clips": 1,
+            "timeout_seconds": 0.5,
+        }
+        self.fields["budget"] = "twins"
         if falls_back:
             self.fields["fallback_models"] = ["twin"]
 
@@ -207,7 +216,7 @@ class CappedJobs(RuleBasedStateMachine):
         fates=st.lists(st.sampled_from(FATES), max_size=4),
         gpu_shares=st.lists(st.sampled_from((0.02, 0.5, 0.9, 1.0)), max_size=4),
         fresh=st.sampled_from((False, False, False, True)),
-        cap=st.sampled_from(("1", "1", "0.5", "2")),
+        cap=st.sampled_from(("1", "1", "1", "0.6", "2")),
     )
     def run(
         self,
