@@ -108,7 +108,13 @@ def test_the_version_before_budgets_is_upgraded_with_all_that_was_spent(journal_
     build(journal_url, version="0006")
     engine = sa.create_engine(journal_url)
     with engine.begin() as db:
-        row = {"run_id": "old1", "origin": "fake", "scene_id": "a", "input_digest": "0" * 64, "intended_at": AT}
+        row: dict[str, object] = {
+            "run_id": "old1",
+            "origin": "fake",
+            "scene_id": "a",
+            "input_digest": "0" * 64,
+            "intended_at": AT,
+        }
         row |= {"price": str(PRICE), "job_id": "job"}
         if engine.dialect.name == "sqlite":
             row["id"] = 6

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import job_of, small_registry
 from videogen.errors import InvalidError, ValidationError
+from videogen.job.model import Job
 from videogen.planning.budgets import (
     Budget,
     BudgetUse,
@@ -199,3 +200,11 @@ def test_a_plan_goes_on_if_it_has_work_that_no_budget_refuses() -> None:
     validate_shared_budgets(mixed)
     with pytest.raises(ValidationError):
         validate_shared_budgets(mixed.with_budgets((exhausted,)))
+
+
+def test_a_job_names_one_budget_or_several() -> None:
+    """Also when it is passed on as JSON, as a parameter of a flow is."""
+    for field, names in ((["team", "veo"], ("team", "veo")), ("team", ("team",)), ([], ())):
+        job = job_of({}, budget=field)
+        assert job.budget == names
+        assert Job.model_validate_json(job.model_dump_json()) == job

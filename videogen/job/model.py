@@ -151,13 +151,17 @@ ModelInputs = dict[str, _Scalar | list[_Scalar]]
 
 
 def _list_names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError("input should be the name of a budget, or an array of names")
+    if any("," in name for name in names if isinstance(name, str)):
+        raise ValueError('names of budgets have no commas: write several names as an array, ["one", "two"]')
+    return names
 
 
 _BudgetName = Annotated[str, Field(min_length=1, max_length=80)]
 _BudgetNames = Annotated[
     tuple[_BudgetName, ...],
-    Field(max_length=8),
     BeforeValidator(_list_names, json_schema_input_type=_BudgetName | tuple[_BudgetName, ...]),
 ]
 
