@@ -47,11 +47,6 @@ class Budget(FrozenModel):
     models: tuple[str, ...] = ()
     """Patterns of the names of the models that it is for, such as `veo-*`. Empty means all models."""
 
-    @property
-    def allowance(self) -> str:
-        """The amount and the period as the command line takes them, such as `200/month`."""
-        return format_allowance(self.amount, self.period)
-
     def is_for(self, model: str) -> bool:
         """Return whether predictions of this model count for the budget."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
