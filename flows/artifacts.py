@@ -21,7 +21,7 @@ MAX_SHOWN_ROWS = 200
 ADVICE_BY_CODE = {
     "authentication": "The token was refused: set REPLICATE_API_TOKEN to a valid one.",
     "billing": "The account is out of credit: top it up.",
-    "budget": "The budget is spent: raise `max_cost` if these clips are worth it.",
+    "budget": "The budget is spent: raise `max_cost`, or the budget that ran out, if these clips are worth it.",
     "cancelled": "A command to the run cancelled these clips: run the job again to make them.",
     "duration": "The model delivers another length than requested: raise `duration_tolerance`, or use another model.",
     "input": "The provider refuses the input: change the scene. `videogen models check` detects changed models.",

@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.artifacts import make_artifact_key
-from videogen.events import ClipEnded, RunCompleted, RunEvent, RunStarted
+from videogen.events import BudgetAlert, ClipEnded, RunCompleted, RunEvent, RunStarted
 from videogen.execution.recorder import Listener
 from videogen.job.model import Job
 
@@ -37,6 +37,9 @@ async def report_progress(job: Job) -> AsyncIterator[Listener]:
         elif isinstance(event, ClipEnded):
             clip = event.clip
             _emit_prefect_event(event, f"clip.{payload['run_id']}.{clip.scene_id}", clip.scene_id, model=clip.model)
+        elif isinstance(event, BudgetAlert):
+            labels = {"budget": event.budget, "percent": str(event.percent)}
+            _emit_prefect_event(event, f"budget.{event.budget}", event.budget, **labels)
         elif isinstance(event, RunCompleted):
             batch = event.result
             _emit_prefect_event(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
@@ -98,7 +101,9 @@ async def _describe_flow_run(run_id: str, *tags: str) -> None:
         await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
 
 
-def _emit_prefect_event(event: ClipEnded | RunCompleted, resource_id: str, name: str, **labels: str) -> None:
+def _emit_prefect_event(
+    event: ClipEnded | RunCompleted | BudgetAlert, resource_id: str, name: str, **labels: str
+) -> None:
     """Emit an event of Prefect. Its resource has labels of ours, by which automations can select it."""
     emit_event(
         f"videogen.{event.type}",

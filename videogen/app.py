@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from videogen.errors import RunInterruptedError
 from videogen.execution.judging import open_judge
 from videogen.execution.marking import ClipMarker
-from videogen.execution.options import PreparedJob, RunOptions, validate_music
+from videogen.execution.options import PreparedJob, RunOptions, locate_budgets, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
 from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs, read_manifest
 from videogen.execution.runner import JobRunner
@@ -31,6 +31,7 @@ from videogen.job.choices import (
 )
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
+from videogen.planning.budgets import validate_shared_budgets
 from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
@@ -96,7 +97,15 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         planned = plan(cut_outs=cut_outs)
 
     async def look(planned: Plan) -> PriorWork:
-        return await inspect_prior_runs(url, origin, folder, planned, open_folder=folders, fresh=options.fresh)
+        return await inspect_prior_runs(
+            url,
+            origin,
+            folder,
+            planned,
+            open_folder=folders,
+            fresh=options.fresh,
+            budgets=locate_budgets(asked, settings),
+        )
 
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = plan()
@@ -116,8 +125,9 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         planned = planned.select(options.only)
     stale = find_stale(planned, earlier.clips, kept) - find_unchosen_ids(choices, last)
     planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
-    planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
+    planned = planned.with_prior_cost(earlier.spent, earlier.reserved).with_budgets(earlier.budgets)
     validate_budget(planned, fresh=options.fresh)
+    validate_shared_budgets(planned)
     return PreparedJob(
         asked,
         planned,
@@ -224,6 +234,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
             gate=gate,
             job_id=prepared.job.id,
             max_cost=prepared.plan.max_cost,
+            budgets=prepared.budgets,
             patience=NO_PATIENCE if prepared.provider == "local" else Patience(),
             lookalikes=find_lookalikes(prepared.plan.requests),
             force_keys=keys - made if prepared.options.fresh else set(),

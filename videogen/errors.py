@@ -40,7 +40,7 @@
         ├── PausedError              the run is paused: wait until it is resumed
         ├── ClipCancelledError       a command to the run cancelled this clip: permanent
         ├── BlockedError             a clip that it is made from was not delivered: not tried
-        ├── BudgetError              it would cost more than `max_cost` allows: permanent
+        ├── BudgetError              it would cost more than `max_cost`, or a shared budget, allows: permanent
         └── UnreachableError         the provider could not be reached for too long
 """
 
@@ -344,7 +344,7 @@ class BlockedError(ClipError):
 
 
 class BudgetError(ClipError):
-    """Creating this prediction could take the job above its `max_cost`.
+    """Creating this prediction could take the job above its `max_cost`, or the runs that share a budget above that.
 
     `may_free` is true if predictions of the same run are still open. They may cost less than the amount reserved for
     them, so there may be room for this one later.

@@ -1,5 +1,6 @@
 """The events of a run. Payload fields have the same names as in the manifest."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -97,6 +98,22 @@ class RunCapChanged(_CommandEvent):
     max_cost: Decimal
 
 
+class BudgetAlert(_Event):
+    """A part of a budget that runs share is spent or reserved, for the first time in its period. Money is in USD."""
+
+    type: Literal["budget.alert"] = "budget.alert"
+    budget: str
+    percent: int
+    """The part of the amount that is reached: 50, 80 or 100."""
+    amount: Decimal
+    taken: Decimal
+    """USD that are spent or reserved now."""
+    period: str
+    """The period as people read it, such as `in November (UTC)`."""
+    ends_at: datetime | None
+    """When the next period begins; None if there is none."""
+
+
 class _ClipEvent(_Event):
     clip_index: int
     scene_id: str
@@ -177,6 +194,7 @@ RunEvent = (
     | RunPaused
     | RunResumed
     | RunCapChanged
+    | BudgetAlert
     | ClipStarted
     | ClipProgress
     | ClipRetrying

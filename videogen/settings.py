@@ -24,6 +24,7 @@ FREE_ORIGIN = "local"
 LOCAL_OUT = Path("out")
 DEFAULT_LIMIT = "replicate"
 MAX_LIMIT_NAME = 80
+MAX_BUDGET_NAME = 80
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PLAIN_HOST = re.compile(r"(?!.*xn--)[a-z0-9.-]*[a-z][a-z0-9.-]*")
 """A host name in ASCII, and no label of IDNA in it: every client accepts it."""
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     limit: Annotated[str | None, Field(validation_alias="VIDEOGEN_LIMIT", max_length=MAX_LIMIT_NAME)] = None
     """Name of the limit on predictions that all runs on one journal share (`videogen limit NAME 5`); None means
     `replicate` with PostgreSQL, and no shared limit with SQLite."""
+    budget: Annotated[str | None, Field(validation_alias="VIDEOGEN_BUDGET")] = None
+    """Names of the budgets that every run counts for, separated by commas (`videogen budget NAME 200/month`), beside
+    those of its job; None means only those of the job."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
     """A `models.toml` that adds models to the shipped ones or changes them; None means only the shipped ones."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
@@ -88,6 +92,13 @@ class Settings(BaseSettings):
     def _buffer_is_a_plain_number(cls, value: Any) -> Any:
         if isinstance(value, str) and not is_plain_number(value.strip()):
             raise ValueError("must be a plain number")
+        return value
+
+    @field_validator("budget")
+    @classmethod
+    def _budgets_have_names(cls, value: str | None) -> str | None:
+        for name in value.split(",") if value else ():
+            check_budget_name(name.strip())
         return value
 
     @field_validator("registry")
@@ -143,6 +154,11 @@ class Settings(BaseSettings):
         shares_journal = self.get_journal_url().startswith("postgres")
         return self.limit or (DEFAULT_LIMIT if shares_journal else None)
 
+    @property
+    def budget_names(self) -> tuple[str, ...]:
+        """The names in `budget`."""
+        return tuple(name.strip() for name in self.budget.split(",")) if self.budget else ()
+
     def get_job_folder(self, job_id: str) -> str:
         """Return the address of a job's folder."""
         if not is_remote(self.out):
@@ -154,6 +170,12 @@ class Settings(BaseSettings):
         """Return the local folder for a job's files: its own, or `out/s3/bucket/prefix/<job>` for one in a bucket."""
         below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
         return (self.local_out / below).absolute() / job_id
+
+
+def check_budget_name(name: str) -> None:
+    """Raise `ValueError` if a budget cannot have this name."""
+    if not 1 <= len(name) <= MAX_BUDGET_NAME or not name.isprintable() or name != name.strip() or "," in name:
+        raise ValueError(f"must be the name of a budget: 1 to {MAX_BUDGET_NAME} characters, without commas")
 
 
 def _check_http_url(value: str) -> None:

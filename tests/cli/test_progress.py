@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 from io import StringIO
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from videogen.cli import progress as progress_module
 from videogen.cli.progress import ProgressLines, RunProgress, format_clock, render_view
 from videogen.events import (
     SEARCHING,
+    BudgetAlert,
     ClipCompleted,
     ClipEnded,
     ClipFailed,
@@ -132,6 +134,21 @@ def test_commands_are_shown() -> None:
     assert "paused · 0 of 2 clips · 0:00 · $0.00 of $20.00 at most" in shown(lines.progress)
     told(lines.show, 2, RunResumed(sender="eve@there"))
     assert "paused" not in shown(lines.progress)
+
+
+def test_an_alert_of_a_budget_is_a_line() -> None:
+    console = Console(file=StringIO(), width=200, highlight=False)
+    alert = BudgetAlert(
+        budget="team",
+        percent=80,
+        amount=Decimal(200),
+        taken=Decimal("160.10"),
+        period="in November (UTC)",
+        ends_at=datetime(2026, 12, 1, tzinfo=UTC),
+    )
+    told(ProgressLines(console, plan_of(2)).show, 2, alert)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "budget team: 80% of $200.00 are spent or reserved in November (UTC)" in text
 
 
 def shown(progress: RunProgress) -> str:

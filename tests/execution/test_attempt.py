@@ -40,6 +40,7 @@ from videogen.execution import prediction
 from videogen.execution.attempt import attempt_clip as generate_in_slot
 from videogen.execution.context import RunContext
 from videogen.execution.slots import Slot, Slots
+from videogen.planning.budgets import Budget
 from videogen.planning.requests import ClipRequest, ImageInput
 from videogen.providers.base import Prediction
 from videogen.results.clip import Clip
@@ -307,6 +308,19 @@ async def test_the_remote_deadline_is_a_little_above_the_timeout(tmp_path: Path)
     provider, request = FakeProvider(), request_of()
     await generate(request, run_of(tmp_path, provider))
     assert request.prediction.timeout_s < provider.cancel_after_s[0] <= request.prediction.timeout_s + 60
+
+
+async def test_gpu_time_ends_within_the_rest_of_the_budgets_that_are_for_the_model(tmp_path: Path) -> None:
+    """$0.20 are 20 s; the budget for other models limits nothing."""
+    by_time = {"gpu_cost_per_s": Decimal("0.01"), "cost": Decimal("0.05")}
+    provider, request = FakeProvider(), change_prediction(request_of(), **by_time)
+    run = run_of(tmp_path, provider)
+    run.budgets = ("team", "veo")
+    for name, amount, models in (("team", "0.20", ()), ("veo", "0", ("veo-*",))):
+        budget = Budget(name=name, amount=Decimal(amount), period="day", models=models)
+        run.journal.journal.set_budget(budget)
+    await generate(request, run)
+    assert provider.cancel_after_s == [20.0]
 
 
 async def test_an_interrupted_clip_is_cancelled_remotely(tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
-"""The automation in `deployments/`, against a real Prefect server."""
+"""The automations in `deployments/`, against a real Prefect server."""
 
 import asyncio
+import json
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
 
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.flows.conftest import CommandLine, wait_until
@@ -96,3 +104,99 @@ def prefect(command: CommandLine, *arguments: str) -> None:
 def is_paused(api: str, deployment: str) -> bool:
     paused: bool = call_prefect("GET", f"{api}/deployments/{deployment}")["paused"]
     return paused
+
+
+# -- budgets ----------------------------------------------------------------------------------------------------------
+
+BLOCK = "videogen-alerts"
+
+
+class Receiver:
+    """A web server on this machine that keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        posted = self.posted = Queue[dict[str, Any]]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Write nothing to the log of the tests."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/alerts"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with closing(Receiver()) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def block(prefect_api: str, receiver: Receiver) -> Iterator[Callable[[], None]]:
+    """Saves a notification block that posts to the receiver; the server is left without it and our automations."""
+    address = f"{prefect_api}/block_types/slug/custom-webhook/block_documents/name/{BLOCK}"
+
+    def save() -> None:
+        text = {"subject": "{{subject}}", "body": "{{body}}"}
+        with temporary_settings({PREFECT_API_URL: prefect_api}):
+            asyncio.run(CustomWebhookNotificationBlock(name="x", url=receiver.url, json_data=text).asave(BLOCK))
+
+    yield save
+    for name, automation in automations(prefect_api).items():
+        if name.startswith("videogen - "):
+            call_prefect("DELETE", f"{prefect_api}/automations/{automation}")
+    call_prefect("DELETE", f"{prefect_api}/block_documents/{call_prefect('GET', address)['id']}")
+
+
+def apply_automations(api: str) -> None:
+    apply = runpy.run_path(str(ROOT / "deployments/automations/apply.py"))
+    with temporary_settings({PREFECT_API_URL: api}):
+        asyncio.run(apply["main"]())
+
+
+def test_people_are_told_through_a_block_when_a_budget_is_nearly_spent(
+    on_emulator: CommandLine,
+    prefect_api: str,
+    block: Callable[[], None],
+    receiver: Receiver,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`set-up` asks for the block while there is none. Two clips of $0.06 are 80% of $0.15, the first one is 40%."""
+    apply_automations(prefect_api)
+    assert f"it needs a notification block named {BLOCK}" in capsys.readouterr().out
+    assert "videogen - tell of budgets" not in automations(prefect_api)
+    block()
+    apply_automations(prefect_api)
+    assert "videogen - tell of budgets" in automations(prefect_api)
+    budget = subprocess.run(
+        [sys.executable, "-m", "videogen", "budget", "team", "0.15/total"],
+        env=on_emulator.whole_environment | {"PYTHONPATH": str(ROOT)},
+        cwd=on_emulator.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "team: $0.15 in total" in budget.stdout
+    on_emulator.environment["VIDEOGEN_BUDGET"] = "team"
+    done = on_emulator.run(on_emulator.quick_job(2, concurrency=1), "--jsonl")
+    assert done.code == 0, done.err
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["percent"] for event in events if event["event"] == "budget.alert"] == [50, 80]
+    assert "budget team: $0.00 of $0.15 spent or reserved in total, $0.12 for this run" in done.err
+    assert "budget team: 80% of $0.15 are spent or reserved in total" in done.err
+    told = [receiver.posted.get(timeout=250) for _ in range(2)]
+    assert sorted(each["subject"] for each in told) == [
+        f"videogen: {percent}% of the budget team" for percent in (50, 80)
+    ]
+    assert {each["body"] for each in told} == {"$0.12 of $0.15 are spent or reserved in total."}
+    assert receiver.posted.empty()

@@ -17,6 +17,7 @@ from videogen.errors import BudgetError
 from videogen.journal import migrations
 from videogen.journal.migrations import HEAD, read_version
 from videogen.journal.store import Journal
+from videogen.planning.budgets import Budget
 
 PRICE = request_of().cost
 AT = "2026-01-01 12:00:00.000000"
@@ -32,8 +33,8 @@ ATTEMPTS = [
 """As version 0002 leaves them: of a run that was killed, and of one of another job."""
 
 
-def build(url: str) -> None:
-    """A journal as version 0002 makes and fills it."""
+def build(url: str, *, version: str = "0002") -> None:
+    """A journal as version 0002 makes and fills it, and as a later version upgrades it."""
     engine = sa.create_engine(url)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -63,6 +64,7 @@ def build(url: str) -> None:
         insert(db, "events", run_id="old1", type="run.started", payload='{"model": "kling"}', at=AT)
         if engine.dialect.name == "postgresql":
             db.exec_driver_sql("SELECT setval('attempts_id_seq', 5)")
+        command.upgrade(config, version)
     engine.dispose()
 
 
@@ -99,6 +101,40 @@ def test_what_was_spent_before_counts_for_the_cap_of_its_job(upgraded: Journal) 
     with pytest.raises(BudgetError, match=r"\$1.40 of \$1.50"):
         intend(upgraded, request_of(take=6), "new", max_cost=Decimal("1.50"))
     assert intend(upgraded, request_of(take=6), "new", max_cost=5 * PRICE)
+
+
+def test_the_version_before_budgets_is_upgraded_with_all_that_was_spent(journal_url: str) -> None:
+    """Attempts of the same version, too: what they cost counts for the cap of their job, and for no budget yet."""
+    build(journal_url, version="0006")
+    engine = sa.create_engine(journal_url)
+    with engine.begin() as db:
+        row: dict[str, object] = {
+            "run_id": "old1",
+            "origin": "fake",
+            "scene_id": "a",
+            "input_digest": "0" * 64,
+            "intended_at": AT,
+        }
+        row |= {"price": str(PRICE), "job_id": "job"}
+        if engine.dialect.name == "sqlite":
+            row["id"] = 6
+        insert(db, "attempts", clip_key=request_of(take=6).key, state="intended", reserved="0.70", token="t6", **row)
+    engine.dispose()
+    with closing(Journal(journal_url)) as journal:
+        assert journal.quarantined is None
+        assert journal.get_job_spending("job", "fake") == (PRICE, 3 * PRICE + Decimal("0.70"))
+        budget = Budget(name="team", amount=2 * PRICE, period="total")
+        journal.set_budget(budget)
+        start(journal, "new", job_id="job")
+        cap = 6 * PRICE
+        with pytest.raises(BudgetError, match=r"\$2.10 of \$2.10"):
+            intend(journal, request_of(take=7), "new", max_cost=cap, budgets=("team",))
+        old = journal.find_open_attempt("fake", request_of(take=6).key)
+        assert old
+        journal.take_over_attempt(old, run_id="new", scene_id="a")
+        assert journal.get_budget_use(budget, "fake").taken == 0
+        assert intend(journal, request_of(take=7), "new", max_cost=cap + PRICE, budgets=("team",))
+        assert journal.get_budget_use(budget, "fake").taken == PRICE
 
 
 def test_an_attempt_of_before_goes_on(upgraded: Journal) -> None:

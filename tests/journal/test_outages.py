@@ -20,6 +20,7 @@ from videogen.errors import JournalError
 from videogen.journal import database as database_module
 from videogen.journal import postgres
 from videogen.journal.store import Journal
+from videogen.planning.budgets import Budget
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip, get_planned_fields
 
@@ -80,6 +81,21 @@ def test_every_transition_outlives_a_cut(
         play(journal, requests, before=lambda: wire.cut_next(moment, fault))
     assert wire.faults == [(moment, fault)] * len(LIFE)
     check(direct_url, requests)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_reservation_and_its_alerts_outlive_a_cut(wired_url: str, wire: DatabaseWire, moment: Moment) -> None:
+    """Also when the answer to the commit is lost: the budget counts it once, and each alert is told."""
+    request = request_of()
+    budget = Budget(name="team", amount=request.cost, period="month")
+    with closing(Journal(wired_url)) as journal:
+        journal.set_budget(budget)
+        start(journal, "run1")
+        wire.cut_next(moment, CUTS[0])
+        attempt = intend(journal, request, "run1", budgets=("team",))
+        assert wire.faults == [(moment, CUTS[0])]
+        assert [alert.percent for alert in attempt.alerts] == [50, 80, 100]
+        assert journal.get_budget_use(budget, "fake").taken == request.cost
 
 
 @pytest.mark.long_variants

@@ -742,6 +742,41 @@ def limit(name: str, slots: Annotated[int | None, _SLOTS] = None, /) -> None:
 
 
 @app.command
+def budget(
+    name: str | None = None,
+    amount: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    models: str | None = None,
+    time_zone: str | None = None,
+) -> None:
+    """Create, change or show a budget that all runs on this journal share. Without a name, show all budgets.
+
+    A run counts for the budgets in VIDEOGEN_BUDGET and those of its job. Nothing is created that could take one of them
+    above its amount.
+
+    Parameters
+    ----------
+    name:
+        Name of the budget.
+    amount:
+        USD and a period, such as 200/month, 20/day or 1000/total. Leave it out to show the budget.
+    models:
+        Models that the budget is for, separated by commas, such as 'veo-*,kling-*' (default: all, or as before).
+    time_zone:
+        Zone in which days and months begin, such as Europe/Berlin (default: UTC, or as before).
+    """
+    from videogen.cli.budgets import change_budget, show_budgets
+
+    if name is not None:
+        change_budget(name, amount, models, time_zone)
+    elif models is not None or time_zone is not None:
+        raise InvalidError("NAME: name the budget to change")
+    else:
+        show_budgets()
+
+
+@app.command
 def control(
     run: str,
     action: Literal["pause", "resume", "cancel", "retry", "cap"] | None = None,

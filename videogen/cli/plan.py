@@ -20,6 +20,7 @@ from videogen.execution.options import PreparedJob, RunOptions
 from videogen.job.choices import Choices, add_takes, parse_choices, read_choices_text
 from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
+from videogen.planning.budgets import list_budget_lines
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.rules import find_budget_problems
@@ -181,6 +182,8 @@ def print_totals(console: Console, plan: Plan) -> None:
         return
     if plan.spent_before:
         print_line(console, f"{plan.job_id}: {plan.describe_prior_cost()}")
+    for line in list_budget_lines(plan):
+        print_line(console, line)
     if plan.resumed:
         print_line(
             console,

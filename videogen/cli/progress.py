@@ -14,6 +14,7 @@ from rich.text import Text
 
 from videogen.events import (
     SEARCHING,
+    BudgetAlert,
     ClipEnded,
     ClipProgress,
     ClipRetrying,
@@ -208,6 +209,9 @@ class ProgressLines:
             yield f"  resumed by {event.sender}"
         elif isinstance(event, RunCapChanged):
             yield f"  {event.sender} changed the cap: {format_money(event.max_cost)} at most"
+        elif isinstance(event, BudgetAlert):
+            amount = format_money(event.amount)
+            yield f"  budget {event.budget}: {event.percent}% of {amount} are spent or reserved {event.period}"
         elif isinstance(event, RunCompleted):
             yield from (f"warning: {warning}" for warning in event.warnings)
 

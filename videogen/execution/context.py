@@ -55,6 +55,8 @@ class RunContext:
     job_id: str = ""
     max_cost: Decimal | None = None
     """USD that all runs of the job together may spend; None means no cap."""
+    budgets: tuple[str, ...] = ()
+    """Names of the budgets that this run counts for, and other runs, too."""
     patience: Patience = field(default_factory=Patience)
     lookalikes: frozenset[str] = frozenset()
     """Keys of clips that differ from another clip of the job only in their images."""

@@ -225,7 +225,10 @@ async def _record_and_note(
         at=run.provider.now(),
         reserve=reserve,
         replaces_delivery=request.key in run.force_keys,
+        budgets=run.budgets,
     )
+    for alert in attempt.alerts:
+        run.events.emit(alert)
     if reserve:
         run.in_progress.add(request.key)  # before the note is written: clips that need the room wait meanwhile
     await run.note_cost(attempt)
@@ -242,13 +245,26 @@ async def _limit_cost(request: ClipRequest, run: RunContext) -> tuple[float, Dec
     """
     longest_s = request.prediction.timeout_s + CANCEL_AFTER_MARGIN_S
     rate = request.prediction.gpu_cost_per_s
-    if rate is None or run.max_cost is None:
+    rests = [] if rate is None else await _find_rests(request, run)
+    if rate is None or not rests:
         return longest_s, estimate_most(request, run.unexpected_bills.values())
-    spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
-    left = max(run.max_cost - spent - reserved, request.cost)
+    left = max(min(rests), request.cost)
     affordable_s = max(float(left / rate), run.provider.capabilities.shortest_deadline_s)
     run_s = min(longest_s, affordable_s)
     return run_s, max(request.cost, (rate * Decimal(str(round(run_s, 3)))).quantize(Decimal("0.000001")))
+
+
+async def _find_rests(request: ClipRequest, run: RunContext) -> list[Decimal]:
+    """Return the rests of the job's cap and of the shared budgets, in USD. Empty if nothing limits the cost."""
+    rests = []
+    if run.max_cost is not None:
+        spent, reserved = await run.journal.get_job_spending(run.job_id, run.provider.origin)
+        rests.append(run.max_cost - spent - reserved)
+    if run.budgets:
+        at = run.provider.now()
+        rest = await run.journal.get_rest_of_budgets(run.budgets, request.model, run.provider.origin, at=at)
+        rests += [] if rest is None else [rest]
+    return rests
 
 
 async def resolve_inputs(request: ClipRequest, run: RunContext) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def validate_music(music: Path) -> None:
         raise InvalidError(f"music: {exc}. Give a file with sound, such as song.mp3") from None
 
 
+def locate_budgets(job: Job, settings: Settings) -> dict[str, str]:
+    """Return the names of the shared budgets that runs of a job count for, each with the place that names it: the
+    variable, or the field of the job."""
+    return dict.fromkeys(settings.budget_names, "VIDEOGEN_BUDGET") | dict.fromkeys(job.budget, "budget")
+
+
 @dataclass(frozen=True)
 class UnrecordedRun:
     """A run that only the job's folder knows, because the journal was lost or is an older copy."""
@@ -107,6 +113,11 @@ class PreparedJob:
     """Judges each clip; None means that nobody does."""
     marker: ClipMarker = field(default_factory=ClipMarker)
     """Writes into each delivered clip how it was made."""
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The names of the shared budgets that the run counts for."""
+        return tuple(locate_budgets(self.job, self.settings))
 
     @property
     def folder(self) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.errors import InvalidError, StorageError
+from videogen.errors import InvalidError, Problem, StorageError, ValidationError
 from videogen.execution.cost_note import CostNote, read_cost_note
 from videogen.execution.options import UnrecordedRun
+from videogen.planning.budgets import BudgetUse, describe_missing_budget
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
@@ -56,25 +57,37 @@ class PriorWork:
     """USD that their unsettled predictions may cost in addition."""
     unrecorded: UnrecordedRun | None = None
     """The last run of the job if the journal does not know it. Its cost is part of `spent`."""
+    budgets: tuple[BudgetUse, ...] = ()
+    """The shared budgets that the run counts for."""
     warnings: tuple[str, ...] = ()
 
 
 async def inspect_prior_runs(
-    journal_url: str, origin: str, folder: Folder, planned: Plan, *, open_folder: OpenFolder, fresh: bool = False
+    journal_url: str,
+    origin: str,
+    folder: Folder,
+    planned: Plan,
+    *,
+    open_folder: OpenFolder,
+    fresh: bool = False,
+    budgets: Mapping[str, str] | None = None,
 ) -> PriorWork:
     """Return the prior work that this plan can use. If there is none, no journal is created.
 
     Args:
         fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
+        budgets: names of the shared budgets that the run counts for, each with the place that names it: `budget` for
+            the job's field, else a variable of the environment. None means no budgets.
 
     Raises:
+        ValidationError: one of the budgets does not exist.
         JournalError: the database cannot be used.
         StorageError: a folder cannot be read, or has none of the clips that were delivered to it.
     """
     given_up = Event()
     try:
         return await asyncio.to_thread(
-            _inspect_prior_runs, journal_url, origin, folder, planned, open_folder, fresh, given_up
+            _inspect_prior_runs, journal_url, origin, folder, planned, open_folder, fresh, budgets or {}, given_up
         )
     except asyncio.CancelledError:
         given_up.set()  # otherwise the thread would wait for the database, and the event loop for the thread
@@ -88,6 +101,7 @@ def _inspect_prior_runs(
     planned: Plan,
     open_folder: OpenFolder,
     fresh: bool,
+    budgets: Mapping[str, str],
     given_up: Event,
 ) -> PriorWork:
     url_of_file = "sqlite:///"
@@ -95,6 +109,8 @@ def _inspect_prior_runs(
     used_before = folder.exists()
     manifest = read_manifest(folder) if used_before else None
     note = read_cost_note(folder, origin) if used_before else None
+    if is_new:
+        _refuse_missing_budgets(budgets, known=())
     if is_new and (not used_before or fresh):
         unrecorded = _describe_unrecorded_run(note, manifest, origin)
         warnings = _warn_of_disk_space(folder, len(planned.requests))
@@ -103,6 +119,7 @@ def _inspect_prior_runs(
 
     journal = Journal(journal_url, given_up=given_up)
     try:
+        uses = _find_budget_uses(journal, origin, budgets)
         looking = _Inspection(journal, origin, folder, planned, open_folder)
         knows_note = note is None or _knows_all_of(journal, note)
         knows_manifest = manifest is None or journal.find_run(manifest.run_id) is not None
@@ -124,8 +141,28 @@ def _inspect_prior_runs(
         spent=spent + _get_cost(unrecorded),
         reserved=reserved,
         unrecorded=unrecorded,
+        budgets=uses,
         warnings=(*warnings, *_warn_of_disk_space(folder, missing)),
     )
+
+
+def _find_budget_uses(journal: "Journal", origin: str, budgets: Mapping[str, str]) -> tuple[BudgetUse, ...]:
+    if not budgets:
+        return ()
+    known = {budget.name: budget for budget in journal.list_budgets()}
+    _refuse_missing_budgets(budgets, known)
+    return tuple(journal.get_budget_use(known[name], origin) for name in budgets)
+
+
+def _refuse_missing_budgets(budgets: Mapping[str, str], known: Collection[str]) -> None:
+    """Raise `ValidationError` if one of the budgets does not exist: a missing budget never means unlimited."""
+    problems = [
+        Problem(describe_missing_budget(name, known), where, position="" if where == "budget" else "environment")
+        for name, where in budgets.items()
+        if name not in known
+    ]
+    if problems:
+        raise ValidationError(problems)
 
 
 def _describe_unrecorded_run(

@@ -150,6 +150,22 @@ ModelInputs = dict[str, _Scalar | list[_Scalar]]
 """Inputs of a prediction, by the names of the endpoint."""
 
 
+def _list_names(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError("input should be the name of a budget, or an array of names")
+    if any("," in name for name in names if isinstance(name, str)):
+        raise ValueError('names of budgets have no commas: write several names as an array, ["one", "two"]')
+    return names
+
+
+_BudgetName = Annotated[str, Field(min_length=1, max_length=80)]
+_BudgetNames = Annotated[
+    tuple[_BudgetName, ...],
+    BeforeValidator(_list_names, json_schema_input_type=_BudgetName | tuple[_BudgetName, ...]),
+]
+
+
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_require_printable)]
 
 
@@ -307,6 +323,9 @@ class Job(BaseModel):
     ("60%")."""
     max_cost: Money | None = None
     """Maximum cost of the job in USD; None means no maximum."""
+    budget: _BudgetNames = ()
+    """Names of the budgets that the job's runs count for (`videogen budget NAME 200/month`): one name, or a list. Those
+    in `VIDEOGEN_BUDGET` count, too."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800), IS_NUMBER] | None = None
     """A prediction is canceled after this time; None means the model's own, or the registry's default."""
     attempts: Annotated[int, Field(ge=1, le=10), IS_WHOLE_NUMBER] | None = None

@@ -66,6 +66,7 @@ class AsyncJournal:
     import_delivery = _make_awaitable(Journal.import_delivery)
     get_spending = _make_awaitable(Journal.get_spending)
     get_job_spending = _make_awaitable(Journal.get_job_spending)
+    get_rest_of_budgets = _make_awaitable(Journal.get_rest_of_budgets)
     add_event = _make_awaitable(Journal.add_event)
     read_events = _make_awaitable(Journal.read_events)
 

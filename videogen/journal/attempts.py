@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,9 @@ from videogen.errors import (
     JournalError,
     LeaseLostError,
 )
+from videogen.events import BudgetAlert
 from videogen.journal.base import JournalBase, as_utc, split_keys, utc_now
+from videogen.journal.budgets import book_attempt, check_shared_budgets, rebook_attempt
 from videogen.journal.database import sanitize_json
 from videogen.journal.deliveries import is_delivered, replace_delivery
 from videogen.journal.schema import ATTEMPTS, DELIVERIES, OPEN_STATES, RUNS, AttemptState, CostBasis
@@ -64,6 +66,8 @@ class Attempt:
     """Random text by which the attempt is known outside of this journal; None for attempts of older versions."""
     begun_by: str | None = None
     """The run that began the attempt, if another run has taken it over; else None."""
+    alerts: tuple[BudgetAlert, ...] = ()
+    """The alerts of shared budgets that the reservation of the attempt caused. They are told only once."""
 
     @property
     def is_taken_over(self) -> bool:
@@ -157,6 +161,7 @@ class AttemptStore(JournalBase):
         at: datetime | None = None,
         reserve: Decimal | None = None,
         replaces_delivery: bool = False,
+        budgets: Sequence[str] = (),
     ) -> Attempt:
         """Record that a prediction is about to be created for this request, and reserve the most it can cost.
 
@@ -166,15 +171,20 @@ class AttemptStore(JournalBase):
             at: the current time by the provider's clock.
             reserve: USD that the prediction can cost at most; None means its price.
             replaces_delivery: the clip may be made again although it was delivered.
+            budgets: names of the shared budgets that the run counts for. The attempt counts for those of them that are
+                for the request's model, in the period of its intent, whichever run continues it.
 
         Raises:
             ClaimedError: there is an open attempt at this clip, of a live or a dead run. Look again.
             DeliveredError: another run has delivered this clip meanwhile.
-            BudgetError: the job would have spent and reserved more than `max_cost`.
+            BudgetError: the job would have spent and reserved more than `max_cost`, or the runs that count for one of
+                the budgets more than that. Or one of the budgets does not exist.
             LeaseLostError: another run took over this run's work, or this run has ended.
         """
         token = uuid.uuid4().hex
         most = request.cost if reserve is None else reserve
+        intended_at = at or utc_now()
+        alerts: tuple[BudgetAlert, ...] = ()
         values = {
             "run_id": run_id,
             "origin": origin,
@@ -183,16 +193,18 @@ class AttemptStore(JournalBase):
             "input_digest": _digest_inputs(request),
             "digest_without_images": request.prediction.digest_without_images,
             "state": "intended",
-            "intended_at": at or utc_now(),
+            "intended_at": intended_at,
             "price": str(request.cost),
+            "model": sanitize_json(request.model),
             "reserved": str(most),
             "token": token,
         }
 
         def work(db: sa.Connection) -> Attempt:
+            nonlocal alerts
             made = db.execute(sa.select(ATTEMPTS).where(ATTEMPTS.c.token == token)).one_or_none()
             if made is not None:  # the answer to an earlier commit was lost
-                return _read_attempt(made)
+                return replace(_read_attempt(made), alerts=alerts)
             run = self._hold_lease(db, run_id)
             if db.execute(sa.select(ATTEMPTS.c.id).where(*_conditions_of_open(origin, request.key))).first():
                 raise ClaimedError("another attempt at this very clip is open")
@@ -203,9 +215,12 @@ class AttemptStore(JournalBase):
             cap = Decimal(run.max_cost) if has_own_cap else max_cost
             if cap is not None:
                 check_budget(find_costs(db, job_id, origin), run_id, most, cap)
-            return _read_attempt(
-                db.execute(ATTEMPTS.insert().values(values | {"job_id": job_id}).returning(*ATTEMPTS.c)).one()
+            uses = check_shared_budgets(
+                db, budgets, origin=origin, run_id=run_id, model=request.model, most=most, at=intended_at
             )
+            row = db.execute(ATTEMPTS.insert().values(values | {"job_id": job_id}).returning(*ATTEMPTS.c)).one()
+            alerts = book_attempt(db, row.id, uses, origin=origin, most=most, at=intended_at)
+            return replace(_read_attempt(row), alerts=alerts)
 
         return self._run(work, exclusive=True)
 
@@ -368,6 +383,8 @@ def _transition(
     values |= {"state": to} if to else {}
     update = ATTEMPTS.update().where(*mine, ATTEMPTS.c.state.in_(_states_before(method, to)))
     row = db.execute(update.values(values).returning(*ATTEMPTS.c)).one_or_none()
+    if row is not None and "cost_basis" in values:
+        rebook_attempt(db, row)
     if row is None and same is not None:
         run_id = values.get("run_id", attempt.run_id)
         is_done = (ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.state == to)

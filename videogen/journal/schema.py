@@ -50,6 +50,7 @@ ATTEMPTS = sa.Table(
     sa.Column("token", sa.String(32), index=True, unique=True),
     sa.Column("begun_by", sa.String(64)),
     sa.Column("digest_without_images", sa.String(64)),
+    sa.Column("model", sa.Text),
     sa.UniqueConstraint("origin", "prediction_id"),
 )
 
@@ -106,4 +107,36 @@ COMMANDS = sa.Table(
     sa.Column("outcome", sa.Text),
     sa.Column("token", sa.String(32), index=True, unique=True),
     sqlite_autoincrement=True,
+)
+
+BUDGETS = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("amount", sa.String(32), nullable=False),
+    sa.Column("period", sa.String(8), nullable=False),
+    sa.Column("time_zone", sa.String(64), nullable=False),
+    sa.Column("models", sa.Text),
+)
+
+BUDGETED_ATTEMPTS = sa.Table(
+    "budgeted_attempts",
+    metadata,
+    sa.Column("budget_name", sa.String(80), primary_key=True),
+    sa.Column("attempt_id", sa.Integer, primary_key=True),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("reserved_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("spent", sa.String(32), nullable=False),
+    sa.Column("at_most", sa.String(32), nullable=False),
+    sa.Index("ix_budgeted_attempts_attempt_id", "attempt_id"),
+    sa.Index("ix_budgeted_attempts_amounts", "budget_name", "origin", "spent", "at_most", "reserved_at"),
+)
+
+BUDGET_ALERTS = sa.Table(
+    "budget_alerts",
+    metadata,
+    sa.Column("budget_name", sa.String(80), primary_key=True),
+    sa.Column("origin", sa.String(255), primary_key=True),
+    sa.Column("period_start", sa.String(10), primary_key=True),
+    sa.Column("percent", sa.Integer, primary_key=True),
 )

@@ -74,10 +74,11 @@ def find_costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
         _Cost(row.id, amount := Decimal(row.unrecorded_cost), amount, is_running=False)
         for row in db.execute(unrecorded)
     ]
-    return [*lost, *(_make_cost(row) for row in db.execute(query))]
+    return [*lost, *(make_cost(row) for row in db.execute(query))]
 
 
-def _make_cost(row: Any) -> _Cost:
+def make_cost(row: Any) -> _Cost:
+    """Return the cost of an attempt by its row."""
     booked = Decimal(row.cost or 0)
     if row.cost_basis == "known":
         return _Cost(row.run_id, booked, at_most=booked, is_running=False)

@@ -5,6 +5,7 @@ soon as that is known, and ended with its result and cost. `deliveries` lists th
 """
 
 from videogen.journal.attempts import AttemptStore
+from videogen.journal.budgets import BudgetStore
 from videogen.journal.commands import CommandStore
 from videogen.journal.deliveries import DeliveryStore
 from videogen.journal.event_log import EventLog
@@ -13,7 +14,7 @@ from videogen.journal.runs import RunStore
 from videogen.journal.spending import SpendingStore
 
 
-class Journal(RunStore, LimitStore, DeliveryStore, AttemptStore, SpendingStore, EventLog, CommandStore):
+class Journal(RunStore, LimitStore, BudgetStore, DeliveryStore, AttemptStore, SpendingStore, EventLog, CommandStore):
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`). Missing tables are created.
 
     A SQLite file that is damaged, or of another version, is moved away and replaced by a new one. A read-only journal

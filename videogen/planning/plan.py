@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from videogen.planning.budgets import BudgetUse, find_budget_warnings, summarize_use
 from videogen.planning.requests import ClipRequest
 from videogen.planning.schedule import Schedule
 from videogen.text import format_money, list_first
@@ -46,6 +47,8 @@ class Plan(BaseModel):
     """Cost of earlier runs of the job, including the amount still reserved for their predictions."""
     reserved_before: Decimal = Decimal(0)
     """The part of `spent_before` that is reserved and may turn out lower."""
+    budgets: tuple[BudgetUse, ...] = ()
+    """The budgets that this run counts for, and other runs, too, as they are before it."""
 
     @property
     def to_make(self) -> tuple[ClipRequest, ...]:
@@ -195,6 +198,12 @@ class Plan(BaseModel):
             f"--max-cost {planned.sufficient_budget} covers all of them"
         )
 
+    def with_budgets(self, uses: tuple[BudgetUse, ...]) -> "Plan":
+        """Return the plan with the shared budgets that the run counts for, and a warning for each of them whose rest
+        does not cover it."""
+        planned = self.model_copy(update={"budgets": uses})
+        return planned.with_warnings(*find_budget_warnings(planned))
+
     def describe_prior_cost(self) -> str:
         """Return what earlier runs of the job have spent and reserved, and of which budget."""
         spent = format_money(self.spent_before - self.reserved_before)
@@ -216,6 +225,7 @@ class Plan(BaseModel):
             "expected_seconds": self.expected_s,
             "buffer_cost_impact": self.buffer_cost_impact,
             "warnings": list(self.warnings),
+            **({"budgets": [summarize_use(self, use) for use in self.budgets]} if self.budgets else {}),
             **self._summarize_graph(),
             "scenes": [self._scene_summary(request) for request in self.requests],
         }

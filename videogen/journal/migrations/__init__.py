@@ -4,7 +4,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """All versions, oldest first."""
 HEAD = VERSIONS[-1]
 
