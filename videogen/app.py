@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -45,6 +45,7 @@ from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
+    from videogen.references.decode import ReferenceImage
     from videogen.results.clip import Clip
     from videogen.storage.base import Folder
 
@@ -110,12 +111,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
         before = plan()
         planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
-    if references:
-        from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
-
-        planned = planned.with_warnings(
-            *warn_about_cards(planned.requests, references), *warn_about_plain_pictures(planned.requests, references)
-        )
+    planned = planned.with_warnings(*_find_picture_warnings(planned, references))
     kept = await _find_kept_clips(planned, options, folder, origin)
     earlier = await look(planned)
     planned = planned.with_reuse(
@@ -144,6 +140,15 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         marker=marker,
         judge=judge,
     )
+
+
+def _find_picture_warnings(planned: Plan, references: Mapping[str, "ReferenceImage"]) -> tuple[str, ...]:
+    if not references:
+        return ()
+    from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
+
+    cards = warn_about_cards(planned.requests, references)
+    return (*cards, *warn_about_plain_pictures(planned.requests, references))
 
 
 def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
