@@ -25,6 +25,7 @@ from benchmarks import rows
 from benchmarks.emulators import emulators
 from benchmarks.page import number, write_page
 from benchmarks.rows import Row
+from benchmarks.spending import large_journal
 from benchmarks.stage import Stage
 from tests.support.servers import free_port, prefect_server
 
@@ -91,6 +92,7 @@ def _groups(stage: Stage, films: Path, minute: Group | None, *, full: bool) -> I
     if full:
         yield "graphs", lambda: rows.graphs(stage, 60, (1, 2, 3))
         yield "large", lambda: rows.large(stage, (500, 5000))
+    yield "journal", lambda: large_journal(stage, 100_000, 15)
     yield "memory", lambda: rows.memory(stage, films)
     yield "media", lambda: rows.media(stage)
 

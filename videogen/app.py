@@ -50,13 +50,16 @@ if TYPE_CHECKING:
     from videogen.storage.base import Folder
 
 
-async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices | None = None) -> PreparedJob:
+async def prepare_job(
+    job: Job | str, options: RunOptions, *, choices: Choices | None = None, for_run: bool = True
+) -> PreparedJob:
     """Load the job's references, find the results of earlier runs, and plan.
 
     Args:
         job: a job, or the address of its file: a path, `https://…` or `s3://…`. Reference paths are relative to a local
             file.
         choices: its takes, in place of those in its folder.
+        for_run: whether it may be run. Otherwise the plan is only shown, and the journal is not checked for damage.
 
     Raises:
         ValidationError, SettingsError: the job cannot be run as it is.
@@ -105,6 +108,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
             planned,
             open_folder=folders,
             fresh=options.fresh,
+            checks_journal=for_run,
             budgets=locate_budgets(asked, settings),
         )
 

@@ -31,7 +31,7 @@ async def plan_job(job: Job | str | Path, options: RunOptions = DEFAULT_OPTIONS)
         JournalError: the journal cannot be used.
         StorageError: the job's folder cannot be read.
     """
-    prepared = await prepare_job(_get_address(job), options)
+    prepared = await prepare_job(_get_address(job), options, for_run=False)
     return prepared.plan
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from benchmarks.emulators import emulators
 from benchmarks.measures import lags, latencies, list_schedule
 from benchmarks.page import bars, number, write_page
 from benchmarks.rows import Row
+from benchmarks.spending import large_journal
 from benchmarks.stage import Stage, run, write_job
+from videogen.journal.store import Journal
 
 pytestmark = pytest.mark.xdist_group("bench")
 CLIPS = 6
@@ -45,6 +48,20 @@ def test_a_dry_run_imports_neither_prefect_nor_the_journal_nor_the_decoder(stage
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "videogen.planning.planner" in imported
     assert not imported & {"prefect", "sqlalchemy", "av", "replicate"}
+
+
+@pytest.mark.long
+def test_a_plan_with_a_large_journal_is_measured(stage: Stage) -> None:
+    """The plan counts what the journal has: all of the job in one of them, and nothing in the others."""
+    rows = list(large_journal(stage, 400, 1))
+    assert [row.limit for row in rows] == [None, 50, 50, None]
+    outs = sorted(stage.folder.glob("play-*/out?"))
+    assert [count_attempts(out / "journal.db", "film") for out in outs] == [0, 0, 400]
+
+
+def count_attempts(file: Path, job_id: str) -> int:
+    with closing(Journal(f"sqlite:///{file}")) as journal:
+        return len(journal.find_expenses(journal.list_origins(), job_id=job_id))
 
 
 def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Pictures of a run on the live page and of its review room: `python -m tests.browser.pictures FOLDER`.
+"""Pictures of a run on the live page, of its review room and of spending: `python -m tests.browser.pictures FOLDER`.
 
 Plays examples/lighthouse.toml on the emulator, with a clip that comes at the second attempt and one that never comes,
 and takes the page in the middle and at the end, on a phone and a desktop, light and dark. Then plays the first scenes
-with two takes each, and takes the review room, and the question before a retake. All sixteen come into the folder, to
-be looked at; those that the docs show also into docs/images.
+with two takes each, and takes the review room, and the question before a retake. The page about spending shows a month
+that is made up. All twenty come into the folder, to be looked at; those that the docs show also into docs/images.
 """
 
 import json
@@ -21,7 +21,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import chromium
-from tests.gateway.conftest import gateway
+from tests.gateway.conftest import gateway, watching
+from tests.support.spending import record_month
 from videogen.emulator import EmulatorSettings, run_emulator
 
 HERE = Path(__file__).parent.parent.parent
@@ -37,6 +38,8 @@ SHOWN = {
     "review-desktop-dark": "review-room-dark",
     "review-phone-light": "review-room-phone",
     "retake-phone-dark": "review-room-retake",
+    "spending-desktop-light": "spending",
+    "spending-phone-dark": "spending-phone",
 }
 QUALITY = 72
 """Of the JPEG: each stays below 150 kB."""
@@ -61,6 +64,7 @@ def main(folder: Path) -> None:
         take_live_page(browser, Path(home) / "live", folder)
         (Path(home) / "review").mkdir()
         take_review_room(browser, Path(home) / "review", folder)
+        take_spending(browser, Path(home) / "spending", folder)
     for taken, name in SHOWN.items():
         shutil.copy(folder / f"{taken}.jpg", HERE / "docs" / "images" / f"{name}.jpg")
 
@@ -114,6 +118,20 @@ def take_review_room(browser: Browser, home: Path, folder: Path) -> None:
                     page.emulate_media(color_scheme=scheme)
                     page.screenshot(path=folder / f"retake-{size}-{scheme}.jpg", quality=QUALITY)
                 page.close()
+
+
+def take_spending(browser: Browser, home: Path, folder: Path) -> None:
+    """Take pictures of a month of three jobs."""
+    with watching(home) as shown:
+        record_month(shown.journal)
+        for size, (width_px, height_px) in SIZES.items():
+            page = browser.new_page(viewport={"width": width_px, "height": height_px})
+            page.goto(f"{str(shown.http.base_url).rstrip('/')}/spend")
+            expect(page.locator("tbody tr")).to_have_count(3)
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                page.screenshot(path=folder / f"spending-{size}-{scheme}.jpg", quality=QUALITY)
+            page.close()
 
 
 def enter_review(browser: Browser, entrance: str) -> str:

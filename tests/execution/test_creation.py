@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from videogen.execution import creation
 from videogen.execution.patience import Patience
 from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.planning.requests import ClipRequest, ImageInput
+from videogen.providers.base import Prediction
 
 pytestmark = pytest.mark.integration
 
@@ -173,6 +174,29 @@ async def test_a_create_that_is_accepted_late_is_found(tmp_path: Path) -> None:
     request = request_of()
     making = asyncio.create_task(generate(request, run))
     while provider.lists < 2:
+        await asyncio.sleep(0.01)
+    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
+    clip = await making
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
+class SlowListProvider(FakeProvider):
+    """A provider whose list takes longer than the search lasts at least. Its predictions come after it was asked."""
+
+    async def list_since(self, created_after: datetime) -> AsyncIterator[Prediction]:
+        shown = [each async for each in super().list_since(created_after)]
+        await asyncio.sleep(0.3)
+        for prediction in shown:
+            yield prediction
+
+
+async def test_a_create_that_is_accepted_while_the_list_is_read_is_found(tmp_path: Path) -> None:
+    """A list that took long does not show it, however long it took: only the next one does."""
+    provider = SlowListProvider(faults={"create": [LOST]})
+    run = replace(run_of(tmp_path, provider), patience=Patience(unknown_s=0.1, unknown_at_most_s=0.2))
+    request = request_of()
+    making = asyncio.create_task(generate(request, run))
+    while provider.lists < 1:
         await asyncio.sleep(0.01)
     await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
     clip = await making

@@ -69,6 +69,35 @@ async def test_27_a_journal_that_cannot_be_read_is_set_aside_and_clips_are_found
     stage.books(creates=3, billed=3)
 
 
+def flip_events(path: Path) -> None:
+    """Damage the last page of events, which no plan reads."""
+    with closing(sqlite3.connect(path)) as db:
+        for number in range(200):
+            db.execute("INSERT INTO events VALUES (NULL, 'another', 'clip.progress', ?, 0, ?)", ("x" * 400, number))
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = db.execute("SELECT max(pageno) FROM dbstat WHERE name = 'events' AND pagetype = 'leaf'").fetchone()
+    damaged = bytearray(path.read_bytes())
+    place = slice(4096 * (page - 1), 4096 * page)
+    damaged[place] = bytes(byte ^ 0xFF for byte in damaged[place])
+    path.write_bytes(damaged)
+
+
+async def test_27_a_plan_alone_does_not_read_all_of_the_journal(stage: Stage) -> None:
+    """Damage where it does not look is found by the run, before anything is created; where it looks, by the plan."""
+    stage.emulate()
+    await stage.shoot(*PROMPTS)
+    flip_events(journal_of(stage))
+    assert (await prepare_job(job_of(*PROMPTS), stage.options, for_run=False)).plan.warnings == ()
+    assert list(stage.folder.glob("out/*.set-aside-*")) == []
+    assert "damaged" in (await prepare_job(job_of(*PROMPTS), stage.options)).plan.warnings[0]
+    flip_a_page(journal_of(stage))
+    assert "damaged" in (await prepare_job(job_of(*PROMPTS), stage.options, for_run=False)).plan.warnings[0]
+    batch = await stage.shoot(*PROMPTS)
+    assert [clip.reused for clip in batch.clips] == [True] * 3
+    stage.books(creates=3, billed=3)
+
+
 async def test_27_without_its_journal_a_job_finds_its_clips_on_disk(stage: Stage) -> None:
     """Deleted by a person who tidied up."""
     stage.emulate()

@@ -62,7 +62,7 @@ def test_the_addresses_are_those_there_are(finished: Shown, played: Played) -> N
     table = re.findall(r"^\| (`/.*?) \|", PAGE.read_text(), re.MULTILINE)
     ids = {"models": "svd", "runs": played.batch.run_id}
     addresses = [address for row in table for address in re.findall(r"`(/[^`]*)`", row)]
-    assert len(addresses) == 7
+    assert len(addresses) == 8
     for address in addresses:
         known = ids.get(address.split("/")[1], played.batch.run_id)
         assert finished.http.get(address.replace("ID", known).replace("SCENE", "harbour")).status_code == 200, address

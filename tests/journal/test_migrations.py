@@ -21,7 +21,7 @@ from videogen.planning.budgets import Budget
 
 PRICE = request_of().cost
 AT = "2026-01-01 12:00:00.000000"
-RUNS = [("old1", "job"), ("old2", "another")]
+RUNS = [("old1", "job"), ("old2", "another"), ("old3", "fallback"), ("old4", "compare"), ("old5", "silent")]
 ATTEMPTS = [
     # run, take, state, prediction, cost, basis
     ("old1", 1, "delivered", "p1", "0.350", "known"),
@@ -29,8 +29,13 @@ ATTEMPTS = [
     ("old1", 3, "ended", "p3", None, "undeterminable"),
     ("old1", 4, "created", "p4", None, None),
     ("old2", 5, "created", "p5", None, None),
+    ("old3", 6, "ended", "p6", "0.350", "known"),
+    ("old4", 7, "ended", "p7", "0.350", "known"),
+    ("old5", 8, "ended", "p8", "0.350", "known"),
 ]
-"""As version 0002 leaves them: of a run that was killed, and of one of another job."""
+"""As version 0002 leaves them: of a run that was killed, and of others of other jobs."""
+MODELS_OF_RUNS = [("old3", "kling"), ("old3", "hailuo"), ("old4", "kling, veo")]
+"""A fallback, and a comparison of two models."""
 
 
 def build(url: str, *, version: str = "0002") -> None:
@@ -62,8 +67,14 @@ def build(url: str, *, version: str = "0002") -> None:
                 cost_basis=basis,
             )
         insert(db, "events", run_id="old1", type="run.started", payload='{"model": "kling"}', at=AT)
+        for run_id, name in MODELS_OF_RUNS:
+            insert(db, "events", run_id=run_id, type="clip.retrying", payload=f'{{"model": "{name}"}}', at=AT)
+        key = request_of(take=5).key
+        for origin, name in (("fake", "veo"), ("another", "wan")):
+            clip = f'{{"model": "{name}"}}'
+            insert(db, "deliveries", origin=origin, clip_key=key, folder="f", clip=clip, delivered_at=AT)
         if engine.dialect.name == "postgresql":
-            db.exec_driver_sql("SELECT setval('attempts_id_seq', 5)")
+            db.exec_driver_sql("SELECT setval('attempts_id_seq', 8)")
         command.upgrade(config, version)
     engine.dispose()
 
@@ -117,7 +128,7 @@ def test_the_version_before_budgets_is_upgraded_with_all_that_was_spent(journal_
         }
         row |= {"price": str(PRICE), "job_id": "job"}
         if engine.dialect.name == "sqlite":
-            row["id"] = 6
+            row["id"] = 9
         insert(db, "attempts", clip_key=request_of(take=6).key, state="intended", reserved="0.70", token="t6", **row)
     engine.dispose()
     with closing(Journal(journal_url)) as journal:
@@ -135,6 +146,31 @@ def test_the_version_before_budgets_is_upgraded_with_all_that_was_spent(journal_
         assert journal.get_budget_use(budget, "fake").taken == 0
         assert intend(journal, request_of(take=7), "new", max_cost=cap + PRICE, budgets=("team",))
         assert journal.get_budget_use(budget, "fake").taken == PRICE
+
+
+def test_the_models_of_attempts_of_before_are_recorded_as_far_as_they_are_certain(upgraded: Journal) -> None:
+    """By the clip that was delivered, else by the events of a run that had one model."""
+    models = {each.prediction_id: each.model for each in upgraded.find_expenses(["fake"])}
+    assert models == {
+        **dict.fromkeys(("p1", "p2", "p3", "p4"), "kling"),
+        "p5": "veo",
+        **dict.fromkeys(("p6", "p7", "p8"), None),
+    }
+
+
+def test_spending_of_before_is_listed(upgraded: Journal) -> None:
+    """With its jobs and outcomes, and as the cap counts it."""
+    told = {each.prediction_id: (each.job_id, each.outcome) for each in upgraded.find_expenses(["fake"])}
+    assert [told[name] for name in ("p1", "p2", "p3", "p4", "p5")] == [
+        ("job", "delivered"),
+        ("job", "failed"),
+        ("job", "undeterminable"),
+        ("job", "running"),
+        ("another", "running"),
+    ]
+    of_job = upgraded.find_expenses(["fake"], job_id="job")
+    assert sum(each.billed for each in of_job if each.billed) == PRICE
+    assert sum(each.reserved for each in of_job) == 3 * PRICE
 
 
 def test_an_attempt_of_before_goes_on(upgraded: Journal) -> None:

@@ -741,6 +741,145 @@ def limit(name: str, slots: Annotated[int | None, _SLOTS] = None, /) -> None:
         print(f"  run {use.run_id} of {use.job_id}: {use.held} held, {use.waiting} waiting")
 
 
+spend = App(name="spend", help="Show what predictions have cost, and compare that with the provider's books.")
+app.command(spend)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SpendFlags:
+    """Flags of commands about spending."""
+
+    since: str | None = None
+    """The first day, such as 2026-11-01, or 7d for today and the six days before it (default: from the beginning)."""
+    until: str | None = None
+    """The last day, in the same form (default: until now)."""
+    time_zone: str | None = None
+    """The time zone of days, such as Europe/Berlin (default: UTC)."""
+    origin: str | None = None
+    """Only this provider account, such as api.replicate.com (default: all accounts that cost money)."""
+    out: str | None = None
+    """Folder with the journal of the runs (VIDEOGEN_OUT; default: `out`), unless VIDEOGEN_JOURNAL_URL is set."""
+
+
+@spend.default
+def sum_up_spending(
+    *,
+    by: Literal["day", "job", "model", "scene", "run", "outcome", "origin"] | None = None,
+    job: str | None = None,
+    flags: SpendFlags = SpendFlags(),
+    local: Annotated[bool, Parameter(negative="")] = False,
+    csv: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show the planned and the billed cost of predictions, summed up by job or by another fact.
+
+    Parameters
+    ----------
+    by:
+        What to sum up by (default: job; with --csv and --json each prediction by itself).
+    job:
+        Only the predictions of the job with this id.
+    local:
+        Also show the predictions of the emulator on this machine, which cost nothing.
+    csv:
+        Print a table in CSV.
+    json:
+        Print one JSON object.
+    """
+    from videogen.cli.spend import show_spending
+    from videogen.results.expenses import SpendPeriod
+    from videogen.settings import read_settings
+
+    if csv and json:
+        raise InvalidError("--csv and --json cannot be combined: use one of them")
+    return show_spending(
+        read_settings(**({} if flags.out is None else {"VIDEOGEN_OUT": flags.out})),
+        SpendPeriod.parse(flags.since, flags.until, flags.time_zone),
+        by=by,
+        job_id=job,
+        origin=flags.origin,
+        with_local=local,
+        output="csv" if csv else "json" if json else "text",
+    )
+
+
+@spend.command(name="reconcile")
+def reconcile_spending(
+    invoice: Path,
+    /,
+    *,
+    flags: SpendFlags = SpendFlags(),
+    id_column: str | None = None,
+    amount_column: str | None = None,
+    date_column: str | None = None,
+    model_column: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare the provider's invoice, a table in CSV, with the journal, and list the differences.
+
+    Predictions are matched by their ids, or by day and model if the table has no ids. Exit code: 0 both agree, 1 they
+    differ, 2 the table cannot be read.
+
+    Parameters
+    ----------
+    invoice:
+        A CSV file in UTF-8 with a line of names at the top, with commas, semicolons or tabs between its columns.
+    id_column:
+        Name of the column with the ids of predictions, unless it is recognised.
+    amount_column:
+        Name of the column with the amounts in USD, unless it is recognised.
+    date_column:
+        Name of the column with the dates, unless it is recognised.
+    model_column:
+        Name of the column with the models, unless it is recognised.
+    json:
+        Print one JSON object.
+    """
+    from videogen.cli.spend import reconcile_invoice
+    from videogen.results.expenses import SpendPeriod
+    from videogen.settings import read_settings
+
+    return reconcile_invoice(
+        read_settings(**({} if flags.out is None else {"VIDEOGEN_OUT": flags.out})),
+        invoice,
+        SpendPeriod.parse(flags.since, flags.until, flags.time_zone),
+        columns={"id": id_column, "amount": amount_column, "date": date_column, "model": model_column},
+        origin=flags.origin,
+        as_json=json,
+    )
+
+
+@spend.command(name="account")
+def list_unknown_predictions(
+    *,
+    days: Annotated[int, _WHOLE_NUMBER] = 14,
+    out: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List the predictions in the Replicate account that the journal does not know. Nothing is created.
+
+    Exit code: 0 the journal knows all, 1 it does not.
+
+    Parameters
+    ----------
+    days:
+        How many days to look back, 1 to 14.
+    out:
+        Folder with the journal of the runs (VIDEOGEN_OUT; default: `out`), unless VIDEOGEN_JOURNAL_URL is set.
+    json:
+        Print one JSON object.
+    """
+    from videogen.account import LISTED_DAYS
+    from videogen.cli.spend import show_unknown_predictions
+    from videogen.settings import read_settings
+
+    if not 1 <= days <= LISTED_DAYS:
+        raise InvalidError(f"--days: {days} is not 1 to {LISTED_DAYS}")
+    settings = read_settings(**({} if out is None else {"VIDEOGEN_OUT": out}))
+    return show_unknown_predictions(settings, days=days, as_json=json)
+
+
 @app.command
 def budget(
     name: str | None = None,

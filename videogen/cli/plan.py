@@ -56,7 +56,7 @@ async def _show_plan(
     """Print the plan. Return nothing, because `asyncio.run` takes the `repr` of a result, which could be large."""
     if frames and (obstacle := find_obstacle(frames.absolute())):
         raise InvalidError(f"--frames: {obstacle}. Choose another folder")
-    prepared = await prepare_job(job, options, choices=choices)
+    prepared = await prepare_job(job, options, choices=choices, for_run=False)
     plan = prepared.plan
     written = _write_frames(prepared, frames) if frames else []
     if as_json:

@@ -54,6 +54,9 @@ class AccountSearch:
         elif run.age_s(attempt.intended_at) > MAX_CREATE_S + patience.unknown_at_most_s:
             began = attempt.intended_at
         while True:
+            age_s = run.age_s(
+                began
+            )  # before the list is read, which takes time, and shows nothing that comes meanwhile
             try:
                 found, newest = await self._search_once(created_after)
             except (CallError, AccountError) as exc:
@@ -61,7 +64,7 @@ class AccountSearch:
             if found:
                 logger.info("%s: adopted prediction %s from the account's list", request.scene.id, found[1].id)
                 return found
-            age_s, shows_newer = run.age_s(began), newest is not None and newest > began
+            shows_newer = newest is not None and newest > began
             if age_s >= patience.unknown_at_most_s or (age_s >= patience.unknown_s and shows_newer):
                 logger.info("%s: the account has no prediction of the lost create", request.scene.id)
                 return None

@@ -7,14 +7,16 @@ job's folder tells: its manifest lists the delivered clips, and their bytes show
 import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from videogen.errors import InvalidError, Problem, StorageError, ValidationError
+from videogen.errors import InvalidError, Problem, StorageError, UnreadableJournalError, ValidationError
 from videogen.execution.cost_note import CostNote, read_cost_note
 from videogen.execution.options import UnrecordedRun
 from videogen.planning.budgets import BudgetUse, describe_missing_budget
@@ -71,6 +73,7 @@ async def inspect_prior_runs(
     open_folder: OpenFolder,
     fresh: bool = False,
     budgets: Mapping[str, str] | None = None,
+    checks_journal: bool = True,
 ) -> PriorWork:
     """Return the prior work that this plan can use. If there is none, no journal is created.
 
@@ -78,6 +81,8 @@ async def inspect_prior_runs(
         fresh: make every clip again, except those that a fresh run of this folder made before it was killed.
         budgets: names of the shared budgets that the run counts for, each with the place that names it: `budget` for
             the job's field, else a variable of the environment. None means no budgets.
+        checks_journal: whether the whole journal is checked for damage, which takes longer the more it has. A plan that
+            is only shown needs no check.
 
     Raises:
         ValidationError: one of the budgets does not exist.
@@ -85,10 +90,14 @@ async def inspect_prior_runs(
         StorageError: a folder cannot be read, or has none of the clips that were delivered to it.
     """
     given_up = Event()
+    inspect = partial(
+        _inspect_prior_runs, journal_url, origin, folder, planned, open_folder, fresh, budgets or {}, given_up
+    )
     try:
-        return await asyncio.to_thread(
-            _inspect_prior_runs, journal_url, origin, folder, planned, open_folder, fresh, budgets or {}, given_up
-        )
+        if not checks_journal:
+            with suppress(UnreadableJournalError):  # a check sets a damaged journal aside
+                return await asyncio.to_thread(inspect, is_checked=False)
+        return await asyncio.to_thread(inspect)
     except asyncio.CancelledError:
         given_up.set()  # otherwise the thread would wait for the database, and the event loop for the thread
         raise
@@ -103,6 +112,8 @@ def _inspect_prior_runs(
     fresh: bool,
     budgets: Mapping[str, str],
     given_up: Event,
+    *,
+    is_checked: bool = True,
 ) -> PriorWork:
     url_of_file = "sqlite:///"
     is_new = journal_url.startswith(url_of_file) and not Path(journal_url.removeprefix(url_of_file)).exists()
@@ -117,7 +128,7 @@ def _inspect_prior_runs(
         return PriorWork(spent=_get_cost(unrecorded), unrecorded=unrecorded, warnings=warnings)
     from videogen.journal.store import Journal
 
-    journal = Journal(journal_url, given_up=given_up)
+    journal = Journal(journal_url, given_up=given_up, is_checked=is_checked)
     try:
         uses = _find_budget_uses(journal, origin, budgets)
         looking = _Inspection(journal, origin, folder, planned, open_folder)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Send
 
+from videogen.errors import InvalidError
 from videogen.gateway.actions import ActionGuard
 from videogen.gateway.auth import Guard
 from videogen.gateway.feeds import Feeds
@@ -22,11 +23,13 @@ from videogen.gateway.run_view import (
     make_run_summary,
     make_run_view,
 )
+from videogen.gateway.spend_view import SpendView, find_shown_expenses, make_spend_view
 from videogen.journal.deliveries import DeliveryRecord
 from videogen.journal.runs import RunRecord
 from videogen.journal.store import Journal
 from videogen.registry.model_info import ModelInfo, ModelList, describe_model, describe_models
 from videogen.registry.model_spec import Registry
+from videogen.results.expenses import Expense, Grouping, SpendPeriod, make_expenses_csv
 
 RETRY_MS = 1000
 """Time after which a browser that has lost the connection tries again."""
@@ -208,6 +211,62 @@ def _find_media_file(out: Path, delivery: DeliveryRecord, kind: str) -> Path | N
     name = delivery.clip.video_path if kind == "mp4" else delivery.clip.poster_path
     file = (folder / str(name)).resolve()
     return file if file.is_relative_to(folder) and folder.is_relative_to(out) and file.is_file() else None
+
+
+@dataclass(frozen=True)
+class _Spending:
+    origins: list[str]
+    expenses: list[Expense]
+    period: SpendPeriod
+
+
+def _read_spending(
+    sources: SourcesDependency,
+    since: str | None = None,
+    until: str | None = None,
+    time_zone: str | None = None,
+    job: str | None = None,
+    origin: str | None = None,
+    local: bool = False,
+) -> _Spending:
+    """Return the expenses that a query asks for. Its parameters are the flags of `videogen spend`."""
+    try:
+        period = SpendPeriod.parse(since, until, time_zone)
+    except InvalidError as exc:
+        raise HTTPException(422, str(exc)) from exc
+    return _Spending(*find_shown_expenses(sources.journal, period, job_id=job, origin=origin, with_local=local), period)
+
+
+SpendingDependency = Annotated[_Spending, Depends(_read_spending)]
+
+
+@router.get("/api/spend", name="spend")
+def get_spending(spending: SpendingDependency, by: Grouping = "job") -> SpendView:
+    """Return the planned and billed cost of predictions, summed up, and the billed cost of each day."""
+    return make_spend_view(spending.origins, spending.expenses, by, spending.period)
+
+
+@router.get("/api/spend.csv", name="spend_csv", response_class=PlainTextResponse)
+def get_spending_table(spending: SpendingDependency, by: Grouping | None = None) -> PlainTextResponse:
+    """Return a table with a line for each prediction, or with `by` for each group."""
+    table = make_expenses_csv(spending.expenses, by, spending.period.zone)
+    headers = {"Content-Disposition": 'attachment; filename="spend.csv"', "Cache-Control": "no-store"}
+    return PlainTextResponse(table, media_type="text/csv", headers=headers)
+
+
+@router.get("/spend", include_in_schema=False)
+def get_spend_page() -> FileResponse:
+    return serve_own_file(HERE / "spend.html")
+
+
+@router.get("/spend.js", include_in_schema=False)
+def get_spend_script() -> FileResponse:
+    return serve_own_file(HERE / "spend.js")
+
+
+@router.get("/spend.css", include_in_schema=False)
+def get_spend_style() -> FileResponse:
+    return serve_own_file(HERE / "spend.css")
 
 
 @router.get("/", include_in_schema=False)

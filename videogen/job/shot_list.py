@@ -1,7 +1,5 @@
 """Read a shot list, a table in a CSV file, and write it as a job file."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from videogen.errors import Problem, ValidationError
 from videogen.job.graph import find_graph_problems
 from videogen.job.model import MAX_SCENES, Scene
 from videogen.source_files.messages import describe_errors
+from videogen.source_files.table import read_table, simplify_column_name
 from videogen.source_files.toml_text import write_comment, write_line
 
 OTHER_NAMES: Mapping[str, str] = {
@@ -46,8 +45,6 @@ _WORDS = {
     "false": False,
     "0": False,
 }
-_SEPARATOR_LINE = re.compile(r"sep=[,;\t]")
-"""The first line of some spreadsheets, which says how columns are separated."""
 _UNREADABLE = {"inputs", "metadata"}
 """Fields that a cell of a table cannot hold."""
 
@@ -70,7 +67,7 @@ def read_shot_list(path: Path) -> ShotList:
     Raises:
         ValidationError: with every row that is no scene, each with its line.
     """
-    rows = list(_read_rows(path))
+    rows = list(read_table(path))
     if not rows:
         raise ValidationError([Problem("is empty: the first line names the columns", position=path.name)])
     (number, header), *body = rows
@@ -115,45 +112,19 @@ def write_job(shots: ShotList, *, model: str | None = None, source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not empty, each with the number of its first line."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as exc:
-        raise ValidationError([Problem(f"cannot be read: {exc.strerror or exc}", position=path.name)]) from None
-    except UnicodeDecodeError as exc:
-        advice = f"byte {exc.start} is no UTF-8: save the table as CSV in UTF-8"
-        raise ValidationError([Problem(advice, position=path.name)]) from None
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    begins = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells) and not _SEPARATOR_LINE.fullmatch(delimiter.join(cells)):
-                yield begins, [cell.strip() for cell in cells]
-            begins = reader.line_num + 1
-    except csv.Error as exc:
-        raise ValidationError([Problem(f"no valid CSV: {exc}", position=f"{path.name}:{begins}")]) from None
-
-
 def _find_fields(header: Sequence[str]) -> tuple[dict[int, str], tuple[str, ...]]:
     """Return the field of each column, and the names of the columns that have none."""
-    known = {_simplify(name): name for name in Scene.model_fields if name not in _UNREADABLE}
+    known = {simplify_column_name(name): name for name in Scene.model_fields if name not in _UNREADABLE}
     fields: dict[int, str] = {}
     unused = []
     for column, name in enumerate(header):
-        simple = _simplify(name)
+        simple = simplify_column_name(name)
         field = known.get(simple) or OTHER_NAMES.get(simple)
         if field and field not in fields.values():
             fields[column] = field
         elif name:
             unused.append(name)
     return fields, tuple(unused)
-
-
-def _simplify(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.lower())
 
 
 def _read_scene(cells: Sequence[str], fields: Mapping[int, str], number: int) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class JournalBase:
         read_only: bool = False,
         clock: Callable[[], datetime] | None = None,
         given_up: Event | None = None,
+        is_checked: bool = True,
     ) -> None:
         """Open the journal.
 
@@ -51,7 +52,10 @@ class JournalBase:
             clock: replaces the database's clock, which leases are measured by.
             given_up: ends the waiting for the database when it is set, as `give_up` does, also while the journal is
                 being opened.
+            is_checked: read all of a SQLite file to see whether it is damaged. Without that, damage shows when a part
+                is read.
         """
+        self._is_checked = is_checked
         self._db = Database(url, is_patient=not read_only, given_up=given_up)
         self._clock = clock
         self._watch = _Watch(clock or utc_now)
@@ -156,7 +160,9 @@ class JournalBase:
             create_schema(db, metadata)
         elif version != HEAD:
             upgrade_schema(db)
-        if self._db.is_sqlite and db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+        if not self._db.is_sqlite or not self._is_checked:
+            return
+        if db.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
             raise UnreadableJournalError(f"the journal at {self._db.display_url} is damaged")
 
     def _quarantine(self, error: JournalError) -> None:

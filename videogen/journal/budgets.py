@@ -12,7 +12,7 @@ from videogen.events import BudgetAlert
 from videogen.journal.base import JournalBase
 from videogen.journal.database import sanitize_json
 from videogen.journal.schema import ATTEMPTS, BUDGET_ALERTS, BUDGETED_ATTEMPTS, BUDGETS
-from videogen.journal.spending import make_cost
+from videogen.journal.spending import find_most
 from videogen.planning.budgets import Budget, BudgetSpan, BudgetUse, describe_missing_budget
 from videogen.text import format_money
 
@@ -172,9 +172,8 @@ def book_attempt(
 
 def rebook_attempt(db: sa.Connection, row: Any) -> None:
     """Record the cost of an attempt, by its row, in the budgets that it counts for: as for `max_cost`."""
-    cost = make_cost(row)
     update = BUDGETED_ATTEMPTS.update().where(BUDGETED_ATTEMPTS.c.attempt_id == row.id)
-    db.execute(update.values(spent=str(cost.booked), at_most=str(cost.at_most)))
+    db.execute(update.values(spent=str(Decimal(row.cost or 0)), at_most=str(find_most(row))))
 
 
 def _record_alerts(db: sa.Connection, use: BudgetUse, origin: str, taken: Decimal) -> Iterator[BudgetAlert]:

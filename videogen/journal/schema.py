@@ -26,13 +26,16 @@ RUNS = sa.Table(
     sa.Column("max_cost", sa.String(32)),
 )
 
+COST_COLUMNS = ("run_id", "state", "cost_basis", "cost", "price", "reserved")
+"""The columns of attempts that tell their cost."""
+
 ATTEMPTS = sa.Table(
     "attempts",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run_id", sa.String(64), nullable=False, index=True),
     sa.Column("origin", sa.String(255), nullable=False),
-    sa.Column("clip_key", sa.String(32), nullable=False, index=True),
+    sa.Column("clip_key", sa.String(32), nullable=False),
     sa.Column("scene_id", sa.String(80), nullable=False),
     sa.Column("input_digest", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
@@ -45,13 +48,17 @@ ATTEMPTS = sa.Table(
     sa.Column("cost_basis", sa.String(16)),
     sa.Column("error_code", sa.String(32)),
     sa.Column("error_message", sa.Text),
-    sa.Column("job_id", sa.String(80), index=True),
+    sa.Column("job_id", sa.String(80)),
     sa.Column("reserved", sa.String(32)),
     sa.Column("token", sa.String(32), index=True, unique=True),
     sa.Column("begun_by", sa.String(64)),
     sa.Column("digest_without_images", sa.String(64)),
     sa.Column("model", sa.Text),
     sa.UniqueConstraint("origin", "prediction_id"),
+    # SQLite would look through all attempts of an origin if only a part of these columns had an index.
+    sa.Index("ix_attempts_clip_key", "clip_key", "origin", "state"),
+    # It has all columns that `find_costs` reads of 100,000 attempts, in the order in which it groups them.
+    sa.Index("ix_attempts_job_id", "job_id", "origin", *COST_COLUMNS, "begun_by"),
 )
 
 DELIVERIES = sa.Table(

@@ -11,7 +11,7 @@ from videogen.errors import (
     BudgetError,
 )
 from videogen.journal.base import JournalBase
-from videogen.journal.schema import ATTEMPTS, OPEN_STATES, RUNS
+from videogen.journal.schema import ATTEMPTS, COST_COLUMNS, OPEN_STATES, RUNS
 from videogen.text import format_money
 
 
@@ -50,7 +50,7 @@ class SpendingStore(JournalBase):
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """The cost of one attempt of a job, or of its runs that another journal recorded, in USD."""
+    """The cost of attempts of a job, or of its runs that another journal recorded, in USD."""
 
     run_id: str
     booked: Decimal
@@ -61,12 +61,17 @@ class _Cost:
 
 
 def find_costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
-    """Return the costs of the attempts that any run of a job began, and those of runs that another journal recorded."""
-    runs = sa.select(RUNS.c.id).where(RUNS.c.job_id == job_id)
-    is_of_old = sa.and_(ATTEMPTS.c.job_id.is_(None), ATTEMPTS.c.run_id.in_(runs))
+    """Return the costs of the attempts that any run of a job began, and those of runs that another journal recorded.
+
+    Attempts of one run with equal costs are one cost, because a job may have 100,000 attempts.
+    """
+    columns = [ATTEMPTS.c[name] for name in COST_COLUMNS]
     is_recorded = sa.or_(ATTEMPTS.c.begun_by.is_(None), ATTEMPTS.c.begun_by.in_(sa.select(RUNS.c.id)))
-    is_of_job = sa.or_(ATTEMPTS.c.job_id == job_id, is_of_old)
-    query = sa.select(ATTEMPTS).where(ATTEMPTS.c.origin == origin, is_of_job, is_recorded)
+    select = sa.select(*columns, sa.func.count().label("number")).group_by(*columns)
+    select = select.where(ATTEMPTS.c.origin == origin, is_recorded)
+    runs = sa.select(RUNS.c.id).where(RUNS.c.job_id == job_id)
+    of_old = select.where(ATTEMPTS.c.job_id.is_(None), ATTEMPTS.c.run_id.in_(runs))
+    query = sa.union_all(select.where(ATTEMPTS.c.job_id == job_id), of_old)
     unrecorded = sa.select(RUNS.c.id, RUNS.c.unrecorded_cost).where(
         RUNS.c.job_id == job_id, RUNS.c.origin == origin, RUNS.c.unrecorded_cost.is_not(None)
     )
@@ -74,16 +79,19 @@ def find_costs(db: sa.Connection, job_id: str, origin: str) -> list[_Cost]:
         _Cost(row.id, amount := Decimal(row.unrecorded_cost), amount, is_running=False)
         for row in db.execute(unrecorded)
     ]
-    return [*lost, *(make_cost(row) for row in db.execute(query))]
+    return [*lost, *(_make_cost(row) for row in db.execute(query))]
 
 
-def make_cost(row: Any) -> _Cost:
-    """Return the cost of an attempt by its row."""
+def _make_cost(row: Any) -> _Cost:
+    booked, at_most = row.number * Decimal(row.cost or 0), row.number * find_most(row)
+    is_running = row.cost_basis != "known" and row.state in ("intended", "created")
+    return _Cost(row.run_id, booked, at_most, is_running)
+
+
+def find_most(row: Any) -> Decimal:
+    """Return the most that an attempt may turn out to cost, in USD."""
     booked = Decimal(row.cost or 0)
-    if row.cost_basis == "known":
-        return _Cost(row.run_id, booked, at_most=booked, is_running=False)
-    at_most = max(booked, Decimal(row.reserved or row.price))
-    return _Cost(row.run_id, booked, at_most, is_running=row.state in ("intended", "created"))
+    return booked if row.cost_basis == "known" else max(booked, Decimal(row.reserved or row.price))
 
 
 def check_budget(costs: Sequence[_Cost], run_id: str, most: Decimal, max_cost: Decimal) -> None:

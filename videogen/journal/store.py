@@ -11,10 +11,13 @@ from videogen.journal.deliveries import DeliveryStore
 from videogen.journal.event_log import EventLog
 from videogen.journal.limits import LimitStore
 from videogen.journal.runs import RunStore
+from videogen.journal.spend_log import SpendLog
 from videogen.journal.spending import SpendingStore
 
 
-class Journal(RunStore, LimitStore, BudgetStore, DeliveryStore, AttemptStore, SpendingStore, EventLog, CommandStore):
+class Journal(
+    RunStore, LimitStore, BudgetStore, DeliveryStore, AttemptStore, SpendingStore, SpendLog, EventLog, CommandStore
+):
     """The journal at a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`). Missing tables are created.
 
     A SQLite file that is damaged, or of another version, is moved away and replaced by a new one. A read-only journal
