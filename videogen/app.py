@@ -4,15 +4,16 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from videogen.errors import RunInterruptedError
+from videogen.errors import InvalidError, RunInterruptedError
 from videogen.execution.judging import open_judge
 from videogen.execution.marking import ClipMarker
 from videogen.execution.options import PreparedJob, RunOptions, validate_music
@@ -35,8 +36,10 @@ from videogen.planning.own_inputs import validate_inputs
 from videogen.planning.plan import Plan
 from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
+from videogen.planning.ways_out import find_ways_out, fits_cap
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
+from videogen.registry.model_spec import Registry
 from videogen.results.takes import find_chosen_ids
 from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
@@ -44,8 +47,9 @@ from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
+    from videogen.references.decode import ReferenceImage
     from videogen.results.clip import Clip
-    from videogen.storage.base import Folder
+    from videogen.storage.base import Folder, OpenFolder
 
 
 async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices | None = None) -> PreparedJob:
@@ -72,7 +76,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
-    folders, url = cache(open_folder), settings.get_journal_url()
+    folders = cache(open_folder)
     folder = folders(settings.get_job_folder(job.id))
     if choices is None:
         choices = parse_choices(await asyncio.to_thread(read_choices_text, folder))
@@ -85,37 +89,20 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         references = await load_job_references(job, Path(options.folder))
     provider, why = settings.choose_provider()
     origin = settings.get_origin(provider)
-    digests = {source: reference.digest for source, reference in references.items()}
-    cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
-    buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    chosen = await _find_chosen_ids(job, choices, folder, options.only)
-    plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
-    with attribute_to_takes(job, scenes=len(asked.scenes)):
-        planned = plan(cut_outs=cut_outs)
-
-    async def look(planned: Plan) -> PriorWork:
-        return await inspect_prior_runs(url, origin, folder, planned, open_folder=folders, fresh=options.fresh)
-
-    if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
-        before = plan()
-        planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
-    if references:
-        from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
-
-        planned = planned.with_warnings(
-            *warn_about_cards(planned.requests, references), *warn_about_plain_pictures(planned.requests, references)
-        )
-    kept = await _find_kept_clips(planned, options, folder, origin)
-    earlier = await look(planned)
-    planned = planned.with_reuse(
-        earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
-    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices))
-    if options.only:
-        planned = planned.select(options.only)
-    stale = find_stale(planned, earlier.clips, kept)
-    planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
-    planned = planned.with_prior_cost(earlier.spent, earlier.reserved)
-    validate_budget(planned, fresh=options.fresh)
+    planning = _Planning(
+        registry=registry,
+        settings=settings,
+        options=options,
+        origin=origin,
+        folder=folder,
+        open_folder=folders,
+        references=references,
+        choices=choices,
+        scenes=len(asked.scenes),
+    )
+    planned, earlier, kept = await planning.plan(job, options.only)
+    ways_out = await planning.describe_ways_out(planned, earlier, job) if planned.is_above_cap else ()
+    validate_budget(planned, fresh=options.fresh, ways_out=ways_out)
     return PreparedJob(
         asked,
         planned,
@@ -145,22 +132,104 @@ def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
     return settings
 
 
-async def _find_chosen_ids(job: Job, choices: Choices, folder: "Folder", only: Sequence[str]) -> dict[str, str]:
-    has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
-    if not has_takes:
-        return {}
-    return find_chosen_ids(job, choices, await asyncio.to_thread(read_manifest, folder), making=only)
+@dataclass(frozen=True)
+class _Planning:
+    """Everything that plans of a job have in common, also those of the job with changes."""
 
+    registry: Registry
+    settings: Settings
+    options: RunOptions
+    origin: str
+    folder: "Folder"
+    open_folder: "OpenFolder"
+    references: Mapping[str, "ReferenceImage"]
+    choices: Choices
+    scenes: int
+    """Number of scenes in the job file: those after them are takes."""
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
-async def _find_kept_clips(planned: Plan, options: RunOptions, folder: "Folder", origin: str) -> dict[str, "Clip"]:
-    """Return the clips of the last run that stay even if the job has changed, by scene id."""
-    if not (options.retry_failed or options.only):
-        return {}
-    last = await asyncio.to_thread(find_clips_of_last_run, folder, origin, is_required=options.retry_failed)
-    if options.retry_failed:
-        return last
-    ids = {request.scene.id: request.scene.take_of for request in planned.requests}
-    return {id_: clip for id_, clip in last.items() if id_ in ids and not {id_, ids[id_]} & set(options.only)}
+    async def plan(self, job: Job, only: Sequence[str]) -> tuple[Plan, PriorWork, dict[str, "Clip"]]:
+        """Return the plan of a job with composed prompts, the work of earlier runs that it uses, and the clips of the
+        last run that stay, by scene id. Raise `ValidationError` if the job cannot be run."""
+        chosen = await self._find_chosen_ids(job, only)
+        cut_outs = {reference.digest for reference in self.references.values() if reference.can_be_cut_out}
+        with attribute_to_takes(job, scenes=self.scenes):
+            planned = self._build_plan(job, cut_outs=cut_outs, chosen=chosen)
+        if cut_outs and not self.options.fresh:  # clips of versions that did not cut characters out stay
+            before = self._build_plan(job, chosen=chosen)
+            planned = planned.with_kept_requests(before, made=(await self._look(before)).delivered)
+        if self.references:
+            from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
+
+            planned = planned.with_warnings(
+                *warn_about_cards(planned.requests, self.references),
+                *warn_about_plain_pictures(planned.requests, self.references),
+            )
+        kept = await self._find_kept_clips(planned, only)
+        earlier = await self._look(planned)
+        choice_warnings = find_choice_warnings(job, self.choices)
+        planned = self._reuse(planned.with_warnings(*earlier.warnings, *choice_warnings), job, earlier, kept, only)
+        return planned, earlier, kept
+
+    async def describe_ways_out(self, planned: Plan, earlier: PriorWork, job: Job) -> list[str]:
+        """Return the flags with which a job that is above its cap can be run, each with its price.
+
+        Each is planned again with all that earlier runs left, so that none is refused.
+        """
+        only = self.options.only
+        kept = await self._find_kept_clips(planned, only)
+
+        def make_plan(changed: Job) -> Plan:
+            return self._reuse(self._build_plan(changed), changed, earlier, kept, only)
+
+        found = []
+        for way in find_ways_out(planned, job, self.registry, make_plan=make_plan):
+            try:
+                plan, _, _ = await self.plan(way.job, way.only or only)
+            except InvalidError:
+                continue
+            if fits_cap(plan):
+                found.append(replace(way, plan=plan).describe())
+        return found
+
+    def _build_plan(self, job: Job, **more: Any) -> Plan:
+        digests = {source: reference.digest for source, reference in self.references.items()}
+        buffer = self.settings.duration_buffer
+        return build_plan(job, self.registry, digests=digests, buffer=buffer, today=self.today, **more)
+
+    async def _look(self, planned: Plan) -> PriorWork:
+        url, fresh = self.settings.get_journal_url(), self.options.fresh
+        return await inspect_prior_runs(
+            url, self.origin, self.folder, planned, open_folder=self.open_folder, fresh=fresh
+        )
+
+    def _reuse(
+        self, planned: Plan, job: Job, earlier: PriorWork, kept: Mapping[str, "Clip"], only: Sequence[str]
+    ) -> Plan:
+        """Return the plan with the work and the cost of earlier runs, and with the scenes that are wanted."""
+        planned = planned.with_reuse(earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept)
+        if only:
+            planned = planned.select(only)
+        stale = find_stale(planned, earlier.clips, kept)
+        planned = planned.with_stale(stale, remake=self.options.should_remake_stale(job))
+        return planned.with_prior_cost(earlier.spent, earlier.reserved)
+
+    async def _find_chosen_ids(self, job: Job, only: Sequence[str]) -> dict[str, str]:
+        has_takes = any(scene.take_of is not None for scene in job.scenes) or self.choices.root
+        if not has_takes:
+            return {}
+        return find_chosen_ids(job, self.choices, await asyncio.to_thread(read_manifest, self.folder), making=only)
+
+    async def _find_kept_clips(self, planned: Plan, only: Sequence[str]) -> dict[str, "Clip"]:
+        """Return the clips of the last run that stay even if the job has changed, by scene id."""
+        retry_failed = self.options.retry_failed
+        if not (retry_failed or only):
+            return {}
+        last = await asyncio.to_thread(find_clips_of_last_run, self.folder, self.origin, is_required=retry_failed)
+        if retry_failed:
+            return last
+        ids = {request.scene.id: request.scene.take_of for request in planned.requests}
+        return {id_: clip for id_, clip in last.items() if id_ in ids and not {id_, ids[id_]} & set(only)}
 
 
 @asynccontextmanager

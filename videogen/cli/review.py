@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from videogen.app import prepare_job
+from videogen.cli.confirm import confirm_cost, needs_confirmation
 from videogen.cli.console import make_console, print_line
+from videogen.cli.exit_codes import FAILED
 from videogen.cli.plan import describe_provider, print_totals, show_plan
 from videogen.cli.run import run_job_file
 from videogen.errors import InvalidError, JobLockedError
-from videogen.execution.options import PreparedJob, RunOptions
+from videogen.execution.options import RunOptions
 from videogen.job.choices import Choices, TakeLabel, find_next_take, find_scene, make_take
 from videogen.job.model import Job, Scene
 from videogen.job.prompts import compose_scenes
@@ -24,7 +26,16 @@ from videogen.text import is_whole_number
 
 
 def retake_scene(
-    job: Job, options: RunOptions, scene_id: str, changes: dict[str, Any], *, takes: int, file: Path, dry_run: bool
+    job: Job,
+    options: RunOptions,
+    scene_id: str,
+    changes: dict[str, Any],
+    *,
+    takes: int,
+    file: Path,
+    dry_run: bool,
+    asks: bool,
+    flags: Sequence[str],
 ) -> int:
     """Make further takes of a scene, and return the exit code of the run. `changes` are fields of the scene."""
     review = _open_review(job, options)
@@ -35,10 +46,19 @@ def retake_scene(
     delivered = review.list_delivered()
     retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes, delivered=delivered)
     options = options.model_copy(update={"only": retakes.take_ids})
-    return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run)
+    return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run, asks=asks, flags=flags)
 
 
-def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: Path, dry_run: bool, asks: bool) -> int:
+def finish_job(
+    job: Job,
+    options: RunOptions,
+    changes: dict[str, Any],
+    *,
+    file: Path,
+    dry_run: bool,
+    asks: bool,
+    flags: Sequence[str],
+) -> int:
     """Make the chosen take of each scene again with these changes, and return the exit code of the run."""
     review = _open_review(job, options)
     choices = review.read_choices()
@@ -54,7 +74,7 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
             change[scene.id] = {"chosen": None, "takes": {str(number): described}}
         only.append(make_take(scene, number).id)
     options = options.model_copy(update={"only": tuple(only)})
-    return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks)
+    return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks, flags=flags, always=True)
 
 
 def _describe_take(job: Job, scene: Scene, clip: Clip, choices: Choices) -> dict[str, Any]:
@@ -98,19 +118,26 @@ def _make_takes(
     *,
     file: Path,
     dry_run: bool,
-    asks: bool = False,
+    asks: bool,
+    flags: Sequence[str],
+    always: bool = False,
 ) -> int:
+    """Make takes that a change of the choices describes. With `asks`, a price above `VIDEOGEN_CONFIRM_ABOVE` has to be
+    confirmed first, and with `always` every price if there is a terminal."""
     choices = review.preview_choices(change)
     if dry_run:
         return show_plan(job, options, as_json=False, choices=choices)
     prepared = asyncio.run(prepare_job(job, options, choices=choices))  # reports problems before anything is written
-    if asks and not _confirm(prepared):
-        print("nothing was made", file=sys.stderr)
-        return 0
+    if asks and needs_confirmation(prepared, always=always):
+        console = make_console(stderr=False)
+        print_line(console, describe_provider(prepared))
+        print_totals(console, prepared.plan)
+        if not confirm_cost(prepared):
+            return FAILED
     before = review.read_text()
     review.change_choices({scene_id: {"takes": each["takes"]} for scene_id, each in change.items()})
     try:
-        code = run_job_file(job, options, file=file)
+        code = run_job_file(job, options, file=file, asks=False, flags=flags)
     except JobLockedError:  # a refused command changes nothing
         review.restore(before)
         raise
@@ -129,19 +156,6 @@ def _drop_former_choices(job: Job, review: Review, change: Mapping[str, Mapping[
     }
     if done:
         review.change_choices(done)
-
-
-def _confirm(prepared: PreparedJob) -> bool:
-    """Show the price, and ask at a terminal whether the clips are to be made."""
-    if not prepared.plan.to_make or not sys.stdin.isatty():
-        return True
-    console = make_console(stderr=False)
-    print_line(console, describe_provider(prepared))
-    print_totals(console, prepared.plan)
-    try:
-        return input("make them? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 # -- choose and rate --------------------------------------------------------------------------------------------------
