@@ -147,7 +147,7 @@ def test_clips_that_are_there_cost_nothing_and_begun_ones_go_on() -> None:
     planned = whole.with_reuse({keys[0]}, paid={keys[3]}, resumable={keys[3]}).with_prior_cost(Decimal(0))
     ways = list(find_ways_out(planned, job, REGISTRY, make_plan=lambda changed: build_plan(changed, REGISTRY)))
     (way,) = (way for way in ways if way.only)
-    assert (way.describe(), way.plan.resumed) == ("--only s1,s3 $0.50", {"s3"})
+    assert (way.describe(), set(way.plan.resumed)) == ("--only s1,s3 $0.50", {"s3"})
 
 
 def test_a_comparison_is_not_turned_into_one_model() -> None:
@@ -176,7 +176,8 @@ def jobs(draw: st.DrawFn, registry: Registry) -> dict[str, Any]:
     if spec.tiers and draw(st.booleans()):
         data["tier"] = draw(st.sampled_from(sorted(spec.tiers)))
     data["aspect_ratio"] = draw(st.sampled_from(sorted(spec.aspect_ratios)))
-    data["audio"], data["long_scenes"] = draw(st.booleans()), draw(st.sampled_from(["refuse", "continue"]))
+    data["audio"] = draw(st.booleans())
+    data["long_scenes"] = draw(st.sampled_from(["refuse", "continue"]))
     for index, scene in enumerate(data["scenes"]):
         of_scene = {
             "scene_reference_url": "pier.png",

@@ -461,9 +461,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+def prefect_server(
+    home: Path, port: int, *, ui: bool = False, **settings: str
+) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """Run a Prefect server with its database in `home`. Yield its API's address and its process once it answers."""
-    server = start_prefect_server(home, port, **settings)
+    server = start_prefect_server(home, port, ui=ui, **settings)
     try:
         yield f"http://127.0.0.1:{port}/api", server
     finally:
@@ -471,7 +473,7 @@ def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[st
         server.wait(250)
 
 
-def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.Popen[bytes]":
+def start_prefect_server(home: Path, port: int, *, ui: bool = False, **settings: str) -> "subprocess.Popen[bytes]":
     """Start a Prefect server with its database in `home`, and return its process once it answers."""
     environment = {
         **os.environ,
@@ -481,7 +483,7 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         **settings,
     }
-    place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    place = ["--host", "127.0.0.1", "--port", str(port), *([] if ui else ["--no-ui"])]
     with (home / "server.log").open("ab") as log:
         command = [sys.executable, "-m", "prefect", "server", "start", *place]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

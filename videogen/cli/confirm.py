@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from decimal import Decimal
 
 from videogen.errors import InvalidError
 from videogen.execution.options import PreparedJob
@@ -29,16 +30,20 @@ def confirm_cost(prepared: PreparedJob) -> bool:
     """
     plan = prepared.plan
     if not sys.stdin.isatty():
-        limit = prepared.settings.confirm_above or 0
+        limit = prepared.settings.confirm_above or Decimal(0)
         raise InvalidError(
             f"the plan costs {plan.describe_cost()}, more than the {format_money(limit)} above which "
             "VIDEOGEN_CONFIRM_ABOVE asks, and there is no terminal to ask at: add --yes to run it without a question"
         )
     clips = "1 clip" if len(plan.to_make) == 1 else f"{len(plan.to_make)} clips"
-    print(f"make {clips} for {plan.describe_cost()}? [y/N] ", end="", file=sys.stderr, flush=True)
+    question = f"make {clips} for {plan.describe_cost()}? [y/N] "
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # an event loop would only note a Ctrl-C
     try:
+        print(question, end="", file=sys.stderr, flush=True)
         is_confirmed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was made", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
     if not is_confirmed:
