@@ -78,6 +78,7 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
     registry = read_registry(settings.registry)
     folders = cache(open_folder)
     folder = folders(settings.get_job_folder(job.id))
+    can_select = choices is None  # the commands that give choices have no --only
     if choices is None:
         choices = parse_choices(await asyncio.to_thread(read_choices_text, folder))
     asked, job = job, compose_scenes(add_takes(job, choices))
@@ -101,7 +102,9 @@ async def prepare_job(job: Job | str, options: RunOptions, *, choices: Choices |
         scenes=len(asked.scenes),
     )
     planned, earlier, kept = await planning.plan(job, options.only)
-    ways_out = await planning.describe_ways_out(planned, earlier, job) if planned.is_above_cap else ()
+    ways_out: Sequence[str] = ()
+    if planned.is_above_cap:
+        ways_out = await planning.describe_ways_out(planned, earlier, kept, job, can_select=can_select)
     validate_budget(planned, fresh=options.fresh, ways_out=ways_out)
     return PreparedJob(
         asked,
@@ -171,19 +174,23 @@ class _Planning:
         planned = self._reuse(planned.with_warnings(*earlier.warnings, *choice_warnings), job, earlier, kept, only)
         return planned, earlier, kept
 
-    async def describe_ways_out(self, planned: Plan, earlier: PriorWork, job: Job) -> list[str]:
+    async def describe_ways_out(
+        self, planned: Plan, earlier: PriorWork, kept: Mapping[str, "Clip"], job: Job, *, can_select: bool
+    ) -> list[str]:
         """Return the flags with which a job that is above its cap can be run, each with its price.
 
-        Each is planned again with all that earlier runs left, so that none is refused.
+        Each is planned again with all that earlier runs left, so that none is refused. `can_select` tells whether the
+        flag `--only` can be given.
         """
         only = self.options.only
-        kept = await self._find_kept_clips(planned, only)
 
         def make_plan(changed: Job) -> Plan:
             return self._reuse(self._build_plan(changed), changed, earlier, kept, only)
 
         found = []
         for way in find_ways_out(planned, job, self.registry, make_plan=make_plan):
+            if way.only and not can_select:
+                continue
             try:
                 plan, _, _ = await self.plan(way.job, way.only or only)
             except InvalidError:
