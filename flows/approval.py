@@ -143,13 +143,16 @@ def _apply_answer(prepared: PreparedJob, question: Question, found: FlowRunInput
 # -- the form ---------------------------------------------------------------------------------------------------------
 
 
+class _Decision(RunInput):
+    decision: Literal["approve", "refuse"] = Field(title="Decision", json_schema_extra={"position": 0})
+
+
 def make_form(plan: Plan, question: Question, above: Decimal) -> type[RunInput]:
     """Return the form with the plan, its price and the budget.
 
     A decision has to be made in it, so that nobody approves by accident.
     """
     amount = Annotated[Decimal, WithJsonSchema({"type": "number", "minimum": 0})]  # one field of numbers
-    decision = Field(title="Decision", json_schema_extra={"position": 0})
     max_cost = Field(
         question.cost,
         title="Approved amount",
@@ -160,14 +163,8 @@ def make_form(plan: Plan, question: Question, above: Decimal) -> type[RunInput]:
     note = Field(
         "", title="Note", description="Reason for a refusal.", max_length=500, json_schema_extra={"position": 2}
     )
-    form = create_model(
-        "Approval",
-        __base__=RunInput,
-        decision=(Literal["approve", "refuse"], decision),
-        max_cost=(amount, max_cost),
-        note=(str, note),
-    )
-    form._description = render_question(plan, question, above)  # type: ignore[assignment]
+    form = create_model("Approval", __base__=_Decision, max_cost=(amount, max_cost), note=(str, note))
+    form._description = render_question(plan, question, above)
     return form
 
 

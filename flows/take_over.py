@@ -1,4 +1,5 @@
-"""Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute.
+"""Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute, and
+cancel the runs that nobody has approved in time.
 
 An automation of Prefect cannot do this. Runs that a schedule creates emit no `Scheduled` event, and Prefect's triggers
 then hold back all later state events of such a run, including its end: a run that has ended would look lost.

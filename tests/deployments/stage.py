@@ -87,11 +87,10 @@ class Stage:
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
-            "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{self.port}/api",
         }
-        self.api, self._server = self.stack.enter_context(
-            prefect_server(self.folder, self.port, ui=self.ui, **settings)
-        )
+        if self.ui:
+            settings["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{self.port}/api"
+        self.api, self._server = self.stack.enter_context(prefect_server(self.folder, self.port, **settings))
 
     def kill_server(self) -> None:
         self._server.kill()

@@ -25,14 +25,14 @@ from tests.flows.conftest import FAULT_REGISTRY, CommandLine
 from tests.support.prefect_api import call_prefect
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-FOUR_CLIPS = {
-    "id": "film",
-    "model": "quick",
-    "min_clips": 1,
-    "scenes": [{"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(4)],
-}
-"""A job that costs $0.24."""
+
+
+def film(prompt: str = "scene", *, clips: int = 4, **fields: Any) -> dict[str, Any]:
+    """Return a job whose clips cost $0.06 each."""
+    scenes = [{"id": f"s{n}", "prompt": f"{prompt} {n}", "target_duration": 2} for n in range(clips)]
+    return {"id": "film", "model": "quick", "min_clips": 1, "scenes": scenes, **fields}
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Approved:
             "pull_steps": steps,
             "entrypoint": "flows/generate.py:generate",
             "work_pool_name": "videogen",
-            "parameters": {"job": FOUR_CLIPS, **parameters},
+            "parameters": {"job": film(), **parameters},
         }
         deployment = call_prefect("POST", f"{self.api}/deployments/", fields)["id"]
         self.run = call_prefect("POST", f"{self.api}/deployments/{deployment}/create_flow_run", {})["id"]
@@ -74,7 +74,7 @@ class Approved:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return self.state["name"]
+        return str(self.state["name"])
 
     def execute_again(self) -> str:
         """Execute the run once more, as after a take-over or with the button *Retry*."""
@@ -157,16 +157,17 @@ def test_a_price_that_has_risen_is_held_by_the_approved_amount(approved: Approve
 
 @pytest.mark.long
 def test_an_approval_does_not_raise_the_cap_of_the_job(approved: Approved) -> None:
-    assert approved.begin(approve_above=0.1, job={**FOUR_CLIPS, "max_cost": "0.25"}) == "Suspended"
+    """What earlier runs spent counts for it as ever."""
+    assert approved.begin(approve_above=0.1, job=film(max_cost="0.25")) == "Suspended"
     approved.answer(decision="approve", max_cost=9)
     assert approved.execute() == "Completed"
-    again = {**FOUR_CLIPS, "max_cost": "0.25", "scenes": [{**s, "seed": 1} for s in FOUR_CLIPS["scenes"]]}  # type: ignore[attr-defined]
-    assert (
-        approved.begin(approve_above=0.1, job=again, options={"fresh": True}) == "Failed"
-    )  # nothing is left to ask for
-    assert approved.books == (4, Decimal("0.24"))
+    assert approved.begin(approve_above=0.1, job=film("another", max_cost="0.25")) == "Suspended"
+    approved.answer(decision="approve", max_cost=9)
+    assert approved.execute() == "Failed"
+    assert (approved.codes, approved.books) == (["budget"] * 4, (4, Decimal("0.24")))
 
 
+@pytest.mark.long
 def test_a_refused_run_ends_as_cancelled_for_good(approved: Approved) -> None:
     """With the reason, and however often it is executed."""
     assert approved.begin(approve_above="0.1") == "Suspended"
@@ -197,11 +198,10 @@ def test_a_run_that_nobody_approves_in_time_is_cancelled(approved: Approved) -> 
 
 @pytest.mark.long
 def test_clips_that_cost_nothing_need_no_approval(approved: Approved) -> None:
-    """Those of the emulator that the run starts for itself, and those that are there."""
+    """Those of the emulator that the run starts for itself."""
     for name in ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"):
         del approved.command.environment[name]
-    job = {**FOUR_CLIPS, "scenes": FOUR_CLIPS["scenes"][:1]}  # type: ignore[index]
-    assert approved.begin(approve_above=0, job=job) == "Completed"
+    assert approved.begin(approve_above=0, job=film(clips=1)) == "Completed"
 
 
 @pytest.mark.long
@@ -213,7 +213,7 @@ def test_a_flow_without_a_deployment_cannot_wait(approved: Approved) -> None:
     )
     environment = os.environ | approved.command.environment | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(FOUR_CLIPS)],
+        [sys.executable, "-c", code, json.dumps(film())],
         env=environment,
         cwd=approved.command.folder,
         capture_output=True,

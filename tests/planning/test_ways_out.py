@@ -173,13 +173,13 @@ def jobs(draw: st.DrawFn, registry: Registry) -> dict[str, Any]:
     """Draw a job of the shipped models with all that decides which model can make it."""
     data = film(*draw(lengths), model=draw(st.sampled_from(sorted(registry.models))))
     spec = registry.models[data["model"]]
-    if spec.tiers and draw(st.booleans()):
+    if draw(st.booleans()) and spec.tiers:
         data["tier"] = draw(st.sampled_from(sorted(spec.tiers)))
     data["aspect_ratio"] = draw(st.sampled_from(sorted(spec.aspect_ratios)))
     data["audio"] = draw(st.booleans())
     data["long_scenes"] = draw(st.sampled_from(["refuse", "continue"]))
     for index, scene in enumerate(data["scenes"]):
-        of_scene = {
+        of_scene: dict[str, Any] = {
             "scene_reference_url": "pier.png",
             "character_reference_urls": ["keeper.png"],
             "start_image": "first.png",

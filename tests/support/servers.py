@@ -461,11 +461,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def prefect_server(
-    home: Path, port: int, *, ui: bool = False, **settings: str
-) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """Run a Prefect server with its database in `home`. Yield its API's address and its process once it answers."""
-    server = start_prefect_server(home, port, ui=ui, **settings)
+    server = start_prefect_server(home, port, **settings)
     try:
         yield f"http://127.0.0.1:{port}/api", server
     finally:
@@ -473,8 +471,11 @@ def prefect_server(
         server.wait(250)
 
 
-def start_prefect_server(home: Path, port: int, *, ui: bool = False, **settings: str) -> "subprocess.Popen[bytes]":
-    """Start a Prefect server with its database in `home`, and return its process once it answers."""
+def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.Popen[bytes]":
+    """Start a Prefect server with its database in `home`, and return its process once it answers.
+
+    It has its pages if `settings` tell them where its API is.
+    """
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -483,7 +484,9 @@ def start_prefect_server(home: Path, port: int, *, ui: bool = False, **settings:
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         **settings,
     }
-    place = ["--host", "127.0.0.1", "--port", str(port), *([] if ui else ["--no-ui"])]
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    if "PREFECT_SERVER_UI_API_URL" not in settings:
+        place.append("--no-ui")
     with (home / "server.log").open("ab") as log:
         command = [sys.executable, "-m", "prefect", "server", "start", *place]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
