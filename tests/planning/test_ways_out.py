@@ -125,6 +125,14 @@ def test_a_model_that_would_leave_something_out_is_not_named() -> None:
     assert told(ways_out_of(data))[:2] == ["--model middling $1.50", "--model cheap $1.00"]
 
 
+def test_a_model_that_does_not_take_an_input_of_the_job_is_not_named() -> None:
+    data = film(5, 5, 5, 5, model="hailuo-2.3", inputs={"prompt_optimizer": False})
+    for cost in (Decimal("0.20") * number for number in range(1, 6)):
+        for way in ways_out_of(data | {"max_cost": str(cost)}, SHIPPED):
+            follow(way, data | {"max_cost": str(cost)}, SHIPPED)
+            assert way.only or way.job.model.startswith("hailuo-")
+
+
 def test_the_scenes_that_a_scene_continues_are_named_with_it() -> None:
     data = film(5, 5, 5, max_cost="1.20")
     data["scenes"][0]["continues"] = "s2"
