@@ -70,7 +70,7 @@ def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, 
         "",
         f"{batch.verdict.reason}.",
         "",
-        *(line for warning in batch.verdict.warnings for line in (f"**Warning:** {_escape_markdown(warning)}.", "")),
+        *(line for warning in batch.verdict.warnings for line in (f"**Warning:** {escape_markdown(warning)}.", "")),
         "| | planned | actual |",
         "| --- | ---: | ---: |",
         f"| clips | {batch.total_clips} | {batch.successful_clips} delivered, {batch.failed_clips} failed |",
@@ -78,7 +78,7 @@ def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, 
         f"| cost | {planned} | {format_money(batch.total_cost)} |",
         f"| time | | {format_duration(batch.total_generation_time)} |",
         "",
-        f"Model {_escape_markdown(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",
+        f"Model {escape_markdown(batch.model)}, ratio {batch.aspect_ratio}, run {batch.run_id}.",
     ]
     if gateway:
         lines += ["", f"[Watch the clips]({gateway.rstrip('/')}/?run={batch.run_id})"]
@@ -95,7 +95,7 @@ def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, 
 def _format_failure(clip: Clip) -> str:
     assert clip.error
     tries = "1 attempt" if clip.attempts == 1 else f"{clip.attempts} attempts"
-    return f"- **{clip.scene_id}** ({clip.error.code}, {tries}): {_escape_markdown(clip.error.message)}"
+    return f"- **{clip.scene_id}** ({clip.error.code}, {tries}): {escape_markdown(clip.error.message)}"
 
 
 def _list_next_steps(failures: Sequence[Clip]) -> list[str]:
@@ -140,7 +140,7 @@ def _link_clip(batch: RunResult, clip: Clip, gateway: str | None) -> str:
     return f"[{clip.scene_id}]({gateway.rstrip('/')}/runs/{batch.run_id}/clips/{clip.scene_id}.mp4)"
 
 
-def _escape_markdown(text: str) -> str:
-    """Make untrusted text harmless in Markdown: one line of at most 500 characters, without HTML and links."""
+def escape_markdown(text: str) -> str:
+    """Return untrusted text as harmless Markdown: one line of at most 500 characters, without HTML and links."""
     shown = escape_unprintable(" ".join(text.split()))[:500]
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(shown, quote=False))

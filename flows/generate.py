@@ -11,7 +11,9 @@ if __name__ == "__main__":  # before Prefect is imported, because `--help` and `
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
-from typing import Any, cast
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Any, cast
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +23,9 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, Pending
 from prefect.tasks import Task, exponential_backoff
 from prefect.utilities.annotations import quote
+from pydantic import Field
 
+from flows.approval import NotApprovedError, require_approval
 from flows.artifacts import publish_artifacts
 from flows.handover import get_handover, get_prepared_job
 from flows.interruption import run_unless_interrupted
@@ -40,6 +44,7 @@ from videogen.results.run_result import RunResult
 TIMEOUT_MARGIN_S = 30 * 86_400.0
 """How far Prefect's time-out is above the clip's, which does not count waiting for a slot, a rate limit or the end of a
 pause."""
+MAX_APPROVAL_HOURS = 24 * 366
 
 
 def make_run_name() -> str:
@@ -68,10 +73,22 @@ async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) ->
 
 
 @flow(flow_run_name=make_run_name, validate_parameters=True)
-async def generate(job: Job | str, options: RunOptions | None = None) -> State[RunResult]:
+async def generate(
+    job: Job | str,
+    options: RunOptions | None = None,
+    approve_above: Annotated[Decimal, Field(ge=0)] | None = None,
+    approve_within_hours: Annotated[float, Field(gt=0, le=MAX_APPROVAL_HOURS)] = 24.0,
+) -> State[RunResult]:
     """Make the clips of a job.
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
+
+    Args:
+        job: a job, or the path or address of its file.
+        options: options of the run.
+        approve_above: USD. A run whose plan costs more is suspended until a person has approved it; None means that
+            none is.
+        approve_within_hours: how long the person has for that. Then the run is cancelled.
     """
     apply_log_level()
     options = options or RunOptions()
@@ -79,12 +96,14 @@ async def generate(job: Job | str, options: RunOptions | None = None) -> State[R
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)
     listeners = handed.listeners if handed else ()
     try:
+        within = timedelta(hours=approve_within_hours)
+        prepared = await require_approval(prepared, above=approve_above, within=within)
         async with (
             report_progress(prepared.job) as prefect,
             open_run(prepared, prefect, *listeners, check_account=not handed) as session,
         ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
-    except RunInterruptedError as exc:
+    except (RunInterruptedError, NotApprovedError) as exc:
         return Cancelled(message=str(exc))
     await publish_artifacts(batch, session)
     return make_final_state(batch)

@@ -1,4 +1,5 @@
-"""Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute.
+"""Hand the runs of a lost worker to another one. `deployments/prefect.yaml` has a worker do this every minute, and
+cancel the runs that nobody has approved in time.
 
 An automation of Prefect cannot do this. Runs that a schedule creates emit no `Scheduled` event, and Prefect's triggers
 then hold back all later state events of such a run, including its end: a run that has ended would look lost.
@@ -14,8 +15,9 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, WorkPoolFi
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter
-from prefect.states import Completed, Crashed, Failed, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
 
+from flows.approval import describe_silence, read_question
 from flows.progress import RUN_LABEL
 from videogen.journal.base import LEASE_S
 from videogen.journal.runs import RunRecord
@@ -38,9 +40,10 @@ PAGE_SIZE = 200
 
 @flow(timeout_seconds=120, persist_result=False)
 async def take_over() -> None:
-    """Hand over each run of the work pool that its worker has lost, and delete the earlier runs of this flow."""
+    """Hand over each run of the work pool that its worker has lost, cancel those that nobody has approved in time, and
+    delete the earlier runs of this flow."""
     async with get_client() as client:
-        for run, state in await settle_lost_runs(client):
+        for run, state in [*await settle_lost_runs(client), *await cancel_unapproved_runs(client)]:
             get_run_logger().warning("%s (%s) is now %s: %s", run.name, run.id, state.name, state.message)
         await _delete_old_runs(client)
 
@@ -69,6 +72,21 @@ async def settle_lost_runs(client: PrefectClient, *, now: datetime | None = None
         await client.set_flow_run_state(run.id, state)
         settled.append((run, state))
     return settled
+
+
+async def cancel_unapproved_runs(client: PrefectClient, *, now: datetime | None = None) -> list[tuple[FlowRun, State]]:
+    """Cancel each run that waits for an approval for longer than it may. Return these runs and their new states."""
+    cancelled = []
+    for run in await _find_runs(client, "generate", "PAUSED"):
+        question = read_question(run.labels)
+        if question is None or (now or datetime.now(UTC)) <= question.until:
+            continue
+        state: State = Cancelled(message=describe_silence(question))
+        if (await client.read_flow_run(run.id)).state_id != run.state_id:
+            continue  # a person has answered meanwhile
+        await client.set_flow_run_state(run.id, state)
+        cancelled.append((run, state))
+    return cancelled
 
 
 async def _choose_next_state(client: PrefectClient, run: FlowRun) -> State:

@@ -4,27 +4,24 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from videogen.errors import RunInterruptedError
+from videogen.execution.job_planning import JobPlanning
 from videogen.execution.judging import open_judge
 from videogen.execution.marking import ClipMarker
-from videogen.execution.options import PreparedJob, RunOptions, locate_budgets, validate_music
+from videogen.execution.options import PreparedJob, RunOptions, validate_music
 from videogen.execution.recorder import EventRecorder, Listener
-from videogen.execution.recovery import PriorWork, find_clips_of_last_run, inspect_prior_runs, read_manifest
 from videogen.execution.runner import JobRunner
-from videogen.execution.staleness import find_stale
 from videogen.job.choices import (
     Choices,
     add_takes,
     attribute_to_takes,
-    find_choice_warnings,
     parse_choices,
     read_choices_text,
     validate_selection,
@@ -33,21 +30,16 @@ from videogen.job.model import Job
 from videogen.job.prompts import compose_scenes
 from videogen.planning.budgets import validate_shared_budgets
 from videogen.planning.own_inputs import validate_inputs
-from videogen.planning.plan import Plan
-from videogen.planning.planner import build_plan
 from videogen.planning.rules import validate_budget, validate_job
 from videogen.providers.open import open_provider
 from videogen.registry.load import read_registry
-from videogen.results.takes import find_chosen_ids, find_take_warnings, find_unchosen_ids
 from videogen.settings import FREE_ORIGIN, Settings
 from videogen.storage.base import is_remote
 from videogen.storage.local import check_places
 
 if TYPE_CHECKING:
     from videogen.journal.store import Journal
-    from videogen.references.decode import ReferenceImage
     from videogen.results.clip import Clip
-    from videogen.storage.base import Folder
 
 
 async def prepare_job(
@@ -77,8 +69,9 @@ async def prepare_job(
     if options.music:
         await asyncio.to_thread(validate_music, options.music)
     registry = read_registry(settings.registry)
-    folders, url = cache(open_folder), settings.get_journal_url()
+    folders = cache(open_folder)
     folder = folders(settings.get_job_folder(job.id))
+    can_select = choices is None  # the commands that give choices have no --only
     if choices is None:
         choices = parse_choices(await asyncio.to_thread(read_choices_text, folder))
     asked, job = job, compose_scenes(add_takes(job, choices))
@@ -90,43 +83,23 @@ async def prepare_job(
         references = await load_job_references(job, Path(options.folder))
     provider, why = settings.choose_provider()
     origin = settings.get_origin(provider)
-    digests = {source: reference.digest for source, reference in references.items()}
-    cut_outs = {reference.digest for reference in references.values() if reference.can_be_cut_out}
-    buffer, today = settings.duration_buffer, datetime.now(UTC).date()
-    has_takes = any(scene.take_of is not None for scene in job.scenes) or choices.root
-    last = await asyncio.to_thread(read_manifest, folder) if has_takes else None
-    chosen = find_chosen_ids(job, choices, last, making=options.only) if has_takes else {}
-    plan = partial(build_plan, job, registry, digests=digests, buffer=buffer, today=today, chosen=chosen)
-    with attribute_to_takes(job, choices, scenes=len(asked.scenes)):
-        planned = plan(cut_outs=cut_outs)
-
-    async def look(planned: Plan) -> PriorWork:
-        return await inspect_prior_runs(
-            url,
-            origin,
-            folder,
-            planned,
-            open_folder=folders,
-            fresh=options.fresh,
-            checks_journal=for_run,
-            budgets=locate_budgets(asked, settings),
-        )
-
-    if cut_outs and not options.fresh:  # clips of versions that did not cut characters out are paid for, and stay
-        before = plan()
-        planned = planned.with_kept_requests(before, made=(await look(before)).delivered)
-    planned = planned.with_warnings(*_find_picture_warnings(planned, references))
-    kept = await _find_kept_clips(planned, options, folder, origin)
-    earlier = await look(planned)
-    planned = planned.with_reuse(
-        earlier.delivered, paid=earlier.in_flight, resumable=earlier.resumable, kept=kept
-    ).with_warnings(*earlier.warnings, *find_choice_warnings(job, choices), *find_take_warnings(asked, choices, last))
-    if options.only:
-        planned = planned.select(options.only)
-    stale = find_stale(planned, earlier.clips, kept) - find_unchosen_ids(choices, last)
-    planned = planned.with_stale(stale, remake=options.should_remake_stale(job))
-    planned = planned.with_prior_cost(earlier.spent, earlier.reserved).with_budgets(earlier.budgets)
-    validate_budget(planned, fresh=options.fresh)
+    planning = JobPlanning(
+        asked=asked,
+        registry=registry,
+        settings=settings,
+        options=options,
+        origin=origin,
+        folder=folder,
+        open_folder=folders,
+        references=references,
+        choices=choices,
+        for_run=for_run,
+    )
+    planned, earlier, kept = await planning.plan(job, options.only)
+    ways_out: Sequence[str] = ()
+    if planned.is_above_cap:
+        ways_out = await planning.describe_ways_out(planned, earlier, kept, job, can_select=can_select)
+    validate_budget(planned, fresh=options.fresh, ways_out=ways_out)
     validate_shared_budgets(planned)
     return PreparedJob(
         asked,
@@ -146,15 +119,6 @@ async def prepare_job(
     )
 
 
-def _find_picture_warnings(planned: Plan, references: Mapping[str, "ReferenceImage"]) -> tuple[str, ...]:
-    if not references:
-        return ()
-    from videogen.references.compose import warn_about_cards, warn_about_plain_pictures
-
-    cards = warn_about_cards(planned.requests, references)
-    return (*cards, *warn_about_plain_pictures(planned.requests, references))
-
-
 def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
     """Return the settings. Raise `SettingsError` if the job's folder or the journal cannot be used."""
     settings = options.resolve_settings()
@@ -164,17 +128,6 @@ def _resolve_settings(options: RunOptions, job_id: str) -> Settings:
 
         check_journal_url(settings.journal_url)
     return settings
-
-
-async def _find_kept_clips(planned: Plan, options: RunOptions, folder: "Folder", origin: str) -> dict[str, "Clip"]:
-    """Return the clips of the last run that stay even if the job has changed, by scene id."""
-    if not (options.retry_failed or options.only):
-        return {}
-    last = await asyncio.to_thread(find_clips_of_last_run, folder, origin, is_required=options.retry_failed)
-    if options.retry_failed:
-        return last
-    ids = {request.scene.id: request.scene.take_of for request in planned.requests}
-    return {id_: clip for id_, clip in last.items() if id_ in ids and not {id_, ids[id_]} & set(options.only)}
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,6 +57,11 @@ class Settings(BaseSettings):
     budget: Annotated[str | None, Field(validation_alias="VIDEOGEN_BUDGET")] = None
     """Names of the budgets that every run counts for, separated by commas (`videogen budget NAME 200/month`), beside
     those of its job; None means only those of the job."""
+    confirm_above: Annotated[
+        Decimal | None, Field(validation_alias="VIDEOGEN_CONFIRM_ABOVE", ge=0, allow_inf_nan=False)
+    ] = None
+    """Amount in USD: if the new clips of a run cost more, the command line asks at a terminal, and without a terminal
+    it refuses the run unless `--yes` is given; None means that it never asks."""
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
     """A `models.toml` that adds models to the shipped ones or changes them; None means only the shipped ones."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
@@ -87,9 +93,9 @@ class Settings(BaseSettings):
     def _base_url_is_an_origin(cls, value: str) -> str:
         return _normalize_base_url(value)
 
-    @field_validator("duration_buffer", mode="before")
+    @field_validator("duration_buffer", "confirm_above", mode="before")
     @classmethod
-    def _buffer_is_a_plain_number(cls, value: Any) -> Any:
+    def _number_is_plain(cls, value: Any) -> Any:
         if isinstance(value, str) and not is_plain_number(value.strip()):
             raise ValueError("must be a plain number")
         return value
@@ -298,6 +304,8 @@ def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> st
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
+    elif name == "VIDEOGEN_CONFIRM_ABOVE":
+        message = "must be an amount in USD such as 10"
     elif name == "VIDEOGEN_RECORD":
         message = "must be true or false"
     shown = "" if "TOKEN" in name or "KEY" in name else f", not {_mask_wrong_address(str(value))[:60]!r}"

@@ -275,10 +275,14 @@ def said_by(command: str, job: Path, capsys: pytest.CaptureFixture[str]) -> tupl
 @pytest.mark.parametrize(
     ("before", "of_scene", "says"),
     [
-        ("max_cost = 0.1\n", "", "film.toml:1:1: max_cost: the plan costs $0.35, more than the $0.10 allowed"),
-        ("max_cost = 0\n", "", "film.toml:1:1: max_cost: the plan costs $0.35, more than the $0.00 allowed"),
+        ("max_cost = 0.1\n", "", "film.toml:1:1: max_cost: the plan costs $0.35, $0.25 above the cap of $0.10: "),
+        ("max_cost = 0\n", "", "max_cost: the plan costs $0.35, $0.35 above the cap of $0.00: --max-cost 0.35"),
         ('max_cost = "1_0"\n', "", "film.toml:1:1: max_cost: input should be a plain number"),
-        ("takes = 3\nmax_cost = 1\n", "", "film.toml:2:1: max_cost: the plan costs $1.05,"),
+        (
+            "takes = 3\nmax_cost = 1\n",
+            "",
+            "film.toml:2:1: max_cost: the plan costs $1.05, $0.05 above the cap of $1.00: --",
+        ),
         *(
             ("", f'scene_reference_url = "{url}"\n', f"film.toml:5:1: scenes.0.scene_reference_url: {url}: {why}")
             for url, why in {

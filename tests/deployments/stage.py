@@ -36,6 +36,8 @@ class Stage:
     emulator: Emulator
     port: int = field(default_factory=free_port)
     workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    ui: bool = False
+    """Whether Prefect's server has its pages."""
 
     def start(self, address: str) -> None:
         """Starts Prefect's server on that PostgreSQL, and sets up pool, deployments, automations and limit."""
@@ -86,6 +88,8 @@ class Stage:
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port}",
         }
+        if self.ui:
+            settings["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{self.port}/api"
         self.api, self._server = self.stack.enter_context(prefect_server(self.folder, self.port, **settings))
 
     def kill_server(self) -> None:
@@ -118,19 +122,27 @@ class Stage:
 
     def worker_of(self, flow_run: str) -> str:
         """The name of the worker that runs it."""
-        mark = f"={flow_run}".encode()
+        if workers := self.workers_of(flow_run):
+            return workers[0]
+        raise AssertionError(f"no worker runs it: {self.states(flow_run)}")
+
+    def workers_of(self, flow_run: str) -> list[str]:
+        """The names of the workers that have a process of it."""
+        mark, found = f"={flow_run}".encode(), []
         for name, worker in self.workers.items():
             for pid in _children(worker.pid):
                 with suppress(OSError):
                     if mark in Path(f"/proc/{pid}/environ").read_bytes():
-                        return name
-        raise AssertionError(f"no worker runs it: {self.states(flow_run)}")
+                        found.append(name)
+        return found
 
-    def schedule(self, job: dict[str, Any] | str, *, deployment: str = "generate", in_s: float = 1.0) -> str:
+    def schedule(
+        self, job: dict[str, Any] | str, *, deployment: str = "generate", in_s: float = 1.0, **parameters: Any
+    ) -> str:
         """Has a deployment run the job, as its schedule would. Returns the id of the flow run."""
         at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
-        body = {"parameters": {"job": job}, "state": state}
+        body = {"parameters": {"job": job, **parameters}, "state": state}
         deployment_id = self._get(f"deployments/name/generate/{deployment}")["id"]
         return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
 
@@ -248,13 +260,13 @@ class Stage:
 
 
 @contextmanager
-def stage_in(folder: Path, films: Path, **emulator: Any) -> Iterator[Stage]:
+def stage_in(folder: Path, films: Path, *, ui: bool = False, **emulator: Any) -> Iterator[Stage]:
     """A stage with everything but workers."""
     (folder / "pg").mkdir(parents=True)
     with ExitStack() as stack:
         address = stack.enter_context(postgresql_server(folder / "pg"))
         server = stack.enter_context(run_emulator(EmulatorSettings(cache=films, **emulator)))
-        stage = Stage(folder, stack, server)
+        stage = Stage(folder, stack, server, ui=ui)
         stage.start(address)
         yield stage
 

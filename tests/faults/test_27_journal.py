@@ -170,7 +170,7 @@ async def test_27_a_lost_journal_does_not_refill_the_budget(stage: Stage, harm: 
     copy = journal_of(stage).read_bytes()
     await stage.shoot(*PROMPTS, max_cost=CAP)
     harm(stage, copy)
-    refusal = r"\$0.18 spent of \$0.18, and the remaining \$0.00 does not cover any clip"
+    refusal = r"spent so far \$0.18 of \$0.18, .*: the remaining \$0.00 does not cover any clip"
     with pytest.raises(ValidationError, match=refusal):
         await stage.shoot(*PROMPTS, max_cost=CAP, options={"fresh": True})
     batch = await stage.shoot(*PROMPTS, "A whale", max_cost=CAP)
@@ -194,7 +194,7 @@ async def test_27_what_a_run_paid_that_never_ended_is_neither_forgotten_nor_paid
     async with open_run(await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options)) as session:
         await session.make_clips()
     harm(stage, copy)
-    with pytest.raises(ValidationError, match=r"\$0.18 spent of \$0.18"):
+    with pytest.raises(ValidationError, match=r"spent so far \$0.18 of \$0.18"):
         await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options.model_copy(update={"fresh": True}))
     batch = await stage.shoot(*PROMPTS, max_cost=CAP)
     assert [clip.status for clip in batch.clips] == ["success"] * 3
@@ -257,7 +257,7 @@ async def test_27_a_copy_made_during_a_run_knows_too_little(stage: Stage) -> Non
         copy = journal_of(stage).read_bytes()
         await session.finish(await session.make_clips())
     restore(stage, copy)
-    with pytest.raises(ValidationError, match=r"\$0.18 spent of \$0.18"):
+    with pytest.raises(ValidationError, match=r"spent so far \$0.18 of \$0.18"):
         await prepare_job(job_of(*PROMPTS, max_cost=CAP), stage.options.model_copy(update={"fresh": True}))
     stage.books(creates=3, billed=3)
 

@@ -221,6 +221,26 @@ async def test_a_fresh_run_that_can_pay_for_no_clip_is_refused(stage: Stage) -> 
     stage.books(creates=3, billed=3)
 
 
+async def test_a_refused_plan_names_prices_after_what_earlier_runs_made(stage: Stage) -> None:
+    """Each flag is followed, and none is refused: the clip that is there costs nothing, and its price is spent."""
+    stage.emulate()
+    await stage.shoot("A boat", min_clips=1)
+    film = job_of("A boat", "A gull", "A whale", "A seal", "A crab", max_cost="0.23")
+    with pytest.raises(ValidationError) as refused:
+        await prepare_job(film, stage.options)
+    assert str(refused.value) == (
+        "max_cost: the plan costs about $0.24, $0.01 above the cap of $0.23: --only scene-2,scene-3 about $0.12, "
+        "--max-cost 0.30"
+    )
+    options = stage.options.model_copy(update={"only": ("scene-2", "scene-3")})
+    assert (await prepare_job(film, options)).plan.total_cost == 2 * PRICE
+    raised = film.model_copy(update={"max_cost": Decimal("0.30")})
+    async with open_run(await prepare_job(raised, stage.options)) as session:
+        batch = await shot(session)
+    assert [code(clip) for clip in batch.clips] == [None] * 5
+    stage.books(creates=5, billed=5)
+
+
 async def test_the_same_clip_twice_in_a_fresh_job_is_made_once(stage: Stage) -> None:
     """Both scenes ask for one and the same."""
     stage.emulate()

@@ -246,7 +246,7 @@ def test_a_refused_token_ends_in_one_line(on_emulator: CommandLine) -> None:
             {}, ["--aspect-ratio", "21:9"], "kling-v2.5-turbo does not support '21:9'; it supports 16:9", id="ratio"
         ),
         pytest.param({"model": "nope"}, [], "'nope' is not in the registry", id="model"),
-        pytest.param({}, ["--max-cost", "0.1"], "the plan costs $0.35, more than the $0.10 allowed", id="budget"),
+        pytest.param({}, ["--max-cost", "0.1"], "the plan costs $0.35, $0.25 above the cap", id="budget"),
         pytest.param({}, ["--min-clips", "0"], "command line: --min-clips", id="flag"),
         pytest.param({}, ["--no-such-flag"], "--no-such-flag", id="unknown-flag"),
     ],

@@ -125,8 +125,8 @@ def test_a_rest_that_covers_the_plan_exactly_is_enough() -> None:
     assert (enough.warnings, enough.spent_before, enough.reserved_before) == ((), Decimal("0.20"), Decimal(0))
     assert (short.spent_before, short.reserved_before) == (Decimal("0.21"), Decimal("0.06"))
     assert short.warnings == (
-        "earlier runs of this job have $0.15 spent and $0.06 reserved of $0.70, and this run costs $0.50: clips that "
-        "the remaining $0.49 does not cover will fail with `budget`. --max-cost 0.71 covers all of them",
+        "spent so far $0.15 and $0.06 reserved of $0.70, this run $0.50: clips that the remaining $0.49 does not cover "
+        "will fail with `budget`. --max-cost 0.71 covers all of them",
     )
     assert planned(scene("a")).with_prior_cost(Decimal(9)).warnings == ()
 

@@ -269,7 +269,7 @@ def test_the_plan_adds_up_prices_and_what_the_buffer_costs() -> None:
 def test_a_plan_above_the_cap_is_refused() -> None:
     """What is reused does not count."""
     plan_ = planned("kling-v2.5-turbo", max_cost="0.34")
-    with pytest.raises(ValidationError, match=r"max_cost: the plan costs \$0.35, more than the \$0.34 allowed"):
+    with pytest.raises(ValidationError, match=r"the plan costs \$0.35, \$0.01 above the cap of \$0.34"):
         validate_budget(plan_)
     job = Job.model_validate({"model": "kling-v2.5-turbo", "max_cost": 0, "scenes": [scene()]})
     validate_budget(build_plan(job, REGISTRY).with_reuse({plan_.requests[0].key}))
@@ -277,12 +277,12 @@ def test_a_plan_above_the_cap_is_refused() -> None:
 
 def test_the_plan_tells_what_is_spent_from_what_is_reserved() -> None:
     plan_ = planned("kling-v2.5-turbo", max_cost="0.50").with_prior_cost(Decimal("0.10"), Decimal("0.35"))
-    assert plan_.describe_prior_cost() == "earlier runs of this job have $0.10 spent and $0.35 reserved of $0.50"
+    assert plan_.describe_spending() == "spent so far $0.10 and $0.35 reserved of $0.50, this run $0.35"
     assert plan_.warnings[-1].endswith(
         "clips that the remaining $0.05 does not cover will fail with `budget`. --max-cost 0.80 covers all of them"
     )
-    assert planned("kling-v2.5-turbo").with_prior_cost(Decimal("0.10")).describe_prior_cost() == (
-        "earlier runs of this job have $0.10 spent"
+    assert planned("kling-v2.5-turbo").with_prior_cost(Decimal("0.10")).describe_spending() == (
+        "spent so far $0.10, this run $0.35"
     )
 
 
@@ -388,7 +388,7 @@ def test_compared_models_make_every_scene_side_by_side() -> None:
     assert len({request.key for request in made.requests}) == 8
     assert (made.variants_per_scene, made.model) == (4, "kling-v2.5-turbo, hailuo-2.3")
     assert made.total_cost == 4 * Decimal("0.35") + 4 * Decimal("0.28")
-    with pytest.raises(ValidationError, match=r"more than the \$1.00 allowed"):
+    with pytest.raises(ValidationError, match=r"\$1.52 above the cap of \$1.00"):
         validate_budget(compared(scene(), max_cost="1", takes=4))
 
 

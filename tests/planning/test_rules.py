@@ -177,7 +177,7 @@ def test_a_plan_that_costs_its_cap_is_allowed_and_one_cent_more_is_not() -> None
     assert budget_problems_of(planned(max_cost="0.49")) == [
         (
             "max_cost",
-            "the plan costs $0.50, more than the $0.49 allowed: allow more, or plan fewer or cheaper clips",
+            "the plan costs $0.50, $0.01 above the cap of $0.49: --max-cost 0.50",
         )
     ]
     assert budget_problems_of(planned()) == []
@@ -195,8 +195,8 @@ def test_a_fresh_run_must_be_able_to_make_the_cheapest_clip() -> None:
     assert budget_problems_of(short) == [
         (
             "max_cost",
-            "earlier runs of this job have $1.11 spent of $1.60, and the remaining $0.49 does not cover any clip: "
-            "--fresh would make nothing. --max-cost 2.61 covers every clip",
+            "spent so far $1.11 of $1.60, this run $1.50: the remaining $0.49 does not cover any clip, so that --fresh "
+            "would make nothing. --max-cost 2.61 covers every clip",
         )
     ]
     validate_budget(short)

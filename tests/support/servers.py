@@ -472,7 +472,10 @@ def prefect_server(home: Path, port: int, **settings: str) -> "Iterator[tuple[st
 
 
 def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.Popen[bytes]":
-    """Start a Prefect server with its database in `home`, and return its process once it answers."""
+    """Start a Prefect server with its database in `home`, and return its process once it answers.
+
+    It has its pages if `settings` tell them where its API is.
+    """
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -481,7 +484,9 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         **settings,
     }
-    place = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    if "PREFECT_SERVER_UI_API_URL" not in settings:
+        place.append("--no-ui")
     with (home / "server.log").open("ab") as log:
         command = [sys.executable, "-m", "prefect", "server", "start", *place]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -187,6 +187,15 @@ class JobFlags:
             raise InvalidError(f"--only: {self.only!r} has an empty name: separate the ids of scenes by commas")
         return names
 
+    def list_words(self) -> tuple[str, ...]:
+        """Return the words of the flags that are set, without the cap and the flags that select clips of one run."""
+        left_out = ("max_cost", "fresh", "only")
+        words: list[str] = []
+        for name, value in vars(self).items():
+            if value and name not in left_out:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return tuple(words)
+
     def options(self, job: Path, **more: Any) -> "RunOptions":
         from videogen.execution.options import RunOptions
 
@@ -241,6 +250,7 @@ def run(
     jsonl: Annotated[bool, Parameter(negative="")] = False,
     serve: Annotated[bool, Parameter(negative="")] = False,
     on_interrupt: Literal["cancel", "leave"] = "cancel",
+    yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make the clips of a job. Clips that an earlier run delivered are reused, its running predictions are continued.
 
@@ -268,6 +278,8 @@ def run(
     on_interrupt:
         Treatment of running predictions on Ctrl-C, SIGTERM or a cancel in Prefect. `cancel` cancels them; the time that
         they ran is billed. `leave` keeps them running, and the next run continues them.
+    yes:
+        Do not ask before a run that costs more than VIDEOGEN_CONFIRM_ABOVE.
     """
     from videogen.cli.console import OutputFormat
     from videogen.cli.run import run_job_file
@@ -286,7 +298,8 @@ def run(
         on_interrupt=on_interrupt,
     )
     with _load_job(job, flags) as asked:
-        return run_job_file(asked, options, file=job, output=output, serve=serve)
+        words = flags.list_words()
+        return run_job_file(asked, options, file=job, output=output, serve=serve, asks=not yes, flags=words)
 
 
 @app.command
@@ -355,6 +368,7 @@ def retake(
     takes: Annotated[int, _WHOLE_NUMBER] = 1,
     place: PlaceFlags = PlaceFlags(),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make another take of one scene, and keep the takes that are there. The newest take is in the film, unless you
     choose another one.
@@ -379,6 +393,8 @@ def retake(
         Number of takes to make.
     dry_run:
         Show the plan and its price, then stop.
+    yes:
+        Do not ask if it costs more than VIDEOGEN_CONFIRM_ABOVE.
     """
     from videogen.cli.review import retake_scene
 
@@ -388,7 +404,10 @@ def retake(
     changes = {name: value for name, value in said.items() if value is not None}
     flags = place.make_flags()
     with _load_job(job, flags) as asked:
-        return retake_scene(asked, flags.options(job), scene, changes, takes=takes, file=job, dry_run=dry_run)
+        options, words = flags.options(job), flags.list_words()
+        return retake_scene(
+            asked, options, scene, changes, takes=takes, file=job, dry_run=dry_run, asks=not yes, flags=words
+        )
 
 
 @app.command
@@ -426,7 +445,8 @@ def finish(
         raise InvalidError("give --tier, --model, or both: what the final takes are made with")
     flags = place.make_flags()
     with _load_job(job, flags) as asked:
-        return finish_job(asked, flags.options(job), changes, file=job, dry_run=dry_run, asks=not yes)
+        options, words = flags.options(job), flags.list_words()
+        return finish_job(asked, options, changes, file=job, dry_run=dry_run, asks=not yes, flags=words)
 
 
 @app.command

@@ -5,6 +5,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +27,8 @@ from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.planning.rules import find_budget_problems
 from videogen.planning.schedule import Schedule
-from videogen.planning.validation import load_and_validate, plan_offline
+from videogen.planning.validation import ValidatedJob, load_and_validate, plan_offline
+from videogen.planning.ways_out import find_ways_out
 from videogen.references.load import check_references
 from videogen.settings import Settings, read_settings
 from videogen.storage.base import is_remote
@@ -180,8 +183,8 @@ def print_totals(console: Console, plan: Plan) -> None:
             console, f"{plan.job_id}: all {len(plan.requests)} clips were delivered before and are reused, for $0"
         )
         return
-    if plan.spent_before:
-        print_line(console, f"{plan.job_id}: {plan.describe_prior_cost()}")
+    if plan.spent_before or plan.max_cost is not None:
+        print_line(console, f"{plan.job_id}: {plan.describe_spending()}")
     for line in list_budget_lines(plan):
         print_line(console, line)
     if plan.resumed:
@@ -190,12 +193,11 @@ def print_totals(console: Console, plan: Plan) -> None:
             f"{plan.job_id}: earlier runs began the predictions of {len(plan.resumed)} clips; they are continued and "
             "cost nothing more, unless they were cancelled meanwhile",
         )
-    about = "" if plan.cost_is_exact else "about "
     at_most = format_money(plan.worst_case_cost)
     print_line(
         console,
         f"{plan.job_id}: {len(plan.to_make)} of {len(plan.requests)} clips to make with {plan.model} "
-        f"at {plan.aspect_ratio} for {about}{format_money(plan.total_cost)}; {at_most} if every attempt is needed; "
+        f"at {plan.aspect_ratio} for {plan.describe_cost()}; {at_most} if every attempt is needed; "
         f"the buffer adds {plan.buffer_cost_impact:g} % on average",
     )
 
@@ -214,13 +216,14 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
     try:
         checked = load_and_validate(path, registry or settings.registry)
         planned = plan_offline(checked, buffer=settings.duration_buffer)
-        reuses = _may_reuse_clips(settings, checked.job.id)
         problems = [
             *_find_judge_problems(checked.job, settings),
             *_find_choice_problems(checked.job, settings),
             *_find_reference_problems(checked.job, path),
-            *(() if reuses else find_budget_problems(planned)),
         ]
+        if not _may_reuse_clips(settings, checked.job.id):
+            ways_out = _describe_ways_out(checked, planned, settings.duration_buffer)
+            problems += find_budget_problems(planned, ways_out=ways_out)
         if problems:
             raise checked.source.with_positions(ValidationError(problems))
     except ValidationError as exc:
@@ -234,10 +237,9 @@ def check_job(path: Path, registry: Path | None, *, as_json: bool) -> int:
         print(escape_json(json.dumps({"problems": [], "scenes": len(planned.requests), **told}, indent=2)))
         return 0
     scenes = f"{len(planned.requests)} scene{'' if len(planned.requests) == 1 else 's'}"
-    about = "" if planned.cost_is_exact else "about "
     at = f"{planned.model} at {planned.aspect_ratio}"
-    cost = about + format_money(planned.total_cost)
-    if planned.max_cost is not None and any(find_budget_problems(planned)):
+    cost = planned.describe_cost()
+    if planned.max_cost is not None and planned.is_above_cap:
         cost += f", more than the {format_money(planned.max_cost)} allowed unless clips of earlier runs are reused"
     print_line(make_console(stderr=False), f"{path.name}: {scenes} for {at}, {cost}; no problems found")
     return 0
@@ -261,6 +263,19 @@ def _find_choice_problems(job: Job, settings: Settings) -> tuple[Problem, ...]:
     except ValidationError as exc:
         return exc.problems
     return ()
+
+
+def _describe_ways_out(checked: ValidatedJob, planned: Plan, buffer: float | None) -> list[str]:
+    """Return the flags with which a job that is above its cap can be run, each with its price."""
+    if not planned.is_above_cap:
+        return []
+    today = datetime.now(UTC).date()
+
+    def make_plan(job: Job) -> Plan:
+        return plan_offline(replace(checked, job=job), buffer=buffer, today=today)
+
+    ways = find_ways_out(planned, checked.job, checked.registry, make_plan=make_plan)
+    return [way.describe() for way in ways]
 
 
 def _find_reference_problems(job: Job, path: Path) -> tuple[Problem, ...]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from videogen.app import prepare_job
+from videogen.cli.confirm import confirm_cost, needs_confirmation
 from videogen.cli.console import make_console, print_line
+from videogen.cli.exit_codes import FAILED
 from videogen.cli.plan import describe_provider, print_totals, show_plan
 from videogen.cli.run import run_job_file
 from videogen.errors import InvalidError, JobLockedError
@@ -39,7 +41,16 @@ from videogen.text import is_whole_number, list_first
 
 
 def retake_scene(
-    job: Job, options: RunOptions, scene_id: str, changes: dict[str, Any], *, takes: int, file: Path, dry_run: bool
+    job: Job,
+    options: RunOptions,
+    scene_id: str,
+    changes: dict[str, Any],
+    *,
+    takes: int,
+    file: Path,
+    dry_run: bool,
+    asks: bool,
+    flags: Sequence[str],
 ) -> int:
     """Make further takes of a scene, and return the exit code of the run. `changes` are fields of the scene."""
     review = _open_review(job, options)
@@ -49,10 +60,19 @@ def retake_scene(
         changes = {"model": chosen[scene_id].model} | changes if scene_id in chosen else changes
     delivered = review.list_delivered()
     retakes = describe_retakes(job, review.read_choices(), scene_id, changes, takes=takes, delivered=delivered)
-    return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run)
+    return _make_takes(job, options, review, retakes.change, file=file, dry_run=dry_run, asks=asks, flags=flags)
 
 
-def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: Path, dry_run: bool, asks: bool) -> int:
+def finish_job(
+    job: Job,
+    options: RunOptions,
+    changes: dict[str, Any],
+    *,
+    file: Path,
+    dry_run: bool,
+    asks: bool,
+    flags: Sequence[str],
+) -> int:
     """Make the chosen take of each scene again with these changes, and return the exit code of the run."""
     review = _open_review(job, options)
     choices = review.read_choices()
@@ -74,7 +94,7 @@ def finish_job(job: Job, options: RunOptions, changes: dict[str, Any], *, file: 
     if not change:
         print("nothing is to be made", file=sys.stderr)
         return 0
-    return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks)
+    return _make_takes(job, options, review, change, file=file, dry_run=dry_run, asks=asks, flags=flags, always=True)
 
 
 def _find_finished(
@@ -134,16 +154,23 @@ def _make_takes(
     *,
     file: Path,
     dry_run: bool,
-    asks: bool = False,
+    asks: bool,
+    flags: Sequence[str],
+    always: bool = False,
 ) -> int:
+    """Make takes that a change of the choices describes. With `asks`, a price above `VIDEOGEN_CONFIRM_ABOVE` has to be
+    confirmed first, and with `always` every price if there is a terminal."""
     options = _select_takes(job, options, change)
     if dry_run:
         with attribute_to_command(change):
             return show_plan(job, options, as_json=False, choices=review.preview_choices(change))
     prepared = _prepare_takes(job, options, review, change)  # reports problems before anything is written
-    if asks and not _confirm(prepared):
-        print("nothing was made", file=sys.stderr)
-        return 0
+    if asks and needs_confirmation(prepared, always=always):
+        console = make_console(stderr=False)
+        print_line(console, describe_provider(prepared))
+        print_totals(console, prepared.plan)
+        if not confirm_cost(prepared):
+            return FAILED
     before, choices = review.read_text(), review.read_choices()
     take_ids = prepared.options.only
     if not prepared.plan.to_make and review.list_delivered().issuperset(take_ids):
@@ -152,7 +179,7 @@ def _make_takes(
         return 0
     review.change_choices(change)
     try:
-        code = run_job_file(job, options, file=file)
+        code = run_job_file(job, options, file=file, asks=False, flags=flags)
     except JobLockedError:  # a refused command changes nothing
         review.restore(before)
         raise
@@ -182,19 +209,6 @@ def _prepare_takes(
     options = _select_takes(job, options, change)
     with attribute_to_command(change):
         return asyncio.run(prepare_job(job, options, choices=review.preview_choices(change)))
-
-
-def _confirm(prepared: PreparedJob) -> bool:
-    """Show the price, and ask at a terminal whether the clips are to be made."""
-    if not prepared.plan.to_make or not sys.stdin.isatty():
-        return True
-    console = make_console(stderr=False)
-    print_line(console, describe_provider(prepared))
-    print_totals(console, prepared.plan)
-    try:
-        return input("make them? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 # -- choose and rate --------------------------------------------------------------------------------------------------

@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from videogen.app import prepare_job
+from videogen.cli.confirm import confirm_cost, needs_confirmation
 from videogen.cli.console import OutputFormat, make_console, make_table, print_line
-from videogen.cli.exit_codes import get_exit_code
+from videogen.cli.exit_codes import FAILED, get_exit_code
 from videogen.cli.interrupt import Interruption, exit_now
 from videogen.cli.plan import describe_provider, print_totals
 from videogen.cli.progress import ProgressLines
@@ -31,13 +34,26 @@ from videogen.text import escape_json, format_money
 
 
 def run_job_file(
-    job: Job, options: RunOptions, *, file: Path, output: OutputFormat = "text", serve: bool = False
+    job: Job,
+    options: RunOptions,
+    *,
+    file: Path,
+    output: OutputFormat = "text",
+    serve: bool = False,
+    asks: bool = True,
+    flags: Sequence[str] = (),
 ) -> int:
-    """Run the job of a file, print its result, and return the exit code. With `serve`, browsers can watch the run."""
+    """Run the job of a file, print its result, and return the exit code.
+
+    Args:
+        serve: let browsers watch the run.
+        asks: have a price above `VIDEOGEN_CONFIRM_ABOVE` confirmed.
+        flags: those of the command line that change the job, for the command that goes on.
+    """
     interruption = Interruption(leaves_running=options.on_interrupt == "leave")
     with _serve_gateway(options.resolve_settings()) if serve else nullcontext() as address:
         try:
-            code = asyncio.run(_run(job, options, file, output, address, interruption))
+            code = asyncio.run(_run(job, options, file, output, address, interruption, asks=asks, flags=flags))
         except (asyncio.CancelledError, RunInterruptedError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is cancelled: nothing could end sooner
             interruption.report_end()
@@ -60,13 +76,23 @@ def _serve_gateway(settings: Settings) -> Iterator[str]:
 
 
 async def _run(
-    job: Job, options: RunOptions, file: Path, output: OutputFormat, address: str | None, interruption: "Interruption"
+    job: Job,
+    options: RunOptions,
+    file: Path,
+    output: OutputFormat,
+    address: str | None,
+    interruption: "Interruption",
+    *,
+    asks: bool,
+    flags: Sequence[str],
 ) -> int:
     console = make_console(stderr=output != "text")
     prepared = await prepare_job(job, options)
     await _check_account(prepared)
     print_line(console, describe_provider(prepared))
     print_totals(console, prepared.plan)
+    if asks and needs_confirmation(prepared) and not confirm_cost(prepared):
+        return FAILED
     lines = ProgressLines(console, prepared.plan)
     if address:
         lines.print_line(f"watch it at {address}")
@@ -89,6 +115,8 @@ async def _run(
         print(escape_json(batch.manifest()), end="")
     elif output == "text":
         _print_result(console, batch, prepared)
+    if advice := describe_next_run(batch, prepared, file, flags):
+        print_line(console, advice)
     if outcome.report_error:
         print_line(
             console,
@@ -154,3 +182,25 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
     for warning in batch.verdict.warnings:
         print_line(console, f"warning: {warning}")
     print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
+
+
+def describe_next_run(batch: RunResult, prepared: PreparedJob, file: Path, flags: Sequence[str]) -> str | None:
+    """Return the line with the command that makes the clips which the budget stopped; None if it stopped none.
+
+    Its cap covers all clips that are missing after the cost of the job so far. `flags` are those of this run, without
+    its cap.
+    """
+    missing = [clip.scene_id for clip in batch.clips if clip.error]
+    if not any(clip.error and clip.error.code == "budget" for clip in batch.clips):
+        return None
+    plan = prepared.plan
+    cost = sum((plan.get_remaining_cost(each) for each in plan.requests if each.scene.id in missing), Decimal(0))
+    spent = plan.spent_before + batch.total_cost if batch.job_cost is None else batch.job_cost
+    cap = format_money(spent + cost).removeprefix("$")
+    words = ["videogen", "run", str(file), *flags]
+    if prepared.options.fresh:
+        words += ["--fresh", "--only", ",".join(missing)]
+    elif prepared.options.only:
+        words += ["--only", ",".join(prepared.options.only)]
+    scenes = "the scene" if len(missing) == 1 else f"the {len(missing)} scenes"
+    return f"to make {scenes} left: {shlex.join([*words, '--max-cost', cap])}"

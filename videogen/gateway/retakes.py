@@ -36,7 +36,7 @@ LOG_FOLDER = "logs"
 MAX_SAID_BYTES = 4000
 SECRET_VARIABLES = ("VIDEOGEN_GATEWAY_TOKEN", "VIDEOGEN_GATEWAY_WATCH_TOKEN")
 """Variables that a run does not need."""
-RUN_COMMAND = (sys.executable, "-m", "videogen", "run")
+RUN_COMMAND = (sys.executable, "-m", "videogen", "run", "--yes")  # the price was confirmed on the page
 
 
 class OutdatedOfferError(InvalidError):

@@ -177,6 +177,11 @@ class Plan(BaseModel):
         return None if self.max_cost is None else max(Decimal(0), self.max_cost - self.spent_before)
 
     @property
+    def is_above_cap(self) -> bool:
+        """Whether this run alone costs more than `max_cost`, so that it is refused."""
+        return self.max_cost is not None and self.total_cost > self.max_cost
+
+    @property
     def sufficient_budget(self) -> str:
         """The `max_cost` that covers this plan after the earlier runs, as a decimal string."""
         return format_money(self.spent_before + self.total_cost).removeprefix("$")
@@ -193,9 +198,8 @@ class Plan(BaseModel):
         if remaining is None or self.total_cost <= remaining:
             return planned
         return planned.with_warnings(
-            f"{planned.describe_prior_cost()}, and this run costs {format_money(self.total_cost)}: clips that the "
-            f"remaining {format_money(remaining)} does not cover will fail with `budget`. "
-            f"--max-cost {planned.sufficient_budget} covers all of them"
+            f"{planned.describe_spending()}: clips that the remaining {format_money(remaining)} does not cover will "
+            f"fail with `budget`. --max-cost {planned.sufficient_budget} covers all of them"
         )
 
     def with_budgets(self, uses: tuple[BudgetUse, ...]) -> "Plan":
@@ -204,12 +208,16 @@ class Plan(BaseModel):
         planned = self.model_copy(update={"budgets": uses})
         return planned.with_warnings(*find_budget_warnings(planned))
 
-    def describe_prior_cost(self) -> str:
-        """Return what earlier runs of the job have spent and reserved, and of which budget."""
+    def describe_spending(self) -> str:
+        """Return what the job has spent and reserved so far, of which budget, and what this run costs."""
         spent = format_money(self.spent_before - self.reserved_before)
         reserved = f" and {format_money(self.reserved_before)} reserved" if self.reserved_before else ""
         budget = "" if self.max_cost is None else f" of {format_money(self.max_cost)}"
-        return f"earlier runs of this job have {spent} spent{reserved}{budget}"
+        return f"spent so far {spent}{reserved}{budget}, this run {self.describe_cost()}"
+
+    def describe_cost(self) -> str:
+        """Return `total_cost`, marked as an estimate if not all prices are exact."""
+        return f"{'' if self.cost_is_exact else 'about '}{format_money(self.total_cost)}"
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as JSON value, as `--dry-run --json` prints it."""

@@ -79,30 +79,37 @@ def _find_ratio_problem(job: Job, registry: Registry) -> Iterator[Problem]:
         yield Problem(f"no model supports {job.aspect_ratio!r}{meant}", where="aspect_ratio")
 
 
-def validate_budget(planned: Plan, *, fresh: bool = False) -> None:
+def validate_budget(planned: Plan, *, fresh: bool = False, ways_out: Sequence[str] = ()) -> None:
     """Raise `ValidationError` if the plan costs more than the job allows.
 
     With `fresh`, what is left must cover at least one clip. Otherwise the run would replace the results of the last
-    one with failures, and make nothing.
+    one with failures, and make nothing. `ways_out` are as in `find_budget_problems`.
     """
-    if problems := list(find_budget_problems(planned, fresh=fresh)):
+    if problems := list(find_budget_problems(planned, fresh=fresh, ways_out=ways_out)):
         raise ValidationError(problems)
 
 
-def find_budget_problems(planned: Plan, *, fresh: bool = False) -> Iterator[Problem]:
-    """Yield the problem for which `validate_budget` refuses the plan, if there is one."""
+def find_budget_problems(planned: Plan, *, fresh: bool = False, ways_out: Sequence[str] = ()) -> Iterator[Problem]:
+    """Yield the problem for which `validate_budget` refuses the plan, if there is one.
+
+    `ways_out` are flags with which the plan keeps its cap, each with the price, see `videogen.planning.ways_out`.
+    """
     remaining = planned.remaining_budget
     if planned.max_cost is None or remaining is None or not planned.to_create:
         return
-    if planned.total_cost > planned.max_cost:
-        cost, allowed = format_money(planned.total_cost), format_money(planned.max_cost)
-        advice = "allow more, or plan fewer or cheaper clips"
-        yield Problem(f"the plan costs {cost}, more than the {allowed} allowed: {advice}", where="max_cost")
+    if planned.is_above_cap:
+        above = format_money(planned.total_cost - planned.max_cost)
+        ways = ", ".join((*ways_out, f"--max-cost {planned.sufficient_budget}"))
+        yield Problem(
+            f"the plan costs {planned.describe_cost()}, {above} above the cap of {format_money(planned.max_cost)}: "
+            f"{ways}",
+            where="max_cost",
+        )
         return
     is_all_new = len(planned.to_create) == len(planned.requests)
     if fresh and is_all_new and remaining < min(request.cost for request in planned.to_create):
         yield Problem(
-            f"{planned.describe_prior_cost()}, and the remaining {format_money(remaining)} does not cover any clip: "
+            f"{planned.describe_spending()}: the remaining {format_money(remaining)} does not cover any clip, so that "
             f"--fresh would make nothing. --max-cost {planned.sufficient_budget} covers every clip",
             where="max_cost",
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,12 @@ class _LoadedRegistry:
     """Names of the invalid models, which are left out."""
 
 
-def plan_offline(checked: ValidatedJob, *, buffer: float | None = None) -> Plan:
-    """Return the plan without reading reference images and the journal; `buffer` is as in `build_plan`."""
+def plan_offline(checked: ValidatedJob, *, buffer: float | None = None, today: date | None = None) -> Plan:
+    """Return the plan without reading reference images and the journal; `buffer` and `today` are as in `build_plan`."""
     job = compose_scenes(checked.job)
     references = {url for scene in job.scenes for url in scene.picture_urls}
-    return build_plan(job, checked.registry, digests=dict.fromkeys(references, "unseen"), buffer=buffer)
+    digests = dict.fromkeys(references, "unseen")
+    return build_plan(job, checked.registry, digests=digests, buffer=buffer, today=today)
 
 
 def attribute_to_flags(error: ValidationError, flags: Iterable[str]) -> ValidationError:
