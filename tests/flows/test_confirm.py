@@ -199,3 +199,19 @@ def test_a_run_that_reaches_its_cap_says_which_command_goes_on(on_emulator: Comm
     assert (manifest["verdict"]["status"], Decimal(manifest["job_cost"])) == ("complete", Decimal("0.30"))
     lower = say(on_emulator, "videogen", "run", "film.json", "--max-cost", "0.06")
     assert (lower.returncode, emulator.ledger()["creates"]) == (0, 5), lower.stderr
+
+
+@pytest.mark.long
+def test_a_fresh_run_that_reaches_its_cap_goes_on_with_the_clips_that_are_missing(
+    on_emulator: CommandLine, emulator: Emulator
+) -> None:
+    """The clips that it made anew are not made again, and old ones do not take the place of those that it missed."""
+    on_emulator.quick_job(2, min_clips=1, max_cost="0.12")
+    assert say(on_emulator, "videogen", "run", "film.json").returncode == 0
+    fresh = say(on_emulator, "videogen", "run", "film.json", "--fresh", "--concurrency", "1", "--max-cost", "0.18")
+    last = fresh.stdout.splitlines()[-1]
+    assert last == ("to make the scene left: videogen run film.json --concurrency 1 --fresh --only s1 --max-cost 0.24")
+    again = say(on_emulator, *last.partition(": ")[2].split())
+    assert (again.returncode, emulator.ledger()["creates"]) == (0, 4), again.stdout
+    made = [each["input"]["prompt"] for each in emulator.ledger()["predictions"]]
+    assert sorted(made) == ["scene 0", "scene 0", "scene 1", "scene 1"]
