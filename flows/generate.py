@@ -45,6 +45,7 @@ TIMEOUT_MARGIN_S = 30 * 86_400.0
 """How far Prefect's time-out is above the clip's, which does not count waiting for a slot, a rate limit or the end of a
 pause."""
 MAX_APPROVAL_HOURS = 24 * 366
+"""How long a person may have to approve a run."""
 
 
 def make_run_name() -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -114,22 +115,25 @@ def test_clips_that_a_person_confirms_are_made(film: CommandLine, emulator: Emul
     assert emulator.ledger()["creates"] == 2
 
 
-def test_without_a_terminal_a_dear_plan_is_refused_unless_the_command_says_yes(
-    film: CommandLine, emulator: Emulator
-) -> None:
+def test_without_a_terminal_a_dear_plan_is_refused(film: CommandLine, emulator: Emulator) -> None:
     """With the amounts, and the flag to add."""
     refused = say(film, "videogen", "run", "film.json")
     assert (refused.returncode, emulator.ledger()["creates"]) == (2, 0)
     assert "costs about $0.12, more than the $0.10 above which VIDEOGEN_CONFIRM_ABOVE asks" in refused.stderr
     assert "add --yes" in refused.stderr
+
+
+@pytest.mark.long
+def test_a_command_that_says_yes_is_not_asked(film: CommandLine, emulator: Emulator) -> None:
+    """Neither is one that makes nothing new. A retake that is refused is not described anywhere."""
     made = say(film, "videogen", "run", "film.json", "--yes")
     assert (made.returncode, emulator.ledger()["creates"]) == (0, 2), made.stderr
-    again = say(film, "videogen", "run", "film.json")  # costs nothing
-    assert again.returncode == 0
-    refused = say(film, "videogen", "retake", "film.json", "s0", "--prompt", "At night", "--takes", "2")
+    assert say(film, "videogen", "run", "film.json").returncode == 0
+    retake = ("videogen", "retake", "film.json", "s0", "--prompt", "At night", "--takes", "2")
+    refused = say(film, *retake)
     assert (refused.returncode, "add --yes" in refused.stderr) == (2, True)
     assert not (film.folder / "out" / "film" / "choices.toml").exists()
-    made = say(film, "videogen", "retake", "film.json", "s0", "--prompt", "At night", "--takes", "2", "--yes")
+    made = say(film, *retake, "--yes")
     assert (made.returncode, emulator.ledger()["creates"]) == (0, 4), made.stderr
 
 
@@ -152,6 +156,7 @@ def test_finish_asks_at_a_terminal_whatever_it_costs(film: CommandLine, emulator
     assert (refused.returncode, "add --yes" in refused.stderr) == (2, True)
 
 
+@pytest.mark.long
 def test_clips_that_cost_nothing_are_not_asked_about(command: CommandLine) -> None:
     """Those of the emulator that the run starts for itself."""
     command.quick_job(1)
@@ -191,6 +196,22 @@ def test_a_run_that_reaches_its_cap_says_which_command_goes_on(on_emulator: Comm
     assert (again.returncode, emulator.ledger()["creates"]) == (0, 5), again.stdout
     assert " left: " not in again.stdout
     manifest = json.loads((on_emulator.folder / "out" / "film" / "manifest.json").read_text())
-    assert (manifest["verdict"]["status"], manifest["job_cost"]) == ("complete", "0.30")
+    assert (manifest["verdict"]["status"], Decimal(manifest["job_cost"])) == ("complete", Decimal("0.30"))
     lower = say(on_emulator, "videogen", "run", "film.json", "--max-cost", "0.06")
     assert (lower.returncode, emulator.ledger()["creates"]) == (0, 5), lower.stderr
+
+
+@pytest.mark.long
+def test_a_fresh_run_that_reaches_its_cap_goes_on_with_the_clips_that_are_missing(
+    on_emulator: CommandLine, emulator: Emulator
+) -> None:
+    """The clips that it made anew are not made again, and old ones do not take the place of those that it missed."""
+    on_emulator.quick_job(2, min_clips=1, max_cost="0.12")
+    assert say(on_emulator, "videogen", "run", "film.json").returncode == 0
+    fresh = say(on_emulator, "videogen", "run", "film.json", "--fresh", "--concurrency", "1", "--max-cost", "0.18")
+    last = fresh.stdout.splitlines()[-1]
+    assert last == ("to make the scene left: videogen run film.json --concurrency 1 --fresh --only s1 --max-cost 0.24")
+    again = say(on_emulator, *last.partition(": ")[2].split())
+    assert (again.returncode, emulator.ledger()["creates"]) == (0, 4), again.stdout
+    made = [each["input"]["prompt"] for each in emulator.ledger()["predictions"]]
+    assert sorted(made) == ["scene 0", "scene 0", "scene 1", "scene 1"]

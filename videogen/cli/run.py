@@ -185,17 +185,17 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
 
 
 def describe_next_run(batch: RunResult, prepared: PreparedJob, file: Path, flags: Sequence[str]) -> str | None:
-    """Return the line with the command that makes the clips which the budget stopped; None if it stopped none.
+    """Return the line with the command that makes the clips for which `max_cost` was too low; None if it was not.
 
     Its cap covers all clips that are missing after the cost of the job so far. `flags` are those of this run, without
     its cap.
     """
-    missing = [clip.scene_id for clip in batch.clips if clip.error]
-    if not any(clip.error and clip.error.code == "budget" for clip in batch.clips):
-        return None
-    plan = prepared.plan
+    plan, missing = prepared.plan, [clip.scene_id for clip in batch.clips if clip.error]
     cost = sum((plan.get_remaining_cost(each) for each in plan.requests if each.scene.id in missing), Decimal(0))
     spent = plan.spent_before + batch.total_cost if batch.job_cost is None else batch.job_cost
+    is_stopped = any(clip.error and clip.error.code == "budget" for clip in batch.clips)
+    if not is_stopped or plan.max_cost is None or spent + cost <= plan.max_cost:
+        return None
     cap = format_money(spent + cost).removeprefix("$")
     words = ["videogen", "run", str(file), *flags]
     if prepared.options.fresh:
