@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 from flows.artifacts import escape_markdown
 from videogen.errors import InvalidError
 from videogen.execution.options import PreparedJob
+from videogen.planning.budgets import list_budget_lines
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
 from videogen.settings import FREE_ORIGIN
@@ -185,6 +186,8 @@ def _iterate_lines(plan: Plan, question: Question, above: Decimal) -> Iterator[s
         yield f"| {escape_markdown(model)} | {len(requests)} | {format_money(of_model)} |"
     yield from ("", f"If every attempt is needed, it costs {format_money(plan.worst_case_cost)}.")
     yield from ("", f"S{plan.describe_spending()[1:]}.")
+    for line in list_budget_lines(plan):
+        yield from ("", f"{escape_markdown(line[:1].upper() + line[1:])}.")
     scenes = list_first([request.scene.id for request in plan.to_create], most=MAX_LISTED_SCENES)
     yield from ("", f"Scenes: {escape_markdown(scenes)}.")
     for warning in plan.warnings:

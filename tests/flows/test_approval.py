@@ -20,10 +20,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.approval import Question, render_question
 from flows.take_over import cancel_unapproved_runs
 from tests.flows.conftest import FAULT_REGISTRY, CommandLine
+from tests.support.builders import job_of, small_registry
 from tests.support.prefect_api import call_prefect
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.planning.budgets import Budget, BudgetUse
+from videogen.planning.planner import build_plan
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -222,3 +226,12 @@ def test_a_flow_without_a_deployment_cannot_wait(approved: Approved) -> None:
     )
     assert "approve_above works for runs of a deployment only" in done.stdout, done.stderr
     assert approved.books == (0, Decimal(0))
+
+
+def test_the_form_shows_what_is_left_of_the_budgets() -> None:
+    budget = Budget(name="team_a", amount=Decimal(200), period="total")
+    use = BudgetUse(budget=budget, span=budget.find_span(datetime.now(UTC)), spent=Decimal(30), reserved=Decimal(0))
+    plan = build_plan(job_of({}, model="kling"), small_registry(kling={})).with_budgets((use,))
+    question = Question(number=1, spent_before=Decimal(0), cost=plan.total_cost, until=datetime.now(UTC))
+    text = render_question(plan, question, Decimal(0))
+    assert "\nBudget team\\_a: $30.00 of $200.00 spent or reserved in total, $0.50 for this run.\n" in text
