@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if variant and test in begun:
                 item.add_marker(pytest.mark.long)
             begun.add(test)
-        if "prefect_api" in getattr(item, "fixturenames", ()):
+        if "prefect_api" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.stem}"))
 
 

@@ -29,7 +29,7 @@ from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 from videogen.planning.budgets import Budget, BudgetUse
 from videogen.planning.planner import build_plan
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deployed-runs")]
 ROOT = Path(__file__).parents[2]
 
 

@@ -22,6 +22,8 @@ from tests.flows.conftest import wait_until
 from videogen.errors import JournalError
 from videogen.journal.store import Journal
 
+pytestmark = pytest.mark.xdist_group("deployed-runs")  # they look at all runs of deployments on the shared server
+
 LATER = timedelta(minutes=10)
 """How long after a run began it is looked at."""
 
