@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     @classmethod
     def _budgets_have_names(cls, value: str | None) -> str | None:
         for name in value.split(",") if value else ():
+            if not name.strip():
+                raise ValueError(
+                    "names a budget without a name: write single commas between names, and none at the end"
+                )
             check_budget_name(name.strip())
         return value
 

@@ -39,7 +39,7 @@ def _escape_character(character: str) -> str:
 def format_money(usd: Decimal) -> str:
     """Return the amount with cents, and with fractions of them if there are any: `$0.35`, `$0.0125`."""
     exponent = usd.normalize().as_tuple().exponent
-    return f"${usd:.{max(2, -int(exponent))}f}"
+    return f"{'-' if usd < 0 else ''}${abs(usd):.{max(2, -int(exponent))}f}"
 
 
 def format_duration(seconds: float) -> str:

@@ -133,7 +133,18 @@ def test_the_plan_tells_of_the_budgets_of_the_job(say: Say, tmp_path: Path, monk
     assert err.startswith("error: environment: VIDEOGEN_BUDGET: the journal has no budget 'teem'; did you mean 'team'?")
     monkeypatch.setenv("VIDEOGEN_BUDGET", "team,,")
     code, _, err = say("plan", "film.toml")
-    assert (code, "VIDEOGEN_BUDGET: must be the name of a budget" in err) == (2, True)
+    assert (code, "VIDEOGEN_BUDGET: names a budget without a name" in err) == (2, True)
+
+
+def test_a_budget_is_created_in_the_journal_of_another_folder(say: Say, tmp_path: Path) -> None:
+    """By the command that the refusal names."""
+    (tmp_path / "film.toml").write_text(JOB)
+    code, _, err = say("plan", "film.toml", "--out", "elsewhere")
+    command = err.strip().partition("To create it: videogen ")[2].split()
+    assert (code, command[-1]) == (2, str(tmp_path / "elsewhere"))
+    assert say(*command)[0] == 0
+    assert say("plan", "film.toml", "--out", "elsewhere")[0] == 0
+    assert say("plan", "film.toml")[0] == 2
 
 
 def test_a_plan_that_an_exhausted_budget_does_not_begin_is_refused(say: Say, tmp_path: Path) -> None:
@@ -143,5 +154,5 @@ def test_a_plan_that_an_exhausted_budget_does_not_begin_is_refused(say: Say, tmp
     assert (code, err) == (
         2,
         "error: budget team: $0.00 of $0.30 spent or reserved in total, and the remaining $0.30 does not cover any "
-        "clip. To allow more: videogen budget team AMOUNT/total\n",
+        "clip. To allow more: videogen budget team 0.35/total\n",
     )

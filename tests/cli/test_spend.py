@@ -153,7 +153,7 @@ def test_an_invoice_that_differs_is_listed(out: Path, capsys: pytest.CaptureFixt
         f"invoice.csv and the journal's predictions at {ORIGIN} agree on 0 predictions, $0.00",
         "1 in the invoice, but unknown to the journal, $0.70 in all:",
         "  stranger, invoice $0.70, line 2",
-        "1 in the journal, but not in the invoice, $-0.40 in all:",
+        "1 in the journal, but not in the invoice, -$0.40 in all:",
         "  p1, 2026-11-01, kwaivgi/kling-v2.5-turbo-pro, journal $0.40",
         "1 with another amount, $0.35 in all:",
         "  p2, 2026-11-01, kling-v2.5-turbo, invoice $0.35, journal $0.00, line 3",

@@ -215,3 +215,18 @@ def test_a_fresh_run_that_reaches_its_cap_goes_on_with_the_clips_that_are_missin
     assert (again.returncode, emulator.ledger()["creates"]) == (0, 4), again.stdout
     made = [each["input"]["prompt"] for each in emulator.ledger()["predictions"]]
     assert sorted(made) == ["scene 0", "scene 0", "scene 1", "scene 1"]
+
+
+@pytest.mark.long
+def test_a_run_that_reaches_a_shared_budget_says_how_to_go_on(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """The clips say how much their budget has to allow, and the last line which command then makes them."""
+    on_emulator.quick_job(3, min_clips=1, budget="team")
+    assert say(on_emulator, "videogen", "budget", "team", "0.12/total").returncode == 0
+    first = say(on_emulator, "videogen", "run", "film.json", "--concurrency", "1")
+    assert first.returncode == 0, first.stderr
+    assert "To allow more: videogen budget team 0.18/total" in first.stdout
+    last = first.stdout.splitlines()[-1]
+    assert last == "to make the scene left once its budget allows it: videogen run film.json --concurrency 1"
+    assert say(on_emulator, "videogen", "budget", "team", "0.18/total").returncode == 0
+    again = say(on_emulator, *last.partition("allows it: ")[2].split())
+    assert (again.returncode, emulator.ledger()["creates"]) == (0, 3), again.stdout

@@ -42,7 +42,7 @@ def test_all_runs_of_all_jobs_share_a_budget(journal: Journal, other: Journal) -
     reserve(other, 2, "run2")
     assert get_use(journal, budget) == (Decimal(0), 2 * PRICE)
     message = (
-        r"budget team: \$0.70 of \$1.00 spent or reserved in total.* \$0.35 more.*videogen budget team AMOUNT/total"
+        r"budget team: \$0.70 of \$1.00 spent or reserved in total.* \$0.35 more.*videogen budget team 1\.05/total"
     )
     with pytest.raises(BudgetError, match=message) as refused:
         reserve(other, 3, "run1")

@@ -16,14 +16,14 @@ from videogen.planning.budgets import (
     parse_allowance,
 )
 from videogen.registry.load import read_registry
-from videogen.settings import Settings, check_budget_name, read_settings
+from videogen.settings import Settings, check_budget_name
 from videogen.source_files.messages import did_you_mean
 from videogen.text import format_money
 
 
-def show_budgets() -> None:
+def show_budgets(settings: Settings) -> None:
     """Print all budgets and their rests."""
-    with closing(_open_journal(read_settings())) as journal:
+    with closing(_open_journal(settings)) as journal:
         budgets = journal.list_budgets()
         for budget in budgets:
             _print_budget(journal, budget)
@@ -31,13 +31,14 @@ def show_budgets() -> None:
         print(f"there are no budgets. To create one: videogen budget NAME {EXAMPLE_ALLOWANCE}")
 
 
-def change_budget(name: str, allowance: str | None, models: str | None, time_zone: str | None) -> None:
+def change_budget(
+    settings: Settings, name: str, allowance: str | None, models: str | None, time_zone: str | None
+) -> None:
     """Create or change a budget if anything is given, and print it. None keeps what the budget has.
 
     Raises:
         InvalidError: a value is wrong, or there is no such budget and no allowance to create it with.
     """
-    settings = read_settings()
     try:
         check_budget_name(name)
     except ValueError as exc:

@@ -908,6 +908,7 @@ def budget(
     *,
     models: str | None = None,
     time_zone: str | None = None,
+    out: str | None = None,
 ) -> None:
     """Create, change or show a budget that all runs on this journal share. Without a name, show all budgets.
 
@@ -921,18 +922,22 @@ def budget(
     amount:
         USD and a period, such as 200/month, 20/day or 1000/total. Leave it out to show the budget.
     models:
-        Models that the budget is for, separated by commas, such as 'veo-*,kling-*' (default: all, or as before).
+        Models that the budget is for, separated by commas, such as `veo-*,kling-*` (default: all, or as before).
     time_zone:
         Zone in which days and months begin, such as Europe/Berlin (default: UTC, or as before).
+    out:
+        Folder of the journal, unless VIDEOGEN_JOURNAL_URL is set.
     """
     from videogen.cli.budgets import change_budget, show_budgets
+    from videogen.settings import read_settings
 
+    settings = read_settings(VIDEOGEN_OUT=out) if out else read_settings()
     if name is not None:
-        change_budget(name, amount, models, time_zone)
+        change_budget(settings, name, amount, models, time_zone)
     elif models is not None or time_zone is not None:
         raise InvalidError("NAME: name the budget to change")
     else:
-        show_budgets()
+        show_budgets(settings)
 
 
 @app.command

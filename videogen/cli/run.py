@@ -115,7 +115,7 @@ async def _run(
         print(escape_json(batch.manifest()), end="")
     elif output == "text":
         _print_result(console, batch, prepared)
-    if advice := describe_next_run(batch, prepared, file, flags):
+    if advice := describe_next_run(batch, prepared, file, flags, max_cost=lines.progress.max_cost):
         print_line(console, advice)
     if outcome.report_error:
         print_line(
@@ -184,23 +184,33 @@ def _print_result(console: Console, batch: RunResult, prepared: PreparedJob) -> 
     print_line(console, f"clips, manifest.json and index.html are in {prepared.folder}")
 
 
-def describe_next_run(batch: RunResult, prepared: PreparedJob, file: Path, flags: Sequence[str]) -> str | None:
-    """Return the line with the command that makes the clips for which `max_cost` was too low; None if it was not.
+def describe_next_run(
+    batch: RunResult, prepared: PreparedJob, file: Path, flags: Sequence[str], *, max_cost: Decimal | None
+) -> str | None:
+    """Return the line with the command that makes the clips that the cap or a shared budget stopped; None if none was.
 
-    Its cap covers all clips that are missing after the cost of the job so far. `flags` are those of this run, without
-    its cap.
+    Its cap covers all clips that are missing after the cost of the job so far.
+
+    Args:
+        flags: those of this run, without its cap.
+        max_cost: the cap that held in the end, in USD; None if there was none.
     """
     plan, missing = prepared.plan, [clip.scene_id for clip in batch.clips if clip.error]
     cost = sum((plan.get_remaining_cost(each) for each in plan.requests if each.scene.id in missing), Decimal(0))
     spent = plan.spent_before + batch.total_cost if batch.job_cost is None else batch.job_cost
-    is_stopped = any(clip.error and clip.error.code == "budget" for clip in batch.clips)
-    if not is_stopped or plan.max_cost is None or spent + cost <= plan.max_cost:
+    reasons = [clip.error.message for clip in batch.clips if clip.error and clip.error.code == "budget"]
+    is_above_cap = max_cost is not None and spent + cost > max_cost
+    waits_for_budget = any(reason.startswith("budget ") for reason in reasons)
+    if not reasons or not (is_above_cap or waits_for_budget):
         return None
-    cap = format_money(spent + cost).removeprefix("$")
     words = ["videogen", "run", str(file), *flags]
     if prepared.options.fresh:
         words += ["--fresh", "--only", ",".join(missing)]
     elif prepared.options.only:
         words += ["--only", ",".join(prepared.options.only)]
     scenes = "the scene" if len(missing) == 1 else f"the {len(missing)} scenes"
-    return f"to make {scenes} left: {shlex.join([*words, '--max-cost', cap])}"
+    if is_above_cap:
+        words += ["--max-cost", format_money(spent + cost).removeprefix("$")]
+    whose = "its" if len(missing) == 1 else "their"
+    once = f" once {whose} budget allows it" if waits_for_budget else ""
+    return f"to make {scenes} left{once}: {shlex.join(words)}"

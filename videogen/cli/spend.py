@@ -106,9 +106,8 @@ def _print_spending(
         table.add_row("total", *_format_sums(total), _format_outcomes(total))
         console.print(table)
         if total.reserved:
-            print_line(
-                console, f"up to {format_money(total.reserved)} more may be billed: the cost of some is not certain"
-            )
+            about = "some are running, or their cost is not certain"
+            print_line(console, f"up to {format_money(total.reserved)} more may be billed: {about}")
     if others:
         print_line(console, f"not included: {', '.join(_describe_origin(each) for each in others)}")
 

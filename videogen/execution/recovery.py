@@ -5,6 +5,7 @@ job's folder tells: its manifest lists the delivered clips, and their bytes show
 """
 
 import asyncio
+import shlex
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -121,7 +122,7 @@ def _inspect_prior_runs(
     manifest = read_manifest(folder) if used_before else None
     note = read_cost_note(folder, origin) if used_before else None
     if is_new:
-        _refuse_missing_budgets(budgets, known=())
+        _refuse_missing_budgets(budgets, known=(), journal_url=journal_url)
     if is_new and (not used_before or fresh):
         unrecorded = _describe_unrecorded_run(note, manifest, origin)
         warnings = _warn_of_disk_space(folder, len(planned.requests))
@@ -130,7 +131,7 @@ def _inspect_prior_runs(
 
     journal = Journal(journal_url, given_up=given_up, is_checked=is_checked)
     try:
-        uses = _find_budget_uses(journal, origin, budgets)
+        uses = _find_budget_uses(journal, journal_url, origin, budgets)
         looking = _Inspection(journal, origin, folder, planned, open_folder)
         knows_note = note is None or _knows_all_of(journal, note)
         knows_manifest = manifest is None or journal.find_run(manifest.run_id) is not None
@@ -157,18 +158,33 @@ def _inspect_prior_runs(
     )
 
 
-def _find_budget_uses(journal: "Journal", origin: str, budgets: Mapping[str, str]) -> tuple[BudgetUse, ...]:
+def _find_budget_uses(
+    journal: "Journal", journal_url: str, origin: str, budgets: Mapping[str, str]
+) -> tuple[BudgetUse, ...]:
     if not budgets:
         return ()
     known = {budget.name: budget for budget in journal.list_budgets()}
-    _refuse_missing_budgets(budgets, known)
+    _refuse_missing_budgets(budgets, known, journal_url)
     return tuple(journal.get_budget_use(known[name], origin) for name in budgets)
 
 
-def _refuse_missing_budgets(budgets: Mapping[str, str], known: Collection[str]) -> None:
+def _make_flags_of_journal(url: str) -> str:
+    """Return the flags with which a command finds this journal, with a space before them; empty if it needs none."""
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    if not url.startswith("sqlite:///") or folder == Path("out").absolute():
+        return ""
+    return f" --out {shlex.quote(str(folder))}"
+
+
+def _refuse_missing_budgets(budgets: Mapping[str, str], known: Collection[str], journal_url: str) -> None:
     """Raise `ValidationError` if one of the budgets does not exist: a missing budget never means unlimited."""
+    flags = _make_flags_of_journal(journal_url)
     problems = [
-        Problem(describe_missing_budget(name, known), where, position="" if where == "budget" else "environment")
+        Problem(
+            describe_missing_budget(name, known, flags=flags),
+            where,
+            position="" if where == "budget" else "environment",
+        )
         for name, where in budgets.items()
         if name not in known
     ]

@@ -149,7 +149,7 @@ def check_shared_budgets(
             running = compute_use(db, budget, at, origin, running_in=run_id).reserved
             raise BudgetError(
                 f"budget {name}: {use.describe()}, and this prediction could cost up to {format_money(most)} more. "
-                f"{use.describe_ways_out()}",
+                f"{use.describe_ways_out(most)}",
                 may_free=running > 0 and use.taken - running + most <= budget.amount,
             )
         uses.append(use)

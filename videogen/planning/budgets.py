@@ -98,11 +98,12 @@ class BudgetUse(FrozenModel):
         local = self.span.ends_at.astimezone(ZoneInfo(self.budget.time_zone))
         return f"{local.day} {month_name[local.month]} {local.year}, {local:%H:%M} ({self.budget.time_zone})"
 
-    def describe_ways_out(self) -> str:
-        """Return when more may be spent, and which command allows more at once."""
+    def describe_ways_out(self, needed: Decimal) -> str:
+        """Return when more may be spent, and which command allows `needed` USD more at once."""
         end = self.describe_end()
         anew = f"The next {self.budget.period} begins on {end}. " if end else ""
-        return f"{anew}To allow more: videogen budget {self.budget.name} AMOUNT/{self.budget.period}"
+        allowance = format_allowance(self.taken + needed, self.budget.period)
+        return f"{anew}To allow more: videogen budget {self.budget.name} {allowance}"
 
 
 # -- plans ------------------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def validate_shared_budgets(plan: "Plan") -> None:
         [
             Problem(
                 f"budget {name}: {use.describe()}, and the remaining {format_money(use.left)} does not cover any clip. "
-                f"{use.describe_ways_out()}"
+                f"{use.describe_ways_out(compute_share(plan, use.budget))}"
             )
             for name, use in short.items()
         ]
@@ -211,9 +212,11 @@ def check_time_zone(name: str) -> str:
     raise InvalidError(f"--time-zone: {name[:40]!r} is no time zone of the IANA list{hint}")
 
 
-def describe_missing_budget(name: str, known: Collection[str]) -> str:
-    """Return the message about a budget that is named and does not exist. `known` are those that exist."""
-    hint = did_you_mean(name, known)
-    return (
-        f"the journal has no budget {name!r}{hint or ' yet.'} To create it: videogen budget {name} {EXAMPLE_ALLOWANCE}"
-    )
+def describe_missing_budget(name: str, known: Collection[str], *, flags: str = "") -> str:
+    """Return the message about a budget that is named and does not exist.
+
+    `known` are those that exist, and `flags` those with which a command finds the journal.
+    """
+    hint = did_you_mean(name, known) or " yet."
+    command = f"videogen budget {name} {EXAMPLE_ALLOWANCE}{flags}"
+    return f"the journal has no budget {name!r}{hint} To create it: {command}"

@@ -98,13 +98,10 @@ def find_budget_problems(planned: Plan, *, fresh: bool = False, ways_out: Sequen
     if planned.max_cost is None or remaining is None or not planned.to_create:
         return
     if planned.is_above_cap:
-        above = format_money(planned.total_cost - planned.max_cost)
+        above = format_money(planned.spent_before + planned.total_cost - planned.max_cost)
         ways = ", ".join((*ways_out, f"--max-cost {planned.sufficient_budget}"))
-        yield Problem(
-            f"the plan costs {planned.describe_cost()}, {above} above the cap of {format_money(planned.max_cost)}: "
-            f"{ways}",
-            where="max_cost",
-        )
+        costs = planned.describe_spending() if planned.spent_before else f"the plan costs {planned.describe_cost()}"
+        yield Problem(f"{costs}, {above} above the cap of {format_money(planned.max_cost)}: {ways}", where="max_cost")
         return
     is_all_new = len(planned.to_create) == len(planned.requests)
     if fresh and is_all_new and remaining < min(request.cost for request in planned.to_create):

@@ -104,6 +104,8 @@ def read_invoice(path: Path, period: SpendPeriod, columns: Mapping[InvoiceField,
         raise ValidationError([Problem("is empty: the first line names the columns", position=path.name)])
     (number, header), *body = rows
     places = _find_columns(header, columns, f"{path.name}:{number}")
+    if not body:
+        raise ValidationError([Problem("has names of columns only: export it with its lines", position=path.name)])
     lines: list[InvoiceLine] = []
     problems: list[Problem] = []
     for line, cells in body:
