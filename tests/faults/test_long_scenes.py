@@ -128,6 +128,7 @@ async def test_segments_that_continue_a_lost_one_are_made_again(stage: Stage) ->
     assert difference(seams[0][44], seams[1][0]) <= 2
 
 
+@pytest.mark.long
 async def test_long_scenes_are_part_of_a_chain(stage: Stage) -> None:
     """One goes on from the clip before, and the next one from its end."""
     stage.emulate()
@@ -142,6 +143,7 @@ async def test_long_scenes_are_part_of_a_chain(stage: Stage) -> None:
     stage.books(creates=5, billed=5)
 
 
+@pytest.mark.long
 async def test_a_fresh_run_makes_every_segment_again(stage: Stage) -> None:
     stage.emulate()
     await run(stage, LONG)

@@ -133,6 +133,7 @@ def emulator() -> Iterator[Emulator]:
         yield server
 
 
+@pytest.mark.long
 def test_the_approved_amount_holds_however_often_the_run_is_executed(approved: Approved) -> None:
     """While it waits it has no lease, no lock and no file. Then the clips are made that the amount covers, and a later
     execution, whose plan would need no approval, makes no more of them."""

@@ -177,6 +177,7 @@ def test_an_amount_that_is_none_is_refused(tmp_path: Path) -> None:
 # -- the command that goes on -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_run_that_reaches_its_cap_says_which_command_goes_on(on_emulator: CommandLine, emulator: Emulator) -> None:
     """The command is typed as it was said, and its cap is just enough. A lower cap refuses nothing that is there."""
     on_emulator.quick_job(4, min_clips=1, max_cost="0.30")
