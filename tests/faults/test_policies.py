@@ -229,8 +229,8 @@ async def test_a_refused_plan_names_prices_after_what_earlier_runs_made(stage: S
     with pytest.raises(ValidationError) as refused:
         await prepare_job(film, stage.options)
     assert str(refused.value) == (
-        "max_cost: the plan costs about $0.24, $0.01 above the cap of $0.23: --only scene-2,scene-3 about $0.12, "
-        "--max-cost 0.30"
+        "max_cost: spent so far $0.06 of $0.23, this run about $0.24, $0.07 above the cap of $0.23: --only "
+        "scene-2,scene-3 about $0.12, --max-cost 0.30"
     )
     options = stage.options.model_copy(update={"only": ("scene-2", "scene-3")})
     assert (await prepare_job(film, options)).plan.total_cost == 2 * PRICE
