@@ -1,0 +1,166 @@
+"""What the flow returns to the flows of other people, on a real Prefect server. The ledger tells what was created."""
+
+import base64
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import CommandLine
+from tests.support.prefect_api import call_prefect
+from videogen.emulator import Emulator
+
+pytestmark = pytest.mark.integration
+
+HEAD = """
+import asyncio
+import json
+from prefect import flow, task
+from prefect.exceptions import CancelledRun
+from flows.generate import JobFailedError, generate
+from videogen import InvalidError, Job, RunOptions, RunResult
+"""
+
+
+def run_program(command: CommandLine, text: str) -> Any:
+    """Run a program with flows, and return the JSON that it prints last."""
+    file = command.folder / "program.py"
+    file.write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(file)],
+        cwd=command.folder,
+        env=command.whole_environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_flow_has_the_result_of_its_subflow(
+    on_emulator: CommandLine, emulator: Emulator, prefect_api: str
+) -> None:
+    """The job comes from a task, and the clips go to another one. The states of Prefect's server have no data, and no
+    result is stored, although results are by default. The second run is free."""
+    on_emulator.quick_job(0)  # sets the registry
+    on_emulator.environment["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] = "true"
+    text = """
+        @task
+        def plan_scenes() -> Job:
+            scenes = [{"id": f"s{n}", "prompt": f"canary scene {n}", "target_duration": 2} for n in range(2)]
+            return Job.model_validate({"id": "parent-film", "model": "quick", "scenes": scenes})
+
+        @task(persist_result=False)
+        def compose(result: RunResult) -> list[str]:
+            return [clip.video_path for clip in result.clips]
+
+        @flow(persist_result=False)
+        async def make_film():
+            result = await generate(plan_scenes.submit())
+            state = await generate(plan_scenes(), RunOptions(only=("s0",)), return_state=True)
+            again = await state.result()
+            return result, compose(result), (state.name, state.message), again
+
+        result, paths, state, again = asyncio.run(make_film())
+        assert type(result) is type(again) is RunResult
+        print(json.dumps([result.verdict.status, str(result.total_cost), paths, state, [c.reused for c in again.clips]]))
+        """
+    verdict, cost, paths, state, reused = run_program(on_emulator, text)
+    assert (verdict, cost, state) == ("complete", "0.120", ["Completed", "all 2 clips delivered"])
+    assert [(on_emulator.folder / "out" / "parent-film" / path).is_file() for path in paths] == [True, True]
+    assert reused == [True, True]
+    assert (emulator.ledger()["creates"], emulator.ledger()["billed"]) == (2, "0.12")
+    named = {"flow_runs": {"name": {"any_": ["parent-film · quick"]}}}
+    runs = call_prefect("POST", f"{prefect_api}/flow_runs/filter", named)
+    assert [run["state"]["data"] for run in runs] == [None, None]
+    stored = [file.read_bytes() for file in (on_emulator.folder / "prefect").rglob("*") if file.is_file()]
+    results = [base64.b64decode(json.loads(data)["result"]) for data in stored if data.startswith(b'{"metadata"')]
+    assert [(b"canary scene" in data, b"sha256" in data) for data in results] == [(True, False)] * 2  # the jobs only
+
+
+def test_a_failed_verdict_raises_and_tells_what_failed(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """As for every failed subflow. The state is Failed with the message of the verdict, and its result raises the same
+    error. A flow that does not handle the error fails with it."""
+    on_emulator.quick_job(0)
+    text = """
+        import pickle
+        scenes = [{"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(2)]
+        job = Job.model_validate({"id": "film", "model": "refused", "scenes": scenes})
+
+        @flow
+        async def handle():
+            try:
+                await generate(job)
+            except JobFailedError as error:
+                assert str(pickle.loads(pickle.dumps(error))) == str(error)
+                return str(error), [clip.error.code for clip in error.result.clips]
+
+        @flow
+        async def keep_state():
+            state = await generate(job, return_state=True)
+            try:
+                await state.result()
+            except JobFailedError as error:
+                return state.type.value, state.name, state.message, error.result.failed_clips
+
+        @flow
+        async def let_fail():
+            await generate(job)
+
+        state = asyncio.run(let_fail(return_state=True))
+        print(json.dumps([asyncio.run(handle()), asyncio.run(keep_state()), [state.type.value, state.message]]))
+        """
+    handled, kept, failed = run_program(on_emulator, text)
+    assert handled[0].startswith("film: 0 of 2 clips delivered, at least 1 needed. s0: ")
+    assert "; s1: " in handled[0]
+    assert handled[1] == ["input", "input"]
+    assert kept == ["FAILED", "Failed", "0 of 2 clips delivered, at least 1 needed", 2]
+    assert failed[0] == "FAILED"
+    assert "JobFailedError: film: 0 of 2 clips delivered" in failed[1]
+
+
+def test_a_partial_result_is_returned(on_emulator: CommandLine) -> None:
+    """In a state with the name PartialSuccess. The clips that failed have their errors."""
+    on_emulator.quick_job(0)
+    text = """
+        scenes = [{"id": "good", "prompt": "good", "target_duration": 2},
+                  {"id": "bad", "prompt": "bad", "target_duration": 2, "model": "refused"}]
+        job = Job.model_validate({"id": "film", "model": "quick", "min_clips": 1, "scenes": scenes})
+
+        @flow
+        async def make_film():
+            state = await generate(job, return_state=True)
+            return state.name, await state.result()
+
+        name, result = asyncio.run(make_film())
+        print(json.dumps([name, [clip.status for clip in result.clips]]))
+        """
+    assert run_program(on_emulator, text) == ["PartialSuccess", ["success", "failed"]]
+
+
+def test_a_subflow_cannot_wait_for_an_approval(on_emulator: CommandLine, emulator: Emulator) -> None:
+    """Prefect suspends no subflow, also in a deployment."""
+    on_emulator.quick_job(0)
+    text = """
+        from uuid import uuid4
+        from prefect.runtime import deployment
+        scenes = [{"id": "s", "prompt": "scene", "target_duration": 2}]
+        job = Job.model_validate({"id": "film", "model": "quick", "scenes": scenes})
+
+        @flow
+        async def make_film():
+            try:
+                await generate(job, approve_above=0.01)
+            except InvalidError as error:
+                return str(error)
+
+        print(json.dumps(asyncio.run(make_film())))
+        """
+    on_emulator.environment["PREFECT__RUNTIME__DEPLOYMENT__ID"] = "a-deployment"
+    assert "and not for subflows" in run_program(on_emulator, text)
+    assert emulator.ledger()["creates"] == 0
