@@ -57,7 +57,7 @@ def test_a_run_has_the_token_of_the_block(
     job = without_token.quick_job(1)
     done = without_token.run(job, "--log-level", "debug")
     assert (done.code, done.err.count(TOKEN), done.out.count(TOKEN)) == (0, 0, 0), done.err
-    assert done.out.splitlines()[0].startswith("provider: replicate (VIDEOGEN_TOKEN_BLOCK is set")
+    assert done.out.splitlines()[0].endswith("(VIDEOGEN_TOKEN_BLOCK is set)")
     flow = subprocess.run(
         [sys.executable, "-c", RUN],
         cwd=without_token.folder,
