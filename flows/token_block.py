@@ -29,10 +29,9 @@ async def add_token(prepared: PreparedJob) -> PreparedJob:
 
 
 async def _read_token(block: str) -> SecretStr:
-    create = (
-        "python -c \"from getpass import getpass; from prefect.blocks.system import Secret; Secret(value=getpass('Token: '))"
-        f".save('{block}', overwrite=True)\""
-    )
+    program = "from getpass import getpass; from prefect.blocks.system import Secret; "
+    program += f"Secret(value=getpass('Token: ')).save('{block}', overwrite=True)"
+    create = f'python -c "{program}"'
     async with get_client() as client:
         try:
             found = await client.read_block_document_by_name(block, "secret", include_secrets=True)

@@ -43,9 +43,7 @@ def run_program(command: CommandLine, text: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_flow_has_the_result_of_its_subflow(
-    on_emulator: CommandLine, emulator: Emulator, prefect_api: str
-) -> None:
+def test_a_flow_has_the_result_of_its_subflow(on_emulator: CommandLine, emulator: Emulator, prefect_api: str) -> None:
     """The job comes from a task, and the clips go to another one. The states of Prefect's server have no data, and no
     result is stored, although results are by default. The second run is free."""
     on_emulator.quick_job(0)  # sets the registry
@@ -86,7 +84,6 @@ def test_a_flow_has_the_result_of_its_subflow(
     results = [file.read_text() for file in stored]
     assert sum("canary scene" in result for result in results) == 1  # the job, from the task of this test
     assert not [result for result in results if "sha256" in result]
-
 
 
 def test_a_failed_verdict_raises_and_tells_what_failed(on_emulator: CommandLine, emulator: Emulator) -> None:
