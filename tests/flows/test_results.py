@@ -10,7 +10,7 @@ import pytest
 
 from tests.flows.conftest import CommandLine
 from tests.support.prefect_api import call_prefect
-from videogen.emulator import Emulator
+from videogen.emulator import Emulator, EmulatorSettings, run_emulator
 
 pytestmark = pytest.mark.integration
 
@@ -199,3 +199,23 @@ def test_a_killed_flow_that_is_executed_again_pays_for_nothing_twice(
     execute()
     assert call_prefect("GET", f"{prefect_api}/flow_runs/{run}")["state"]["name"] == "Completed"
     assert emulator.ledger()["creates"] == 7
+
+
+def test_a_flow_that_times_out_leaves_nothing_running(on_emulator: CommandLine) -> None:
+    """Its subflow cancels the predictions."""
+    on_emulator.quick_job(0)
+    text = """
+        scenes = [{"id": f"s{n}", "prompt": f"scene {n}", "target_duration": 2} for n in range(3)]
+        job = Job.model_validate({"id": "film", "model": "quick", "scenes": scenes})
+
+        @flow(timeout_seconds=10)
+        async def make_film():
+            await generate(job)
+
+        state = asyncio.run(make_film(return_state=True))
+        print(json.dumps([state.type.value, state.name]))
+        """
+    with run_emulator(EmulatorSettings(latency_s=(300.0, 300.0))) as slow:
+        on_emulator.environment["REPLICATE_BASE_URL"] = slow.url
+        assert run_program(on_emulator, text) == ["FAILED", "TimedOut"]
+        assert (slow.ledger()["creates"], slow.ledger()["running"]) == (3, 0)
