@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 from prefect.blocks.system import Secret
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessWorker
 
 from tests.flows.conftest import CommandLine
 from tests.support.prefect_api import call_prefect
@@ -45,7 +46,7 @@ def save(without_token: CommandLine, prefect_api: str) -> Callable[[Any], None]:
 
 def read_all_of_prefect(api: str) -> str:
     """Return what Prefect's server tells of runs: parameters, states, artifacts, events and logs."""
-    kinds = ("flow_runs", "task_runs", "artifacts", "logs", "deployments", "block_documents")
+    kinds = ("flow_runs", "task_runs", "artifacts", "logs", "deployments", "work_pools", "block_documents")
     return json.dumps([call_prefect("POST", f"{api}/{kind}/filter", {}) for kind in (*kinds, "events")])
 
 
@@ -151,3 +152,34 @@ def test_a_program_without_prefect_says_that_it_does_not_read_the_block(without_
     )
     assert "REPLICATE_API_TOKEN is not set (VIDEOGEN_TOKEN_BLOCK is, which only flows read)" in done.stderr
     assert not list(Path(without_token.folder, "out").rglob("*.mp4"))
+
+
+@pytest.mark.long
+def test_a_worker_takes_the_token_into_the_environment_of_its_runs(
+    without_token: CommandLine, emulator: Emulator, prefect_api: str, save: Callable[[Any], None]
+) -> None:
+    """From a template in the work pool, as docs/prefect.md says: Prefect's server keeps the template."""
+    save(TOKEN)
+    block = without_token.environment.pop("VIDEOGEN_TOKEN_BLOCK")
+    template = ProcessWorker.get_default_base_job_template()
+    variables = {"REPLICATE_API_TOKEN": f"{{{{ prefect.blocks.secret.{block} }}}}"}
+    template["variables"]["properties"]["env"]["default"] = variables
+    pool = {"name": block, "type": "process", "base_job_template": template}
+    call_prefect("POST", f"{prefect_api}/work_pools/", pool)
+    job = without_token.quick_job(1)
+    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(without_token.folder)}}]
+    fields = {
+        "name": block,
+        "flow_id": call_prefect("POST", f"{prefect_api}/flows/", {"name": "generate"})["id"],
+        "pull_steps": steps,
+        "entrypoint": "flows.generate.generate",
+        "work_pool_name": block,
+        "parameters": {"job": str(job)},
+    }
+    deployment = call_prefect("POST", f"{prefect_api}/deployments/", fields)["id"]
+    run = call_prefect("POST", f"{prefect_api}/deployments/{deployment}/create_flow_run", {})["id"]
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", block, "--run-once"]
+    subprocess.run(worker, cwd=without_token.folder, env=without_token.whole_environment, check=True, timeout=250)
+    assert call_prefect("GET", f"{prefect_api}/flow_runs/{run}")["state"]["name"] == "Completed"
+    assert emulator.ledger()["creates"] == 1
+    assert TOKEN not in read_all_of_prefect(prefect_api)
