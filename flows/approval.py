@@ -76,21 +76,23 @@ async def require_approval(prepared: PreparedJob, *, above: Decimal | None, with
 
     Raises:
         NotApprovedError: the person has refused, or has not answered `within` this time.
-        InvalidError: the flow runs without a deployment, and cannot be suspended.
+        InvalidError: the flow runs without a deployment or as a subflow, and cannot be suspended.
     """
     if above is None or prepared.origin == FREE_ORIGIN:
         return prepared
     run_id = UUID(flow_run.id)
     async with get_client() as client:
-        question = read_question((await client.read_flow_run(run_id)).labels)
+        run = await client.read_flow_run(run_id)
+        question = read_question(run.labels)
         found = await _find_answer(client, run_id, question) if question else None
         if question and found:
             return _apply_answer(prepared, question, found)
         if prepared.plan.total_cost <= above:
             return prepared
-        if not deployment.id:
+        if not deployment.id or run.parent_task_run_id:  # Prefect suspends no subflow
             raise InvalidError(
-                "approve_above works for runs of a deployment only: run the flow from a deployment, or leave it out"
+                "approve_above works for runs of a deployment only, and not for subflows: run the flow from a "
+                "deployment, or leave it out"
             )
         asked = Question(
             number=question.number + 1 if question else 1,

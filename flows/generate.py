@@ -31,8 +31,9 @@ from flows.handover import get_handover, get_prepared_job
 from flows.interruption import run_unless_interrupted
 from flows.logs import apply_log_level
 from flows.progress import report_progress
+from flows.token_block import add_token
 from videogen.app import open_run, prepare_job
-from videogen.errors import RunInterruptedError, is_retryable
+from videogen.errors import RunInterruptedError, VideogenError, is_retryable
 from videogen.execution.options import RunOptions
 from videogen.execution.runner import JobRunner
 from videogen.execution.slots import Slot
@@ -40,6 +41,7 @@ from videogen.job.model import Job
 from videogen.planning.requests import ClipRequest
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
+from videogen.text import list_first
 
 TIMEOUT_MARGIN_S = 30 * 86_400.0
 """How far Prefect's time-out is above the clip's, which does not count waiting for a slot, a rate limit or the end of a
@@ -67,20 +69,22 @@ async def should_retry(_task: Task[..., Clip], _run: TaskRun, state: State[Clip]
     retry_jitter_factor=0.5,
     retry_condition_fn=should_retry,
     cache_policy=NO_CACHE,
+    persist_result=False,
 )
 async def generate_clip(request: ClipRequest, session: JobRunner, slot: Slot) -> Clip:
     """Make one attempt at a clip. A second attempt continues the paid work of the first one, by the journal."""
     return await session.attempt_clip(request, slot)
 
 
-@flow(flow_run_name=make_run_name, validate_parameters=True)
+@flow(flow_run_name=make_run_name, validate_parameters=True, persist_result=False)  # a stored result would be returned
+# again without a look at the journal and the clips
 async def generate(
     job: Job | str,
     options: RunOptions | None = None,
     approve_above: Annotated[Decimal, Field(ge=0)] | None = None,
     approve_within_hours: Annotated[float, Field(gt=0, le=MAX_APPROVAL_HOURS)] = 24.0,
-) -> State[RunResult]:
-    """Make the clips of a job.
+) -> RunResult:
+    """Make the clips of a job, and return the result.
 
     The final state is Completed, Completed with the name `PartialSuccess`, Failed with the reason, or Cancelled.
 
@@ -90,6 +94,11 @@ async def generate(
         approve_above: USD. A run whose plan costs more is suspended until a person has approved it; None means that
             none is.
         approve_within_hours: how long the person has for that. Then the run is cancelled.
+
+    Raises:
+        JobFailedError: too few clips were delivered. It has the result.
+        VideogenError: the run ended without a verdict.
+        prefect.exceptions.CancelledRun: the run was cancelled, or its cost was not approved.
     """
     apply_log_level()
     options = options or RunOptions()
@@ -97,17 +106,33 @@ async def generate(
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)
     listeners = handed.listeners if handed else ()
     try:
+        with_token = await add_token(prepared)
+        has_checked_account = handed is not None and with_token is prepared
         within = timedelta(hours=approve_within_hours)
-        prepared = await require_approval(prepared, above=approve_above, within=within)
+        prepared = await require_approval(with_token, above=approve_above, within=within)
         async with (
             report_progress(prepared.job) as prefect,
-            open_run(prepared, prefect, *listeners, check_account=not handed) as session,
+            open_run(prepared, prefect, *listeners, check_account=not has_checked_account) as session,
         ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except (RunInterruptedError, NotApprovedError) as exc:
-        return Cancelled(message=str(exc))
+        return _as_result(Cancelled(message=str(exc)))
     await publish_artifacts(batch, session)
-    return make_final_state(batch)
+    return _as_result(make_final_state(batch))
+
+
+class JobFailedError(VideogenError):
+    """Too few clips of a job were delivered. The error has the result of its run, with all clips."""
+
+    code = "job-failed"
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+        failed = [f"{clip.scene_id}: {clip.error.message}" for clip in result.clips if clip.error]
+        super().__init__(f"{result.job_id}: {result.verdict.reason}. {list_first(failed, most=3, separator='; ')}")
+
+    def __reduce__(self) -> tuple[type["JobFailedError"], tuple[RunResult]]:
+        return JobFailedError, (self.result,)  # Prefect pickles the error of a flow that does not handle it
 
 
 async def make_clips_and_judge(session: JobRunner) -> RunResult:
@@ -161,8 +186,17 @@ class TaskRuns:
 
 
 def make_final_state(batch: RunResult) -> State[RunResult]:
-    """Return the flow run's final state, which follows from the verdict."""
+    """Return the flow run's final state, which follows from the verdict.
+
+    Its data is what the flow returns or raises. It stays in this process: Prefect's server gets the message only.
+    """
     verdict = batch.verdict
     if verdict.status == "failed":
-        return Failed(message=verdict.reason)
-    return Completed(name="Completed" if verdict.status == "complete" else "PartialSuccess", message=verdict.reason)
+        return Failed(message=verdict.reason, data=JobFailedError(batch))
+    name = "Completed" if verdict.status == "complete" else "PartialSuccess"
+    return Completed(name=name, message=verdict.reason, data=batch)
+
+
+def _as_result(state: State[RunResult]) -> RunResult:
+    """Return the state with the type of what Prefect makes of it for the caller of the flow."""
+    return cast(RunResult, state)

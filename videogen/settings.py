@@ -38,6 +38,9 @@ class Settings(BaseSettings):
 
     replicate_api_token: Annotated[SecretStr | None, Field(validation_alias="REPLICATE_API_TOKEN")] = None
     """Token of the Replicate account. Without it, clips come from the emulator on this machine."""
+    token_block: Annotated[str | None, Field(validation_alias="VIDEOGEN_TOKEN_BLOCK", pattern=r"^[a-z0-9-]+$")] = None
+    """Name of the block of type Secret in Prefect that has the token of the Replicate account, for runs as flows; None
+    means that there is none. If `REPLICATE_API_TOKEN` is set, that token is used."""
     replicate_base_url: Annotated[str, Field(validation_alias="REPLICATE_BASE_URL")] = "https://api.replicate.com"
     """Address of a server with Replicate's API."""
     duration_buffer: Annotated[
@@ -65,7 +68,8 @@ class Settings(BaseSettings):
     registry: Annotated[Path | None, Field(validation_alias="VIDEOGEN_REGISTRY")] = None
     """A `models.toml` that adds models to the shipped ones or changes them; None means only the shipped ones."""
     provider: Annotated[ProviderName | None, Field(validation_alias="VIDEOGEN_PROVIDER")] = None
-    """`replicate` or `local`; None means `replicate` if `REPLICATE_API_TOKEN` is set, else `local`, the emulator."""
+    """`replicate` or `local`; None means `replicate` if `REPLICATE_API_TOKEN` or `VIDEOGEN_TOKEN_BLOCK` is set, else
+    `local`, the emulator."""
     gateway_token: Annotated[SecretStr | None, Field(validation_alias="VIDEOGEN_GATEWAY_TOKEN")] = None
     """Token required to view the gateway and to act in its review room; None means that anyone on this machine may
     view it."""
@@ -121,12 +125,7 @@ class Settings(BaseSettings):
     @field_validator("replicate_api_token", "gateway_token", "gateway_watch_token")
     @classmethod
     def _token_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        token = value.get_secret_value().strip()
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("must be one word of printable ASCII characters: copy it again")
-        return SecretStr(token) if token else None
+        return None if value is None else parse_token(value.get_secret_value())
 
     def choose_provider(self) -> tuple[ProviderName, str]:
         """Return the provider to use, and the reason."""
@@ -134,6 +133,8 @@ class Settings(BaseSettings):
             return self.provider, "asked for"
         if self.replicate_api_token:
             return "replicate", "REPLICATE_API_TOKEN is set"
+        if self.token_block:
+            return "replicate", "VIDEOGEN_TOKEN_BLOCK is set"
         other = " (REPLICATE_API_KEY is, which is not read)" if os.environ.get("REPLICATE_API_KEY") else ""
         return "local", f"REPLICATE_API_TOKEN is not set{other}: the emulator on this machine, at no cost"
 
@@ -180,6 +181,14 @@ class Settings(BaseSettings):
         """Return the local folder for a job's files: its own, or `out/s3/bucket/prefix/<job>` for one in a bucket."""
         below = self.out.replace("://", "/", 1) if is_remote(self.out) else ""
         return (self.local_out / below).absolute() / job_id
+
+
+def parse_token(text: str) -> SecretStr | None:
+    """Return the token; None if the text is blank. Raise `ValueError` if it could not be sent in a header."""
+    token = text.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("must be one word of printable ASCII characters: copy it again")
+    return SecretStr(token) if token else None
 
 
 def check_budget_name(name: str) -> None:
@@ -308,6 +317,8 @@ def _format_error(loc: tuple[str | int, ...], message: str, value: object) -> st
     name = str(loc[0])
     if name == "VIDEO_GENERATOR_DURATION_BUFFER":
         message = "must be a number of at least 1"
+    elif name == "VIDEOGEN_TOKEN_BLOCK":
+        message = "must be the name of a block in lower-case letters, digits and dashes"
     elif name == "VIDEOGEN_CONFIRM_ABOVE":
         message = "must be an amount in USD such as 10"
     elif name == "VIDEOGEN_RECORD":

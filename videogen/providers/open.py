@@ -21,7 +21,8 @@ async def open_provider(prepared: PreparedJob) -> AsyncIterator[Any]:
     if prepared.provider == "replicate":
         token = prepared.settings.replicate_api_token
         if token is None:
-            raise SettingsError(f"REPLICATE_API_TOKEN is not set; get one at {TOKENS_PAGE}")
+            unread = " (VIDEOGEN_TOKEN_BLOCK is, which only flows read)" if prepared.settings.token_block else ""
+            raise SettingsError(f"REPLICATE_API_TOKEN is not set{unread}; get one at {TOKENS_PAGE}")
         provider = ReplicateProvider(
             token.get_secret_value(), base_url=prepared.settings.replicate_base_url, origin=prepared.origin
         )
