@@ -75,8 +75,8 @@ MISTAKES = {
     "max-cost": of_flag(
         "--max-cost",
         "0.10",
-        says=("the plan costs $0.35", "$0.10"),
-        do="allow more, or plan fewer or cheaper clips",
+        says=("the plan costs $0.35, $0.25 above the cap of $0.10",),
+        do="--max-cost 0.35",
     ),
     "registry-flag": Mistake(
         ("plan", "film.toml", "--registry", "models.tml"), ("models.tml: no such file",), "check its name and folder"

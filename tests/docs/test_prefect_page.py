@@ -71,6 +71,7 @@ def run(console: list[tuple[str, str]], folder: Path, environment: dict[str, str
     return done.stdout.split(f"{mark}\n")[:-1]
 
 
+@pytest.mark.long
 def test_the_flows_of_the_page_print_what_the_page_shows(tmp_path: Path, environment: dict[str, str]) -> None:
     """Without a token. The page leaves out the hashes in the names of clips, and the ids of predictions."""
     write_files(tmp_path)
@@ -81,6 +82,7 @@ def test_the_flows_of_the_page_print_what_the_page_shows(tmp_path: Path, environ
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("deployed-runs")
 def test_the_token_of_the_page_comes_from_its_block(
     tmp_path: Path, environment: dict[str, str], prefect_api: str
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_failed_verdict_raises_and_tells_what_failed(on_emulator: CommandLine,
     assert "JobFailedError: film: 0 of 2 clips delivered" in failed[1]
 
 
+@pytest.mark.long
 def test_a_partial_result_is_returned(on_emulator: CommandLine) -> None:
     """In a state with the name PartialSuccess. The clips that failed have their errors."""
     on_emulator.quick_job(0)
@@ -145,6 +146,7 @@ def test_a_partial_result_is_returned(on_emulator: CommandLine) -> None:
     assert run_program(on_emulator, text) == ["PartialSuccess", ["success", "failed"]]
 
 
+@pytest.mark.long
 def test_a_subflow_cannot_wait_for_an_approval(on_emulator: CommandLine, emulator: Emulator) -> None:
     """Prefect suspends no subflow, also in a deployment."""
     on_emulator.quick_job(0)
@@ -202,6 +204,7 @@ def test_a_killed_flow_that_is_executed_again_pays_for_nothing_twice(
     assert emulator.ledger()["creates"] == 7
 
 
+@pytest.mark.long
 def test_a_flow_that_times_out_leaves_nothing_running(on_emulator: CommandLine) -> None:
     """Its subflow cancels the predictions."""
     on_emulator.quick_job(0)
@@ -223,6 +226,7 @@ def test_a_flow_that_times_out_leaves_nothing_running(on_emulator: CommandLine) 
         assert slow.ledger()["running"] == 0
 
 
+@pytest.mark.long
 def test_a_retried_flow_makes_its_clips_once(on_emulator: CommandLine, emulator: Emulator) -> None:
     """What fails is after its clips. The retry has the result of a run that reuses them, and not a stored one."""
     on_emulator.quick_job(0)

@@ -131,6 +131,7 @@ def test_a_token_that_replicate_refuses_is_told_before_the_first_create(
     assert "Replicate refused the token (401)" in done.err
 
 
+@pytest.mark.long
 def test_the_environment_variable_counts_if_both_are_set(without_token: CommandLine, emulator: Emulator) -> None:
     """The block is not even read: it does not exist."""
     without_token.environment["REPLICATE_API_TOKEN"] = TOKEN
@@ -155,6 +156,7 @@ def test_a_program_without_prefect_says_that_it_does_not_read_the_block(without_
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("deployed-runs")
 def test_a_worker_takes_the_token_into_the_environment_of_its_runs(
     without_token: CommandLine, emulator: Emulator, prefect_api: str, save: Callable[[Any], None]
 ) -> None:
