@@ -186,7 +186,7 @@ def test_a_killed_flow_that_is_executed_again_pays_for_nothing_twice(
     (on_emulator.folder / "program.py").write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
     flow = call_prefect("POST", f"{prefect_api}/flows/", {"name": "make-film"})["id"]
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(on_emulator.folder)}}]
-    fields = {"name": "film", "flow_id": flow, "pull_steps": steps, "entrypoint": "program.py:make_film"}
+    fields = {"name": "killed", "flow_id": flow, "pull_steps": steps, "entrypoint": "program.py:make_film"}
     deployment = call_prefect("POST", f"{prefect_api}/deployments/", fields)["id"]
     run = call_prefect("POST", f"{prefect_api}/deployments/{deployment}/create_flow_run", {})["id"]
 
