@@ -24,6 +24,7 @@ from videogen.errors import (
 )
 from videogen.events import ClipProgress
 from videogen.execution import creation
+from videogen.execution.context import RunContext
 from videogen.execution.patience import Patience
 from videogen.execution.rate_limit_gate import ProviderGate
 from videogen.planning.requests import ClipRequest, ImageInput
@@ -165,19 +166,24 @@ async def test_a_search_in_the_account_is_reported_while_it_lasts(
     assert heard.events[0].type == "clip.started"
 
 
+async def accept_create_after(provider: FakeProvider, run: RunContext, *, lists: int) -> None:
+    """Accept the create of a clip after so many looks at the list, and see that it is found and not made twice."""
+    request = request_of()
+    making = asyncio.create_task(generate(request, run))
+    while provider.lists < lists:
+        await asyncio.sleep(0.01)
+    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
+    clip = await making
+    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+
+
 async def test_a_create_that_is_accepted_late_is_found(tmp_path: Path) -> None:
     """A gateway answered 504, and the provider accepts only after two looks at the list."""
     provider = FakeProvider(faults={"create": [LOST]})
     run = replace(
         run_of(tmp_path, provider), patience=Patience(unknown_s=0.0, unknown_at_most_s=60.0, first_pause_s=0.01)
     )
-    request = request_of()
-    making = asyncio.create_task(generate(request, run))
-    while provider.lists < 2:
-        await asyncio.sleep(0.01)
-    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
-    clip = await making
-    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+    await accept_create_after(provider, run, lists=2)
 
 
 class SlowListProvider(FakeProvider):
@@ -194,13 +200,7 @@ async def test_a_create_that_is_accepted_while_the_list_is_read_is_found(tmp_pat
     """A list that took long does not show it, however long it took: only the next one does."""
     provider = SlowListProvider(faults={"create": [LOST]})
     run = replace(run_of(tmp_path, provider), patience=Patience(unknown_s=0.1, unknown_at_most_s=0.2))
-    request = request_of()
-    making = asyncio.create_task(generate(request, run))
-    while provider.lists < 1:
-        await asyncio.sleep(0.01)
-    await provider.create(request.prediction.endpoint, None, request.prediction.inputs, cancel_after_s=60)
-    clip = await making
-    assert (len(provider.created), clip.prediction_ids) == (1, ("prediction0",))
+    await accept_create_after(provider, run, lists=1)
 
 
 @pytest.mark.parametrize("minutes", [5, 60, -5, -60])

@@ -49,7 +49,7 @@ class JobPlanning:
         """Return the plan of a job with takes and composed prompts, the work of earlier runs that it uses, and the
         clips of the last run that stay, by scene id. Raise `ValidationError` if the job cannot be run."""
         last = await self._read_last_result(job)
-        chosen = find_chosen_ids(job, self.choices, last, making=only) if last or self._has_takes(job) else {}
+        chosen = find_chosen_ids(job, self.choices, last, making=only) if self._has_takes(job) else {}
         cut_outs = {reference.digest for reference in self.references.values() if reference.can_be_cut_out}
         with attribute_to_takes(job, self.choices, scenes=len(self.asked.scenes)):
             planned = self._build_plan(job, cut_outs=cut_outs, chosen=chosen)
