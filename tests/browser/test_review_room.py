@@ -352,20 +352,27 @@ def test_a_run_of_another_process_is_paused_and_a_clip_cancelled(
             log = tmp_path / "run.log"
             with log.open("wb") as output:
                 run = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+            def has_running(predictions: int) -> bool:
+                assert run.poll() is None, log.read_text(encoding="utf-8")
+                running: int = emulator.ledger()["running"]
+                return running == predictions
+
             try:
-                wait_until(lambda: emulator.ledger()["running"] == 1)
+                wait_until(lambda: has_running(1), tell=lambda: log.read_text(encoding="utf-8"))
                 enter(tab, room, takes=2)
                 tab.get_by_role("button", name="Pause the run").click(timeout=30_000)
                 expect(tab.get_by_role("log")).to_contain_text("pause: accepted", timeout=30_000)
                 take(tab, "storm").get_by_role("button", name="Cancel").click()
                 expect(tab.get_by_role("log")).to_contain_text("cancel storm: accepted", timeout=30_000)
-                wait_until(lambda: emulator.ledger()["running"] == 0)
+                wait_until(lambda: has_running(0), tell=lambda: log.read_text(encoding="utf-8"))
                 assert (emulator.ledger()["creates"], emulator.ledger()["cancels"]) == (1, 1)
                 tab.get_by_role("button", name="Resume the run").click(timeout=30_000)
                 expect(tab.get_by_role("log")).to_contain_text("resume: accepted", timeout=30_000)
                 code = run.wait(timeout=250)
             finally:
                 run.kill()
+                run.wait()
             assert code == 0, log.read_text(encoding="utf-8")
             expect(take(tab, "calm").locator(".chip")).to_have_text("chosen", timeout=30_000)
             clips = {name: (clip["status"], (clip["error"] or {}).get("code")) for name, clip in room.manifest.items()}

@@ -104,9 +104,12 @@ def on_emulator(command: CommandLine, emulator: Emulator) -> CommandLine:
     return command
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds, which is soon: Prefect writes down what it hears with some delay."""
+def wait_until(holds: Callable[[], bool], tell: Callable[[], str] = str) -> None:
+    """Wait until something holds, which is soon: Prefect writes down what it hears with some delay.
+
+    If it never holds, the test fails with what `tell` says.
+    """
     deadline = time.monotonic() + 250
     while not holds():
-        assert time.monotonic() < deadline, "it does not hold after 60 s"
+        assert time.monotonic() < deadline, f"it does not hold after 250 s: {tell()}"
         time.sleep(0.2)
