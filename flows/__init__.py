@@ -1,1 +1,1 @@
-"""Prefect's side of videogen: the only package that imports it."""
+"""The command `python -m flows.generate`, and the entry points of earlier deployments. The flows: `videogen.flows`."""

@@ -66,10 +66,10 @@ def find_homonyms(modules: Mapping[str, ast.Module]) -> Iterator[str]:
 
 
 def find_prefect_strings(modules: Mapping[str, ast.Module]) -> Iterator[str]:
-    """Yield the places outside `flows` that know a setting of Prefect."""
+    """Yield the places outside `videogen.flows` that know a setting of Prefect."""
     for path, tree in modules.items():
         constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-        if not path.startswith("flows/"):
+        if not path.startswith("videogen/flows/"):
             yield from (f"{path}:{node.lineno}" for node in constants if "PREFECT_" in str(node.value))
 
 

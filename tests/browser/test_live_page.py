@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         journal = stack.enter_context(closing(Journal(f"sqlite:///{out / 'journal.db'}")))
         run = stack.enter_context(shooting(out, FILM))
         wait_until(lambda: "clip.started" in list_event_types(journal))
-        run.send_signal(signal.SIGSTOP)  # until the page has shown what is there
+        freeze(run, out)  # until the page has shown what is there
         tab.get_by_role("link", name="film").click(timeout=120_000)
         cards, delivered = tab.get_by_role("article"), tab.locator(".play")
         expect(cards).to_have_count(6)
@@ -76,7 +77,7 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(cards.nth(0).get_by_role("progressbar")).to_be_visible()
         expect(cards.nth(0)).to_contain_text("CUDA out of memory", timeout=120_000)
         expect(delivered.first).to_be_visible(timeout=120_000)
-        run.send_signal(signal.SIGSTOP)  # so that it is not over before the gateway is back
+        freeze(run, out)  # so that it is not over before the gateway is back
         first.kill()
         expect(tab.get_by_text("Connection lost")).to_be_visible()
         stack.enter_context(gateway(out, "--port", port))
@@ -96,6 +97,18 @@ def test_a_run_is_watched_from_its_first_card_to_its_verdict(tab: Page, watched:
         expect(tab.get_by_role("log")).to_contain_text("The run is over: partial")
         assert_posters_are_there(tab)
     assert all("ERR_" in error for error in watched.errors), watched.errors  # what Chromium says of a lost connection
+
+
+def freeze(run: "subprocess.Popen[bytes]", out: Path) -> None:
+    """Stop the run while it does not write to the journal, so that others can."""
+    with closing(sqlite3.connect(out / "journal.db", timeout=0.1)) as database:
+        while True:
+            run.send_signal(signal.SIGSTOP)
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:  # it is locked
+                run.send_signal(signal.SIGCONT)
 
 
 def list_event_types(journal: Journal) -> list[str]:

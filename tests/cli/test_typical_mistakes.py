@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.command import choose_prefect_home
 from tests.support.servers import Loopback, answer, https_server, unused_url
 from tests.support.tokens import TOKEN
 from videogen.cli.main import main
 from videogen.execution import rate_limit_gate
+from videogen.flows.command import choose_prefect_home
 
 pytestmark = pytest.mark.integration
 

@@ -143,7 +143,7 @@ class Stage:
         at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
         body = {"parameters": {"job": job, **parameters}, "state": state}
-        deployment_id = self._get(f"deployments/name/generate/{deployment}")["id"]
+        deployment_id = self._get(f"deployments/name/videogen/{deployment}")["id"]
         return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def add_schedule(self, job: dict[str, Any], *, cron: str) -> str:
@@ -153,12 +153,12 @@ class Stage:
             "schedule": {"cron": cron, "timezone": "UTC"},
             "parameters": {"job": job, "options": {"fresh": True}},
         }
-        deployment_id = self._get("deployments/name/generate/generate")["id"]
+        deployment_id = self._get("deployments/name/videogen/generate")["id"]
         (added,) = self._post(f"deployments/{deployment_id}/schedules", [schedule])
         return str(added["id"])
 
     def remove_schedule(self, schedule: str) -> None:
-        deployment_id = self._get("deployments/name/generate/generate")["id"]
+        deployment_id = self._get("deployments/name/videogen/generate")["id"]
         self._call("DELETE", f"deployments/{deployment_id}/schedules/{schedule}")
 
     def begun_runs_of(self, job_id: str) -> list[dict[str, Any]]:

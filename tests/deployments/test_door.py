@@ -129,7 +129,7 @@ import os
 
 import httpx
 
-from flows.local_server import wait_until_server_ready, start_own_server
+from videogen.flows.local_server import wait_until_server_ready, start_own_server
 
 
 async def main():

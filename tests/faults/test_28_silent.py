@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import command
-from flows import local_server as server
 from tests.faults.conftest import Stage, manifest, wait_for_creates, wait_for_starts
 from tests.flows.conftest import CommandLine
+from videogen.flows import command
+from videogen.flows import local_server as server
 
 
 class Proxy:

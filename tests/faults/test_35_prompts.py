@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.artifacts import render_verdict
 from tests.faults.conftest import REGISTRY, Stage, job_of, shot
 from tests.flows.conftest import CommandLine
 from tests.support.prefect_api import call_prefect
@@ -18,6 +17,7 @@ from tests.support.servers import Loopback, answer
 from videogen.app import open_run, prepare_job
 from videogen.cli.main import main
 from videogen.emulator.rendering.captions import MAX_CHARACTERS, clean_prompt
+from videogen.flows.artifacts import render_verdict
 
 JobFile = Callable[..., Path]
 ANSI, RED = "\x1b[2J\x1b[31m", "[bold red]red[/]"

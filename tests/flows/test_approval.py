@@ -20,12 +20,12 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.approval import Question, render_question
-from flows.take_over import cancel_unapproved_runs
 from tests.flows.conftest import FAULT_REGISTRY, CommandLine
 from tests.support.builders import job_of, small_registry
 from tests.support.prefect_api import call_prefect
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.flows.approval import Question, render_question
+from videogen.flows.take_over import cancel_unapproved_runs
 from videogen.planning.budgets import Budget, BudgetUse
 from videogen.planning.planner import build_plan
 
@@ -57,9 +57,9 @@ class Approved:
         steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
         fields = {
             "name": f"approved-{uuid4().hex[:8]}",
-            "flow_id": call_prefect("POST", f"{self.api}/flows/", {"name": "generate"})["id"],
+            "flow_id": call_prefect("POST", f"{self.api}/flows/", {"name": "videogen"})["id"],
             "pull_steps": steps,
-            "entrypoint": "flows/generate.py:generate",
+            "entrypoint": "videogen.flows.generate.generate",
             "work_pool_name": "videogen",
             "parameters": {"job": film(), **parameters},
         }
@@ -212,7 +212,7 @@ def test_clips_that_cost_nothing_need_no_approval(approved: Approved) -> None:
 @pytest.mark.long
 def test_a_flow_without_a_deployment_cannot_wait(approved: Approved) -> None:
     code = (
-        "import asyncio, json, sys; from flows.generate import generate; from videogen.job.model import Job; "
+        "import asyncio, json, sys; from videogen.flows.generate import generate; from videogen.job.model import Job; "
         "job = Job.model_validate_json(sys.argv[1]); "
         "state = asyncio.run(generate(job, approve_above=0.1, return_state=True)); print(state.message)"
     )

@@ -1,7 +1,7 @@
 """What the Prefect UI shows of a run, as text; how it looks there is in docs/follow-a-run.md."""
 
-from flows.artifacts import make_clip_rows, render_verdict
 from tests.support.builders import clip_of, job_of, plan_of, result_of
+from videogen.flows.artifacts import make_clip_rows, render_verdict
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 

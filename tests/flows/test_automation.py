@@ -72,11 +72,11 @@ def automations(api: str) -> dict[str, str]:
 def deployment_that_ran(command: CommandLine, api: str, emulator: Emulator) -> str:
     """The id of a deployment of one scene, run once as a worker would."""
     name = emulator.url.rsplit(":", 1)[-1]
-    flow = call_prefect("POST", f"{api}/flows/", {"name": "generate"})["id"]
+    flow = call_prefect("POST", f"{api}/flows/", {"name": "videogen"})["id"]
     scene = {"id": "a", "prompt": f"a film for {name}", "target_duration": 5}
     job = {"id": f"film-{name}", "model": "kling-v2.5-turbo", "scenes": [scene]}
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
-    fields = {"name": name, "flow_id": flow, "pull_steps": steps, "entrypoint": "flows/generate.py:generate"}
+    fields = {"name": name, "flow_id": flow, "pull_steps": steps, "entrypoint": "videogen.flows.generate.generate"}
     deployment: str = call_prefect("POST", f"{api}/deployments/", {**fields, "parameters": {"job": job}})["id"]
     flow_run = call_prefect("POST", f"{api}/deployments/{deployment}/create_flow_run", {})["id"]
     command.environment |= {

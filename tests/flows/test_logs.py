@@ -11,7 +11,7 @@ from tests.flows.conftest import CommandLine, wait_until
 from tests.support.prefect_api import call_prefect
 
 ROOT = Path(__file__).parents[2]
-RUN = "import asyncio; from flows.generate import generate; asyncio.run(generate({!r}, return_state=True))"
+RUN = "import asyncio; from videogen.flows.generate import generate; asyncio.run(generate({!r}, return_state=True))"
 
 
 def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefect_api: str) -> None:

@@ -20,7 +20,7 @@ import asyncio
 import json
 from prefect import flow, task
 from prefect.exceptions import CancelledRun
-from flows.generate import JobFailedError, generate
+from videogen.flows.generate import JobFailedError, generate
 from videogen import InvalidError, Job, RunOptions, RunResult
 """
 

@@ -17,9 +17,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.take_over import MAX_TAKE_OVERS, settle_lost_runs
 from tests.flows.conftest import wait_until
 from videogen.errors import JournalError
+from videogen.flows.take_over import MAX_TAKE_OVERS, settle_lost_runs
 from videogen.journal.store import Journal
 
 pytestmark = pytest.mark.xdist_group("deployed-runs")  # they look at all runs of deployments on the shared server
@@ -42,7 +42,7 @@ class House:
 
     def __post_init__(self) -> None:
         self._call("POST", "work_pools/", {"name": "videogen", "type": "process"}, may_exist=True)
-        flow = self._call("POST", "flows/", {"name": "generate"})["id"]
+        flow = self._call("POST", "flows/", {"name": "videogen"})["id"]
         fields = {"name": f"d-{uuid4().hex[:8]}", "flow_id": flow, "work_pool_name": "videogen"}
         self._deployment = self._call("POST", "deployments/", fields)["id"]
 

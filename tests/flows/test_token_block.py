@@ -22,7 +22,11 @@ from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator
 
 pytestmark = pytest.mark.integration
-RUN = "import asyncio; from flows.generate import generate; print(asyncio.run(generate('film.json')).verdict.status)"
+RUN = """
+import asyncio
+from videogen.flows.generate import generate
+print(asyncio.run(generate("film.json")).verdict.status)
+"""
 
 
 @pytest.fixture
@@ -172,9 +176,9 @@ def test_a_worker_takes_the_token_into_the_environment_of_its_runs(
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(without_token.folder)}}]
     fields = {
         "name": block,
-        "flow_id": call_prefect("POST", f"{prefect_api}/flows/", {"name": "generate"})["id"],
+        "flow_id": call_prefect("POST", f"{prefect_api}/flows/", {"name": "videogen"})["id"],
         "pull_steps": steps,
-        "entrypoint": "flows.generate.generate",
+        "entrypoint": "videogen.flows.generate.generate",
         "work_pool_name": block,
         "parameters": {"job": str(job)},
     }

@@ -108,8 +108,8 @@ class Interruption:
 
 def exit_now(code: int) -> NoReturn:
     """Exit the process without waiting for anything."""
-    if "flows.local_server" in sys.modules:
-        from flows.local_server import terminate_own_server
+    if "videogen.flows.local_server" in sys.modules:
+        from videogen.flows.local_server import terminate_own_server
 
         terminate_own_server()
     sys.stdout.flush()

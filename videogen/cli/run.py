@@ -100,7 +100,7 @@ async def _run(
     listeners = [_make_terminal_listener(lines, interruption, rough_cut=options.rough_cut)]
     if output == "jsonl":
         listeners.append(_make_event_printer())
-    from flows.command import StopTimeoutError, run_as_flow
+    from videogen.flows.command import StopTimeoutError, run_as_flow
 
     try:
         outcome = await run_as_flow(

@@ -11,9 +11,9 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from flows.artifacts import make_artifact_key
 from videogen.events import BudgetAlert, ClipEnded, RunCompleted, RunEvent, RunStarted
 from videogen.execution.recorder import Listener
+from videogen.flows.artifacts import make_artifact_key
 from videogen.job.model import Job
 
 PROGRESS_EVERY_S = 5.0
@@ -23,6 +23,11 @@ FINAL_UPDATE_TIMEOUT_S = 20.0
 that `flows.command` allows, which is 30 s."""
 RUN_LABEL = "videogen.run"
 """Label of a flow run with the id of its run in the journal, where `take_over` looks up whether it is alive."""
+
+
+def describe_job(job: Job) -> str:
+    """Return the name of a flow run of this job: its id and models."""
+    return f"{job.id} · {', '.join(job.models_used)}"
 
 
 @asynccontextmanager
@@ -76,7 +81,7 @@ class _Progress:
         """Keep the artifact up to date until the run is over, and then show the final share."""
         try:
             models = (f"model:{model}" for model in self._job.models_used)
-            await _describe_flow_run(run_id, *models, f"ratio:{self._job.aspect_ratio}")
+            await _describe_flow_run(run_id, describe_job(self._job), *models, f"ratio:{self._job.aspect_ratio}")
             shown = self.percent
             name = f"Clips of {self._job.id} that are done"
             key = make_artifact_key(self._job.id, "progress")
@@ -91,14 +96,14 @@ class _Progress:
             get_run_logger().warning("the progress of this run could not be reported: %s", exc)
 
 
-async def _describe_flow_run(run_id: str, *tags: str) -> None:
-    """Label the flow run with its run in the journal, and add tags to those that it has.
+async def _describe_flow_run(run_id: str, name: str, *tags: str) -> None:
+    """Name the flow run, label it with its run in the journal, and add tags to those that it has.
 
     Task runs get none: each tag would cost a call before the task begins.
     """
     async with get_client() as client:
         await client.update_flow_run_labels(flow_run.id, {RUN_LABEL: run_id})
-        await client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
+        await client.update_flow_run(flow_run.id, name=name, tags={*flow_run.tags, *tags})
 
 
 def _emit_prefect_event(

@@ -18,9 +18,9 @@ from prefect.input import RunInput, keyset_from_base_key
 from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from flows.artifacts import escape_markdown
 from videogen.errors import InvalidError
 from videogen.execution.options import PreparedJob
+from videogen.flows.artifacts import escape_markdown
 from videogen.planning.budgets import list_budget_lines
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest

@@ -9,9 +9,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from flows.handover import get_handover
 from videogen.errors import RunInterruptedError
 from videogen.execution.runner import JobRunner
+from videogen.flows.handover import get_handover
 
 T = TypeVar("T")
 

@@ -52,7 +52,7 @@ def start_own_server() -> bool:
         "PREFECT_SERVER_API_AUTH_STRING": password,  # otherwise other users of this machine and web pages could use it
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": _own.address,
     }
-    _own.process = _spawn([sys.executable, "-m", "flows.local_server", str(port)], locked)
+    _own.process = _spawn([sys.executable, "-m", "videogen.flows.local_server", str(port)], locked)
     atexit.register(_stop_own_server)
     os.environ["PREFECT_API_URL"] = f"{_own.address}/api"
     os.environ["PREFECT_API_AUTH_STRING"] = password

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.handover import hand_over
-from flows.local_server import has_own_server, start_own_server, wait_until_recorded, wait_until_server_ready
 from videogen.errors import RunInterruptedError, VideogenError
 from videogen.events import RunCompleted, RunEvent, RunStarted
 from videogen.execution.options import PreparedJob
 from videogen.execution.recorder import Listener
+from videogen.flows.handover import hand_over
+from videogen.flows.local_server import has_own_server, start_own_server, wait_until_recorded, wait_until_server_ready
 from videogen.results.run_result import RunResult
 
 MAX_PARAMETER_BYTES = 400_000
@@ -63,7 +63,7 @@ async def run_as_flow(
     began = time.monotonic()
     if start_own_server():
         say("starting Prefect's own server for this run: about 5 s, the first time up to a minute …")
-    from flows.generate import generate
+    from videogen.flows.generate import generate
 
     verdict = _Verdict()
 

@@ -1,0 +1,1 @@
+"""Prefect's side of videogen: the only package that imports it."""
