@@ -147,7 +147,7 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
     from videogen.execution.commands import obey_commands
     from videogen.execution.context import RunContext
     from videogen.execution.cost_note import CostNoteWriter
-    from videogen.execution.lease import end_interrupted, release_lease, send_heartbeats, start_run
+    from videogen.execution.lease import release_lease, send_heartbeats, start_run
     from videogen.execution.matching import find_lookalikes
     from videogen.execution.patience import NO_PATIENCE, Patience
     from videogen.execution.rate_limit_gate import ProviderGate
@@ -213,12 +213,21 @@ async def open_run(prepared: PreparedJob, *listeners: Listener, check_account: b
         shared = await stack.enter_async_context(join_limit(sync_journal, limit, run_id)) if limit else None
         slots = Slots(prepared.plan.concurrency, shared)
         runner = await stack.enter_async_context(obey_commands(sync_journal, JobRunner(prepared, run, slots, events)))
-        try:
-            yield runner
-        except BaseException as exc:
-            if isinstance(exc, RunInterruptedError) or not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
-                await end_interrupted(journal, run_id)
-            raise
+        await stack.enter_async_context(_end_if_interrupted(runner))
+        yield runner
+
+
+@asynccontextmanager
+async def _end_if_interrupted(runner: JobRunner) -> AsyncIterator[None]:
+    """End the run as interrupted if the block is. The error then also says what the run has brought."""
+    try:
+        yield
+    except RunInterruptedError as exc:
+        raise RunInterruptedError(await runner.end_interrupted(str(exc))) from None
+    except BaseException as exc:
+        if not isinstance(exc, Exception):  # Ctrl-C, cancelled, a signal
+            await runner.end_interrupted("interrupted")
+        raise
 
 
 def _describe_holder(run_id: str) -> str:

@@ -140,11 +140,38 @@ class Stage:
         self, job: dict[str, Any] | str, *, deployment: str = "generate", in_s: float = 1.0, **parameters: Any
     ) -> str:
         """Has a deployment run the job, as its schedule would. Returns the id of the flow run."""
+        deployment_id = self._get(f"deployments/name/videogen/{deployment}")["id"]
+        return self.run_deployment(deployment_id, in_s=in_s, job=job, **parameters)
+
+    def run_deployment(self, deployment_id: str, *, in_s: float = 1.0, **parameters: Any) -> str:
+        """Schedule a flow run of any deployment, and return its id."""
         at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
-        body = {"parameters": {"job": job, **parameters}, "state": state}
-        deployment_id = self._get(f"deployments/name/videogen/{deployment}")["id"]
+        body = {"parameters": parameters, "state": state}
         return str(self._post(f"deployments/{deployment_id}/create_flow_run", body)["id"])
+
+    def create_deployment(self, flow: str, name: str, *, entrypoint: str) -> str:
+        """Deploy a flow of a file in the stage's folder as `deployments/prefect.yaml` does, and return its id."""
+        like = self._get("deployments/name/videogen/generate")
+        fields = {
+            "name": name,
+            "flow_id": self._post("flows/", {"name": flow})["id"],
+            "entrypoint": entrypoint,
+            "pull_steps": like["pull_steps"],
+            "work_pool_name": "videogen",
+            "job_variables": like["job_variables"],
+        }
+        return str(self._post("deployments/", fields)["id"])
+
+    def find_subflows(self, flow_run: str) -> list[str]:
+        """Return the ids of the flow runs that a flow run has called, the earliest first."""
+        body = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run]}}, "sort": "START_TIME_ASC"}
+        return [str(run["id"]) for run in self._post("flow_runs/filter", body)]
+
+    def find_run(self, job_id: str) -> str:
+        """Return the id of the flow run that has this job as its parameter."""
+        runs = self._post("flow_runs/filter", {"sort": "START_TIME_DESC"})
+        return next(str(run["id"]) for run in runs if run["parameters"].get("job", {}).get("id") == job_id)
 
     def add_schedule(self, job: dict[str, Any], *, cron: str) -> str:
         """Has the deployment `generate` make the job anew, again and again. Returns the id of the schedule."""

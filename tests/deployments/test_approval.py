@@ -63,6 +63,14 @@ class Approver:
         form.get_by_text("Decision").wait_for()
         return form
 
+    def cancel(self, flow_run: str) -> None:
+        """Cancel a flow run on its page."""
+        self.page.goto(f"{self._address}/v2/runs/flow-run/{flow_run}")
+        self.page.get_by_text("Running", exact=True).first.wait_for()
+        self.page.locator("main button[aria-haspopup=menu], button[aria-haspopup=menu]").first.click()
+        self.page.get_by_role("menuitem", name="Cancel").click()
+        self.page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
+
     def answer(self, form: Locator, decision: str, *, amount: str | None = None, note: str | None = None) -> None:
         form.get_by_role("button", name="Select").click()
         self.page.get_by_role("option", name=decision).click()

@@ -5,16 +5,20 @@ import contextvars
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import anyio
+
 from videogen.errors import (
     BlockedError,
     ClipCancelledError,
     CommandRefusedError,
+    JournalError,
+    RunInterruptedError,
     StorageError,
     ValidationError,
     is_retryable,
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from videogen.execution.context import RunContext
     from videogen.execution.slots import Slot, Slots
 from videogen.execution.options import PreparedJob
-from videogen.execution.recorder import EventRecorder
+from videogen.execution.recorder import FLUSH_S, EventRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,10 @@ class JobRunner:
         """Starts a clip, also again. None before clips are made, and after all of them have ended."""
         self._switches: defaultdict[str, CancelSwitch] = defaultdict(CancelSwitch)
         """By scene id."""
+        self._tried: set[str] = set()
+        """Ids of the scenes that an attempt was made at."""
+        self._earlier: dict[str, Clip] | None = None
+        """By scene id: the clips that the run before delivered. None until they are needed."""
         self._requests = {request.scene.id: request for request in prepared.plan.requests}
         self._start_order = prepared.plan.start_order
         self._places = {request.scene.id: place for place, request in enumerate(self._start_order)}
@@ -230,6 +238,7 @@ class JobRunner:
         """
         from videogen.execution.attempt import attempt_clip
 
+        self._tried.add(request.scene.id)
         return await self._switches[request.scene.id].guard(attempt_clip(request, self.run, slot))
 
     # -- commands --------------------------------------------------------------------------------------------------
@@ -354,13 +363,80 @@ class JobRunner:
         """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
         from videogen.execution.billing import describe_unexpected_bills
 
+        bills = describe_unexpected_bills(self.run.unexpected_bills.values())
+        batch = await self._judge(clips, warnings=bills)
+        unwritten = await self._write_pictures(batch)
+        await self.run.note_cost()
+        crash_if_requested("before-manifest")
+        await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
+        await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
+        cost = format_money(batch.total_cost)
+        logger.info("run %s of %s is %s, for %s", self.run.id, batch.job_id, batch.verdict.status, cost)
+        self._events.emit(RunCompleted(result=batch, warnings=unwritten))
+        await self._events.flush()
+        return batch
+
+    async def end_interrupted(self, reason: str) -> str:
+        """Write the manifest of an interrupted run, and end the run in the journal. What takes too long is left out.
+
+        Return the reason with what was delivered, what it cost, and the predictions that may still be running.
+        """
+        from videogen.execution.lease import end_interrupted
+
+        summary = reason
+        with anyio.move_on_after(FLUSH_S, shield=True), suppress(JournalError, StorageError):
+            clips = [await self._find_clip(request, reason) for request in self.plan.requests]
+            running = tuple(
+                f"prediction {attempt.prediction_id or 'whose id was never received'} may still be running: the next "
+                "run looks for it"
+                for attempt in await self.run.journal.find_running_attempts(self.run.id)
+            )
+            batch = await self._judge(clips, warnings=running)
+            delivered = f"{batch.successful_clips} of {batch.total_clips} clips delivered"
+            summary = "; ".join([f"{reason}: {delivered}, {format_money(batch.total_cost)} spent", *running])
+            verdict = batch.verdict.model_copy(update={"reason": summary})
+            batch = batch.model_copy(update={"verdict": verdict})
+            await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
+        await end_interrupted(self.run.journal, self.run.id)
+        return summary
+
+    async def _find_clip(self, request: ClipRequest, reason: str) -> Clip:
+        """Return the clip of an interrupted run, or the failed clip of one that the run did not come to the end of.
+
+        A clip that the plan would reuse is as in the manifest of the run before."""
+        from videogen.execution.delivery import sum_attempts
+
+        scene_id = request.scene.id
+        task = self._making.get(scene_id)
+        if task and task.done() and not task.cancelled() and not task.exception():
+            return task.result()
+        if kept := self._prepared.kept.get(scene_id) or await self._find_reused_clip(scene_id):
+            return kept
+        attempts = await self.run.journal.find_attempts(self.run.id, scene_id) if scene_id in self._tried else []
+        return Clip.make_failed(
+            request, RunInterruptedError(f"{reason}; the next run makes it"), **sum_attempts(attempts)
+        )
+
+    async def _find_reused_clip(self, scene_id: str) -> Clip | None:
+        from videogen.execution.recovery import read_manifest
+
+        if scene_id not in self.plan.reused:
+            return None
+        if self._earlier is None:
+            batch = await asyncio.to_thread(read_manifest, self.run.store)
+            self._earlier = {clip.scene_id: clip for clip in batch.clips if clip.status == "success"} if batch else {}
+        return self._earlier.get(scene_id)
+
+    async def _judge(self, clips: Sequence[Clip], *, warnings: tuple[str, ...]) -> RunResult:
+        """Return the result of the run with its verdict on these clips, of which the choices say which are in the
+        film."""
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
         spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
         verdict, verdicts = judge_by_model(
             tuple(clips), models=job.models_to_run, min_clips=plan.min_clips, required=required
         )
-        verdict = verdict.model_copy(update={"warnings": describe_unexpected_bills(self.run.unexpected_bills.values())})
+        verdict = verdict.model_copy(update={"warnings": warnings})
         batch = RunResult(
             run_id=self.run.id,
             job_id=job.id,
@@ -375,17 +451,7 @@ class JobRunner:
             scenes=list_film_scenes(job),
             clips=tuple(clips),
         )
-        batch = apply_choices(batch, await self._read_choices())
-        unwritten = await self._write_pictures(batch)
-        await self.run.note_cost()
-        crash_if_requested("before-manifest")
-        await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
-        await self.run.journal.end_run(self.run.id, verdict=batch.verdict.status)
-        cost = format_money(batch.total_cost)
-        logger.info("run %s of %s is %s, for %s", self.run.id, job.id, batch.verdict.status, cost)
-        self._events.emit(RunCompleted(result=batch, warnings=unwritten))
-        await self._events.flush()
-        return batch
+        return apply_choices(batch, await self._read_choices())
 
     async def _read_choices(self) -> Choices:
         """Return the choices as they are now: a person may have chosen during the run."""

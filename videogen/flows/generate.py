@@ -25,7 +25,7 @@ from videogen.execution.slots import Slot
 from videogen.flows.approval import NotApprovedError, require_approval
 from videogen.flows.artifacts import publish_artifacts
 from videogen.flows.handover import get_handover, get_prepared_job
-from videogen.flows.interruption import run_unless_interrupted
+from videogen.flows.interruption import end_calling_flow, run_unless_interrupted
 from videogen.flows.logs import apply_log_level
 from videogen.flows.progress import describe_job, report_progress
 from videogen.flows.token_block import add_token
@@ -112,7 +112,9 @@ async def generate(
         ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except (RunInterruptedError, NotApprovedError) as exc:
-        return _as_result(Cancelled(message=str(exc)))
+        cancelled: State[RunResult] = Cancelled(message=str(exc))
+        await end_calling_flow(cancelled)
+        return _as_result(cancelled)
     await publish_artifacts(batch, session)
     return _as_result(make_final_state(batch))
 
