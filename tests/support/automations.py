@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
+from prefect.events import DeploymentEventTrigger
 
 from tests.support.prefect_api import call_prefect
 
@@ -20,7 +20,7 @@ def deployment_with_triggers(api: str, flow: str, triggers: Sequence[dict[str, A
     created = []
     try:
         for fields in triggers:
-            trigger = DeploymentTriggerAdapter.validate_python(fields)
+            trigger = DeploymentEventTrigger.model_validate(fields)
             trigger.set_deployment_id(UUID(deployment))
             automation = trigger.as_automation().model_dump(mode="json")
             created.append(call_prefect("POST", f"{api}/automations/", automation)["id"])
