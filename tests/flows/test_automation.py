@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
@@ -15,10 +16,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.flows.conftest import CommandLine, wait_until
+from tests.support.automations import deployment_with_triggers, emit, has_run_with
 from tests.support.prefect_api import call_prefect
 from tests.support.tokens import TOKEN
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
@@ -60,13 +63,19 @@ def test_an_upgrade_removes_the_automation_that_took_over_without_an_end(prefect
         assert "videogen-take-over" not in there
         assert {"somebody-elses", "videogen - pause after a failed verdict"} <= there.keys()
     finally:
-        for automation in automations(prefect_api).values():
-            call_prefect("DELETE", f"{prefect_api}/automations/{automation}")
+        remove_automations(prefect_api, "videogen", "somebody-elses")
 
 
 def automations(api: str) -> dict[str, str]:
     """Return the ids of all automations of the server, by name."""
     return {each["name"]: each["id"] for each in call_prefect("POST", f"{api}/automations/filter", {})}
+
+
+def remove_automations(api: str, *prefixes: str) -> None:
+    """Remove the automations whose names begin so: tests of other workers have automations, too."""
+    for name, automation in automations(api).items():
+        if name.startswith(prefixes):
+            call_prefect("DELETE", f"{api}/automations/{automation}")
 
 
 def deployment_that_ran(command: CommandLine, api: str, emulator: Emulator) -> str:
@@ -130,6 +139,12 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_port}/alerts"
         Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def wait_for(self, subject: str) -> dict[str, Any]:
+        """Return the next message whose subject has this text. Other tests' runs may be told of meanwhile."""
+        while subject not in (message := self.posted.get(timeout=250))["subject"]:
+            pass
+        return message
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -152,9 +167,7 @@ def block(prefect_api: str, receiver: Receiver) -> Iterator[Callable[[], None]]:
             asyncio.run(CustomWebhookNotificationBlock(name="x", url=receiver.url, json_data=text).asave(BLOCK))
 
     yield save
-    for name, automation in automations(prefect_api).items():
-        if name.startswith("videogen - "):
-            call_prefect("DELETE", f"{prefect_api}/automations/{automation}")
+    remove_automations(prefect_api, "videogen - ")
     call_prefect("DELETE", f"{prefect_api}/block_documents/{call_prefect('GET', address)['id']}")
 
 
@@ -194,9 +207,50 @@ def test_people_are_told_through_a_block_when_a_budget_is_nearly_spent(
     assert [event["percent"] for event in events if event["event"] == "budget.alert"] == [50, 80]
     assert "budget team: $0.00 of $0.15 spent or reserved in total, $0.12 for this run" in done.err
     assert "budget team: 80% of $0.15 are spent or reserved in total" in done.err
-    told = [receiver.posted.get(timeout=250) for _ in range(2)]
+    told = [receiver.wait_for("budget") for _ in range(2)]
     assert sorted(each["subject"] for each in told) == [
         f"videogen: {percent}% of the budget team" for percent in (50, 80)
     ]
     assert {each["body"] for each in told} == {"$0.12 of $0.15 are spent or reserved in total."}
-    assert receiver.posted.empty()
+    assert not [each for each in receiver.posted.queue if "budget" in each["subject"]]
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_people_are_told_through_a_block_when_a_run_has_not_delivered_everything(
+    command: CommandLine, prefect_api: str, block: Callable[[], None], receiver: Receiver
+) -> None:
+    """With the reason. A run that delivers everything disturbs nobody."""
+    block()
+    apply_automations(prefect_api)
+    faults = command.folder / "faults.toml"
+    faults.write_text(REFUSED + 'prompt = "scene 1"\n')
+    with run_emulator(EmulatorSettings(latency_s=(0.1, 0.1), faults=faults)) as emulator:
+        command.environment |= {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": emulator.url}
+        for clips, name in ((1, "Completed"), (2, "PartialSuccess")):
+            done = command.run(command.quick_job(clips, id=f"told-{clips}", min_clips=1))
+            assert done.code == 0, done.err
+            named = {"flow_runs": {"name": {"any_": [f"told-{clips} · quick"]}}}
+            (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", named)
+            assert run["state"]["name"] == name
+    told = receiver.wait_for("told-")
+    assert told["subject"] == "videogen: told-2 · quick is PartialSuccess"
+    reason, _, page = told["body"].partition("\n")
+    assert reason == "1 of 2 clips delivered, 1 were enough"
+    assert page.endswith(f"/runs/flow-run/{run['id']}")
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_starts_a_run_of_the_job_that_has_appeared(prefect_api: str) -> None:
+    """Of a job file and of the job itself, as the deployment that `set-up` creates does once its trigger is enabled."""
+    shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())
+    (trigger,) = next(each["triggers"] for each in shipped["deployments"] if each["name"] == "generate")
+    assert trigger["enabled"] is False
+    scene = {"id": "a", "prompt": "A storm", "target_duration": 5}
+    with deployment_with_triggers(prefect_api, "videogen", [trigger | {"enabled": True}]) as deployment:
+        for job in ("jobs/autumn.toml", {"id": "winter", "scenes": [scene]}):
+            emit(prefect_api, "videogen.job.appeared", {"prefect.resource.id": "job.new"}, {"job": job})
+            wait_until(partial(has_run_with, prefect_api, deployment, {"job": job}))

@@ -56,10 +56,10 @@ def test_the_example_makes_eight_whole_clips(command: CommandLine, prefect_api: 
         assert measured.duration == pytest.approx(clip["actual_duration"], abs=0.001)
         assert measured.width * 9 == measured.height * 16
         assert measured.warnings == ()
-    assert_prefect_shows(prefect_api, manifest)
+    assert_prefect_shows(prefect_api, manifest, folder)
 
 
-def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
+def assert_prefect_shows(api: str, manifest: dict[str, Any], folder: Path) -> None:
     """A flow run named by job and model, tagged; a task run for each scene; artifacts and events of what came of it."""
     named = {"flow_runs": {"name": {"any_": ["lighthouse · kling-v2.5-turbo"]}}}
     (run,) = call_prefect("POST", f"{api}/flow_runs/filter", named)
@@ -77,13 +77,14 @@ def assert_prefect_shows(api: str, manifest: dict[str, Any]) -> None:
     wait_until(lambda: {task["name"] for task in call_prefect("POST", f"{api}/task_runs/filter", of_run)} == expected)
     wait_until(lambda: events_of(api, "videogen.clip.completed", manifest["run_id"]) == expected)
     wait_until(lambda: events_of(api, "videogen.run.completed", manifest["run_id"]) == {"lighthouse"})
+    assert events_of(api, "videogen.run.completed", manifest["run_id"], "videogen.folder") == {str(folder)}
 
 
-def events_of(api: str, name: str, run_id: str) -> set[str]:
-    """Names of the resources of Prefect's events of that name in a run."""
+def events_of(api: str, name: str, run_id: str, label: str = "prefect.resource.name") -> set[str]:
+    """This label of the resources of Prefect's events of that name in a run."""
     found = call_prefect("POST", f"{api}/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
     resources = [event["resource"] for event in found["events"]]
-    return {resource["prefect.resource.name"] for resource in resources if run_id in resource["prefect.resource.id"]}
+    return {resource[label] for resource in resources if run_id in resource["prefect.resource.id"]}
 
 
 def get(address: str) -> Any:

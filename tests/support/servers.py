@@ -482,6 +482,7 @@ def start_prefect_server(home: Path, port: int, **settings: str) -> "subprocess.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_UI_URL": f"http://127.0.0.1:{port}",  # of the links in notifications
         **settings,
     }
     place = ["--host", "127.0.0.1", "--port", str(port)]

@@ -107,7 +107,7 @@ async def generate(
         within = timedelta(hours=approve_within_hours)
         prepared = await require_approval(with_token, above=approve_above, within=within)
         async with (
-            report_progress(prepared.job) as prefect,
+            report_progress(prepared.job, prepared.folder) as prefect,
             open_run(prepared, prefect, *listeners, check_account=not has_checked_account) as session,
         ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)

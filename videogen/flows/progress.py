@@ -31,8 +31,11 @@ def describe_job(job: Job) -> str:
 
 
 @asynccontextmanager
-async def report_progress(job: Job) -> AsyncIterator[Listener]:
-    """Provide a listener that reports the events of a job to Prefect. The run never waits for Prefect meanwhile."""
+async def report_progress(job: Job, folder: str) -> AsyncIterator[Listener]:
+    """Provide a listener that reports the events of a job to Prefect. The run never waits for Prefect meanwhile.
+
+    `folder` is the path or URL of the job's own folder, which automations hand to the deployments that they start.
+    """
     progress = _Progress(job)
 
     def on_event(event: RunEvent, payload: Mapping[str, Any]) -> None:
@@ -47,7 +50,7 @@ async def report_progress(job: Job) -> AsyncIterator[Listener]:
             _emit_prefect_event(event, f"budget.{event.budget}", event.budget, **labels)
         elif isinstance(event, RunCompleted):
             batch = event.result
-            _emit_prefect_event(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status)
+            _emit_prefect_event(event, f"run.{batch.run_id}", batch.job_id, verdict=batch.verdict.status, folder=folder)
 
     try:
         yield on_event
