@@ -99,14 +99,28 @@ class Stage:
     def start_worker(self, name: str, *, bounded: bool = True) -> None:
         """`bounded`: it takes a few runs at once, and leaves others to other workers; Prefect's worker then ends with
         an error when it is given a run again that it still has."""
-        command = ["prefect", "worker", "start", "--pool", "videogen", "--name", name]
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "videogen", "--name", name]
         if bounded:
             command += ["--limit", str(RUNS_AT_ONCE)]
+        self._start_worker(name, command)
+
+    def start_container(self, name: str) -> None:
+        """Start a worker in a container as in `deployments/compose.yaml`: it ends with its first process."""
+        namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        namespace += ["--map-root-user"] if os.geteuid() else []
+        self._start_worker(name, [*namespace, str(ROOT / "deployments" / "worker")])
+
+    def stop_container(self, name: str) -> None:
+        """Send SIGTERM to the first process of a container, and wait until the container has ended."""
+        worker = self.workers.pop(name)
+        os.kill(_children(worker.pid)[0], signal.SIGTERM)
+        worker.wait()
+
+    def _start_worker(self, name: str, command: list[str]) -> None:
         with (self.folder / f"worker-{name}.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", *command], env=self.environment, cwd=self.folder, stdout=log, stderr=log
+            self.workers[name] = subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdout=log, stderr=log
             )
-        self.workers[name] = worker
         self.stack.callback(self.kill_worker, name)
 
     def kill_worker(self, name: str) -> None:

@@ -109,6 +109,15 @@ def test_a_worker_that_is_stopped_stops_spending(stage: Stage) -> None:
     stage.kill_worker("one")
 
 
+def test_a_container_with_a_worker_that_is_stopped_stops_spending(stage: Stage) -> None:
+    """It ends with its first process, and everything in it does."""
+    stage.kill_worker("one")
+    stage.start_container("contained")
+    job, flow_run = begin(stage)
+    stage.stop_container("contained")
+    assert_cancelled(stage, job, flow_run)
+
+
 def test_a_flow_that_calls_ours_is_cancelled(stage: Stage) -> None:
     """It would make two further jobs. Neither is begun. Prefect's engine reports a crash first, then the worker that it
     was cancelled."""

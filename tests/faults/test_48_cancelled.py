@@ -79,7 +79,10 @@ def test_48_ctrl_c_says_what_cancelling_costs_and_what_the_run_has_cost(
     assert last == "interrupted: delivered clips are kept, run the same command again to continue"
     assert verdicts(stage) == ["interrupted"]
     state = flow_run(prefect_api, command.folder)["state"]
-    assert (state["type"], state["message"]) == ("CANCELLED", "interrupted at the terminal")
+    assert (state["type"], state["message"]) == (
+        "CANCELLED",
+        "interrupted at the terminal: 0 of 8 clips delivered, $0.30 spent",
+    )
     assert stage.books(creates=5, cancels=5, billed=5)
 
 

@@ -27,7 +27,8 @@ def test_a_flow_run_of_a_deployment_has_the_log(on_emulator: CommandLine, prefec
         check=True,
         timeout=250,
     )
-    (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": [str(job)]}}})
+    runs = call_prefect("POST", f"{prefect_api}/flow_runs/filter", {"sort": "START_TIME_DESC"})
+    (run,) = [run for run in runs if run["parameters"].get("job") == str(job)]
     query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
 
     def read_lines() -> dict[str, str]:

@@ -36,9 +36,9 @@ def main() -> int:
 
 
 def start_relay(stream: int) -> int:
-    """Start a process that copies what is written to the returned file descriptor to this one.
+    """Start a process that copies its input to this stream, and return the file descriptor of that input.
 
-    It outlives the worker, who reads this stream: an engine that logs to a pipe without a reader would end at once.
+    It outlives the worker, which reads the stream: an engine that logs to a pipe without a reader would end at once.
     """
     reader, writer = os.pipe()
     if os.fork() == 0:
