@@ -44,10 +44,10 @@ def find_deployment(api: str, name: str) -> dict[str, Any] | None:
 
 
 def find_flow_runs(api: str, deployment: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the runs of a deployment that have begun."""
-    body = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+    """Return the runs of a deployment, oldest first."""
+    body = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_ASC"}
     runs: list[dict[str, Any]] = call_prefect("POST", f"{api}/flow_runs/filter", body)
-    return [run for run in runs if run["state_type"] != "SCHEDULED"]
+    return runs
 
 
 # --- one Python file
@@ -98,6 +98,10 @@ def test_one_file_serves_the_flow_with_its_schedule(tmp_path: Path, prefect_api:
         deployment = find_deployment(prefect_api, "nightly")
         assert deployment
         assert deployment["paused"]
+    with serve(tmp_path, prefect_api):
+        deployment = find_deployment(prefect_api, "nightly")
+        assert deployment
+        assert not deployment["paused"]
 
 
 @pytest.mark.parametrize(
@@ -160,33 +164,40 @@ def checkout(
     cache = subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
     environment |= {"UV_CACHE_DIR": cache, "UV_PYTHON": sys.executable}
     journal = database(postgresql, "postgresql+psycopg")
-    create_bucket(s3)
+    open_s3(s3).create_bucket(Bucket="films")
     with run_emulator(EmulatorSettings(latency_s=(0.2, 0.2))) as emulator:
         checkout = Checkout(folder, environment, prefect_api, emulator, journal)
         checkout.run(PREPARE, JOURNAL=journal)
         yield checkout
 
 
-def create_bucket(s3: str) -> None:
+def open_s3(s3: str) -> Any:
     import boto3
 
     keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
-    boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys).create_bucket(Bucket="films")
+    return boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys)
+
+
+def list_bucket(s3: str) -> list[str]:
+    return [found["Key"] for found in open_s3(s3).list_objects_v2(Bucket="films")["Contents"]]
 
 
 @pytest.fixture(scope="module")
 def docker(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory, s3: str) -> Iterator[DockerDaemon]:
-    """A daemon whose containers find the emulator where Replicate is, and the tests' S3 server where AWS is."""
+    """A daemon that has built the image and run it once.
+
+    Its containers find the emulator where Replicate is, and the tests' S3 server where AWS is.
+    """
     elsewhere = {"REPLICATE_BASE_URL": checkout.emulator.url, "AWS_ENDPOINT_URL": s3}
     with docker_daemon(tmp_path_factory.mktemp("docker"), elsewhere) as daemon:
         checkout.environment["DOCKER_HOST"] = daemon.url
+        checkout.run(DOCKER)
         yield daemon
 
 
 def test_a_run_in_docker_makes_its_clips(checkout: Checkout, docker: DockerDaemon, s3: str) -> None:
     """Build, push, deploy, run. Clips are in the bucket, the journal is in PostgreSQL, and nobody can read a secret."""
-    checkout.run(DOCKER)
-    assert docker.tags == docker.pushed == [IMAGE]
+    assert (docker.tags[0], docker.pushed[0]) == (IMAGE, IMAGE)
     deployment = find_deployment(checkout.api, "in-docker")
     assert deployment
     assert deployment["job_variables"] == {
@@ -200,17 +211,17 @@ def test_a_run_in_docker_makes_its_clips(checkout: Checkout, docker: DockerDaemo
             "PREFECT_LOGGING_EXTRA_LOGGERS": "videogen",
         },
     }
-    (run,) = find_flow_runs(checkout.api, deployment)
-    (container,) = docker.containers
-    assert run["state"]["name"] == "Completed", container.log.read_text(encoding="utf-8")
-    assert checkout.emulator.ledger()["creates"] == 8
+    run = find_flow_runs(checkout.api, deployment)[0]
+    assert run["state"]["name"] == "Completed", docker.containers[0].log.read_text(encoding="utf-8")
+    clips = [key for key in list_bucket(s3) if key.startswith("lighthouse/clips/") and key.endswith(".mp4")]
+    assert len(clips) == 8
     readable = json.dumps([deployment, call_prefect("GET", f"{checkout.api}/work_pools/films-docker"), run])
     assert not any(secret in readable for secret in (TOKEN, SECRET, checkout.journal))
 
 
 def test_a_container_gets_what_the_page_says(checkout: Checkout, docker: DockerDaemon) -> None:
     """As the Docker daemon is asked for it. The token is not in it: the run itself reads it from its block."""
-    (container,) = docker.containers
+    container = docker.containers[0]
     asked, given = container.asked, container.environment
     assert (asked["Image"], asked["Cmd"]) == (IMAGE, ["prefect", "flow-run", "execute"])
     assert (asked["HostConfig"]["AutoRemove"], asked["HostConfig"]["Memory"]) == (True, 1 << 30)
