@@ -1,6 +1,5 @@
 """docs/prefect.md, step by step, on a real Prefect server."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ import yaml
 
 from tests.flows.conftest import wait_until
 from tests.support.automations import deployment_with_triggers, emit, find_runs, has_run_with
+from tests.support.pages import BLOCK, ROOT, find_consoles, make_environment, run_console, write_files
 from tests.support.prefect_api import call_prefect
 from tests.support.tokens import TOKEN
 from videogen import RunResult
@@ -23,69 +23,24 @@ from videogen.emulator import EmulatorSettings, run_emulator
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HASH = re.compile(r"(?<=-)[0-9a-f]{8}(?=\.mp4)")
 PREDICTION = re.compile(r"(?<=prediction )\w+")
-
-
-def write_files(folder: Path) -> set[str]:
-    """Write the files of the page, and return their names."""
-    names = set()
-    for language, text in BLOCK.findall(PAGE):
-        if language != "console":
-            name = text.partition("\n")[0].removeprefix("# ")
-            (folder / name).write_text(text, encoding="utf-8")
-            names.add(name)
-    return names
-
-
-def find_consoles() -> list[list[tuple[str, str]]]:
-    """Return the commands of each console of the page, each with its output on the page."""
-    consoles = [text for language, text in BLOCK.findall(PAGE) if language == "console"]
-    parts = [[part.partition("\n") for part in text.split("$ ")[1:]] for text in consoles]
-    return [[(command, output) for command, _, output in console] for console in parts]
 
 
 @pytest.fixture
 def environment(tmp_path: Path, prefect_api: str) -> dict[str, str]:
     """Variables of the commands of the page; `python` and `prefect` are those of the tests."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE_", "VIDEO"))}
-    return inherited | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "PREFECT_API_URL": prefect_api,
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-    }
-
-
-def run(console: list[tuple[str, str]], folder: Path, environment: dict[str, str]) -> list[str]:
-    """Run the commands in one shell, and return the output of each. Its standard input is the token."""
-    mark = "= end of command ="
-    script = "set -e\n" + "".join(f"{command}\necho '{mark}'\n" for command, _ in console)
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=folder,
-        env=environment,
-        input=f"{TOKEN}\n",
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-        start_new_session=True,  # without a terminal, at which `getpass` would ask
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert TOKEN not in done.stdout + done.stderr
-    return done.stdout.split(f"{mark}\n")[:-1]
+    environment = make_environment(tmp_path, prefect_api, programs=Path(sys.executable).parent)
+    return environment | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.long
 def test_the_flows_of_the_page_print_what_the_page_shows(tmp_path: Path, environment: dict[str, str]) -> None:
     """Without a token. The page leaves out the hashes in the names of clips, and the ids of predictions."""
-    write_files(tmp_path)
-    for console in find_consoles()[:2]:
-        printed = [HASH.sub("XXXXXXXX", output) for output in run(console, tmp_path, environment)]
+    write_files(PAGE, tmp_path)
+    for console in find_consoles(PAGE)[:2]:
+        printed = [HASH.sub("XXXXXXXX", output) for output in run_console(console, tmp_path, environment)]
         assert [PREDICTION.sub("…", output) for output in printed] == [output for _, output in console]
 
 
@@ -96,15 +51,15 @@ def test_the_token_of_the_page_comes_from_its_block(
     tmp_path: Path, environment: dict[str, str], prefect_api: str
 ) -> None:
     """At a terminal, in a flow and in a deployment, whose job variables do not have it."""
-    names = write_files(tmp_path)
-    consoles = find_consoles()
+    names = write_files(PAGE, tmp_path)
+    consoles = find_consoles(PAGE)
     used = " ".join(command for console in consoles for command, _ in console)
     assert {name for name in names if name not in used} == {"prefect.yaml", "cut_flow.py"}  # events.yaml names the last
     with run_emulator(EmulatorSettings(latency_s=(0.2, 0.2))) as emulator:
         environment["REPLICATE_BASE_URL"] = emulator.url
-        run(consoles[2], tmp_path, environment)
+        run_console(consoles[2], tmp_path, environment)
         assert emulator.ledger()["creates"] == 3
-        run(consoles[3], tmp_path, environment)
+        run_console(consoles[3], tmp_path, environment)
         assert emulator.ledger()["creates"] == 5
     named = {"deployments": {"name": {"any_": ["film"]}}, "flows": {"name": {"any_": ["make-film"]}}}
     (deployment,) = call_prefect("POST", f"{prefect_api}/deployments/filter", named)
@@ -150,13 +105,13 @@ def test_the_events_of_the_page_start_a_run_and_then_its_cut(
     tmp_path: Path, environment: dict[str, str], prefect_api: str
 ) -> None:
     """On a real worker. The cut has the clip of the manifest. An event that comes twice is not paid for twice."""
-    write_files(tmp_path)
-    *commands, (start_worker, _) = find_consoles()[4]
+    write_files(PAGE, tmp_path)
+    *commands, (start_worker, _) = find_consoles(PAGE)[4]
     try:
         with run_emulator(EmulatorSettings(latency_s=(0.2, 0.2))) as emulator:
             environment |= {"REPLICATE_BASE_URL": emulator.url, "REPLICATE_API_TOKEN": TOKEN}
             environment["VIDEOGEN_HOME"] = str(tmp_path)
-            run(commands, tmp_path, environment)
+            run_console(commands, tmp_path, environment)
             emit(prefect_api, "videogen.job.appeared", {"prefect.resource.id": "job.lagoon"}, {"job": "lagoon.toml"})
             made = partial(find_runs, prefect_api, find_deployment(prefect_api, "new-jobs"))
             wait_until(lambda: len(made()) == 2)

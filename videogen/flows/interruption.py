@@ -96,10 +96,12 @@ class _Sigterm:
     def caught(self) -> Iterator[asyncio.Event]:
         """Provide an event that is set when the signal comes inside the block, or has come before.
 
-        The command line has a handler of its own, and other threads than the first one get no signals.
+        The command line has a handler of its own, other threads than the first one get no signals, and Prefect needs
+        the signal for itself if it is to execute the run again afterwards.
         """
         event = asyncio.Event()
-        if get_handover() or threading.current_thread() is not threading.main_thread():
+        is_repeated = os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "") in ("reschedule", "relinquish")
+        if get_handover() or is_repeated or threading.current_thread() is not threading.main_thread():
             yield event
             return
         if self.is_told:
