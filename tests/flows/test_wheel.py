@@ -16,6 +16,28 @@ prompt = "A lighthouse at dusk"
 target_duration = 5
 """
 
+OWN_FLOWS = {
+    "__init__": "",
+    "generate": """
+import asyncio
+
+from prefect import flow
+
+from videogen.flows.generate import generate
+
+
+@flow
+async def make_film() -> None:
+    state = await generate("film.toml", return_state=True)
+    (clip,) = (await state.aresult()).clips
+    print(f"{state.name}: {clip.video_path.partition('-')[0]}")
+
+
+asyncio.run(make_film())
+""",
+}
+"""A person's own package of flows, with the name of a module that version 0.1.0 had there."""
+
 TYPED = "import videogen; from pathlib import Path; print(Path(videogen.__file__).with_name('py.typed').is_file())"
 
 
@@ -40,8 +62,13 @@ def test_the_wheel_alone_runs_a_job(command: CommandLine) -> None:
     done = run([str(python.with_name("videogen")), "run", "film.toml"], empty, environment)
     assert "complete: all 1 clips delivered" in done
     assert len(list((empty / "out" / "film" / "clips").glob("*.mp4"))) == 1
-    again = run([str(python), "-m", "flows.generate", "film.toml"], empty, environment)
+    again = run([str(python.with_name("videogen")), "run", "film.toml"], empty, environment)
     assert "all 1 clips were delivered before and are reused" in again
+    assert not list(python.parent.parent.glob("lib/*/site-packages/flows"))
+    (empty / "flows").mkdir()
+    for name in ("__init__", "generate"):
+        (empty / "flows" / f"{name}.py").write_text(OWN_FLOWS[name])
+    assert run([str(python), "-m", "flows.generate"], empty, environment) == "Completed: clips/a\n"
 
 
 def test_the_extras_belong_to_our_own_distribution() -> None:
