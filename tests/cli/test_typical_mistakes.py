@@ -306,7 +306,7 @@ async def test_a_wrong_token_is_told_with_where_to_get_one(check_models: Check) 
     assert code == 3
     assert err == (
         "error: Replicate refused the token (401): You did not pass a valid authentication token. "
-        "Check REPLICATE_API_TOKEN: your tokens are at https://replicate.com/account/api-tokens\n"
+        "Check REPLICATE_API_TOKEN, or the block of VIDEOGEN_TOKEN_BLOCK: your tokens are at https://replicate.com/account/api-tokens\n"
     )
 
 

@@ -341,7 +341,9 @@ def _make_error(
         return _make_lost_error(method, path, f"answered {status}")
     if status in (401, 403) and (is_told or (status == 401 and not is_create)):
         reason = f"Replicate refused the token ({status}): {detail.rstrip('.')}"
-        return AuthenticationError(f"{reason}. Check REPLICATE_API_TOKEN: your tokens are at {TOKENS_PAGE}")
+        return AuthenticationError(
+            f"{reason}. Check REPLICATE_API_TOKEN, or the block of VIDEOGEN_TOKEN_BLOCK: your tokens are at {TOKENS_PAGE}"
+        )
     if status == 402 and is_told:
         return BillingError(f"the account has no credit (402): {detail}")
     if is_create or path == "/v1/files":
