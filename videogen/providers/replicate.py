@@ -342,7 +342,8 @@ def _make_error(
     if status in (401, 403) and (is_told or (status == 401 and not is_create)):
         reason = f"Replicate refused the token ({status}): {detail.rstrip('.')}"
         return AuthenticationError(
-            f"{reason}. Check REPLICATE_API_TOKEN, or the block of VIDEOGEN_TOKEN_BLOCK: your tokens are at {TOKENS_PAGE}"
+            f"{reason}. Check REPLICATE_API_TOKEN, or the block of VIDEOGEN_TOKEN_BLOCK: your tokens are at "
+            f"{TOKENS_PAGE}"
         )
     if status == 402 and is_told:
         return BillingError(f"the account has no credit (402): {detail}")
