@@ -19,7 +19,7 @@ from videogen.text import escape_unprintable, format_duration, format_money
 MAX_SHOWN_ROWS = 200
 """Limit for a table or a list, because Prefect's page draws all of it at once. The manifest has every clip."""
 ADVICE_BY_CODE = {
-    "authentication": "The token was refused: set REPLICATE_API_TOKEN, or save the block of VIDEOGEN_TOKEN_BLOCK again.",
+    "authentication": "The token was refused: set REPLICATE_API_TOKEN or save the block of VIDEOGEN_TOKEN_BLOCK again.",
     "billing": "The account is out of credit: top it up.",
     "budget": "The budget is spent: raise `max_cost`, or the budget that ran out, if these clips are worth it.",
     "cancelled": "A command to the run cancelled these clips: run the job again to make them.",
