@@ -263,12 +263,12 @@ def test_a_gzip_bomb_is_small_on_the_wire(faulty: Plan) -> None:
 
 
 def test_a_slow_loris_drips(faulty: Plan) -> None:
-    """One byte at a time: each read is in time, the answer never is."""
+    """One byte at a time, of which a busy machine may read several at once: each read is in time, the answer never is."""
     client = faulty('on = "poll"\ndo = "slow_loris"\nevery_s = 0.05')
     created = client.create(SEEDANCE, SMALL)
     with client.http.stream("GET", f"/v1/predictions/{created['id']}", timeout=20) as answer:
         sizes = [len(piece) for piece in islice(answer.iter_raw(), 8)]
-    assert sizes == [1] * 8
+    assert 8 <= sum(sizes) < len(json.dumps(created)) / 2
 
 
 @pytest.mark.parametrize("on", ["poll", "list", "cancel", "download"])
