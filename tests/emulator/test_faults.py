@@ -263,7 +263,7 @@ def test_a_gzip_bomb_is_small_on_the_wire(faulty: Plan) -> None:
 
 
 def test_a_slow_loris_drips(faulty: Plan) -> None:
-    """One byte at a time, of which a busy machine may read several at once: each read is in time, the answer never is."""
+    """One byte at a time, of which a busy machine may read several at once. No read is late, and no answer is whole."""
     client = faulty('on = "poll"\ndo = "slow_loris"\nevery_s = 0.05')
     created = client.create(SEEDANCE, SMALL)
     with client.http.stream("GET", f"/v1/predictions/{created['id']}", timeout=20) as answer:
