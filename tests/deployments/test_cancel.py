@@ -85,12 +85,22 @@ def assert_cancelled(stage: Stage, job: str, flow_run: str) -> None:
     assert "0 of 12 clips delivered, $0.30 spent" in manifest["verdict"]["reason"]
 
 
+def assert_told(stage: Stage, job: str) -> None:
+    """The artifact with the verdict says who ended the run, and how to continue. Prefect's worker replaces the message
+    of the state by one of its own."""
+    artifacts = stage._post("artifacts/filter", {"artifacts": {"key": {"any_": [f"{job}-verdict"]}}})
+    (text,) = (artifact["data"] for artifact in artifacts)
+    assert text.startswith(f"# {job}: cancelled\n\ncancelled in Prefect: 0 of 12 clips delivered, $0.30 spent.")
+    assert "Run the job again to continue" in text
+
+
 def test_a_click_on_cancel_stops_spending(stage: Stage, browser: Browser) -> None:
     job, flow_run = begin(stage)
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     Approver(context.new_page(), stage).cancel(flow_run)
     context.close()
     assert_cancelled(stage, job, flow_run)
+    assert_told(stage, job)
 
 
 def test_the_command_to_cancel_stops_spending(stage: Stage) -> None:

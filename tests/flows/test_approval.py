@@ -172,6 +172,21 @@ def test_an_approval_does_not_raise_the_cap_of_the_job(approved: Approved) -> No
     assert (approved.codes, approved.books) == (["budget"] * 4, (4, Decimal("0.24")))
 
 
+def test_a_run_that_waits_says_what_for_and_how_to_answer(approved: Approved) -> None:
+    """Prefect's state `Suspended` has no message: the log of the run and an artifact say it. Nothing is spent."""
+    assert approved.begin(approve_above="0.1") == "Suspended"
+    of_run = {"flow_runs": {"id": {"any_": [approved.run]}}}
+    (artifact,) = call_prefect("POST", f"{approved.api}/artifacts/filter", of_run)
+    assert artifact["key"] == "film-approval"
+    assert artifact["description"].startswith("$0.24 until ")
+    assert "choose Resume, and approve or refuse" in artifact["description"]
+    assert "**film** costs **about $0.24**, above the $0.10 that need no approval." in artifact["data"]
+    of_run = {"logs": {"flow_run_id": {"any_": [approved.run]}}}
+    logs = call_prefect("POST", f"{approved.api}/logs/filter", of_run)
+    assert [log for log in logs if "waits for an approval until" in log["message"] and "Resume" in log["message"]]
+    assert approved.books == (0, Decimal(0))
+
+
 @pytest.mark.long
 def test_a_refused_run_ends_as_cancelled_for_good(approved: Approved) -> None:
     """With the reason, and however often it is executed."""
@@ -179,7 +194,9 @@ def test_a_refused_run_ends_as_cancelled_for_good(approved: Approved) -> None:
     approved.answer(decision="refuse", note="Not before Friday")
     for execute in (approved.execute, approved.execute_again):
         assert execute() == "Cancelled"
-        assert approved.state["message"] == "refused to spend $0.24: Not before Friday"
+        assert approved.state["message"] == (
+            "refused to spend $0.24: Not before Friday. Nothing was spent. Run the job again to ask again"
+        )
     assert approved.books == (0, Decimal(0))
 
 

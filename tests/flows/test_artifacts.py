@@ -1,7 +1,7 @@
 """What the Prefect UI shows of a run, as text; how it looks there is in docs/follow-a-run.md."""
 
 from tests.support.builders import clip_of, job_of, plan_of, result_of
-from videogen.flows.artifacts import make_clip_rows, render_verdict
+from videogen.flows.artifacts import describe_verdict, make_clip_rows, render_verdict
 from videogen.results.clip import Clip
 from videogen.results.run_result import RunResult
 
@@ -23,6 +23,36 @@ def test_a_verdict_says_what_was_planned_what_came_and_what_to_do() -> None:
     assert "- **s1** (moderation, 1 attempt): it said no" in text
     assert "moderation refuses the prompt or a picture: change it" in text
     assert "(http://films.example:8474/?run=4f1f0c6d2b7a)" in text
+
+
+def test_the_message_of_a_state_says_what_happened_and_what_to_do() -> None:
+    """In plain text, as the page of a flow run shows it. Where everything was delivered, nothing is to be done."""
+    partial = describe_verdict(batch_of(clip_of(0), clip_of(1, failure="moderation"), clip_of(2, failure="timeout")))
+    assert partial == (
+        "1 of 3 clips delivered, 1 were enough. The model's moderation refuses the prompt or a picture: change it, or "
+        "use another model. The model takes longer than its timeout: raise timeout_seconds. Run the job again: "
+        "delivered clips are reused, failed clips are tried again."
+    )
+    assert describe_verdict(batch_of(clip_of(0))) == "all 1 clips delivered"
+
+
+def test_the_message_of_a_state_stays_short() -> None:
+    """It leaves further advice to the artifact that has all of it."""
+    codes = ("billing", "moderation", "storage", "timeout")
+    said = describe_verdict(batch_of(*(clip_of(number, failure=code) for number, code in enumerate(codes))))
+    assert "top it up. The model's moderation" in said
+    assert "free space" not in said
+    assert "More is in the artifact film-verdict. Run the job again: " in said
+
+
+def test_the_verdict_of_a_cancelled_run_says_how_to_continue() -> None:
+    """It is called cancelled, not failed, and does not promise for free what was never made."""
+    batch = batch_of(clip_of(0, cost="0.35"), clip_of(1, failure="interrupted"))
+    text = render_verdict(batch, plan_of(2), is_cancelled=True)
+    assert ": cancelled\n" in text
+    assert "| cost | $0.70, at most $2.10 | $0.35 |" in text
+    assert "- The run ended before these clips were done: the next run makes them.\n- Run the job again to" in text
+    assert "what was delivered, or finished at the provider within an hour, is reused" in text
 
 
 def test_a_verdict_says_its_warnings() -> None:

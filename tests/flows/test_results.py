@@ -121,7 +121,10 @@ def test_a_failed_verdict_raises_and_tells_what_failed(on_emulator: CommandLine,
     assert handled[0].startswith("film: 0 of 2 clips delivered, at least 2 needed. s0: ")
     assert "; s1: " in handled[0]
     assert handled[1] == ["input", "input"]
-    assert kept == ["FAILED", "Failed", "0 of 2 clips delivered, at least 2 needed", 2]
+    assert [*kept[:2], kept[3]] == ["FAILED", "Failed", 2]
+    assert kept[2].startswith(
+        "0 of 2 clips delivered, at least 2 needed. The provider refuses the input: change the scene"
+    )
     assert failed[0] == "FAILED"
     assert "JobFailedError: film: 0 of 2 clips delivered" in failed[1]
 
@@ -273,7 +276,9 @@ def test_a_cancelled_subflow_raises(on_emulator: CommandLine, prefect_api: str) 
         (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", named)
         cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
         call_prefect("POST", f"{prefect_api}/flow_runs/{run['id']}/set_state", cancelling)
-        assert running.result() == "cancelled in Prefect"
+        assert running.result().startswith(
+            "cancelled in Prefect: 0 of 3 clips delivered, $0.18 spent. Run the job again"
+        )
         assert slow.ledger()["running"] == 0
     (run,) = call_prefect("POST", f"{prefect_api}/flow_runs/filter", named)
     assert run["state"]["name"] == "Cancelled"

@@ -82,6 +82,8 @@ class JobRunner:
         self._requests = {request.scene.id: request for request in prepared.plan.requests}
         self._start_order = prepared.plan.start_order
         self._places = {request.scene.id: place for place, request in enumerate(self._start_order)}
+        self.interrupted_result: RunResult | None = None
+        """What the run had brought when it was interrupted, as in its manifest."""
         self._began = monotonic()
         clips, cost = len(prepared.plan.requests), format_money(prepared.plan.total_cost)
         logger.info("run %s of %s: %d clips, %s planned", run.id, prepared.job.id, clips, cost)
@@ -395,7 +397,7 @@ class JobRunner:
             delivered = f"{batch.successful_clips} of {batch.total_clips} clips delivered"
             summary = "; ".join([f"{reason}: {delivered}, {format_money(batch.total_cost)} spent", *running])
             verdict = batch.verdict.model_copy(update={"reason": summary})
-            batch = batch.model_copy(update={"verdict": verdict})
+            batch = self.interrupted_result = batch.model_copy(update={"verdict": verdict})
             await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
         await end_interrupted(self.run.journal, self.run.id)
         return summary

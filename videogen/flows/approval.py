@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from prefect import get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRunInput
 from prefect.flow_runs import asuspend_flow_run
@@ -20,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from videogen.errors import InvalidError
 from videogen.execution.options import PreparedJob
-from videogen.flows.artifacts import escape_markdown
+from videogen.flows.artifacts import escape_markdown, make_artifact_key
 from videogen.planning.budgets import list_budget_lines
 from videogen.planning.plan import Plan
 from videogen.planning.requests import ClipRequest
@@ -29,6 +31,7 @@ from videogen.text import format_money, list_first
 
 APPROVAL_LABEL = "videogen.approval"
 """Label of a flow run with its latest `Question`."""
+HOW_TO_ANSWER = "open the menu at the top right of the run's page, choose Resume, and approve or refuse"
 MAX_LISTED_SCENES = 20
 """How many scenes the form lists. Prefect's page draws all of it at once."""
 
@@ -101,8 +104,28 @@ async def require_approval(prepared: PreparedJob, *, above: Decimal | None, with
             until=datetime.now(UTC) + within,
         )
         await client.update_flow_run_labels(run_id, {APPROVAL_LABEL: asked.model_dump_json()})
+    await _tell_how_to_answer(prepared.plan, asked, above)
     await asuspend_flow_run(wait_for_input=make_form(prepared.plan, asked, above), key=asked.key)
     raise AssertionError("a suspended flow run ends its process")
+
+
+async def _tell_how_to_answer(plan: Plan, question: Question, above: Decimal) -> None:
+    """Log how to answer, and publish the question as an artifact, because Prefect's state `Suspended` has no message.
+
+    If Prefect refuses the artifact, only log that: the form has the question, too.
+    """
+    cost, until = format_money(question.cost), _format_time(question.until)
+    get_run_logger().info("this run would cost %s and waits for an approval until %s: %s", cost, until, HOW_TO_ANSWER)
+    how = HOW_TO_ANSWER[0].upper() + HOW_TO_ANSWER[1:]
+    text = f"# {escape_markdown(plan.job_id)}: waits for an approval\n\n**{how}.**\n\n"
+    try:
+        await acreate_markdown_artifact(
+            key=make_artifact_key(plan.job_id, "approval"),
+            markdown=text + render_question(plan, question, above),
+            description=f"{cost} until {until}: {HOW_TO_ANSWER}",
+        )
+    except Exception as exc:
+        get_run_logger().warning("an artifact of this run could not be published: %s", exc)
 
 
 def read_question(labels: dict[str, Any]) -> Question | None:
@@ -132,8 +155,10 @@ def _apply_answer(prepared: PreparedJob, question: Question, found: FlowRunInput
     """
     answer = Answer.model_validate(found.decoded_value)
     if answer.decision == "refuse":
-        why = f": {answer.note}" if answer.note else ""
-        raise NotApprovedError(f"refused to spend {format_money(question.cost)}{why}")
+        why = f": {answer.note.rstrip(' .')}" if answer.note else ""
+        raise NotApprovedError(
+            f"refused to spend {format_money(question.cost)}{why}. Nothing was spent. Run the job again to ask again"
+        )
     if found.created and found.created > question.until:
         raise NotApprovedError(describe_silence(question))
     cap = question.spent_before + (question.cost if answer.max_cost is None else answer.max_cost)

@@ -24,6 +24,7 @@ ADVICE_BY_CODE = {
     "budget": "The budget is spent: raise `max_cost`, or the budget that ran out, if these clips are worth it.",
     "cancelled": "A command to the run cancelled these clips: run the job again to make them.",
     "duration": "The model delivers another length than requested: raise `duration_tolerance`, or use another model.",
+    "interrupted": "The run ended before these clips were done: the next run makes them.",
     "input": "The provider refuses the input: change the scene. `videogen models check` detects changed models.",
     "moderation": "The model's moderation refuses the prompt or a picture: change it, or use another model.",
     "reference": "A reference picture cannot be used: replace it.",
@@ -33,15 +34,43 @@ ADVICE_BY_CODE = {
 """Advice for each failure code."""
 
 
+RUN_AGAIN = "Run the job again: delivered clips are reused, failed clips are tried again."
+CONTINUE = "Run the job again to continue: what was delivered, or finished at the provider within an hour, is reused."
+"""What to do after a run that was cancelled."""
+MAX_ADVICE = 2
+"""Limit for the message of a state. The artifact with the verdict has all advice."""
+CANCELLED_PUBLISH_S = 3.0
+"""How long the end of a cancelled run waits for Prefect to take its artifacts. `flows.command` waits 15 s for all."""
+
+
 async def publish_artifacts(batch: RunResult, session: JobRunner) -> None:
     """Publish verdict and clips under keys of the job, so that its runs can be compared over time.
 
     If Prefect refuses an artifact, a warning is logged and the run goes on: its clips are delivered.
     """
-    job = batch.job_id
-    gateway = session.settings.gateway_url
     picture = await asyncio.to_thread(render_thumbnail, session.run.store)
-    verdict = render_verdict(batch, session.plan, gateway=gateway, picture=picture)
+    gateway = session.settings.gateway_url
+    await _publish(batch, session, render_verdict(batch, session.plan, gateway=gateway, picture=picture))
+
+
+async def publish_cancelled(session: JobRunner) -> None:
+    """Publish what a cancelled run has brought and cost, and how to continue, if it came so far as to know it.
+
+    The worker that cancels a run may replace the message of its state by one of Prefect's. The artifacts stay.
+    """
+    batch = session.interrupted_result
+    if batch is None:
+        return
+    verdict = render_verdict(batch, session.plan, gateway=session.settings.gateway_url, is_cancelled=True)
+    try:
+        async with asyncio.timeout(CANCELLED_PUBLISH_S):
+            await _publish(batch, session, verdict)
+    except TimeoutError:
+        get_run_logger().warning("Prefect did not take the artifacts of this run within %.0f s", CANCELLED_PUBLISH_S)
+
+
+async def _publish(batch: RunResult, session: JobRunner, verdict: str) -> None:
+    job, gateway = batch.job_id, session.settings.gateway_url
     where = f"Clips of {job} in {session.run.folder}"
     for problem in await asyncio.gather(
         acreate_markdown_artifact(
@@ -62,13 +91,20 @@ def make_artifact_key(job_id: str, what: str) -> str:
     return f"{slug}-{what}"
 
 
-def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, picture: bytes | None = None) -> str:
+def render_verdict(
+    batch: RunResult,
+    plan: Plan,
+    *,
+    gateway: str | None = None,
+    picture: bytes | None = None,
+    is_cancelled: bool = False,
+) -> str:
     """Return the verdict as Markdown: result, planned and actual cost, failed clips with reasons, and next steps."""
     planned = f"{format_money(plan.total_cost)}, at most {format_money(plan.worst_case_cost)}"
     lines = [
-        f"# {batch.job_id}: {batch.verdict.status}",
+        f"# {batch.job_id}: {'cancelled' if is_cancelled else batch.verdict.status}",
         "",
-        f"{batch.verdict.reason}.",
+        f"{escape_markdown(batch.verdict.reason)}.",
         "",
         *(line for warning in batch.verdict.warnings for line in (f"**Warning:** {escape_markdown(warning)}.", "")),
         "| | planned | actual |",
@@ -86,7 +122,7 @@ def render_verdict(batch: RunResult, plan: Plan, *, gateway: str | None = None, 
         lines += ["", "## Not delivered", "", *map(_format_failure, failures[:MAX_SHOWN_ROWS])]
         if len(failures) > MAX_SHOWN_ROWS:
             lines += [f"- … and {len(failures) - MAX_SHOWN_ROWS} more: manifest.json has them all"]
-        lines += ["", "## What to do next", "", *_list_next_steps(failures)]
+        lines += ["", "## What to do next", "", *(f"- {step}" for step in list_next_steps(failures))]
     if picture:
         lines += ["", "## Posters", "", f"![]({_make_data_url(picture)})"]
     return "\n".join(lines) + "\n"
@@ -98,10 +134,25 @@ def _format_failure(clip: Clip) -> str:
     return f"- **{clip.scene_id}** ({clip.error.code}, {tries}): {escape_markdown(clip.error.message)}"
 
 
-def _list_next_steps(failures: Sequence[Clip]) -> list[str]:
+def list_next_steps(failures: Sequence[Clip]) -> list[str]:
+    """Return what to do about these clips, as sentences in Markdown."""
     codes = {clip.error.code for clip in failures if clip.error}
-    steps = [f"- {ADVICE_BY_CODE[code]}" for code in ADVICE_BY_CODE if code in codes]
-    return [*steps, "- Run the job again: delivered clips are reused, failed clips are tried again."]
+    steps = [ADVICE_BY_CODE[code] for code in ADVICE_BY_CODE if code in codes]
+    return [*steps, CONTINUE if "interrupted" in codes else RUN_AGAIN]
+
+
+def describe_verdict(batch: RunResult) -> str:
+    """Return the message of a final state: the verdict's reason, and what to do unless everything was delivered.
+
+    The page of a flow run shows it as plain text.
+    """
+    failures = [clip for clip in batch.clips if clip.error]
+    if not failures:
+        return batch.verdict.reason
+    *advice, last = list_next_steps(failures)
+    if len(advice) > MAX_ADVICE:
+        advice = [*advice[:MAX_ADVICE], f"More is in the artifact {make_artifact_key(batch.job_id, 'verdict')}."]
+    return " ".join([f"{batch.verdict.reason}.", *advice, last]).replace("`", "")
 
 
 def _make_data_url(picture: bytes) -> str:

@@ -23,7 +23,7 @@ from videogen.execution.options import RunOptions
 from videogen.execution.runner import JobRunner
 from videogen.execution.slots import Slot
 from videogen.flows.approval import NotApprovedError, require_approval
-from videogen.flows.artifacts import publish_artifacts
+from videogen.flows.artifacts import CONTINUE, describe_verdict, publish_artifacts, publish_cancelled
 from videogen.flows.handover import get_handover, get_prepared_job
 from videogen.flows.interruption import end_calling_flow, run_unless_interrupted
 from videogen.flows.logs import apply_log_level
@@ -101,6 +101,7 @@ async def generate(
     handed = get_handover()
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)
     listeners = handed.listeners if handed else ()
+    session: JobRunner | None = None
     try:
         with_token = await add_token(prepared)
         has_checked_account = handed is not None and with_token is prepared
@@ -112,7 +113,10 @@ async def generate(
         ):
             batch = await run_unless_interrupted(make_clips_and_judge(session), session)
     except (RunInterruptedError, NotApprovedError) as exc:
-        cancelled: State[RunResult] = Cancelled(message=str(exc))
+        message = f"{exc}. {CONTINUE}" if isinstance(exc, RunInterruptedError) else str(exc)
+        cancelled: State[RunResult] = Cancelled(message=message)
+        if session:
+            await publish_cancelled(session)
         await end_calling_flow(cancelled)
         return _as_result(cancelled)
     await publish_artifacts(batch, session)
@@ -188,11 +192,10 @@ def make_final_state(batch: RunResult) -> State[RunResult]:
 
     Its data is what the flow returns or raises. It stays in this process: Prefect's server gets the message only.
     """
-    verdict = batch.verdict
-    if verdict.status == "failed":
-        return Failed(message=verdict.reason, data=JobFailedError(batch))
-    name = "Completed" if verdict.status == "complete" else "PartialSuccess"
-    return Completed(name=name, message=verdict.reason, data=batch)
+    status, message = batch.verdict.status, describe_verdict(batch)
+    if status == "failed":
+        return Failed(message=message, data=JobFailedError(batch))
+    return Completed(name="Completed" if status == "complete" else "PartialSuccess", message=message, data=batch)
 
 
 def _as_result(state: State[RunResult]) -> RunResult:

@@ -23,6 +23,9 @@ from videogen.flows.handover import get_handover
 T = TypeVar("T")
 
 CANCEL_POLL_S = 3.0
+REASON_TIMEOUT_S = 3.0
+"""How long the end of a run waits for Prefect to say whether it was cancelled there."""
+TOLD_TO_END = "its process was told to end (SIGTERM)"
 CANCELLED_STATES = [StateType.CANCELLING, StateType.CANCELLED]
 
 
@@ -37,17 +40,18 @@ async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunne
     with _sigterm.caught() as is_told:
         working = asyncio.create_task(_start_unless_cancelled(work))
         watching = [
-            asyncio.create_task(watch)
-            for watch in (_watch_prefect(), _watch(is_told, "its process was told to end (SIGTERM)"), _watch_terminal())
+            asyncio.create_task(watch) for watch in (_watch_prefect(), _watch(is_told, TOLD_TO_END), _watch_terminal())
         ]
         try:
             await asyncio.wait([working, *watching], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
             (reason, *_) = (watcher.result() for watcher in watching if watcher.done())
+            asking = asyncio.create_task(_find_reason(reason))
+            watching.append(asking)
             await _cancel_and_wait(working, session)
             if working.cancelled() or working.exception():
-                raise RunInterruptedError(reason)
+                raise RunInterruptedError(await asking)
             return working.result()  # the work ended before it was cancelled
         finally:
             for watcher in watching:
@@ -149,6 +153,15 @@ async def _watch_prefect() -> str:
                     if reason := await _find_cancelled(client, run_ids):
                         return reason
                     await asyncio.sleep(CANCEL_POLL_S)
+
+
+async def _find_reason(told: str) -> str:
+    """Return why a run ends that was told so: a worker ends the process of one that is cancelled in Prefect."""
+    if told == TOLD_TO_END:
+        with suppress(Exception):  # Prefect does not answer
+            async with asyncio.timeout(REASON_TIMEOUT_S), get_client() as client:
+                return await _find_cancelled(client, await _find_ancestors(client)) or told
+    return told
 
 
 async def _start_unless_cancelled(work: Coroutine[Any, Any, T]) -> T:
