@@ -27,6 +27,8 @@ async def move_schedules(client: PrefectClient, old_name: str, new_name: str) ->
         if schedule.active:
             await move(client, schedule, old, new)
             print(f"moved the active schedule {schedule.slug or schedule.id} of {old_name} to {new_name}")
+            if schedule.slug:
+                print(f"  if {schedule.slug} is in prefect.yaml, write `active: true` there before the next set-up")
 
 
 async def find_deployment(client: PrefectClient, name: str) -> DeploymentResponse | None:
@@ -49,7 +51,7 @@ async def move(
         [(schedule.schedule, True)],
         max_scheduled_runs=schedule.max_scheduled_runs,
         parameters={**inherited, **schedule.parameters},
-        slug=schedule.slug,
+        slug=schedule.slug or f"moved-{schedule.id}",  # `prefect deploy` keeps schedules that have one
     )
     await client.update_deployment_schedule(old.id, schedule.id, active=False)
 

@@ -1,6 +1,6 @@
 """`python -m flows.generate JOB` runs a job file.
 
-Until version 0.2.0, the deployments and flows that were written for earlier versions also find the flow here.
+Until version 0.3.0, the deployments and flows that were written for earlier versions also find the flow here.
 """
 
 import sys
@@ -26,7 +26,7 @@ def warn_of_old_name(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any])
     """Tell in the log of a flow run that it was begun under the old name."""
     flow_run_logger(flow_run, flow).warning(
         "The flow `generate` of `flows.generate` is now `videogen` of `videogen.flows.generate`. The old name works "
-        "until version 0.2.0. Run `deployments/set-up` once, and then the deployments videogen/generate and "
+        "until version 0.3.0. Run `deployments/set-up` once, and then the deployments videogen/generate and "
         "videogen/retry-failed instead of generate/generate and generate/retry-failed."
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.support.servers import KEY_ID, SECRET, database
 from tests.support.tokens import TOKEN
 from tests.support.tools import find_tool
 from videogen.emulator import Emulator, EmulatorSettings, run_emulator
+from videogen.errors import DISTRIBUTION
 
 pytestmark = [
     pytest.mark.integration,
@@ -35,7 +37,7 @@ pytestmark = [
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SERVE, TRIGGER, PREPARE, DOCKER, KUBERNETES = find_consoles(PAGE)
-IMAGE = "registry.example/films/videogen:0.1.0"
+IMAGE = f"registry.example/films/videogen:{version(DISTRIBUTION)}"
 
 
 def find_deployment(api: str, name: str) -> dict[str, Any] | None:
@@ -88,7 +90,11 @@ def test_one_file_serves_the_flow_with_its_schedule(tmp_path: Path, prefect_api:
     with serve(tmp_path, prefect_api) as process:
         deployment = find_deployment(prefect_api, "nightly")
         assert deployment
-        assert (deployment["version"], deployment["tags"], deployment["paused"]) == ("0.1.0", ["films"], False)
+        assert (deployment["version"], deployment["tags"], deployment["paused"]) == (
+            version(DISTRIBUTION),
+            ["films"],
+            False,
+        )
         (schedule,) = deployment["schedules"]
         assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 2 * * *", True)
         run_console(TRIGGER, tmp_path, make_environment(tmp_path, prefect_api, programs=Path(sys.executable).parent))

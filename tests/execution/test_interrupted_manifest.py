@@ -16,6 +16,7 @@ from videogen.execution import prediction
 
 pytestmark = pytest.mark.integration
 
+OPTIONS = RunOptions()
 REGISTRY = Path(__file__).parents[1] / "faults" / "models.toml"
 
 
@@ -37,17 +38,15 @@ def make_job(scenes: int) -> Job:
     return Job(id="film", model="quick", concurrency=2, scenes=wanted)
 
 
-async def run_until(job: Job, event: type[RunEvent], number: int = 1) -> RunResult:
-    """Run the job, cancel the run after so many events of this type, and return its manifest."""
-    left, reached = number, asyncio.Event()
+async def run_until(job: Job, event: type[RunEvent], options: RunOptions = OPTIONS) -> RunResult:
+    """Run the job, cancel the run after the first event of this type, and return its manifest."""
+    reached = asyncio.Event()
 
-    def count(each: RunEvent, _: Any) -> None:
-        nonlocal left
-        left -= isinstance(each, event)
-        if left <= 0:
+    def look_at(each: RunEvent, _: Any) -> None:
+        if isinstance(each, event):
             reached.set()
 
-    running = asyncio.create_task(run_job(job, RunOptions(), on_event=count))
+    running = asyncio.create_task(run_job(job, options, on_event=look_at))
     await reached.wait()
     running.cancel()
     with suppress(asyncio.CancelledError):
@@ -82,7 +81,20 @@ async def test_clips_of_earlier_runs_stay_in_it(tmp_path: Path, monkeypatch: pyt
         result = await run_until(make_job(4), RunStarted)
     assert describe_clips(result)[3] == "interrupted"
     assert [clip.sha256 for clip in result.clips[:3]] == [clip.sha256 for clip in before.clips]
-    assert [clip.status for clip in result.clips[:3]] == ["success"] * 3
+    assert [clip.outcome for clip in result.clips[:3]] == ["reused"] * 3
+    assert result.total_cost == 0
+
+
+async def test_an_interrupted_fresh_run_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make everything again, and has not begun to. A clip of another prompt is not taken for its scene's."""
+    with emulate(tmp_path, monkeypatch):
+        await run_job(make_job(2))
+        result = await run_until(make_job(2), RunStarted, RunOptions(fresh=True))
+        assert describe_clips(result) == ["reused", "reused"]
+        other = make_job(2).scenes[0].model_copy(update={"prompt": "another scene"})
+        job = make_job(2).model_copy(update={"scenes": (other, make_job(2).scenes[1])})
+        result = await run_until(job, RunStarted)
+    assert describe_clips(result) == ["interrupted", "reused"]
 
 
 async def test_it_names_what_may_still_be_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,10 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty"):
 for name in ("setpriority", "getuid", "geteuid", "killpg", "fork", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
     delattr(os, name)
 del signal.pthread_sigmask, signal.SIGKILL
-import videogen.flows, videogen
-for package in (videogen, flows):
-    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not found.name.startswith("videogen.journal.migrations") and not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+import videogen
+for found in pkgutil.walk_packages(videogen.__path__, "videogen."):
+    if not found.name.startswith("videogen.journal.migrations") and not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
 from videogen.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

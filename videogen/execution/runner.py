@@ -5,13 +5,11 @@ import contextvars
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
-
-import anyio
 
 from videogen.errors import (
     BlockedError,
@@ -38,7 +36,7 @@ from videogen.execution.cancel_switch import CancelSwitch
 from videogen.failpoints import crash_if_requested
 from videogen.job.choices import CHOICES_NAME, Choices, parse_choices, read_choices_text
 from videogen.planning.requests import ClipRequest
-from videogen.results.clip import Clip
+from videogen.results.clip import Clip, get_planned_fields
 from videogen.results.run_result import RunResult, list_film_scenes
 from videogen.results.takes import apply_choices
 from videogen.results.verdict import judge_by_model
@@ -48,11 +46,14 @@ from videogen.text import format_money, make_loggable
 if TYPE_CHECKING:
     from videogen.execution.context import RunContext
     from videogen.execution.slots import Slot, Slots
+    from videogen.journal.deliveries import DeliveryRecord
 from videogen.execution.options import PreparedJob
-from videogen.execution.recorder import FLUSH_S, EventRecorder
+from videogen.execution.recorder import EventRecorder
 
 logger = logging.getLogger(__name__)
 
+MANIFEST_S = 3.0
+"""Time that an interrupted run has to write its manifest. All of its end may take 15 s."""
 ENDING_S = 10.0
 """How long a command that has a failed clip made again waits until the end of the clip is recorded everywhere."""
 
@@ -77,8 +78,6 @@ class JobRunner:
         """By scene id."""
         self._tried: set[str] = set()
         """Ids of the scenes that an attempt was made at."""
-        self._earlier: dict[str, Clip] | None = None
-        """By scene id: the clips that the run before delivered. None until they are needed."""
         self._requests = {request.scene.id: request for request in prepared.plan.requests}
         self._start_order = prepared.plan.start_order
         self._places = {request.scene.id: place for place, request in enumerate(self._start_order)}
@@ -381,53 +380,63 @@ class JobRunner:
     async def end_interrupted(self, reason: str) -> str:
         """Write the manifest of an interrupted run, and end the run in the journal. What takes too long is left out.
 
-        Return the reason with what was delivered, what it cost, and the predictions that may still be running.
+        Return the reason with what was delivered, what it cost, and how many predictions may still be running.
         """
         from videogen.execution.lease import end_interrupted
 
         summary = reason
-        with anyio.move_on_after(FLUSH_S, shield=True), suppress(JournalError, StorageError):
-            clips = [await self._find_clip(request, reason) for request in self.plan.requests]
-            running = tuple(
-                f"prediction {attempt.prediction_id or 'whose id was never received'} may still be running: the next "
-                "run looks for it"
-                for attempt in await self.run.journal.find_running_attempts(self.run.id)
-            )
-            batch = await self._judge(clips, warnings=running)
-            delivered = f"{batch.successful_clips} of {batch.total_clips} clips delivered"
-            summary = "; ".join([f"{reason}: {delivered}, {format_money(batch.total_cost)} spent", *running])
-            verdict = batch.verdict.model_copy(update={"reason": summary})
-            batch = self.interrupted_result = batch.model_copy(update={"verdict": verdict})
-            await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
-        await end_interrupted(self.run.journal, self.run.id)
+        try:
+            async with asyncio.timeout(MANIFEST_S):
+                batch = await self._collect_interrupted(reason)
+                summary = batch.verdict.reason
+                await asyncio.to_thread(self.run.store.put_text, batch.manifest(), "manifest.json")
+        except (JournalError, StorageError, TimeoutError) as exc:
+            logger.warning("the manifest of the interrupted run was not written: %s", make_loggable(exc))
+        finally:
+            await end_interrupted(self.run.journal, self.run.id)
         return summary
 
-    async def _find_clip(self, request: ClipRequest, reason: str) -> Clip:
-        """Return the clip of an interrupted run, or the failed clip of one that the run did not come to the end of.
+    async def _collect_interrupted(self, reason: str) -> RunResult:
+        """Return the result of an interrupted run, whose verdict says so."""
+        from videogen.execution.billing import describe_unexpected_bills
 
-        A clip that the plan would reuse is as in the manifest of the run before."""
-        from videogen.execution.delivery import sum_attempts
+        keys = {each.key for request in self.plan.requests for each in request.alternatives}
+        deliveries = await self.run.journal.find_deliveries(self._prepared.origin, list(keys))
+        clips = [await self._find_clip(request, deliveries, reason) for request in self.plan.requests]
+        running = [
+            f"prediction {attempt.prediction_id or 'whose id was never received'} may still be running: the next run "
+            "looks for it"
+            for attempt in await self.run.journal.find_running_attempts(self.run.id)
+        ]
+        bills = describe_unexpected_bills(self.run.unexpected_bills.values())
+        batch = await self._judge(clips, warnings=(*bills, *running))
+        summary = f"{reason}: {batch.successful_clips} of {batch.total_clips} clips delivered, "
+        summary += f"{format_money(batch.total_cost)} spent"
+        if running:
+            summary += f"; {len(running)} predictions may still be running" if len(running) > 1 else f"; {running[0]}"
+        verdict = batch.verdict.model_copy(update={"reason": summary})
+        self.interrupted_result = batch.model_copy(update={"verdict": verdict})
+        return self.interrupted_result
+
+    async def _find_clip(self, request: ClipRequest, deliveries: "dict[str, DeliveryRecord]", reason: str) -> Clip:
+        """Return the clip of an interrupted run: one that it made, one that was there before, or a failed one."""
+        from videogen.execution.delivery import mark_reused, sum_attempts
 
         scene_id = request.scene.id
         task = self._making.get(scene_id)
         if task and task.done() and not task.cancelled() and not task.exception():
             return task.result()
-        if kept := self._prepared.kept.get(scene_id) or await self._find_reused_clip(scene_id):
-            return kept
+        if kept := self._prepared.kept.get(scene_id):
+            return mark_reused(kept).model_copy(update={"clip_index": request.clip_index})
         attempts = await self.run.journal.find_attempts(self.run.id, scene_id) if scene_id in self._tried else []
-        return Clip.make_failed(
-            request, RunInterruptedError(f"{reason}; the next run makes it"), **sum_attempts(attempts)
-        )
-
-    async def _find_reused_clip(self, scene_id: str) -> Clip | None:
-        from videogen.execution.recovery import read_manifest
-
-        if scene_id not in self.plan.reused:
-            return None
-        if self._earlier is None:
-            batch = await asyncio.to_thread(read_manifest, self.run.store)
-            self._earlier = {clip.scene_id: clip for clip in batch.clips if clip.status == "success"} if batch else {}
-        return self._earlier.get(scene_id)
+        for each in request.alternatives:
+            delivery = deliveries.get(each.key)
+            if delivery and delivery.folder == self.run.folder:
+                was_made = any(attempt.state == "delivered" and attempt.clip_key == each.key for attempt in attempts)
+                clip = delivery.clip if was_made else mark_reused(delivery.clip)
+                return clip.model_copy(update=get_planned_fields(each))
+        error = RunInterruptedError(f"{reason}; the next run makes it")
+        return Clip.make_failed(request, error, **sum_attempts(attempts))
 
     async def _judge(self, clips: Sequence[Clip], *, warnings: tuple[str, ...]) -> RunResult:
         """Return the result of the run with its verdict on these clips, of which the choices say which are in the

@@ -40,7 +40,7 @@ CONTINUE = "Run the job again to continue: what was delivered, or finished at th
 MAX_ADVICE = 2
 """Limit for the message of a state. The artifact with the verdict has all advice."""
 CANCELLED_PUBLISH_S = 3.0
-"""How long the end of a cancelled run waits for Prefect to take its artifacts. `flows.command` waits 15 s for all."""
+"""How long the end of a cancelled run waits for Prefect to take its artifacts. It all may take 15 s after Ctrl-C."""
 
 
 async def publish_artifacts(batch: RunResult, session: JobRunner) -> None:

@@ -46,7 +46,7 @@ async def run_as_flow(
     stop: asyncio.Event,
     say: Callable[[str], None],
 ) -> FlowOutcome:
-    """Run a prepared job as the flow `flows.generate.generate`.
+    """Run a prepared job as the flow `videogen.flows.generate.generate`.
 
     Args:
         file: the job's file.

@@ -7,20 +7,24 @@ kernel then sends SIGTERM to the engine, and the flow cancels its predictions.
 
 import ctypes
 import os
+import runpy
 import signal
 import sys
 from contextlib import suppress
 from types import FrameType
 
 ENGINE = [sys.executable, "-m", "prefect.engine"]
+GRACE_S = 28
+"""How long the engine may go on after SIGTERM. Prefect kills this process after 30 s, but not the engine."""
 PR_SET_PDEATHSIG = 1
 """Number of the option of `prctl` for the signal that a process gets when its parent ends."""
 
 
 def main() -> int:
-    """Run the engine, and return its exit code. Where there is no `prctl`, become the engine."""
+    """Run the engine, and return its exit code. Systems without `prctl` run it in this process."""
     if not sys.platform.startswith("linux"):
-        os.execv(ENGINE[0], ENGINE)  # noqa: S606
+        runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+        return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the worker's terminal is for the worker
     outputs = [start_relay(stream) for stream in (sys.stdout.fileno(), sys.stderr.fileno())]
     engine = start_engine(outputs)
@@ -29,8 +33,13 @@ def main() -> int:
 
     def pass_on(number: int, _: FrameType | None) -> None:
         os.kill(engine, number)
+        signal.alarm(GRACE_S)
+
+    def kill(_: int, __: FrameType | None) -> None:
+        os.kill(engine, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGALRM, kill)
     _, status = os.waitpid(engine, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -43,6 +52,7 @@ def start_relay(stream: int) -> int:
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with the engine, also if all processes are told to end
         os.close(writer)
         while text := os.read(reader, 65_536):
             with suppress(OSError):  # nobody reads it any more
@@ -71,6 +81,7 @@ def start_engine(outputs: list[int]) -> int:
 if __name__ == "__main__":
     code = main()
     if code < 0:  # a signal has ended it
-        signal.signal(-code, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """The Prefect flow that runs a job: a retried task `generate_clip` for every scene, a few at a time, then the verdict.
 
-Deployments run `generate` with a job, or with the address of its file. The command line calls it in `flows.command`.
+Deployments run `generate` with a job, or with the address of its file. `videogen.flows.command` calls it for the
+command line.
 """
 
 from datetime import timedelta
@@ -25,7 +26,7 @@ from videogen.execution.slots import Slot
 from videogen.flows.approval import NotApprovedError, require_approval
 from videogen.flows.artifacts import CONTINUE, describe_verdict, publish_artifacts, publish_cancelled
 from videogen.flows.handover import get_handover, get_prepared_job
-from videogen.flows.interruption import end_calling_flow, run_unless_interrupted
+from videogen.flows.interruption import catch_sigterm, end_calling_flow, run_unless_interrupted
 from videogen.flows.logs import apply_log_level
 from videogen.flows.progress import describe_job, report_progress
 from videogen.flows.token_block import add_token
@@ -95,6 +96,7 @@ async def generate(
         JobFailedError: too few clips were delivered. It has the result.
         VideogenError: the run ended without a verdict.
         prefect.exceptions.CancelledRun: the run was cancelled, or its cost was not approved.
+        prefect.exceptions.TerminationSignal: the process of the flow that calls this one was told to end.
     """
     apply_log_level()
     options = options or RunOptions()
@@ -102,25 +104,28 @@ async def generate(
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)
     listeners = handed.listeners if handed else ()
     session: JobRunner | None = None
-    try:
-        with_token = await add_token(prepared)
-        has_checked_account = handed is not None and with_token is prepared
-        within = timedelta(hours=approve_within_hours)
-        prepared = await require_approval(with_token, above=approve_above, within=within)
-        async with (
-            report_progress(prepared.job, prepared.folder) as prefect,
-            open_run(prepared, prefect, *listeners, check_account=not has_checked_account) as session,
-        ):
-            batch = await run_unless_interrupted(make_clips_and_judge(session), session)
-    except (RunInterruptedError, NotApprovedError) as exc:
-        message = f"{exc}. {CONTINUE}" if isinstance(exc, RunInterruptedError) else str(exc)
-        cancelled: State[RunResult] = Cancelled(message=message)
-        if session:
-            await publish_cancelled(session)
-        await end_calling_flow(cancelled)
-        return _as_result(cancelled)
+    with catch_sigterm():
+        try:
+            with_token = await add_token(prepared)
+            has_checked_account = handed is not None and with_token is prepared
+            within = timedelta(hours=approve_within_hours)
+            prepared = await require_approval(with_token, above=approve_above, within=within)
+            async with (
+                report_progress(prepared.job, prepared.folder) as prefect,
+                open_run(prepared, prefect, *listeners, check_account=not has_checked_account) as session,
+            ):
+                batch = await run_unless_interrupted(make_clips_and_judge(session), session)
+        except (RunInterruptedError, NotApprovedError) as exc:
+            message = f"{exc}. {CONTINUE}" if isinstance(exc, RunInterruptedError) else str(exc)
+            cancelled: State[RunResult] = Cancelled(message=message)
+            if session:
+                await publish_cancelled(session)
+            await end_calling_flow(cancelled)
+            return _as_result(cancelled)
     await publish_artifacts(batch, session)
-    return _as_result(make_final_state(batch))
+    state = make_final_state(batch)
+    await end_calling_flow(state.model_copy(update={"data": None}))
+    return _as_result(state)
 
 
 class JobFailedError(VideogenError):

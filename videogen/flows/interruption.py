@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,8 +24,8 @@ from videogen.flows.handover import get_handover
 T = TypeVar("T")
 
 CANCEL_POLL_S = 3.0
-REASON_TIMEOUT_S = 3.0
-"""How long the end of a run waits for Prefect to say whether it was cancelled there."""
+ANSWER_TIMEOUT_S = 3.0
+"""How long the end of a run waits for each answer of Prefect."""
 TOLD_TO_END = "its process was told to end (SIGTERM)"
 CANCELLED_STATES = [StateType.CANCELLING, StateType.CANCELLED]
 
@@ -38,7 +39,7 @@ async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunne
             and no more predictions are created.
     """
     with _sigterm.caught() as is_told:
-        working = asyncio.create_task(_start_unless_cancelled(work))
+        working = asyncio.create_task(_start_unless_stopped(work, is_told))
         watching = [
             asyncio.create_task(watch) for watch in (_watch_prefect(), _watch(is_told, TOLD_TO_END), _watch_terminal())
         ]
@@ -69,9 +70,10 @@ async def end_calling_flow(state: State[Any]) -> None:
     context = FlowRunContext.get()
     if not (_sigterm.is_told and _is_called_by_flow() and context and context.flow_run):
         return
-    async with get_client() as client:
-        await client.set_flow_run_state(context.flow_run.id, state, force=True)
-    context.flow_run.state = state  # Prefect reports nothing else then
+    with suppress(Exception):  # Prefect does not answer: its engine tries, too
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), get_client() as client:
+            await client.set_flow_run_state(context.flow_run.id, state, force=True)
+        context.flow_run.state = state  # Prefect reports nothing else then
     raise TerminationSignal(signal.SIGTERM)
 
 
@@ -94,6 +96,7 @@ class _Sigterm:
         self.is_told = False
         """Whether the signal has come."""
         self._events: set[asyncio.Event] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._former_handler: Any = None
 
     @contextmanager
@@ -110,17 +113,28 @@ class _Sigterm:
             return
         if self.is_told:
             event.set()
-        if not self._events:
-            self._former_handler = signal.getsignal(signal.SIGTERM)
-            with suppress(NotImplementedError):  # on Windows
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._tell)
+        self._loop = asyncio.get_running_loop()
+        former_handler = signal.getsignal(signal.SIGTERM)
+        if former_handler != self._handle:  # Prefect's engine sets its own again for each flow that begins
+            self._former_handler = former_handler
+            signal.signal(signal.SIGTERM, self._handle)
         self._events.add(event)
         try:
             yield event
         finally:
             self._events.remove(event)
-            if not self._events:
+            if not self._events and self._former_handler and signal.getsignal(signal.SIGTERM) == self._handle:
                 signal.signal(signal.SIGTERM, self._former_handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Tell all blocks. Pass the signal on if there is none: Prefect's engine may set this handler again later."""
+        if self._events and self._loop:
+            self._loop.call_soon_threadsafe(self._tell)
+        elif callable(self._former_handler):
+            self._former_handler(number, frame)
+        elif self._former_handler == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _tell(self) -> None:
         self.is_told = True
@@ -129,6 +143,11 @@ class _Sigterm:
 
 
 _sigterm = _Sigterm()
+
+
+def catch_sigterm() -> AbstractContextManager[asyncio.Event]:
+    """Have SIGTERM set an event inside the block instead of raising an error there. See `run_unless_interrupted`."""
+    return _sigterm.caught()
 
 
 async def _watch_terminal() -> str:
@@ -159,16 +178,17 @@ async def _find_reason(told: str) -> str:
     """Return why a run ends that was told so: a worker ends the process of one that is cancelled in Prefect."""
     if told == TOLD_TO_END:
         with suppress(Exception):  # Prefect does not answer
-            async with asyncio.timeout(REASON_TIMEOUT_S), get_client() as client:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S), get_client() as client:
                 return await _find_cancelled(client, await _find_ancestors(client)) or told
     return told
 
 
-async def _start_unless_cancelled(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work, unless a flow above this one is cancelled already: it may have gone on after another subflow."""
+async def _start_unless_stopped(work: Coroutine[Any, Any, T], is_told: asyncio.Event) -> T:
+    """Do the work, unless SIGTERM has come, or a flow above this one is cancelled already: it may have gone on after
+    another subflow."""
     try:
-        reason = None
-        if _is_called_by_flow():
+        reason = TOLD_TO_END if is_told.is_set() else None
+        if reason is None and _is_called_by_flow():
             with suppress(Exception):  # Prefect does not answer: the flow run is watched anyway
                 async with get_client() as client:
                     reason = await _find_cancelled(client, await _find_ancestors(client))

@@ -1,4 +1,6 @@
-"""Start a Prefect server for one run and end it with the run. Its process runs `python -m flows.local_server PORT`.
+"""Start a Prefect server for one run and end it with the run.
+
+Its process runs `python -m videogen.flows.local_server PORT`.
 
 The server starts in parallel to the remaining imports. Prefect's own way to start one is not used, because it imports
 the whole server into this process as well, which takes two seconds, and leaves the server behind when this process is

@@ -20,7 +20,7 @@ PROGRESS_EVERY_S = 5.0
 """Interval of progress updates. Each costs the server 0.15 s, so more of them would slow the clips down."""
 FINAL_UPDATE_TIMEOUT_S = 20.0
 """How long the end of a run waits for Prefect to take the final progress. The final state has to follow within the time
-that `flows.command` allows, which is 30 s."""
+that `videogen.flows.command` allows, which is 30 s."""
 RUN_LABEL = "videogen.run"
 """Label of a flow run with the id of its run in the journal, where `take_over` looks up whether it is alive."""
 

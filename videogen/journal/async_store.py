@@ -48,6 +48,7 @@ class AsyncJournal:
     release_lease = _make_awaitable(Journal.release_lease)
     end_run = _make_awaitable(Journal.end_run)
     find_delivery = _make_awaitable(Journal.find_delivery)
+    find_deliveries = _make_awaitable(Journal.find_deliveries)
     forget_delivery = _make_awaitable(Journal.forget_delivery)
     find_open_attempt = _make_awaitable(Journal.find_open_attempt)
     is_claimed = _make_awaitable(Journal.is_claimed)
