@@ -1,6 +1,5 @@
 """A person approves the cost of scheduled runs in Prefect's pages: a real server and worker, and a real browser."""
 
-import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,17 +8,15 @@ from itertools import count
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
 
-from tests.browser.conftest import chromium
-from tests.deployments.stage import PASSWORD, Stage, job_of, stage_in
+from tests.deployments.person import Person
+from tests.deployments.stage import Stage, job_of, stage_in
 from tests.faults.conftest import PRICE
 from tests.flows.conftest import wait_until
 from videogen.journal.store import Journal
 
 pytestmark = [pytest.mark.xdist_group("approval"), pytest.mark.timeout(900), pytest.mark.long]
 _names = count(1)
-PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -27,66 +24,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("approval")
     with stage_in(folder / "stage", folder / "films", ui=True, latency_s=(1.0, 1.0)) as stage:
         yield stage
-
-
-@pytest.fixture
-def stage(house: Stage) -> Stage:
-    """With a worker, and no prediction in its ledger."""
-    if "one" not in house.workers:
-        house.start_worker("one", bounded=False)
-    house.emulator.reset()
-    return house
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-class Approver:
-    """A person with a browser, who knows the password of Prefect's server."""
-
-    def __init__(self, page: Page, stage: Stage) -> None:
-        self.page, self._address = page, f"http://127.0.0.1:{stage.port}"
-        page.set_default_timeout(PATIENCE_MS)
-        secret = base64.b64encode(PASSWORD.encode()).decode()
-        page.add_init_script(f"localStorage.setItem('prefect-password', '{secret}')")
-
-    def open_form(self, flow_run: str) -> Locator:
-        """Return the form on the page of a flow run."""
-        self.page.goto(f"{self._address}/v2/runs/flow-run/{flow_run}")
-        self.page.get_by_text("Suspended", exact=True).first.wait_for()
-        self.page.locator("main button[aria-haspopup=menu], button[aria-haspopup=menu]").first.click()
-        self.page.get_by_role("menuitem", name="Resume").click()
-        form = self.page.get_by_role("dialog")
-        form.get_by_text("Decision").wait_for()
-        return form
-
-    def cancel(self, flow_run: str) -> None:
-        """Cancel a flow run on its page."""
-        self.page.goto(f"{self._address}/v2/runs/flow-run/{flow_run}")
-        self.page.get_by_text("Running", exact=True).first.wait_for()
-        self.page.locator("main button[aria-haspopup=menu], button[aria-haspopup=menu]").first.click()
-        self.page.get_by_role("menuitem", name="Cancel").click()
-        self.page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
-
-    def answer(self, form: Locator, decision: str, *, amount: str | None = None, note: str | None = None) -> None:
-        form.get_by_role("button", name="Select").click()
-        self.page.get_by_role("option", name=decision).click()
-        if amount is not None:
-            form.locator("input[type=number], input[inputmode=decimal], input").first.fill(amount)
-        if note is not None:
-            form.locator("textarea").first.fill(note)
-        form.get_by_role("button", name="Resume").click()
-        self.page.get_by_text("Flow run resumed").wait_for()
-
-
-@pytest.fixture
-def approver(browser: Browser, stage: Stage) -> Iterator[Approver]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    yield Approver(context.new_page(), stage)
-    context.close()
 
 
 def ask(stage: Stage, scenes: int = 4, **parameters: Any) -> tuple[str, str]:
@@ -112,36 +49,36 @@ def count_runs(stage: Stage, job: str) -> int:
         return sum(run.job_id == job for run in journal.list_runs(limit=100))
 
 
-def test_a_person_approves_less_than_the_plan_costs(stage: Stage, approver: Approver) -> None:
+def test_a_person_approves_less_than_the_plan_costs(stage: Stage, person: Person) -> None:
     """The form has the price and the budget. The clips that the amount covers are made, and nothing is billed above it.
     While the run waits, it has no process, no lock, no lease and no slot."""
     job, flow_run = ask(stage)
     wait_until(lambda: stage.workers_of(flow_run) == [])
     assert (count_runs(stage, job), stage.emulator.ledger()["creates"]) == (0, 0)
     assert not list((stage.folder / "out").glob(f"{job}/.lock"))
-    form = approver.open_form(flow_run)
+    form = person.open_form(flow_run)
     for text in ("about $0.24", "above the $0.10", "Spent so far $0.00", "$0.72", "s000, s001, s002, s003"):
         form.get_by_text(text).first.wait_for()
-    approver.page.screenshot(path=stage.folder / "form.png")
-    approver.answer(form, "approve", amount="0.13")
+    person.page.screenshot(path=stage.folder / "form.png")
+    person.answer(form, "approve", amount="0.13")
     assert stage.wait_for_end(flow_run) == ["Failed"]  # with two clips, of which three are needed
     assert sorted(map(str, clip_codes(stage, job))) == ["None", "None", "budget", "budget"]
     assert billed(stage) == 2 * PRICE <= Decimal("0.13")
 
 
-def test_a_person_approves_the_price_of_the_plan(stage: Stage, approver: Approver) -> None:
+def test_a_person_approves_the_price_of_the_plan(stage: Stage, person: Person) -> None:
     """By the amount that the form has already."""
     job, flow_run = ask(stage)
-    approver.answer(approver.open_form(flow_run), "approve")
+    person.answer(person.open_form(flow_run), "approve")
     assert stage.wait_for_end(flow_run) == ["Completed"]
     assert (clip_codes(stage, job), billed(stage)) == ([None] * 4, 4 * PRICE)
     assert stage.states(flow_run).count("Suspended") == 1
 
 
-def test_a_person_refuses(stage: Stage, approver: Approver) -> None:
+def test_a_person_refuses(stage: Stage, person: Person) -> None:
     """The run ends as cancelled, and says why."""
     job, flow_run = ask(stage)
-    approver.answer(approver.open_form(flow_run), "refuse", note="Not before Friday")
+    person.answer(person.open_form(flow_run), "refuse", note="Not before Friday")
     assert stage.wait_for_end(flow_run) == ["Cancelled"]
     assert str(stage.state(flow_run)["message"]).startswith(
         "refused to spend $0.24: Not before Friday. Nothing was spent"
@@ -157,13 +94,13 @@ def test_without_an_answer_in_time_the_run_is_cancelled(stage: Stage) -> None:
     assert (count_runs(stage, job), stage.emulator.ledger()["creates"]) == (0, 0)
 
 
-def test_the_approval_outlives_the_worker(stage: Stage, approver: Approver) -> None:
+def test_the_approval_outlives_the_worker(stage: Stage, person: Person) -> None:
     """It is killed while the run waits, and again while the run makes clips: the amount holds, and nothing is paid for
     twice. The run was not taken over while it waited."""
     job, flow_run = ask(stage, scenes=12)
     stage.kill_worker("one")
-    form = approver.open_form(flow_run)
-    approver.answer(form, "approve", amount="0.60")
+    form = person.open_form(flow_run)
+    person.answer(form, "approve", amount="0.60")
     stage.start_worker("two", bounded=False)
     stage.wait_for_creates(6)
     assert "TakenOver" not in stage.states(flow_run)

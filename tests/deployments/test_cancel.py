@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from playwright.sync_api import Browser
 
-from tests.browser.conftest import chromium
+from tests.deployments.person import Person
 from tests.deployments.stage import ROOT, Stage, job_of, stage_in
-from tests.deployments.test_approval import Approver
 from tests.flows.conftest import wait_until
 
 pytestmark = [pytest.mark.xdist_group("cancel"), pytest.mark.timeout(900), pytest.mark.long]
@@ -37,21 +35,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with stage_in(folder / "stage", folder / "films", ui=True, latency_s=(600.0, 600.0)) as stage:
         (stage.folder / "caller.py").write_text(CALLER, encoding="utf-8")
         yield stage
-
-
-@pytest.fixture
-def stage(house: Stage) -> Stage:
-    """With a worker, and no prediction in its ledger. Its predictions take ten minutes."""
-    if "one" not in house.workers:
-        house.start_worker("one", bounded=False)
-    house.emulator.reset()
-    return house
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def begin(stage: Stage) -> tuple[str, str]:
@@ -94,11 +77,9 @@ def assert_told(stage: Stage, job: str) -> None:
     assert "Run the job again to continue" in text
 
 
-def test_a_click_on_cancel_stops_spending(stage: Stage, browser: Browser) -> None:
+def test_a_click_on_cancel_stops_spending(stage: Stage, person: Person) -> None:
     job, flow_run = begin(stage)
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    Approver(context.new_page(), stage).cancel(flow_run)
-    context.close()
+    person.cancel(flow_run)
     assert_cancelled(stage, job, flow_run)
     assert_told(stage, job)
 

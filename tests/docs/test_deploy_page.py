@@ -21,7 +21,7 @@ import yaml
 from tests.flows.conftest import wait_until
 from tests.support.docker_daemon import DockerDaemon, docker_daemon
 from tests.support.pages import ROOT, find_consoles, make_environment, run_console, write_files
-from tests.support.prefect_api import call_prefect
+from tests.support.prefect_api import call_prefect, find_deployment, find_runs
 from tests.support.servers import KEY_ID, SECRET, database
 from tests.support.tokens import TOKEN
 from tests.support.tools import find_tool
@@ -38,18 +38,6 @@ pytestmark = [
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SERVE, TRIGGER, PREPARE, DOCKER, KUBERNETES = find_consoles(PAGE)
 IMAGE = f"registry.example/films/videogen:{version(DISTRIBUTION)}"
-
-
-def find_deployment(api: str, name: str) -> dict[str, Any] | None:
-    found = call_prefect("POST", f"{api}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
-    return found[0] if found else None
-
-
-def find_flow_runs(api: str, deployment: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the runs of a deployment, oldest first."""
-    body = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_ASC"}
-    runs: list[dict[str, Any]] = call_prefect("POST", f"{api}/flow_runs/filter", body)
-    return runs
 
 
 # --- one Python file
@@ -217,7 +205,7 @@ def test_a_run_in_docker_makes_its_clips(checkout: Checkout, docker: DockerDaemo
             "PREFECT_LOGGING_EXTRA_LOGGERS": "videogen",
         },
     }
-    run = find_flow_runs(checkout.api, deployment)[0]
+    run = find_runs(checkout.api, deployment["id"])[0]
     assert run["state"]["name"] == "Completed", docker.containers[0].log.read_text(encoding="utf-8")
     clips = [key for key in list_bucket(s3) if key.startswith("lighthouse/clips/") and key.endswith(".mp4")]
     assert len(clips) == 8

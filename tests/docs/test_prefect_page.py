@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.flows.conftest import wait_until
-from tests.support.automations import deployment_with_triggers, emit, find_runs, has_run_with
+from tests.support.automations import deployment_with_triggers, emit, has_run_with
 from tests.support.pages import BLOCK, ROOT, find_consoles, make_environment, run_console, write_files
-from tests.support.prefect_api import call_prefect
+from tests.support.prefect_api import call_prefect, find_deployment, find_runs
 from tests.support.tokens import TOKEN
 from videogen import RunResult
 from videogen.emulator import EmulatorSettings, run_emulator
@@ -113,7 +113,7 @@ def test_the_events_of_the_page_start_a_run_and_then_its_cut(
             environment["VIDEOGEN_HOME"] = str(tmp_path)
             run_console(commands, tmp_path, environment)
             emit(prefect_api, "videogen.job.appeared", {"prefect.resource.id": "job.lagoon"}, {"job": "lagoon.toml"})
-            made = partial(find_runs, prefect_api, find_deployment(prefect_api, "new-jobs"))
+            made = partial(find_runs, prefect_api, get_deployment_id(prefect_api, "new-jobs"))
             wait_until(lambda: len(made()) == 2)
             cut = tmp_path / "out" / "lagoon" / "cut.m3u"
             with run_in_background(start_worker, tmp_path, environment) as log:
@@ -129,7 +129,7 @@ def test_the_events_of_the_page_start_a_run_and_then_its_cut(
             if automation["name"] in {each["name"] for name in ("new-jobs", "cut") for each in find_triggers(name)}:
                 call_prefect("DELETE", f"{prefect_api}/automations/{automation['id']}")
         for name in ("new-jobs", "cut"):
-            call_prefect("DELETE", f"{prefect_api}/deployments/{find_deployment(prefect_api, name)}")
+            call_prefect("DELETE", f"{prefect_api}/deployments/{get_deployment_id(prefect_api, name)}")
 
 
 @contextmanager
@@ -147,12 +147,13 @@ def run_in_background(command: str, folder: Path, environment: dict[str, str]) -
         process.wait(250)
 
 
-def find_deployment(api: str, name: str) -> str:
-    (found,) = call_prefect("POST", f"{api}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+def get_deployment_id(api: str, name: str) -> str:
+    found = find_deployment(api, name)
+    assert found
     return str(found["id"])
 
 
 def is_over(api: str, deployment: str, folder: Path) -> bool:
     """Return whether the run of the deployment for this folder has completed. Other tests' runs start it, too."""
-    runs = find_runs(api, find_deployment(api, deployment))
+    runs = find_runs(api, get_deployment_id(api, deployment))
     return "COMPLETED" in [run["state_type"] for run in runs if run["parameters"] == {"folder": str(folder)}]

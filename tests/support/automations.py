@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from prefect.events import DeploymentEventTrigger
 
-from tests.support.prefect_api import call_prefect
+from tests.support.prefect_api import call_prefect, find_runs
 
 
 @contextmanager
@@ -40,9 +40,3 @@ def emit(api: str, name: str, resource: dict[str, str], payload: dict[str, Any])
 def has_run_with(api: str, deployment: str, parameters: dict[str, Any]) -> bool:
     """Return whether the deployment has a flow run with these parameters."""
     return parameters in [run["parameters"] for run in find_runs(api, deployment)]
-
-
-def find_runs(api: str, deployment: str) -> list[dict[str, Any]]:
-    of_deployment = {"deployments": {"id": {"any_": [deployment]}}}
-    found: list[dict[str, Any]] = call_prefect("POST", f"{api}/flow_runs/filter", of_deployment)
-    return found

@@ -362,10 +362,7 @@ class JobRunner:
 
     async def finish(self, clips: Sequence[Clip]) -> RunResult:
         """Judge the clips, write the contact sheet and then `manifest.json`, and close the run in the journal."""
-        from videogen.execution.billing import describe_unexpected_bills
-
-        bills = describe_unexpected_bills(self.run.unexpected_bills.values())
-        batch = await self._judge(clips, warnings=bills)
+        batch = await self._judge(clips)
         unwritten = await self._write_pictures(batch)
         await self.run.note_cost()
         crash_if_requested("before-manifest")
@@ -398,8 +395,6 @@ class JobRunner:
 
     async def _collect_interrupted(self, reason: str) -> RunResult:
         """Return the result of an interrupted run, whose verdict says so."""
-        from videogen.execution.billing import describe_unexpected_bills
-
         keys = {each.key for request in self.plan.requests for each in request.alternatives}
         deliveries = await self.run.journal.find_deliveries(self._prepared.origin, list(keys))
         clips = [await self._find_clip(request, deliveries, reason) for request in self.plan.requests]
@@ -408,8 +403,7 @@ class JobRunner:
             "looks for it"
             for attempt in await self.run.journal.find_running_attempts(self.run.id)
         ]
-        bills = describe_unexpected_bills(self.run.unexpected_bills.values())
-        batch = await self._judge(clips, warnings=(*bills, *running))
+        batch = await self._judge(clips, *running)
         summary = f"{reason}: {batch.successful_clips} of {batch.total_clips} clips delivered, "
         summary += f"{format_money(batch.total_cost)} spent"
         if running:
@@ -438,16 +432,18 @@ class JobRunner:
         error = RunInterruptedError(f"{reason}; the next run makes it")
         return Clip.make_failed(request, error, **sum_attempts(attempts))
 
-    async def _judge(self, clips: Sequence[Clip], *, warnings: tuple[str, ...]) -> RunResult:
-        """Return the result of the run with its verdict on these clips, of which the choices say which are in the
-        film."""
+    async def _judge(self, clips: Sequence[Clip], *warnings: str) -> RunResult:
+        """Return the result of the run, with its verdict on these clips, its warnings, and the choices for the film."""
+        from videogen.execution.billing import describe_unexpected_bills
+
         job, plan = self._prepared.job, self.plan
         required = frozenset(request.scene.id for request in plan.requests if request.scene.required)
         spent, reserved = await self.run.journal.get_job_spending(job.id, self._prepared.origin)
+        bills = describe_unexpected_bills(self.run.unexpected_bills.values())
         verdict, verdicts = judge_by_model(
             tuple(clips), models=job.models_to_run, min_clips=plan.min_clips, required=required
         )
-        verdict = verdict.model_copy(update={"warnings": warnings})
+        verdict = verdict.model_copy(update={"warnings": (*bills, *warnings)})
         batch = RunResult(
             run_id=self.run.id,
             job_id=job.id,

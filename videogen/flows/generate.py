@@ -104,7 +104,7 @@ async def generate(
     prepared = get_prepared_job(job, options) or await prepare_job(job, options)
     listeners = handed.listeners if handed else ()
     session: JobRunner | None = None
-    with catch_sigterm():
+    with catch_sigterm() as is_told:
         try:
             with_token = await add_token(prepared)
             has_checked_account = handed is not None and with_token is prepared
@@ -114,7 +114,7 @@ async def generate(
                 report_progress(prepared.job, prepared.folder) as prefect,
                 open_run(prepared, prefect, *listeners, check_account=not has_checked_account) as session,
             ):
-                batch = await run_unless_interrupted(make_clips_and_judge(session), session)
+                batch = await run_unless_interrupted(make_clips_and_judge(session), session, is_told)
         except (RunInterruptedError, NotApprovedError) as exc:
             message = f"{exc}. {CONTINUE}" if isinstance(exc, RunInterruptedError) else str(exc)
             cancelled: State[RunResult] = Cancelled(message=message)

@@ -30,35 +30,34 @@ TOLD_TO_END = "its process was told to end (SIGTERM)"
 CANCELLED_STATES = [StateType.CANCELLING, StateType.CANCELLED]
 
 
-async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunner) -> T:
-    """Run the work on a session and return its result.
+async def run_unless_interrupted(work: Coroutine[Any, Any, T], session: JobRunner, is_told: asyncio.Event) -> T:
+    """Run the work on a session and return its result. `is_told` is the event of `catch_sigterm`.
 
     Raises:
         RunInterruptedError: the flow run, or one that it is a subflow of, was cancelled in Prefect; its process was
             told to end with SIGTERM; or the command line was interrupted. The work has been cancelled and has ended,
             and no more predictions are created.
     """
-    with _sigterm.caught() as is_told:
-        working = asyncio.create_task(_start_unless_stopped(work, is_told))
-        watching = [
-            asyncio.create_task(watch) for watch in (_watch_prefect(), _watch(is_told, TOLD_TO_END), _watch_terminal())
-        ]
-        try:
-            await asyncio.wait([working, *watching], return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            (reason, *_) = (watcher.result() for watcher in watching if watcher.done())
-            asking = asyncio.create_task(_find_reason(reason))
-            watching.append(asking)
+    working = asyncio.create_task(_start_unless_stopped(work, is_told))
+    watching = [
+        asyncio.create_task(watch) for watch in (_watch_prefect(), _watch(is_told, TOLD_TO_END), _watch_terminal())
+    ]
+    try:
+        await asyncio.wait([working, *watching], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        (reason, *_) = (watcher.result() for watcher in watching if watcher.done())
+        asking = asyncio.create_task(_find_reason(reason))
+        watching.append(asking)
+        await _cancel_and_wait(working, session)
+        if working.cancelled() or working.exception():
+            raise RunInterruptedError(await asking)
+        return working.result()  # the work ended before it was cancelled
+    finally:
+        for watcher in watching:
+            watcher.cancel()
+        if not working.done():
             await _cancel_and_wait(working, session)
-            if working.cancelled() or working.exception():
-                raise RunInterruptedError(await asking)
-            return working.result()  # the work ended before it was cancelled
-        finally:
-            for watcher in watching:
-                watcher.cancel()
-            if not working.done():
-                await _cancel_and_wait(working, session)
 
 
 async def end_calling_flow(state: State[Any]) -> None:
@@ -146,7 +145,7 @@ _sigterm = _Sigterm()
 
 
 def catch_sigterm() -> AbstractContextManager[asyncio.Event]:
-    """Have SIGTERM set an event inside the block instead of raising an error there. See `run_unless_interrupted`."""
+    """Have SIGTERM set an event inside the block, which is provided, instead of raising an error there."""
     return _sigterm.caught()
 
 
@@ -178,8 +177,8 @@ async def _find_reason(told: str) -> str:
     """Return why a run ends that was told so: a worker ends the process of one that is cancelled in Prefect."""
     if told == TOLD_TO_END:
         with suppress(Exception):  # Prefect does not answer
-            async with asyncio.timeout(ANSWER_TIMEOUT_S), get_client() as client:
-                return await _find_cancelled(client, await _find_ancestors(client)) or told
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await _ask_prefect() or told
     return told
 
 
@@ -190,13 +189,18 @@ async def _start_unless_stopped(work: Coroutine[Any, Any, T], is_told: asyncio.E
         reason = TOLD_TO_END if is_told.is_set() else None
         if reason is None and _is_called_by_flow():
             with suppress(Exception):  # Prefect does not answer: the flow run is watched anyway
-                async with get_client() as client:
-                    reason = await _find_cancelled(client, await _find_ancestors(client))
+                reason = await _ask_prefect()
         if reason:
             raise RunInterruptedError(reason)
         return await work
     finally:
         work.close()
+
+
+async def _ask_prefect() -> str | None:
+    """Return which of the flow run and those above it is cancelled now, for people; None if none is."""
+    async with get_client() as client:
+        return await _find_cancelled(client, await _find_ancestors(client))
 
 
 async def _find_ancestors(client: PrefectClient) -> list[UUID]:
